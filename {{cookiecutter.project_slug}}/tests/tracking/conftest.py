@@ -1,0 +1,90 @@
+"""A small real repository: Git, DVC, a pipeline of three stages that copy text."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+PIPELINE = """\
+stages:
+  prepare:
+    cmd: {python} step.py params.yaml data/dataset reports/prepare.json
+    deps: [step.py]
+    params: [x]
+    outs: [data/dataset]
+    metrics: [reports/prepare.json: {{cache: false}}]
+  train:
+    cmd: {python} step.py data/dataset models/model reports/metrics.json
+    deps: [step.py, data/dataset, code]
+    outs: [models/model]
+    metrics: [reports/metrics.json: {{cache: false}}]
+  register:
+    cmd: {python} step.py models/model reports/version
+    deps: [models/model]
+    outs: [reports/version]
+"""
+
+STEP = """\
+import pathlib, sys
+source, *targets = map(pathlib.Path, sys.argv[1:])
+for target in targets:
+    target.parent.mkdir(exist_ok=True)
+    target.write_text('{"size": 1}' if target.suffix == ".json" else source.read_text())
+"""
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A shell in an isolated environment: `run("git", "status")`."""
+    for name, value in {
+        "HOME": str(tmp_path),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_SITE_CACHE_DIR": str(tmp_path / "site"),
+        "GIT_AUTHOR_NAME": "Test",
+        "GIT_AUTHOR_EMAIL": "test@example.org",
+        "GIT_COMMITTER_NAME": "Test",
+        "GIT_COMMITTER_EMAIL": "test@example.org",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+
+    def call(*command: str) -> str:
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+    return call
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> Path:
+    """The repository, with everything run once and nothing of the results committed; the working directory."""
+    folder = tmp_path / "repository"
+    (folder / "code").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    Path("dvc.yaml").write_text(PIPELINE.format(python=Path(sys.executable).as_posix()), encoding="utf-8")
+    Path("step.py").write_text(STEP, encoding="utf-8")
+    Path("params.yaml").write_text("x: 0.1\n", encoding="utf-8")
+    Path("code/model.py").write_text("one = 1\n", encoding="utf-8")
+    run("git", "init", "--quiet", "--initial-branch=main")
+    run("dvc", "init", "--quiet")
+    run("dvc", "remote", "add", "--local", "--default", "storage", str(tmp_path / "storage"))
+    run("git", "add", ".")
+    run("git", "commit", "--quiet", "-m", "Start")
+    run("dvc", "repro", "--quiet")
+    return folder
+
+
+def commit_all(run: Run) -> str:
+    """Commit everything, and return the commit."""
+    run("git", "add", ".")
+    run("git", "commit", "--quiet", "-m", "Results")
+    return run("git", "rev-parse", "HEAD")

@@ -1,0 +1,5 @@
+"""Let `python -m <package>` run the command line."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,123 @@
+"""The command line: one verb for each thing the project can do, and no logic.
+
+    python -m <package> --help
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+from .errors import ProjectError
+from .runner import STAGES
+
+
+class Verbs(click.Group):
+    """Prints the project's errors as two lines, and exits with 2; Ctrl-C exits with 130."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the verb."""
+        try:
+            return super().invoke(ctx)
+        except ProjectError as error:
+            click.echo(f"{click.style('Error:', fg='red', bold=True)} {error.problem}", err=True)
+            click.echo(f"Fix: {error.fix}", err=True)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            click.echo("Interrupted: the stage is not recorded as run; the same command runs it again.", err=True)
+            sys.exit(130)
+
+
+@click.group(cls=Verbs)
+def main() -> None:
+    """Train a model whose data, code and parameters can be named."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger(__package__).setLevel(logging.INFO)
+
+
+@main.command()
+@click.argument("name", type=click.Choice(STAGES))
+def stage(name: str) -> None:
+    """Run one stage. `dvc repro` does, when something that it reads has changed."""
+    from .runner import run_stage
+
+    run_stage(name)
+
+
+@main.command()
+def setup() -> None:
+    """Make the clone ready: a DVC remote and MLflow's database, where none is configured."""
+    from .workspace import set_up
+
+    for line in set_up():
+        click.echo(line)
+
+
+@main.command()
+def environment() -> None:
+    """Write the installed versions of the numeric packages to environment.json (part of `make lock`)."""
+    from .environment import write_pins
+
+    write_pins()
+
+
+@main.command()
+@click.option("--port", default=5000, show_default=True)
+def ui(port: int) -> None:
+    """Open MLflow's pages on the project's tracking store."""
+    from .tracking.server import serve_ui
+
+    serve_ui(port)
+
+
+@main.group()
+def mirror() -> None:
+    """Keep MLflow in step with DVC's files."""
+
+
+@mirror.command("sync")
+def mirror_sync() -> None:
+    """Send what MLflow lacks of the run in reports/train."""
+    from .tracking.mirror import sync
+    from .tracking.run import RUN_DIR
+
+    click.echo(f"MLflow run {sync(RUN_DIR)}")
+
+
+@main.group()
+def lineage() -> None:
+    """The log of trainings and registrations: git log --first-parent lineage."""
+
+
+@lineage.command("push")
+@click.argument("remote", default="origin")
+def lineage_push(remote: str) -> None:
+    """Publish the log and the tags of registered versions to a Git remote."""
+    from .settings import load_platform
+    from .tracking.branch import push
+
+    click.echo(f"{remote} has lineage at {push(remote, f'{load_platform().project}@v*')[:10]}")
+
+
+@main.group()
+def data() -> None:
+    """Label and export datasets."""
+
+
+@data.command("tag")
+@click.argument("version")
+def data_tag(version: str) -> None:
+    """Label the dataset of the work tree, such as v1.0; runs on it show the label as data_version."""
+    from .tracking.run import tag_data
+
+    click.echo(f"data/{version} is commit {tag_data(version)[:10]}")
+
+
+@data.command("export")
+@click.argument("folder", type=click.Path(path_type=Path))
+def data_export(folder: Path) -> None:
+    """Write the dataset as image files: FOLDER/<split>/<label>/<record_id>.<ext>."""
+    from .data.export import export
+
+    click.echo(f"{export(Path('data/dataset'), folder)} images in {folder}")

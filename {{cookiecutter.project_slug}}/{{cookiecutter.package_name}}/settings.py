@@ -1,0 +1,118 @@
+"""What the project's two configuration files say, typed and checked.
+
+`params.yaml` holds what may change the model: DVC tracks it, and each stage declares the shape of its own section.
+`platform.yaml` holds where things are: nothing in it is ever part of a stage's identity.
+"""
+
+import difflib
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from .errors import ProjectError
+
+
+class Section(BaseModel):
+    """A section of a configuration file: every key is required, unknown keys are refused, types are not bent."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Platform(Section):
+    """Where things are.
+
+    Args:
+        project: Name of the MLflow experiment and of the registered model.
+        tracking_uri: MLflow server; null means an SQLite file in this repository.
+        run_on: Where stages run.
+        allow_other_environment: Run although installed packages differ from `environment.json`; recorded on the run.
+    """
+
+    project: str
+    tracking_uri: str | None
+    run_on: str
+    allow_other_environment: bool
+
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def load_params(section: str, shape: type[AnySection]) -> AnySection:
+    """Read one section of `params.yaml` in the working directory.
+
+    Raises:
+        ProjectError: The file or the section is missing, or a key is unknown, missing, or out of range.
+    """
+    content = _read("params.yaml")
+    if section not in content:
+        raise ProjectError(
+            f"params.yaml has no section {section!r}{_nearest(section, content)}", f"add `{section}:` to params.yaml"
+        )
+    return _check("params.yaml", section, content[section], shape)
+
+
+def read_params() -> dict[str, Any]:
+    """Read the whole of `params.yaml`, unchecked."""
+    return _read("params.yaml")
+
+
+def load_platform() -> Platform:
+    """Read `platform.yaml` in the working directory; `MLFLOW_TRACKING_URI` and `RUN_ON` go before what it says.
+
+    Raises:
+        ProjectError: The file is missing, or a key is unknown, missing, or of the wrong type.
+    """
+    content = _read("platform.yaml")
+    for key, variable in (("tracking_uri", "MLFLOW_TRACKING_URI"), ("run_on", "RUN_ON")):
+        if os.environ.get(variable):
+            content[key] = os.environ[variable]
+    return _check("platform.yaml", "", content, Platform)
+
+
+def home() -> Path:
+    """Return the repository that the work belongs to.
+
+    That is the working directory, except inside `dvc exp run --temp` or `--queue`, where DVC works in a throw-away copy
+    below the real repository's `.dvc/tmp` and names the real one in `DVC_ROOT`.
+    """
+    here = Path.cwd().resolve()
+    parent = Path(os.environ.get("DVC_ROOT", here)).resolve()
+    return parent if here.is_relative_to(parent / ".dvc" / "tmp") else here
+
+
+def _read(name: str) -> dict[str, Any]:
+    try:
+        content = YAML(typ="safe").load(Path(name).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ProjectError(
+            f"{name} is not in {Path.cwd()}", "run from the project's root, where dvc.yaml is"
+        ) from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ProjectError(f"{name} is not valid YAML: {error}", f"correct {name}") from error
+    if not isinstance(content, dict):
+        raise ProjectError(f"{name} holds no keys", f"restore it: git checkout {name}")
+    return content
+
+
+def _check(name: str, section: str, content: Any, shape: type[AnySection]) -> AnySection:
+    try:
+        return shape.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in ((section,) if section else ()) + first["loc"])
+        if first["type"] == "extra_forbidden":
+            nearest = _nearest(str(first["loc"][-1]), shape.model_fields)
+            raise ProjectError(f"{name} has an unknown key: {key}{nearest}", f"correct or remove {name}:{key}") from error
+        if first["type"] == "missing":
+            raise ProjectError(f"{name} lacks the key {key}", f"add {key} to {name}") from error
+        message = f"{name}:{key} is {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+        raise ProjectError(message, f"change {name}:{key}") from error
+
+
+def _nearest(word: str, known: Any) -> str:
+    found = difflib.get_close_matches(word, [str(name) for name in known], n=1, cutoff=0.5)
+    return f" (did you mean {found[0]!r}?)" if found else f" (known: {', '.join(sorted(map(str, known)))})"

@@ -1,0 +1,77 @@
+"""Git, as the tracking code calls it: plumbing that touches neither HEAD, index nor work tree."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+from ..errors import ProjectError
+
+# A fixed author: a commit's id must depend on what it holds, not on who ran the stage.
+AUTHOR = {
+    f"GIT_{role}_{key}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for key, value in (("NAME", "lineage"), ("EMAIL", "lineage@localhost"))
+}
+
+
+class GitError(Exception):
+    """A git command failed; the text is what it said."""
+
+
+def git(*args: str, where: Path = Path(), env: dict[str, str] | None = None, stdin: str | None = None) -> str:
+    """Run git and return its standard output without the last newline.
+
+    Raises:
+        GitError: Git said no.
+        ProjectError: There is no git.
+    """
+    # Set by git while it runs a hook; they would point a command at the wrong index.
+    clean = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE")}
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(where), *args],
+            env={**clean, **(env or {})},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+        )
+    except FileNotFoundError as error:
+        raise ProjectError("git is not installed", "install git: runs are named by Git commits") from error
+    if done.returncode:
+        raise GitError(f"git {' '.join(args)}: {done.stderr.strip()}")
+    return done.stdout.removesuffix("\n")
+
+
+def paths(output: str) -> list[str]:
+    """Split the output of a command that was given `-z`."""
+    return [path for path in output.split("\0") if path]
+
+
+def head() -> str:
+    """Return the commit that is checked out.
+
+    Raises:
+        ProjectError: This is no Git repository, or it has no commit.
+    """
+    try:
+        return git("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+    except GitError as error:
+        raise ProjectError(
+            f"{Path.cwd()} has no Git commit, so a run has nothing to name",
+            "git init && git add . && git commit -m 'Start'",
+        ) from error
+
+
+def remote_url(name: str = "origin") -> str:
+    """Return a Git remote's address without credentials, or "" when there is none."""
+    try:
+        return without_credentials(git("remote", "get-url", name))
+    except GitError:
+        return ""
+
+
+def without_credentials(url: str) -> str:
+    """Take user names, passwords and tokens out of a URL."""
+    return re.sub(r"(?<=://)[^/@]*@", "", url)

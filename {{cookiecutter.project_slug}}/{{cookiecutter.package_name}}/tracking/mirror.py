@@ -1,0 +1,213 @@
+"""Copy a run's files to MLflow. DVC's files are the truth, MLflow is a mirror: copying again changes nothing.
+
+    python -m <package> mirror sync
+"""
+
+import csv
+import json
+import os
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ProjectError
+from ..files import read_json
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+MIRROR_ID = "mirror_id"  # the tag by which a run is found: MLflow's own id never enters a DVC output
+BATCH = 1000  # points in one request: MLflow's limit
+FACTS = (
+    "data_git_commit_id",
+    "git_remote_url",
+    "dataset_md5",
+    "data_version",
+    "manifest_sha256",
+    "consent_sha256",
+    "dvc_exp_name",
+    "dvc_remote_url",
+    "parents",
+    "cpu_capability",
+    "environment_differences",
+)
+ARTIFACTS = ("data/manifest.parquet", "reports/manifest.json", "reports/confusion.csv", "reports/per_class.csv")
+
+
+def sync(run_dir: Path) -> str:
+    """Send to MLflow what it lacks of the run in `run_dir`.
+
+    Returns:
+        MLflow's id of the run.
+
+    Raises:
+        ProjectError: There is no run, MLflow can't be reached, or a person deleted the run there.
+    """
+    # A server that is away must not hold up the pipeline for the minutes of MLflow's default.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    from mlflow.exceptions import MlflowException
+
+    from . import server
+
+    facts = read_facts(run_dir)
+    try:
+        client = server.client()
+        run_id = find(client, facts["run"]) or _create(client, facts)
+        if client.get_run(run_id).info.status not in ("FINISHED", "FAILED", "KILLED"):  # set last: nothing is missing
+            _send(client, run_id, run_dir, facts)
+    except (MlflowException, OSError) as error:
+        raise ProjectError(
+            f"MLflow at {server.tracking_uri()} does not take the run: {error}", "python -m <package> mirror sync"
+        ) from error
+    return run_id
+
+
+def read_facts(run_dir: Path) -> dict[str, Any]:
+    """Read the identity of the run in `run_dir` and what it was made from.
+
+    Raises:
+        ProjectError: There is no run.
+    """
+    try:
+        facts: dict[str, Any] = read_json(run_dir / "lineage.json")
+    except FileNotFoundError as error:
+        raise ProjectError(f"there is no run in {run_dir}", "dvc repro train, or dvc pull train") from error
+    return facts
+
+
+def find(client: "MlflowClient", run: str) -> str | None:
+    """Return MLflow's id of the run whose tag `mirror_id` is `run`, or None.
+
+    Raises:
+        ProjectError: A person deleted it; it is not brought back behind their back.
+    """
+    from mlflow.entities import ViewType
+
+    from .server import experiment_id
+
+    query = f"tags.{MIRROR_ID} = '{run}'"
+    found = client.search_runs([experiment_id(client)], query, run_view_type=ViewType.ALL, max_results=1)
+    if not found:
+        return None
+    info = found[0].info
+    if info.lifecycle_stage == "deleted":
+        raise ProjectError(
+            f"run {run} was deleted in MLflow", f"to have it back: mlflow runs restore --run-id {info.run_id}"
+        )
+    return str(info.run_id)
+
+
+def _create(client: "MlflowClient", facts: dict[str, Any]) -> str:
+    from .server import experiment_id
+
+    tags = {
+        MIRROR_ID: facts["run"],
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.name": "dvc.yaml: train",
+        "mlflow.source.git.commit": facts["data_git_commit_id"],
+        "mlflow.source.git.branch": facts["git_branch"],
+        "mlflow.source.git.repoURL": facts["git_remote_url"],
+    }
+    run = client.create_run(
+        experiment_id(client),
+        start_time=_milliseconds(facts["started_at"]),
+        run_name=facts["name"],
+        tags={key: value for key, value in tags.items() if value},
+    )
+    return str(run.info.run_id)
+
+
+def _send(client: "MlflowClient", run_id: str, run_dir: Path, facts: dict[str, Any]) -> None:
+    _send_metrics(client, run_id, run_dir, facts)
+    _send_params(client, run_id, run_dir, facts)
+    _send_dataset(client, run_id, facts)
+    _send_files(client, run_id, run_dir)
+    client.set_terminated(run_id, facts["status"], _milliseconds(facts["ended_at"]))
+
+
+def _send_metrics(client: "MlflowClient", run_id: str, run_dir: Path, facts: dict[str, Any]) -> None:
+    points = list(_points(run_dir, _milliseconds(facts["ended_at"])))
+    have = {
+        (point.key, point.timestamp, point.step, point.value)
+        for key in {point.key for point in points}
+        for point in client.get_metric_history(run_id, key)
+    }
+    new = [point for point in points if (point.key, point.timestamp, point.step, point.value) not in have]
+    for start in range(0, len(new), BATCH):
+        client.log_batch(run_id, metrics=new[start : start + BATCH])
+
+
+def _points(run_dir: Path, ended_ms: int) -> Iterator["Metric"]:
+    """Read the curves from DVCLive's TSV files, and the final figures from its summary."""
+    from mlflow.entities import Metric
+
+    curves = run_dir / "plots" / "metrics"
+    names = set()
+    for path in sorted(curves.rglob("*.tsv")):
+        name = path.relative_to(curves).with_suffix("").as_posix()
+        names.add(name)
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file, delimiter="\t"):
+                yield Metric(name, float(row[path.stem]), int(row["timestamp"]), int(row["step"]))
+    summary = read_json(run_dir / "metrics.json") if (run_dir / "metrics.json").exists() else {}
+    for name, value in _flat(summary):
+        if name != "step" and name not in names and isinstance(value, int | float):
+            yield Metric(name, float(value), ended_ms, 0)
+
+
+def _send_params(client: "MlflowClient", run_id: str, run_dir: Path, facts: dict[str, Any]) -> None:
+    from mlflow.entities import Param
+    from ruamel.yaml import YAML
+
+    told = YAML(typ="safe").load((run_dir / "params.yaml").read_text(encoding="utf-8"))
+    values = {name.replace("/", "."): value for name, value in _flat(told)}
+    values |= {name: facts[name] for name in FACTS}
+    have = client.get_run(run_id).data.params  # params are write-once in MLflow
+    new = [Param(name, _text(value)) for name, value in values.items() if name not in have]
+    client.log_batch(run_id, params=new)
+
+
+def _send_dataset(client: "MlflowClient", run_id: str, facts: dict[str, Any]) -> None:
+    from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.entities import DatasetInput, InputTag
+
+    from .dataset import DvcDatasetSource
+
+    if client.get_run(run_id).inputs.dataset_inputs:
+        return
+    source = DvcDatasetSource(
+        facts["git_remote_url"], facts["data_git_commit_id"], facts["dataset_path"], facts["dvc_remote_url"]
+    )
+    shown = MetaDataset(source, name=f"dataset-{facts['data_version']}", digest=facts["dataset_md5"])
+    # The tags say in plain words what only this project's code can read from the source.
+    tags = {"mlflow.data.context": "training", **source.to_dict(), "manifest_sha256": facts["manifest_sha256"]}
+    inputs = [InputTag(key, value) for key, value in tags.items() if value]
+    client.log_inputs(run_id, [DatasetInput(shown._to_mlflow_entity(), inputs)])
+
+
+def _send_files(client: "MlflowClient", run_id: str, run_dir: Path) -> None:
+    for name in ARTIFACTS:
+        if Path(name).exists():
+            client.log_artifact(run_id, name, Path(name).parent.as_posix())
+    if (run_dir / "plots").is_dir():
+        client.log_artifacts(run_id, str(run_dir / "plots"), "plots")
+    client.log_artifact(run_id, str(run_dir / "lineage.json"))
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}/")
+        else:
+            yield prefix + key, value
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _milliseconds(moment: str) -> int:
+    return round(datetime.fromisoformat(moment).timestamp() * 1000)

@@ -1,0 +1,132 @@
+"""The MLflow model registry: one version for each pair of weights and dataset, and weights to start from."""
+
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from ..errors import ProjectError
+from ..files import sha256
+from ..settings import home, load_platform
+from . import branch, server
+from .mirror import read_facts, sync
+from .snapshot import snapshot
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+WEIGHTS = "model.safetensors"
+EXACT = re.compile(r"models:/(?P<name>[^/@]+)/(?P<version>\d+)")
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A registered version to start from.
+
+    Args:
+        path: Its model directory, downloaded.
+        run: The run that trained it (its `mirror_id`).
+    """
+
+    path: Path
+    run: str
+
+
+def register(model_dir: Path, run_dir: Path) -> int:
+    """Register the trained model, once.
+
+    The same weights from the same dataset and manifest are the same version, whichever run made them again; the same
+    weights from another dataset (a withdrawn test record, say) are a new version.
+
+    Args:
+        model_dir: What `train` saved.
+        run_dir: The record of the run that made it.
+
+    Returns:
+        The version's number.
+    """
+    facts = read_facts(run_dir)
+    identity = {
+        "model_sha256": sha256(model_dir / WEIGHTS),
+        "dataset_md5": facts["dataset_md5"],
+        "manifest_sha256": facts["manifest_sha256"],
+    }
+    run_id = sync(run_dir)
+    client = server.client()
+    name = load_platform().project
+    # Two that register at once (`dvc queue start -j 2`) must not both find nothing and both make a version.
+    with FileLock(home() / ".dvc" / "tmp" / "register.lock"):
+        version = _find(client, name, identity) or _create(client, name, run_id, model_dir, {**identity, **_origin(facts)})
+    number = int(version.version)
+    branch.record(version.tags["result_commit"], f"register {name} version {number}\n\nrun: {facts['run']}\n")
+    # DVC's artifact registry wants three numbers.
+    branch.tag(f"{name}@v{number}.0.0", version.tags["result_commit"], f"{name} version {number}")
+    client.set_model_version_tag(name, str(number), f"made_by.{facts['run']}", facts["data_git_commit_id"])
+    client.set_tag(run_id, "model_version", f"{name}/{number}")
+    return number
+
+
+def _origin(facts: dict[str, Any]) -> dict[str, str]:
+    return {
+        "run": facts["run"],
+        "data_git_commit_id": facts["data_git_commit_id"],
+        "consent_sha256": facts["consent_sha256"],
+        "result_commit": snapshot("register"),
+    }
+
+
+def _find(client: "MlflowClient", name: str, identity: dict[str, str]) -> "ModelVersion | None":
+    query = f"name = '{name}' and tags.model_sha256 = '{identity['model_sha256']}'"
+    for version in client.search_model_versions(query):
+        if identity.items() <= version.tags.items():
+            return version
+    return None
+
+
+def _create(
+    client: "MlflowClient", name: str, run_id: str, model_dir: Path, tags: dict[str, str]
+) -> "ModelVersion":
+    from mlflow.exceptions import MlflowException
+
+    from ..model import pyfunc
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    model = pyfunc.log(run_id, model_dir)
+    return client.create_model_version(name, model.model_uri, run_id, tags=tags, model_id=model.model_id)
+
+
+def fetch(uri: str) -> RegisteredModel:
+    """Download a registered version to start training from.
+
+    Args:
+        uri: `models:/<name>/<number>`; an alias moves, so it can't be a parameter that reproduces.
+
+    Raises:
+        ProjectError: The address is of another form, or MLflow has no such version.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    parts = EXACT.fullmatch(uri)
+    if not parts:
+        raise ProjectError(f"{uri!r} names no exact version", "params.yaml:train.init_from: models:/<name>/<number>")
+    client = server.client()
+    try:
+        version = client.get_model_version(parts["name"], parts["version"])
+        path = mlflow.artifacts.download_artifacts(
+            f"{uri}/{MODEL_DATA}", dst_path=tempfile.mkdtemp(), tracking_uri=server.tracking_uri()
+        )
+    except (MlflowException, OSError) as error:
+        raise ProjectError(
+            f"{uri} can't be fetched from {server.tracking_uri()}: {error}",
+            "see the versions in MLflow (make ui), then change params.yaml:train.init_from",
+        ) from error
+    return RegisteredModel(Path(path), version.tags["run"])

@@ -1,0 +1,149 @@
+"""One training run: its identity, what it is made from, and its record.
+
+Everything about the run goes to files in `reports/train`, which DVC keeps; MLflow gets a copy afterwards.
+"""
+
+import contextlib
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..environment import differences
+from ..errors import ProjectError
+from ..files import read_json, write_json
+from ..settings import read_params
+from . import branch, mirror, storage
+from .git import GitError, git, remote_url
+from .snapshot import snapshot
+
+if TYPE_CHECKING:
+    from dvclive import Live
+
+RUN_DIR = Path("reports/train")
+RUN_PATH = Path("reports/run.json")
+DATASET = "data/dataset"
+UPSTREAM = ["prepare", "manifest"]
+MADE_BY = ("data", "split", "train")  # the sections of params.yaml that can change the model
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def training_run(parents: list[str]) -> Iterator["Live"]:
+    """Record what happens in the block as one run.
+
+    Before the block, a Git commit pins code, parameters and data, and the data are pushed to the DVC remote. After it,
+    the files are copied to MLflow; when that fails, training has succeeded all the same and `mirror sync` repairs it.
+
+    Args:
+        parents: Runs whose weights this one starts from; empty for none.
+
+    Yields:
+        The DVCLive logger of the run, which writes to `reports/train`.
+    """
+    from dvclive import Live
+
+    facts = _facts(parents)
+    branch.record(facts["data_git_commit_id"], f"train {facts['name']}\n\nrun: {facts['run']}\n")
+    facts["data_pushed"] = storage.push_or_owe(UPSTREAM)
+    shutil.rmtree(RUN_DIR, ignore_errors=True)
+    write_json(RUN_PATH, {"run": facts["run"]})
+    live = Live(str(RUN_DIR), save_dvc_exp=False, dvcyaml=None, report=None)
+    live.log_params({name: values for name, values in read_params().items() if name in MADE_BY})
+    facts["status"] = "FAILED"
+    try:
+        yield live
+        facts["status"] = "FINISHED"
+    except KeyboardInterrupt:
+        facts["status"] = "KILLED"
+        raise
+    finally:
+        live.end()
+        write_json(RUN_DIR / "lineage.json", {**facts, "ended_at": _now()})
+        _mirror()
+
+
+def _facts(parents: list[str]) -> dict[str, Any]:
+    import torch
+
+    run = uuid.uuid4().hex[:12]
+    experiment = os.environ.get("DVC_EXP_NAME", "")
+    commit = snapshot("train")
+    return {
+        "run": run,
+        "name": experiment or run,
+        "started_at": _now(),
+        "data_git_commit_id": commit,
+        "git_remote_url": remote_url(),
+        "git_branch": git("branch", "--show-current"),
+        "dataset_path": DATASET,
+        "dataset_md5": dataset_md5(),
+        "data_version": _data_version(dataset_md5()),
+        "manifest_sha256": read_json(Path("reports/manifest.json"))["sha256"][0],
+        "consent_sha256": read_json(Path("reports/prepare.json"))["consent_sha256"][0],
+        "dvc_exp_name": experiment,
+        "dvc_remote_url": storage.remote_url(),
+        "parents": parents,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "environment_differences": [f"{name} {have}" for name, (_, have) in differences().items()],
+    }
+
+
+def dataset_md5() -> str:
+    """Return the hash of the dataset directory in `dvc.lock`.
+
+    Raises:
+        ProjectError: `dvc.lock` doesn't name the dataset.
+    """
+    from ruamel.yaml import YAML
+
+    lock = YAML(typ="safe").load(Path("dvc.lock").read_text(encoding="utf-8")) if Path("dvc.lock").exists() else {}
+    for stage in lock.get("stages", {}).values():
+        for out in stage.get("outs", []):
+            if out["path"] == DATASET:
+                return str(out["md5"])
+    raise ProjectError(f"dvc.lock does not name {DATASET}", "run the stage through DVC: dvc repro")
+
+
+def _data_version(md5: str) -> str:
+    """Return the owner's label of a dataset, or the beginning of its hash."""
+    for line in git("tag", "--list", "data/*", "--format=%(refname:strip=2) %(contents:subject)").splitlines():
+        name, _, subject = line.partition(" ")
+        if subject == md5:
+            return name.removeprefix("data/")
+    return md5[:8]
+
+
+def tag_data(version: str) -> str:
+    """Label the dataset of the work tree: the annotated Git tag `data/<version>`.
+
+    Returns:
+        The commit that pins it.
+
+    Raises:
+        ProjectError: The label is in use for another commit, or is no valid tag name.
+    """
+    commit = snapshot("train")
+    try:
+        git("check-ref-format", f"refs/tags/data/{version}")
+    except GitError as error:
+        raise ProjectError(f"{version!r} is no valid label", "use letters, digits, dots and dashes: v1.0") from error
+    branch.tag(f"data/{version}", commit, dataset_md5())
+    return commit
+
+
+def _mirror() -> None:
+    """Copy the run to MLflow; its trouble is none of training's."""
+    try:
+        log.info("MLflow run: %s", mirror.sync(RUN_DIR))
+    except ProjectError as error:
+        log.warning("%s. The run is complete in %s; later: %s", error.problem, RUN_DIR, error.fix)
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")

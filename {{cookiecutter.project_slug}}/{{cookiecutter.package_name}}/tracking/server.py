@@ -1,0 +1,75 @@
+"""The MLflow that runs are mirrored to: a server, or an SQLite file in the repository."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..settings import home, load_platform
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+DATABASE = "mlflow.db"
+ARTIFACTS = "mlartifacts"
+
+
+def tracking_uri() -> str:
+    """Return where MLflow is: `platform.yaml:tracking_uri`, or the SQLite file of the repository (absolute)."""
+    return load_platform().tracking_uri or f"sqlite:///{(home() / DATABASE).as_posix()}"
+
+
+def client() -> "MlflowClient":
+    """Connect to MLflow.
+
+    A new SQLite file gets its tables here, under a lock: processes that start at once would break it for good.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    import mlflow
+
+    uri = tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    if not uri.startswith("sqlite:///"):
+        return mlflow.MlflowClient(uri)
+    from filelock import FileLock
+
+    with FileLock(f"{uri.removeprefix('sqlite:///')}.lock"):
+        connected = mlflow.MlflowClient(uri)
+        connected.search_experiments(max_results=1)
+    return connected
+
+
+def experiment_id(connected: "MlflowClient") -> str:
+    """Return the id of the project's MLflow experiment, made when it isn't there."""
+    from mlflow.exceptions import MlflowException
+
+    name = load_platform().project
+    found = connected.get_experiment_by_name(name)
+    if found:
+        return str(found.experiment_id)
+    # MLflow's own default is ./mlruns: inside a throw-away experiment folder it would vanish.
+    local = tracking_uri().startswith("sqlite:///")
+    try:
+        return str(connected.create_experiment(name, Path(home(), ARTIFACTS).as_uri() if local else None))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return str(connected.get_experiment_by_name(name).experiment_id)
+
+
+def serve_ui(port: int) -> None:
+    """Serve MLflow's pages for the local store, or say where the server has them.
+
+    Args:
+        port: TCP port on this machine.
+    """
+    import subprocess
+    import sys
+
+    uri = tracking_uri()
+    if not uri.startswith("sqlite:///"):
+        print(f"MLflow runs at {uri}")
+        return
+    client()
+    print(f"http://127.0.0.1:{port}  (choose 'Model training' at the top left; Ctrl-C ends it)")
+    subprocess.run([sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port)])

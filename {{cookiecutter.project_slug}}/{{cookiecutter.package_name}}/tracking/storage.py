@@ -1,0 +1,69 @@
+"""The DVC remote: where the bytes that a run names are kept."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from ..errors import ProjectError
+
+log = logging.getLogger(__name__)
+
+
+def push(stages: list[str]) -> None:
+    """Copy the cached outputs of `stages` to the DVC remote, as far as they are not there yet.
+
+    Raises:
+        ProjectError: No remote is set, it is a throw-away folder, or it can't be reached.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    with Repo(os.getcwd()) as repo:
+        url = _url(repo)
+        try:
+            repo.push(targets=stages)
+        # DVC lets through what the file system of the remote raises: OSError, botocore's and fsspec's own errors.
+        except Exception as error:
+            if isinstance(error, KeyError | TypeError | AttributeError):
+                raise
+            cause = error.__cause__ if isinstance(error, DvcException) and error.__cause__ else error
+            raise ProjectError(
+                f"the DVC remote {url} does not take the data: {cause}", "mend the connection, then: dvc push"
+            ) from error
+
+
+def push_or_owe(stages: list[str]) -> bool:
+    """Push, but let work go on when the remote is away.
+
+    Returns:
+        Whether the data are there. When not, `register` pushes them, and refuses if it can't.
+    """
+    try:
+        push(stages)
+    except ProjectError as error:
+        log.warning("%s. Training goes on; the push is owed until `register`.", error.problem)
+        return False
+    return True
+
+
+def remote_url() -> str:
+    """Return the address of the DVC remote, or "" when none is set."""
+    from dvc.repo import Repo
+
+    with Repo(os.getcwd()) as repo:
+        try:
+            return _url(repo)
+        except ProjectError:
+            return ""
+
+
+def _url(repo: Any) -> str:
+    name = repo.config["core"].get("remote")
+    url = repo.config["remote"].get(name, {}).get("url")
+    if not url:
+        raise ProjectError("no DVC remote is set", "make setup (a local folder), or dvc remote add -d storage s3://…")
+    if "://" not in url and ".dvc/tmp" in Path(url).as_posix():
+        # A relative url resolves inside the throw-away copy of `dvc exp run --temp`: the data would die with it.
+        raise ProjectError(f"the DVC remote {url} is a throw-away folder", "make setup, which writes an absolute url")
+    return str(url)
