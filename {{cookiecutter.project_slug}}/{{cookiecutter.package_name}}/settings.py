@@ -102,15 +102,18 @@ def _check(name: str, section: str, content: Any, shape: type[AnySection]) -> An
     try:
         return shape.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
+        # An unknown key goes first: where a key is misspelt, the right one is missing too.
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         key = ".".join(str(part) for part in ((section,) if section else ()) + first["loc"])
         if first["type"] == "extra_forbidden":
             nearest = _nearest(str(first["loc"][-1]), shape.model_fields)
             raise ProjectError(f"{name} has an unknown key: {key}{nearest}", f"correct or remove {name}:{key}") from error
         if first["type"] == "missing":
             raise ProjectError(f"{name} lacks the key {key}", f"add {key} to {name}") from error
-        message = f"{name}:{key} is {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
-        raise ProjectError(message, f"change {name}:{key}") from error
+        said = first["msg"].removeprefix("Value error, ")
+        raise ProjectError(
+            f"{name}:{key} is {first['input']!r}: {said[0].lower()}{said[1:]}", f"change {name}:{key}"
+        ) from error
 
 
 def _nearest(word: str, known: Any) -> str:

@@ -11,18 +11,18 @@ import pytest
 PIPELINE = """\
 stages:
   prepare:
-    cmd: {python} step.py params.yaml data/dataset reports/prepare.json
+    cmd: PYTHON step.py params.yaml data/dataset reports/prepare.json
     deps: [step.py]
     params: [x]
     outs: [data/dataset]
-    metrics: [reports/prepare.json: {{cache: false}}]
+    metrics: [reports/prepare.json: {cache: false}]
   train:
-    cmd: {python} step.py data/dataset models/model reports/metrics.json
+    cmd: PYTHON step.py data/dataset models/model reports/metrics.json
     deps: [step.py, data/dataset, code]
     outs: [models/model]
-    metrics: [reports/metrics.json: {{cache: false}}]
+    metrics: [reports/metrics.json: {cache: false}]
   register:
-    cmd: {python} step.py models/model reports/version
+    cmd: PYTHON step.py models/model reports/version
     deps: [models/model]
     outs: [reports/version]
 """
@@ -70,7 +70,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> Pat
     folder = tmp_path / "repository"
     (folder / "code").mkdir(parents=True)
     monkeypatch.chdir(folder)
-    Path("dvc.yaml").write_text(PIPELINE.format(python=Path(sys.executable).as_posix()), encoding="utf-8")
+    Path("dvc.yaml").write_text(PIPELINE.replace("PYTHON", Path(sys.executable).as_posix()), encoding="utf-8")
     Path("step.py").write_text(STEP, encoding="utf-8")
     Path("params.yaml").write_text("x: 0.1\n", encoding="utf-8")
     Path("code/model.py").write_text("one = 1\n", encoding="utf-8")

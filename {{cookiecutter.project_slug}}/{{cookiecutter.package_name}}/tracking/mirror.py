@@ -113,7 +113,7 @@ def _create(client: "MlflowClient", facts: dict[str, Any]) -> str:
     }
     run = client.create_run(
         experiment_id(client),
-        start_time=_milliseconds(facts["started_at"]),
+        start_time=milliseconds(facts["started_at"]),
         run_name=facts["name"],
         tags={key: value for key, value in tags.items() if value},
     )
@@ -125,11 +125,11 @@ def _send(client: "MlflowClient", run_id: str, run_dir: Path, facts: dict[str, A
     _send_params(client, run_id, run_dir, facts)
     _send_dataset(client, run_id, facts)
     _send_files(client, run_id, run_dir)
-    client.set_terminated(run_id, facts["status"], _milliseconds(facts["ended_at"]))
+    client.set_terminated(run_id, facts["status"], milliseconds(facts["ended_at"]))
 
 
 def _send_metrics(client: "MlflowClient", run_id: str, run_dir: Path, facts: dict[str, Any]) -> None:
-    points = list(_points(run_dir, _milliseconds(facts["ended_at"])))
+    points = list(_points(run_dir, milliseconds(facts["ended_at"])))
     have = {
         (point.key, point.timestamp, point.step, point.value)
         for key in {point.key for point in points}
@@ -209,5 +209,6 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _milliseconds(moment: str) -> int:
+def milliseconds(moment: str) -> int:
+    """Return an ISO 8601 time as MLflow wants it: milliseconds since 1970 UTC."""
     return round(datetime.fromisoformat(moment).timestamp() * 1000)

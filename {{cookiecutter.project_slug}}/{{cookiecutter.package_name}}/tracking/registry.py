@@ -10,6 +10,7 @@ from filelock import FileLock
 
 from ..errors import ProjectError
 from ..files import sha256
+from ..model import pyfunc
 from ..settings import home, load_platform
 from . import branch, server
 from .mirror import read_facts, sync
@@ -60,7 +61,7 @@ def register(model_dir: Path, run_dir: Path) -> int:
     name = load_platform().project
     # Two that register at once (`dvc queue start -j 2`) must not both find nothing and both make a version.
     with FileLock(home() / ".dvc" / "tmp" / "register.lock"):
-        version = _find(client, name, identity) or _create(client, name, run_id, model_dir, {**identity, **_origin(facts)})
+        version = _find(client, name, identity) or _create(client, name, run_id, model_dir, identity, facts)
     number = int(version.version)
     branch.record(version.tags["result_commit"], f"register {name} version {number}\n\nrun: {facts['run']}\n")
     # DVC's artifact registry wants three numbers.
@@ -88,11 +89,9 @@ def _find(client: "MlflowClient", name: str, identity: dict[str, str]) -> "Model
 
 
 def _create(
-    client: "MlflowClient", name: str, run_id: str, model_dir: Path, tags: dict[str, str]
+    client: "MlflowClient", name: str, run_id: str, model_dir: Path, identity: dict[str, str], facts: dict[str, Any]
 ) -> "ModelVersion":
     from mlflow.exceptions import MlflowException
-
-    from ..model import pyfunc
 
     try:
         client.create_registered_model(name)
@@ -100,7 +99,7 @@ def _create(
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     model = pyfunc.log(run_id, model_dir)
-    return client.create_model_version(name, model.model_uri, run_id, tags=tags, model_id=model.model_id)
+    return client.create_model_version(name, model.model_uri, run_id, tags={**identity, **_origin(facts)}, model_id=model.model_id)
 
 
 def fetch(uri: str) -> RegisteredModel:
@@ -122,7 +121,7 @@ def fetch(uri: str) -> RegisteredModel:
     try:
         version = client.get_model_version(parts["name"], parts["version"])
         path = mlflow.artifacts.download_artifacts(
-            f"{uri}/{MODEL_DATA}", dst_path=tempfile.mkdtemp(), tracking_uri=server.tracking_uri()
+            f"{uri}/{pyfunc.MODEL_DATA}", dst_path=tempfile.mkdtemp(), tracking_uri=server.tracking_uri()
         )
     except (MlflowException, OSError) as error:
         raise ProjectError(

@@ -1,0 +1,74 @@
+# Needs Python 3.11 or newer, git and make. Another Python: make demo PYTHON=python3.12
+.DEFAULT_GOAL := help
+.PHONY: help demo setup test check lint bench clean
+
+PROJECT := {{cookiecutter.project_slug}}
+DEMO := demo/digit-classifier
+VENV ?= .venv
+ifeq ($(OS),Windows_NT)
+PYTHON ?= python
+SCRIPTS := Scripts
+else
+PYTHON ?= python3
+SCRIPTS := bin
+endif
+BIN := $(VENV)/$(SCRIPTS)
+
+# --no-compile: writing bytecode for every installed module tripled the time; Python does it for those that are imported.
+INSTALL := -m pip install -q --disable-pip-version-check --no-compile
+CHECK_PYTHON = @$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed: make PYTHON=python3.11' if sys.version_info < (3, 11) else 0)"
+
+help:
+	@echo "make demo    generate a project into demo/ and run its pipeline"
+	@echo "make test    run all tests"
+	@echo "make check   run the tests that take less than 20 seconds each"
+	@echo "make lint    check style and types of hooks and tests"
+	@echo "make bench   measure"
+	@echo "make clean   delete demo/ and the environment"
+
+demo: $(DEMO)/Makefile
+	@$(MAKE) --no-print-directory -C $(DEMO) repro
+	@echo
+	@echo "Made $(DEMO): a dataset, a trained model and its registered version, as dvc.yaml describes."
+	@echo "Look at $(DEMO)/README.md, dvc.yaml, params.yaml and reports/."
+	@echo "Next, after: cd $(DEMO)"
+	@echo "  make repro   again: nothing runs, everything is up to date"
+	@echo "  make show    the experiments so far"
+	@echo "  make ui      runs and models in MLflow"
+
+# Only the generator, in an environment of its own: the project brings the rest.
+demo/.venv/.ready: requirements.lock
+	$(CHECK_PYTHON)
+	@$(PYTHON) -m venv demo/.venv
+	@demo/.venv/$(SCRIPTS)/python $(INSTALL) -c requirements.lock cookiecutter
+	@$(PYTHON) -c "import pathlib; pathlib.Path('$@').touch()"
+
+# Order-only: a demo that is there stays as it is, with whatever was tried in it.
+$(DEMO)/Makefile: | demo/.venv/.ready
+	@demo/.venv/$(SCRIPTS)/python -m cookiecutter . --no-input --default-config --output-dir demo
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: requirements.lock $(PROJECT)/requirements.lock
+	$(CHECK_PYTHON)
+	@echo "Installing the packages of both requirements.lock into $(VENV): a few minutes, once"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python $(INSTALL) -r requirements.lock -r "$(PROJECT)/requirements.lock"
+	@$(PYTHON) -c "import pathlib; pathlib.Path('$@').touch()"
+
+test: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+check: setup
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+clean:
+	@$(PYTHON) -c "import shutil; [shutil.rmtree(folder, ignore_errors=True) for folder in ('demo', '$(VENV)')]"

@@ -1,0 +1,179 @@
+"""How `prepare` and `manifest` grow with the data, and how little a first push and an opt-out upload.
+
+    python tests/benchmarks/data_scale.py [--full] [project]
+
+Records are synthetic: 3,000 bytes each, ten to a subject, one subject without consent. Each stage runs in a
+process of its own, through its `main`, as DVC runs it. `project` is a generated project; by default one is baked.
+Prints Markdown.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+TEMPLATE = Path(__file__).parents[2]
+SHARDS = 256
+SIZE = 3_000
+"""Bytes of an image."""
+PER_SUBJECT = 10
+
+PARAMS = """\
+data: {{source: folder, fraction: 1.0, shards: {shards}, consent: required}}
+split: {{salt: "7", val: 0.2, test: 0.2}}
+"""
+
+STAGE = """
+import functools, importlib, json, random, resource, sys, time
+import numpy
+name, package, records, size, each = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
+stage = importlib.import_module(f"{package}.stages.{name}")
+if name == "prepare":
+    sources = importlib.import_module(f"{package}.data.sources")
+    image = sources.png(numpy.zeros((8, 8), "uint8"))
+    def read(number):
+        # A decoder stops where the image ends, and takes no notice of the noise.
+        return image + random.Random(number).randbytes(size - len(image))
+    def source(folder):
+        for n in range(records):
+            where = f"line {n}"
+            yield sources.Record(
+                f"record-{n:08}", f"subject-{n // each:07}", str(n % 10), functools.partial(read, n), where
+            )
+    stage.SOURCES["folder"] = source
+start = time.perf_counter()
+stage.main()
+seconds = time.perf_counter() - start
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+print(json.dumps([seconds, peak / 1e6]))
+"""
+
+
+def main() -> None:
+    """Run the benchmark and print its tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("project", nargs="?", type=Path, help="a generated project; by default one is baked")
+    parser.add_argument("--full", action="store_true", help="also 1,000,000 records: 3 GB of disk, a few minutes")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        project = (options.project or bake(Path(folder))).resolve()
+        sizes = [10_000, 100_000] + [1_000_000] * options.full
+        print(stages_table(project, sizes), uploads_table(project), sep="\n")
+
+
+def bake(folder: Path) -> Path:
+    """Generate a project with the default answers, and return its path."""
+    from cookiecutter.main import cookiecutter
+
+    return Path(cookiecutter(str(TEMPLATE), no_input=True, output_dir=str(folder)))
+
+
+def stages_table(project: Path, sizes: list[int]) -> str:
+    """Time the stages for each number of records; "linear" compares the time per record with the row above."""
+    rows = [
+        "| records | dataset MB | prepare s | linear | peak MB | manifest s | linear | peak MB |",
+        "|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    above: list[float] = []
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            start(Path(folder), size)
+            prepare, manifest = (run(project, Path(folder), name, size) for name in ("prepare", "manifest"))
+            disk = sum(file.stat().st_size for file in Path(folder, "data/dataset").rglob("*.parquet")) / 1e6
+        each = [prepare[0] / size, manifest[0] / size]
+        cells = [f"{size:,}", f"{disk:.0f}"]
+        for (seconds, peak), now, before in zip((prepare, manifest), each, above or each, strict=True):
+            cells += [f"{seconds:.1f}", f"{now / before:.2f}x", f"{peak:.0f}"]
+        above = each
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def uploads_table(project: Path, size: int = 10_000) -> str:
+    """Push the dataset to a real DVC remote, again after one subject left, and the same as one file per image."""
+    rows = [
+        f"| {size:,} records | first push: objects | MB | one opt-out: objects | kB |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        here = Path(folder)
+        start(here, size)
+        for command in (["init", "--no-scm", "-q"], ["remote", "add", "-q", "-d", "storage", str(here / "remote")]):
+            dvc(here, *command)
+        sharded, images = here / "data" / "dataset", here / "images"
+        found: dict[Path, list[tuple[int, int]]] = {sharded: [], images: []}
+        for gone in ("subject-0000000", "subject-0000123"):
+            with (here / "data" / "consent.csv").open("a", encoding="utf-8") as file:
+                file.write(f"{gone},revoked,\n")
+            run(project, here, "prepare", size)
+            export(sharded, images)
+            for path, pushes in found.items():
+                pushes.append(push(here, path))
+    for name, path in ((f"Parquet, {SHARDS} shards a split", sharded), ("a file per image", images)):
+        (count, sent), (more, change) = found[path]
+        rows.append(f"| {name} | {count:,} | {sent / 1e6:.1f} | {more} | {change / 1e3:.0f} |")
+    return "\n".join(rows) + "\n"
+
+
+def start(folder: Path, size: int) -> None:
+    """Write params and a registry in which everybody consents."""
+    (folder / "data").mkdir()
+    (folder / "params.yaml").write_text(PARAMS.format(shards=SHARDS), encoding="utf-8")
+    with (folder / "data" / "consent.csv").open("w", encoding="utf-8") as file:
+        file.write("subject_id,consent_status,effective_at\n")
+        file.writelines(f"subject-{n:07},active,2025-01-01T00:00:00Z\n" for n in range(size // PER_SUBJECT))
+
+
+def run(project: Path, folder: Path, stage: str, size: int) -> tuple[float, float]:
+    """Run a stage of the project in a folder; return seconds and peak megabytes."""
+    package = next(path.parts[-3] for path in project.glob("*/stages/prepare.py"))
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(project)!r})\n{STAGE}"]
+    arguments = [stage, package, str(size), str(SIZE), str(PER_SUBJECT)]
+    done = subprocess.run([*command, *arguments], cwd=folder, check=True, stdout=subprocess.PIPE, text=True)
+    seconds, peak = json.loads(done.stdout.splitlines()[-1])
+    return seconds, peak
+
+
+def export(sharded: Path, images: Path) -> None:
+    """Write the dataset as `<split>/<label>/<record>` files; only those that come or go are touched."""
+    import pyarrow.parquet as pq
+
+    wanted = set()
+    for shard in sharded.rglob("*.parquet"):
+        for row in pq.read_table(shard, partitioning=None).to_pylist():
+            file = images / shard.parent.name / row["label"] / row["record_id"]
+            wanted.add(file)
+            if not file.exists():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(row["image"])
+    for file in images.rglob("*"):
+        if file.is_file() and file not in wanted:
+            file.unlink()
+
+
+def push(folder: Path, path: Path) -> tuple[int, int]:
+    """`dvc add` and `dvc push` a path; return the objects and bytes that are new in the remote."""
+    before = objects(folder / "remote")
+    dvc(folder, "add", "-q", str(path))
+    dvc(folder, "push", "-q", f"{path}.dvc")
+    new = objects(folder / "remote").items() - before.items()
+    return len(new), sum(size for _, size in new)
+
+
+def objects(remote: Path) -> dict[Path, int]:
+    """Return the files of a remote with their sizes in bytes."""
+    return {file: file.stat().st_size for file in remote.rglob("*") if file.is_file()}
+
+
+def dvc(folder: Path, *arguments: str) -> None:
+    """Run DVC in a folder."""
+    subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    begin = time.perf_counter()
+    main()
+    print(f"({time.perf_counter() - begin:.0f} s in all)")

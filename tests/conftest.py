@@ -1,0 +1,88 @@
+"""What all tests share: a project baked from this template, and a machine without anyone's settings."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cookiecutter.main import cookiecutter
+
+TEMPLATE = Path(__file__).parents[1]
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Bake = Callable[..., "BakedProject"]
+
+
+@dataclass(frozen=True)
+class BakedProject:
+    """A generated project.
+
+    Args:
+        path: Its root.
+        package: The name of its Python package.
+    """
+
+    path: Path
+    package: str
+
+    def run(self, *command: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        """Run a command in the project's root.
+
+        Raises:
+            AssertionError: It failed, with what it printed; not when `check` is off.
+        """
+        done = subprocess.run(command, cwd=self.path, capture_output=True, text=True, encoding="utf-8")
+        assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def files(self) -> set[str]:
+        """Return the paths of all files but Git's own, with forward slashes."""
+        paths = (path.relative_to(self.path) for path in self.path.rglob("*") if path.is_file())
+        return {path.as_posix() for path in paths if path.parts[0] != ".git"}
+
+
+@pytest.fixture(autouse=True)
+def clean_machine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test see the settings of whoever runs it."""
+    isolate(monkeypatch, tmp_path_factory)
+
+
+def isolate(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Take away the settings of whoever runs the tests: home, Git's configuration, outer make, cloud, MLflow.
+
+    The environment of the tests comes first on PATH, as `make` does it in a generated project.
+    """
+    home = tmp_path_factory.mktemp("home")
+    for name in list(os.environ):
+        if name.startswith(("GIT_", "MAKE", "MFLAGS", "AWS_", "MLFLOW_", "DVC_", "COOKIECUTTER_")):
+            monkeypatch.delenv(name)
+    for name in ("HOME", "USERPROFILE", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(name, str(home))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    # Where Git would look for a repository around the temporary folder, this is as far as it goes.
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path_factory.getbasetemp()))
+    monkeypatch.setenv("PATH", os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+
+
+def new_project(folder: Path, **answers: str) -> BakedProject:
+    """Generate a project from this template with the given answers, and defaults otherwise."""
+    path = Path(
+        cookiecutter(str(TEMPLATE), no_input=True, default_config=True, output_dir=str(folder), extra_context=answers)
+    )
+    package = next(child.parent.name for child in path.glob("*/__main__.py"))
+    return BakedProject(path, package)
+
+
+@pytest.fixture
+def bake(tmp_path: Path) -> Bake:
+    """Give a function that generates a project from this template with the given answers and defaults otherwise."""
+
+    def bake_into(folder: Path = tmp_path, **answers: str) -> BakedProject:
+        return new_project(folder, **answers)
+
+    return bake_into

@@ -1,0 +1,133 @@
+"""Generated projects whose pipeline has run, for the tests that go on from there."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from ruamel.yaml import YAML
+
+from ..conftest import BakedProject, isolate, new_project
+
+
+@pytest.fixture(scope="session")
+def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BakedProject]:
+    """The default project after `dvc repro`, to look at and not to change."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        isolate(monkeypatch, tmp_path_factory)
+        made = new_project(tmp_path_factory.mktemp("reproduced"))
+        made.run("python", "-m", made.package, "setup")
+        made.run("dvc", "repro")
+        yield made
+
+
+@pytest.fixture
+def project(reproduced: BakedProject, tmp_path: Path) -> BakedProject:
+    """A copy of it with a storage of its own and the results committed, to change."""
+    path = tmp_path / reproduced.path.name
+    shutil.copytree(reproduced.path, path, symlinks=True)
+    copied = BakedProject(path, reproduced.package)
+    copied.run("git", "config", "user.name", "Test")
+    copied.run("git", "config", "user.email", "test@example.org")
+    copied.run("dvc", "remote", "modify", "--local", "storage", "url", str(path / "dvc-storage"))
+    commit(copied, "First results")
+    return copied
+
+
+def commit(project: BakedProject, message: str) -> str:
+    """Commit everything in a project, and return the commit."""
+    project.run("git", "add", ".")
+    project.run("git", "commit", "--quiet", "-m", message)
+    return project.run("git", "rev-parse", "HEAD").stdout.strip()
+
+
+def clone(project: BakedProject, folder: Path, rev: str) -> BakedProject:
+    """Do what a colleague would: clone, check out, set up, pull."""
+    project.run("git", "clone", "--quiet", str(project.path), str(folder))
+    copied = BakedProject(folder, project.package)
+    copied.run("git", "checkout", "--quiet", "--detach", rev)
+    copied.run("python", "-m", copied.package, "setup")
+    copied.run("dvc", "pull", "--quiet", "--allow-missing")
+    return copied
+
+
+def edit(project: BakedProject, name: str, old: str, new: str) -> None:
+    """Replace text in a file of the project; it must be there."""
+    path = project.path / name
+    text = path.read_text(encoding="utf-8")
+    assert old in text, f"{name} has no {old!r}"
+    path.write_text(text.replace(old, new), encoding="utf-8", newline="\n")
+
+
+def read(project: BakedProject, name: str) -> Any:
+    """Read a JSON file of the project."""
+    return json.loads((project.path / name).read_text(encoding="utf-8"))
+
+
+def lock(project: BakedProject, rev: str = "") -> dict[str, Any]:
+    """Return the stages of `dvc.lock`, of the work tree or of a commit."""
+    if rev:
+        text = project.run("git", "show", f"{rev}:dvc.lock").stdout
+    else:
+        text = (project.path / "dvc.lock").read_text(encoding="utf-8")
+    stages: dict[str, Any] = YAML(typ="safe").load(text)["stages"]
+    return stages
+
+
+def out_md5(stages: dict[str, Any], path: str) -> str:
+    """Return the hash of an output in the stages of a lock file."""
+    return next(str(out["md5"]) for stage in stages.values() for out in stage["outs"] if out["path"] == path)
+
+
+def runs(project: BakedProject) -> dict[str, Run]:
+    """Return MLflow's runs of the project by the id that DVC shows."""
+    client = MlflowClient(f"sqlite:///{(project.path / 'mlflow.db').as_posix()}")
+    experiment = client.get_experiment_by_name(project.path.name)
+    assert experiment is not None
+    return {run.data.tags["mirror_id"]: run for run in client.search_runs([experiment.experiment_id])}
+
+
+def versions(project: BakedProject) -> dict[int, dict[str, str]]:
+    """Return the tags of the registered versions by number."""
+    client = MlflowClient(f"sqlite:///{(project.path / 'mlflow.db').as_posix()}")
+    return {int(version.version): version.tags for version in client.search_model_versions()}
+
+
+def objects(project: BakedProject) -> set[str]:
+    """Return the names of the objects in the project's DVC remote."""
+    storage = project.path / "dvc-storage"
+    return {path.relative_to(storage).as_posix() for path in storage.rglob("*") if path.is_file()}
+
+
+def executed(output: str) -> list[str]:
+    """Return the stages that `dvc repro` ran, from what it printed."""
+    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+
+
+def experiments(project: BakedProject) -> dict[str, dict[str, Any]]:
+    """Return what `dvc exp show` knows of each experiment of HEAD, by its name."""
+    shown = json.loads(project.run("dvc", "exp", "show", "--json").stdout)
+    found = {}
+    for baseline in shown:
+        for experiment in baseline.get("experiments") or []:
+            last = experiment["revs"][0]
+            found[last["name"]] = last
+    return found
+
+
+def metric(experiment: dict[str, Any], name: str) -> Any:
+    """Return one metric of an experiment, whichever file it is in."""
+    for file in experiment["data"]["metrics"].values():
+        if name in file["data"]:
+            return file["data"][name]
+    raise KeyError(name)
+
+
+def without(variable: str) -> dict[str, str]:
+    """Return the environment without one variable."""
+    return {key: value for key, value in os.environ.items() if key != variable}

@@ -1,0 +1,160 @@
+"""What goes wrong around the pipeline: each says what and how to mend it, and nothing is lost or half there."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from ..conftest import BakedProject
+from .conftest import edit, executed, lock, out_md5, read, runs, versions
+
+NOWHERE = "http://127.0.0.1:9"  # the discard port: refused at once
+
+
+def retrain(project: BakedProject, max_lr: str = "0.002") -> None:
+    """Change a parameter, so that train has work to do."""
+    edit(project, "params.yaml", "max_lr: 0.003", f"max_lr: {max_lr}")
+
+
+def test_code_from_elsewhere_is_refused(project: BakedProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = tmp_path / "installed"
+    shutil.copytree(project.path / project.package, installed / project.package)
+    monkeypatch.setenv("PYTHONPATH", str(installed))
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    failed = project.run("python", "-m", project.package, "stage", "prepare", check=False)
+    assert failed.returncode == 2
+    assert "outside the working directory" in failed.stderr
+    assert "unset PYTHONSAFEPATH" in failed.stderr
+
+
+def test_other_environment_is_refused_unless_allowed_and_then_recorded(project: BakedProject) -> None:
+    edit(project, "environment.json", '"torch": "', '"torch": "1.')
+    failed = project.run("dvc", "repro", check=False)
+    assert "installed packages differ from environment.json: torch" in failed.stderr
+    edit(project, "platform.yaml", "allow_other_environment: false", "allow_other_environment: true")
+    project.run("dvc", "repro", "train")
+    recorded = runs(project)[read(project, "reports/run.json")["run"]].data.params["environment_differences"]
+    assert "torch" in recorded
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("  epochs:", "  epoch:", "unknown key: train.epoch (did you mean 'epochs'?)"),
+        ("max_lr: 0.003", "max_lr: -1.0", "params.yaml:train.max_lr is -1.0: input should be greater than 0"),
+        ("threads: 1", "threads: many", "params.yaml:train.threads is 'many': input should be a valid integer"),
+        ("train:\n", "trian:\n", "no section 'train' (did you mean 'trian'?)"),
+    ],
+    ids=["unknown", "range", "type", "section"],
+)
+def test_bad_params_are_told_with_the_fix(project: BakedProject, old: str, new: str, said: str) -> None:
+    edit(project, "params.yaml", old, new)
+    failed = project.run("python", "-m", project.package, "stage", "train", check=False)
+    assert failed.returncode == 2
+    assert said in failed.stderr
+    assert "Fix: " in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_remote_away_training_goes_on_and_register_refuses(project: BakedProject) -> None:
+    storage = project.path / "dvc-storage"
+    kept = storage.rename(project.path.parent / "kept")
+    storage.write_text("not a folder", encoding="utf-8")
+    retrain(project)
+    trained = project.run("dvc", "repro", "train")
+    assert "the push is owed until `register`" in trained.stderr
+    failed = project.run("dvc", "repro", check=False)
+    assert failed.returncode
+    assert "does not take the data" in failed.stderr
+    assert list(versions(project)) == [1]
+    storage.unlink()
+    kept.rename(storage)
+    project.run("dvc", "repro")
+    assert list(versions(project)) == [1, 2]
+
+
+def test_mlflow_away_training_succeeds_and_sync_repairs(project: BakedProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    retrain(project)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
+    trained = project.run("dvc", "repro", "train")
+    assert "mirror sync" in trained.stderr
+    assert "Fix" in project.run("python", "-m", project.package, "mirror", "sync", check=False).stderr
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert len(runs(project)) == 1
+    for _ in range(2):
+        project.run("python", "-m", project.package, "mirror", "sync")
+    run = runs(project)[read(project, "reports/run.json")["run"]]
+    client = MlflowClient(f"sqlite:///{(project.path / 'mlflow.db').as_posix()}")
+    rows = (project.path / "reports/train/plots/metrics/val/loss.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    points = client.get_metric_history(run.info.run_id, "val/loss")
+    assert [f"{point.timestamp}\t{point.step}\t{point.value}" for point in points] == rows
+
+
+def test_run_deleted_in_mlflow_is_not_revived(project: BakedProject) -> None:
+    run = runs(project)[read(project, "reports/run.json")["run"]]
+    MlflowClient(f"sqlite:///{(project.path / 'mlflow.db').as_posix()}").delete_run(run.info.run_id)
+    said = project.run("python", "-m", project.package, "mirror", "sync", check=False)
+    assert said.returncode == 2
+    assert "was deleted in MLflow" in said.stderr
+    assert "mlflow runs restore" in said.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process group")
+def test_interrupted_training_is_not_recorded_and_runs_again(project: BakedProject) -> None:
+    edit(project, "params.yaml", "epochs: 15", "epochs: 100000")
+    before = (project.path / "dvc.lock").read_bytes()
+    process = subprocess.Popen(
+        ["dvc", "repro", "train"],
+        cwd=project.path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    curve = project.path / "reports/train/plots/metrics/val/acc.tsv"
+    while process.poll() is None and not (curve.exists() and curve.stat().st_size > 100):
+        pass
+    os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C does: to dvc and to the stage
+    output, _ = process.communicate()
+    assert process.returncode
+    assert "Interrupted" in output
+    assert "Traceback" not in output
+    assert (project.path / "dvc.lock").read_bytes() == before
+    assert not (project.path / "models/model").exists()
+    assert {run.info.status for run in runs(project).values()} == {"FINISHED", "KILLED"}
+    edit(project, "params.yaml", "epochs: 100000", "epochs: 2")
+    assert executed(project.run("dvc", "repro", "train").stdout) == ["train"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a small disk is made with Linux namespaces")
+def test_full_disk_is_told_and_leaves_nothing_half(project: BakedProject) -> None:
+    """`data` lies on a disk of 40 kB."""
+    kept = project.path / "data"
+    shutil.rmtree(kept / "dataset")
+    script = "cp data/consent.csv /tmp/consent-of-test && mount -t tmpfs -o size=40k none data && cp /tmp/consent-of-test data/consent.csv && exec python -m {} stage prepare; ls -A data".format(project.package)
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script.replace("exec ", "")],
+        cwd=project.path,
+        capture_output=True,
+        text=True,
+    )
+    assert "the disk is full" in done.stderr, done.stdout + done.stderr
+    assert "Fix: free some space" in done.stderr
+    assert done.stdout.split() == ["consent.csv"]
+
+
+def test_four_first_runs_at_once_share_one_new_database(project: BakedProject) -> None:
+    for path in project.path.glob("mlflow.db*"):
+        path.unlink()
+    starters = [
+        subprocess.Popen(["python", "-m", project.package, "mirror", "sync"], cwd=project.path, stderr=subprocess.PIPE)
+        for _ in range(4)
+    ]
+    failures = [starter.communicate()[1] for starter in starters if starter.wait()]
+    assert failures == []
+    assert out_md5(lock(project), "data/dataset") in {run.data.params["dataset_md5"] for run in runs(project).values()}

@@ -1,0 +1,143 @@
+"""The commit that a run names is what the run used, in every way to run it, and stays restorable.
+
+Each experiment is told apart by a marker that is edited into the code and that the code writes to the metrics: so the
+metrics say which code ran, and the commit says which code the run claims.
+"""
+
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from ..conftest import BakedProject
+from .conftest import (
+    clone,
+    commit,
+    edit,
+    experiments,
+    lock,
+    metric,
+    objects,
+    out_md5,
+    read,
+    runs,
+)
+from .test_repro import wait_for_queue
+
+MARKED = "stages/train.py"
+
+
+def mark(project: BakedProject, number: int) -> None:
+    """Make the code write `number` into the metrics."""
+    name = f"{project.package}/{MARKED}"
+    path = project.path / name
+    before = path.read_text(encoding="utf-8")
+    line = next(line for line in before.splitlines() if line.startswith("    figures = {\"test_acc\""))
+    start = line.split(', "marker"')[0].rstrip("}")
+    path.write_text(before.replace(line, f'{start}, "marker": {number}}}'), encoding="utf-8", newline="\n")
+
+
+def check_restored(project: BakedProject, run: str, marker: int, max_lr: float, folder: Path) -> BakedProject:
+    """In a fresh clone, the commit that a run names holds the run's very code, parameters and data."""
+    params = runs(project)[run].data.params
+    restored = clone(project, folder, params["data_git_commit_id"])
+    assert f'"marker": {marker}}}' in (restored.path / restored.package / MARKED).read_text(encoding="utf-8")
+    told = YAML(typ="safe").load((restored.path / "params.yaml").read_text(encoding="utf-8"))
+    assert told["train"]["max_lr"] == max_lr == float(params["train.max_lr"])
+    assert out_md5(lock(restored), "data/dataset") == params["dataset_md5"]
+    assert restored.run("dvc", "data", "status", "--json").returncode == 0
+    assert list((restored.path / "data/dataset/train").glob("*.parquet"))
+    assert "train" not in lock(restored) or restored.run("git", "rev-parse", "HEAD").stdout == ""
+    return restored
+
+
+@pytest.mark.slow
+def test_commit_of_a_run_restores_it_in_repro_clean_and_dirty(project: BakedProject, tmp_path: Path) -> None:
+    mark(project, 1)
+    project.run("dvc", "repro", "train")
+    dirty = read(project, "reports/run.json")["run"]
+    head = commit(project, "Marker 1")
+    project.run("dvc", "repro", "--force", "--single-item", "train")
+    clean = read(project, "reports/run.json")["run"]
+    named = {run: runs(project)[run].data.params["data_git_commit_id"] for run in (dirty, clean)}
+    assert named[clean] == head, "a clean HEAD that pins everything is the commit"
+    assert named[dirty] != head
+    restored = check_restored(project, dirty, 1, 0.003, tmp_path / "clone")
+    restored.run("dvc", "repro", "train")
+    for out in ("models/model", "data/dataset"):
+        assert out_md5(lock(restored), out) == out_md5(lock(project), out), "made again, the same bytes"
+
+
+@pytest.mark.slow
+def test_commit_of_a_run_restores_it_in_experiments_of_every_kind(project: BakedProject, tmp_path: Path) -> None:
+    mark(project, 1)
+    project.run("dvc", "exp", "run", "train", "--name", "inplace", "-S", "train.max_lr=0.001")
+    mark(project, 2)
+    project.run("dvc", "exp", "run", "train", "--temp", "--name", "temp", "-S", "train.max_lr=0.002")
+    mark(project, 3)
+    # 0.003 to 0.005: of the same length, which a copied Git index would not see.
+    project.run("dvc", "exp", "run", "train", "--queue", "--name", "queued-3", "-S", "train.max_lr=0.005")
+    mark(project, 4)
+    project.run("dvc", "exp", "run", "train", "--queue", "--name", "queued-4", "-S", "train.max_lr=0.004")
+    mark(project, 5)  # after queueing: no queued experiment may run this
+    project.run("dvc", "queue", "start", "-j", "2")
+    wait_for_queue(project)
+    found = experiments(project)
+    expected = {"inplace": (1, 0.001), "temp": (2, 0.002), "queued-3": (3, 0.005), "queued-4": (4, 0.004)}
+    assert set(found) == set(expected)
+    for name, (marker, max_lr) in expected.items():
+        assert metric(found[name], "marker") == marker, "the code that ran is the code of the experiment"
+        check_restored(project, metric(found[name], "run"), marker, max_lr, tmp_path / name)
+    log = project.run("git", "log", "--first-parent", "--format=%s", "lineage").stdout
+    assert all(f"train {name}" in log for name in expected)
+
+
+@pytest.mark.slow
+def test_gc_loses_no_input_and_no_registered_model(project: BakedProject, tmp_path: Path) -> None:
+    project.run("dvc", "push", "--quiet")
+    registered = project.run("git", "rev-parse", f"{project.path.name}@v1.0.0^{{commit}}").stdout.strip()
+    first = read(project, "reports/run.json")["run"]
+    # Another dataset, used by a run that nobody commits, and then given up.
+    edit(project, "params.yaml", "fraction: 1.0", "fraction: 0.5")
+    project.run("dvc", "repro", "train")
+    half = read(project, "reports/run.json")["run"]
+    project.run("git", "checkout", "--quiet", ".")
+    project.run("dvc", "checkout", "--quiet")
+    before = objects(project)
+    project.run("dvc", "gc", "--all-commits", "--cloud", "--force")
+    project.run("dvc", "gc", "--workspace", "--all-commits", "--cloud", "--force")
+    assert objects(project) <= before
+    for number, run in enumerate((first, half)):
+        params = runs(project)[run].data.params
+        restored = clone(project, tmp_path / f"run-{number}", params["data_git_commit_id"])
+        assert out_md5(lock(restored), "data/dataset") == params["dataset_md5"]
+        assert list((restored.path / "data/dataset/train").glob("*.parquet"))
+    model = clone(project, tmp_path / "model", registered)
+    assert (model.path / "models/model/model.safetensors").is_file()
+    model.run("dvc", "artifacts", "get", str(project.path), f"{project.path.name}", "--rev", f"{project.path.name}@v1.0.0", "--out", "got")
+
+
+def test_label_of_a_dataset_is_shown_on_its_runs(project: BakedProject) -> None:
+    project.run("python", "-m", project.package, "data", "tag", "v1.0")
+    edit(project, "params.yaml", "max_lr: 0.003", "max_lr: 0.002")
+    project.run("dvc", "repro", "train")
+    assert runs(project)[read(project, "reports/run.json")["run"]].data.params["data_version"] == "v1.0"
+
+
+def test_untracked_code_stops_the_run_before_it_starts(project: BakedProject) -> None:
+    edit(project, "dvc.yaml", "      - data/manifest.parquet\n    params: [train]", "      - extra.py\n      - data/manifest.parquet\n    params: [train]")
+    (project.path / "extra.py").write_text("", encoding="utf-8")
+    failed = project.run("dvc", "repro", "train", check=False)
+    assert failed.returncode
+    assert "Fix: git add extra.py" in failed.stderr
+    assert len(runs(project)) == 1
+
+
+def test_credentials_in_git_addresses_are_not_recorded(project: BakedProject) -> None:
+    project.run("git", "remote", "add", "origin", "https://user:secret-token@example.org/team/project.git")
+    edit(project, "params.yaml", "max_lr: 0.003", "max_lr: 0.002")
+    project.run("dvc", "repro", "train")
+    run = runs(project)[read(project, "reports/run.json")["run"]]
+    assert run.data.params["git_remote_url"] == "https://example.org/team/project.git"
+    for file in (project.path / "reports").rglob("*.json"):
+        assert "secret-token" not in file.read_text(encoding="utf-8")

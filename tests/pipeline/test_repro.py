@@ -1,0 +1,167 @@
+"""The pipeline on a laptop: what it makes, what makes it run again, and what comes out the same."""
+
+import hashlib
+import json
+import re
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from ..conftest import BakedProject, new_project
+from .conftest import edit, executed, experiments, lock, metric, objects, out_md5, read, runs, versions
+
+STAGES = ["prepare", "manifest", "train", "register"]
+METRICS = {"test_acc", "val_acc", "test_loss", "run", "version", "records", "subjects", "excluded"}
+
+
+def test_repro_from_nothing_registers_a_good_model(reproduced: BakedProject) -> None:
+    shown = json.loads(reproduced.run("dvc", "metrics", "show", "--json").stdout)
+    figures = {name: value for file in shown[""]["data"].values() for name, value in file["data"].items()}
+    assert set(figures) == METRICS
+    assert figures["test_acc"] >= 0.93
+    assert (figures["records"], figures["subjects"], figures["excluded"], figures["version"]) == (1797, 14, 0, 1)
+    assert list(versions(reproduced)) == [1]
+
+
+def test_repro_again_runs_nothing(reproduced: BakedProject) -> None:
+    again = reproduced.run("dvc", "repro").stdout
+    assert executed(again) == []
+    assert "up to date" in again
+
+
+def test_repro_leaves_only_results_to_commit(reproduced: BakedProject) -> None:
+    names = reproduced.run("git", "status", "--porcelain", "--untracked-files=all").stdout.split("\n")
+    assert {name[3:] for name in names if name} == {
+        "dvc.lock",
+        "reports/confusion.csv",
+        "reports/labels.csv",
+        "reports/manifest.json",
+        "reports/metrics.json",
+        "reports/per_class.csv",
+        "reports/prepare.json",
+        "reports/register.json",
+        "reports/run.json",
+    }
+
+
+def test_repro_in_another_folder_makes_the_same_bytes(reproduced: BakedProject, tmp_path: Path) -> None:
+    other = new_project(tmp_path, project_name="Another Name")
+    other.run("python", "-m", other.package, "setup")
+    other.run("dvc", "repro", "train")
+    for name in ("data/dataset", "data/manifest.parquet", "models/model"):
+        assert out_md5(lock(other), name) == out_md5(lock(reproduced), name), name
+
+
+def test_repro_mlflow_has_the_run_with_all_its_lineage(reproduced: BakedProject) -> None:
+    run = runs(reproduced)[read(reproduced, "reports/run.json")["run"]]
+    stages = lock(reproduced)
+    params = run.data.params
+    assert params["dataset_md5"] == out_md5(stages, "data/dataset")
+    assert params["manifest_sha256"] == read(reproduced, "reports/manifest.json")["sha256"][0]
+    consent = (reproduced.path / "data/consent.csv").read_bytes()
+    assert params["consent_sha256"] == hashlib.sha256(consent).hexdigest()
+    assert params["parents"] == "[]"
+    assert params["train.max_lr"] == "0.003"
+    assert len(params["data_git_commit_id"]) == 40
+    assert run.data.metrics["test_acc"] == read(reproduced, "reports/metrics.json")["test_acc"]
+    dataset = run.inputs.dataset_inputs[0].dataset
+    assert (dataset.source_type, dataset.digest) == ("dvc", params["dataset_md5"])
+    assert json.loads(dataset.source)["rev"] == params["data_git_commit_id"]
+    assert run.info.status == "FINISHED"
+
+
+def test_sweep_is_compared_in_dvc_and_mlflow(project: BakedProject) -> None:
+    for max_lr in ("0.001", "0.002", "0.004"):
+        project.run("dvc", "exp", "run", "train", "-S", f"train.max_lr={max_lr}")
+    for max_lr in ("0.005", "0.006"):
+        project.run("dvc", "exp", "run", "train", "--queue", "-S", f"train.max_lr={max_lr}")
+    project.run("dvc", "queue", "start", "-j", "2")
+    wait_for_queue(project)
+    found = experiments(project)
+    assert len(found) == 5
+    mirrored = runs(project)
+    assert len(mirrored) == 6
+    for name, experiment in found.items():
+        run = mirrored[metric(experiment, "run")]
+        assert run.info.run_name == name == run.data.params["dvc_exp_name"]
+        assert run.data.params["train.max_lr"] == str(experiment["data"]["params"]["params.yaml"]["data"]["train"]["max_lr"])
+    table = project.run("make", "--old-file=setup", "show", f"VENV={sys.prefix}").stdout
+    assert max(map(len, table.splitlines())) <= 120, table
+    header = next(line for line in table.splitlines() if "Experiment" in line)
+    assert re.findall(r"[\w.]+", header) == ["Experiment", "test_acc", "val_acc", "test_loss", "run", "train.max_lr"]
+    assert list(versions(project)) == [1], "a sweep that stops at train registers nothing"
+
+
+def wait_for_queue(project: BakedProject) -> None:
+    """Wait until the queue is empty: `dvc queue logs --follow` ends with its task."""
+    while True:
+        busy = [row.split() for row in project.run("dvc", "queue", "status").stdout.splitlines()]
+        names = [row[0] for row in busy if {"Queued", "Running"} & set(row)]
+        if not names:
+            return
+        project.run("dvc", "queue", "logs", "--follow", names[0], check=False)
+
+
+def test_revoking_a_subject_runs_everything_and_moves_nobody(project: BakedProject) -> None:
+    before = {row["record_id"]: row for row in pq.read_table(project.path / "data/manifest.parquet").to_pylist()}
+    stored = objects(project)
+    revoke(project, "form-03")
+    assert executed(project.run("dvc", "repro").stdout) == STAGES
+    after = {row["record_id"]: row for row in pq.read_table(project.path / "data/manifest.parquet").to_pylist()}
+    assert {row["subject_id"] for row in before.values()} - {row["subject_id"] for row in after.values()} == {"form-03"}
+    assert all(before[record_id] == row for record_id, row in after.items())
+    new = [(project.path / "dvc-storage" / name).read_bytes() for name in objects(project) - stored]
+    shards = [content for content in new if content.startswith(b"PAR1") and b"image" in content]
+    assert len(shards) <= 1
+    assert sum(content.startswith(b"[") and b"shard-000.parquet" in content for content in new) == 1  # its directory
+    assert read(project, "reports/prepare.json")["excluded"] == len(before) - len(after)
+    assert read(project, "reports/register.json") == {"version": 2}
+    assert versions(project)[1]["dataset_md5"] != versions(project)[2]["dataset_md5"]
+
+
+def revoke(project: BakedProject, subject: str) -> None:
+    """Append a withdrawal of consent to the registry."""
+    with (project.path / "data/consent.csv").open("a", encoding="utf-8", newline="\n") as registry:
+        registry.write(f"{subject},revoked,2026-02-01T00:00:00Z\n")
+
+
+def test_consent_line_that_changes_nothing_runs_only_its_readers(project: BakedProject) -> None:
+    revoke(project, "form-99")
+    assert executed(project.run("dvc", "repro").stdout) == ["prepare", "register"]
+    assert list(versions(project)) == [1]
+
+
+def test_forced_training_with_the_same_result_is_the_same_version(project: BakedProject) -> None:
+    first = read(project, "reports/run.json")["run"]
+    project.run("dvc", "repro", "--force", "train")
+    project.run("dvc", "repro")
+    second = read(project, "reports/run.json")["run"]
+    assert first != second
+    assert read(project, "reports/register.json") == {"version": 1}
+    assert {f"made_by.{first}", f"made_by.{second}"} <= versions(project)[1].keys()
+
+
+def test_fine_tuning_names_its_parent(project: BakedProject) -> None:
+    parent = read(project, "reports/run.json")["run"]
+    edit(project, "params.yaml", "init_from: null", f"init_from: models:/{project.path.name}/1")
+    project.run("dvc", "repro", "train")
+    child = runs(project)[read(project, "reports/run.json")["run"]]
+    assert json.loads(child.data.params["parents"]) == [parent]
+
+
+def test_gate_refuses_a_bad_model(project: BakedProject) -> None:
+    edit(project, "params.yaml", "test_acc: 0.9", "test_acc: 0.999")
+    failed = project.run("dvc", "repro", check=False)
+    assert failed.returncode
+    assert "at least 0.999 is asked" in failed.stderr
+    assert list(versions(project)) == [1]
+
+
+def test_plots_show_every_plot(reproduced: BakedProject, tmp_path: Path) -> None:
+    reproduced.run("dvc", "plots", "show", "--out", str(tmp_path / "plots"))
+    page = (tmp_path / "plots" / "index.html").read_text(encoding="utf-8")
+    for title in ("Confusion matrix (test)", "Recall per label (test)", "Records per label", "Loss", "Accuracy"):
+        assert title in page
+    sheets = [path.name for path in tmp_path.rglob("*.png")]
+    assert sorted(name.rpartition("_")[2] for name in sheets) == ["test.png", "train.png", "val.png"]

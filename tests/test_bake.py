@@ -1,0 +1,230 @@
+"""Whatever is answered, the project is whole: the right files, each of them valid, nothing of the template left."""
+
+import ast
+import json
+import re
+import shutil
+import tomllib
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from .conftest import TEMPLATE, Bake, BakedProject
+
+PROMPTS = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
+CHOICES: dict[str, list[str]] = {
+    key: answers for key, answers in PROMPTS.items() if isinstance(answers, list) and not key.startswith("_")
+}
+SKELETON = TEMPLATE / "{{cookiecutter.project_slug}}"
+PACKAGE = "{{cookiecutter.package_name}}"
+
+# The only files that Jinja renders; of tests, the lines that import the package. All else reads as what it is.
+RENDERED = {
+    ".dvc/config",
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "dvc.yaml",
+    "params.yaml",
+    "platform.yaml",
+    "pyproject.toml",
+}
+
+# What the answers other than the default take away: {(prompt, answer): patterns of paths that are not there}.
+TAKEN_AWAY = {
+    ("dataset", "cifar10"): ("data/consent.csv",),
+    ("dataset", "folder"): ("data/consent.csv",),
+    ("compute", "local"): ("PACKAGE/compute/*", "tests/compute/*"),
+    ("serving", "no"): ("PACKAGE/serving/*", "tests/serving/*"),
+    ("lineage", "dataset"): (
+        *(f"PACKAGE/lineage/{noun}.py" for noun in ("records", "audit", "optout")),
+        *(f"tests/lineage/test_{noun}.py" for noun in ("records", "audit", "optout")),
+    ),
+}
+
+HOSTILE = {
+    "apostrophe": "O'Connor's",
+    "quotes": 'the "best" one',
+    "triple-quotes": "\"\"\"'''",
+    "backslash": "back\\slash \\n \\u0041 \\",
+    "unicode": "Größe 数字 ✓ 🎉",
+    "markup": "<b>x</b> & y --> <!--",
+    "shell": "$(touch ran) `touch ran` ${x} $x; touch ran #",
+    "yaml": "yes: {a: [1, *b]} # - | >",
+    "format": "{x} %s %(x)s {0}",
+    "jinja": "{{ '{{' }} 7 * 7 }} {{ '{%' }} x",
+}
+
+
+def combination_of(answers: dict[str, str]) -> str:
+    """Name a combination for the test report."""
+    return "-".join(answers.values()) or "defaults"
+
+
+def pairs_of_choices() -> list[dict[str, str]]:
+    """Return answers in which every choice meets every choice of every other prompt."""
+    pairs = combinations(CHOICES.items(), 2)
+    return [{}, *({one: a, other: b} for (one, ones), (other, others) in pairs for a in ones for b in others)]
+
+
+def expected_files(project: BakedProject, answers: dict[str, str]) -> set[str]:
+    """Derive the files that a project must have: the skeleton's, without what the answers take away."""
+    chosen = {key: choices[0] for key, choices in CHOICES.items()} | answers
+    gone = [pattern for choice in chosen.items() for pattern in TAKEN_AWAY.get(choice, ())]
+    return {
+        path.replace(PACKAGE, project.package)
+        for path in skeleton_files()
+        if not any(Path(path).match(pattern.replace("PACKAGE", PACKAGE)) for pattern in gone)
+    }
+
+
+def skeleton_files() -> set[str]:
+    """Return the paths of the skeleton's files, without what tools leave behind."""
+    paths = (path.relative_to(SKELETON) for path in SKELETON.rglob("*") if path.is_file())
+    left_behind = re.compile(r"__pycache__|\.\w+_cache")
+    return {path.as_posix() for path in paths if not any(left_behind.fullmatch(part) for part in path.parts)}
+
+
+def check_parses(path: Path) -> None:
+    """Read a file as what its name says it is."""
+    text = path.read_bytes().decode("utf-8")
+    if path.suffix == ".py":
+        ast.parse(text)
+    elif path.suffix == ".toml":
+        tomllib.loads(text)
+    elif path.suffix in (".yaml", ".yml"):
+        YAML(typ="safe").load(text)
+    elif path.suffix == ".json":
+        json.loads(text)
+
+
+@pytest.mark.parametrize("answers", pairs_of_choices(), ids=combination_of)
+def test_bake_every_pair_of_choices_has_exactly_its_files_and_all_parse(bake: Bake, answers: dict[str, str]) -> None:
+    project = bake(**answers)
+    assert project.files() == expected_files(project, answers)
+    for name in project.files():
+        check_parses(project.path / name)
+
+
+def test_bake_every_choice_has_a_text_in_prompts() -> None:
+    texts = PROMPTS["__prompts__"]
+    assert set(texts) == {key for key in PROMPTS if not key.startswith("_")}
+    assert {key: [name for name in texts[key] if name != "__prompt__"] for key in CHOICES} == CHOICES
+
+
+@pytest.mark.parametrize("prompt", ["project_name", "description", "author_name"])
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_bake_hostile_text_arrives_as_it_is_and_breaks_nothing(
+    bake: Bake, tmp_path: Path, prompt: str, text: str
+) -> None:
+    project = bake(**{"project_slug": "hostile", prompt: text})
+    for name in project.files():
+        check_parses(project.path / name)
+    assert project.run("git", "log", "--format=%s").stdout.count("\n") == 1
+    assert list(tmp_path.rglob("ran")) == []
+    if prompt == "author_name":
+        assert rendered_by_cookiecutter(text) in (project.path / "LICENSE").read_text(encoding="utf-8")
+
+
+def rendered_by_cookiecutter(text: str) -> str:
+    """Return what cookiecutter makes of a default: given on its command line, an answer is rendered as Jinja."""
+    from jinja2 import Environment
+
+    return str(Environment(autoescape=False).from_string(text).render())  # noqa: S701 (text, not a web page)
+
+
+def test_bake_slug_is_text_in_yaml(bake: Bake) -> None:
+    slug = "e1-00"
+    project = bake(project_slug=slug)
+    platform = YAML(typ="safe").load((project.path / "platform.yaml").read_text(encoding="utf-8"))
+    pipeline = YAML(typ="safe").load((project.path / "dvc.yaml").read_text(encoding="utf-8"))
+    assert platform["project"] == slug
+    assert list(pipeline["artifacts"]) == [slug]
+
+
+def test_bake_aws_answers_are_where_they_belong(bake: Bake) -> None:
+    uri = "https://mlflow.example.com"
+    project = bake(s3_bucket="my-team-ml", aws_region="eu-central-1", mlflow_tracking_uri=uri)
+    config = (project.path / ".dvc" / "config").read_text(encoding="utf-8")
+    assert "s3://my-team-ml/digit-classifier" in config
+    assert "eu-central-1" in config
+    assert YAML(typ="safe").load((project.path / "platform.yaml").read_text(encoding="utf-8"))["tracking_uri"] == uri
+
+
+def test_bake_without_bucket_names_none(bake: Bake) -> None:
+    assert "s3://" not in (bake().path / ".dvc" / "config").read_text(encoding="utf-8")
+
+
+def test_bake_license_is_the_chosen_one(bake: Bake, tmp_path: Path) -> None:
+    for license_name, words in {"MIT": "MIT License", "Proprietary": "All rights reserved"}.items():
+        project = bake(license=license_name, project_slug=license_name.lower(), package_name="demo_model")
+        text = (project.path / "LICENSE").read_text(encoding="utf-8")
+        assert words in text
+        assert "Copyright (c) The Digit Classifier authors" in text
+
+
+def test_bake_leaves_no_template_text_no_crlf_and_no_caches(bake: Bake) -> None:
+    project = bake()
+    for name in project.files():
+        content = (project.path / name).read_bytes()
+        assert b"\r\n" not in content, name
+        assert not re.search(rb"cookiecutter\.[a-z_]+ *[|}]|\{%", content), name
+        if not name.startswith((".github/", f"{project.package}/")):
+            assert b"{{" not in content, name
+    assert not [path for path in project.path.rglob("*cache*") if path.name != "cache" and path.parts[-2] != ".dvc"]
+
+
+def test_bake_from_a_used_working_tree_copies_no_bytecode(tmp_path: Path) -> None:
+    from cookiecutter.main import cookiecutter
+
+    template = tmp_path / "template"
+    shutil.copytree(TEMPLATE, template, ignore=shutil.ignore_patterns(".git", ".venv", "demo", "*_cache"))
+    stray = template / SKELETON.name / PACKAGE / "data" / "__pycache__"
+    stray.mkdir(exist_ok=True)
+    (stray / "old.cpython-311.pyc").write_bytes(b"\x00")
+    path = Path(cookiecutter(str(template), no_input=True, default_config=True, output_dir=str(tmp_path)))
+    assert list(path.rglob("__pycache__")) == []
+
+
+def test_skeleton_has_jinja_only_where_it_is_allowed() -> None:
+    for name in skeleton_files():
+        text = (SKELETON / name).read_bytes().decode("utf-8", errors="ignore")
+        if name in RENDERED:
+            continue
+        if name.startswith((f"{PACKAGE}/", ".github/")):  # copied as they are: braces there are Python's and GitHub's
+            assert "cookiecutter." not in text, name
+            continue
+        lines = [line for line in text.splitlines() if re.search(r"\{\{|\{%|\{#", line)]
+        if name.startswith("tests/") and name.endswith(".py"):
+            allowed = re.compile(r"\s*(from|import) \{\{ cookiecutter\.package_name \}\}")
+            lines = [line for line in lines if not allowed.match(line)]
+        assert lines == [], name
+
+
+def test_bake_lint_own_ruff_and_mypy_are_clean(bake: Bake) -> None:
+    project = bake()
+    project.run("ruff", "check", ".")
+    project.run("ruff", "format", "--check", ".")
+    project.run("mypy")
+    assert project.run("git", "status", "--porcelain").stdout == "", "the tools' caches are ignored by Git"
+
+
+def test_lock_pins_every_direct_dependency_and_no_host_or_path(bake: Bake) -> None:
+    project = bake()
+    lines = (project.path / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if not re.fullmatch(r"[a-z0-9.-]+==[\w.!]+", line)] == []
+    assert lines == sorted(lines, key=lambda line: line.split("==")[0])
+    metadata = tomllib.loads((project.path / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = metadata["dependencies"] + metadata["optional-dependencies"]["dev"]
+    direct = {re.split("[<>=]", name)[0].replace(".", "-") for name in wanted}
+    assert direct <= {line.split("==")[0] for line in lines}
+    pins = json.loads((project.path / "environment.json").read_text(encoding="utf-8"))
+    assert {f"{name}=={version}" for name, version in pins.items()} <= set(lines)
+
+
+def test_locks_of_template_and_project_agree(bake: Bake) -> None:
+    own = dict(line.split("==") for line in (TEMPLATE / "requirements.lock").read_text(encoding="utf-8").split())
+    baked = dict(line.split("==") for line in (bake().path / "requirements.lock").read_text(encoding="utf-8").split())
+    assert {name: own[name] for name in own.keys() & baked} == {name: baked[name] for name in own.keys() & baked}

@@ -1,0 +1,219 @@
+"""Bad answers are refused, each with its rule and an example; whatever Git is like, the project is made."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import TEMPLATE, Bake, BakedProject
+
+BAD_ANSWERS = {
+    # project_slug: one name that is good as a folder, a Git tag, an MLflow model and a SageMaker job
+    "slug-spaces": ("project_slug", "my project", "for example 'digit-classifier'"),
+    "slug-uppercase": ("project_slug", "Digits", "must be lowercase letters"),
+    "slug-underscore": ("project_slug", "my_project", "single hyphens"),
+    "slug-trailing-dot": ("project_slug", "digits.", "for example 'digit-classifier'"),
+    "slug-trailing-hyphen": ("project_slug", "digits-", "for example 'digit-classifier'"),
+    "slug-leading-digit": ("project_slug", "3d", "begin with a letter"),
+    "slug-too-long": ("project_slug", "d" * 33, "at most 32 characters"),
+    "slug-unicode": ("project_slug", "ziffern-größe", "must be lowercase letters"),
+    "slug-windows-device": ("project_slug", "con", "device's name on Windows"),
+    "slug-yaml-null": ("project_slug", "null", "for example 'null-model'"),
+    "slug-windows-port": ("project_slug", "lpt1", "for example 'lpt1-model'"),
+    # package_name: what `python -m` finds, hiding nothing
+    "package-hyphen": ("package_name", "digit-classifier", "for example 'digit_classifier'"),
+    "package-empty": ("package_name", "", "for example 'digit_classifier'"),
+    "package-uppercase": ("package_name", "Digits", "must be lowercase letters"),
+    "package-dunder": ("package_name", "__main__", "single underscores"),
+    "package-path": ("package_name", "../evil", "must be lowercase letters"),
+    "package-code": ("package_name", "x'); print('run", "must be lowercase letters"),
+    "package-keyword": ("package_name", "lambda", "for example 'lambda_model'"),
+    "package-soft-keyword": ("package_name", "match", "word of the Python language"),
+    "package-stdlib": ("package_name", "json", "hide Python's own module json"),
+    "package-test": ("package_name", "test", "already taken by a folder"),
+    "package-dependency": ("package_name", "mlflow", "hide the package mlflow"),
+    "package-import-name": ("package_name", "sklearn", "for example 'my_sklearn'"),
+    "package-folder": ("package_name", "tests", "already taken by a folder"),
+    "package-data": ("package_name", "data", "for example 'data_model'"),
+    "package-device": ("package_name", "aux", "already taken"),
+    # free text
+    "name-blank": ("project_name", "  ", "must not be empty"),
+    "author-empty": ("author_name", "", "must not be empty"),
+    "description-two-lines": ("description", "one\ntwo", "must be one line"),
+    "description-control": ("description", "bell \x07", "printable"),
+    # AWS
+    "region-name": ("aws_region", "Frankfurt", "for example 'eu-central-1'"),
+    "region-empty": ("aws_region", "", "for example 'eu-central-1'"),
+    "bucket-url": ("s3_bucket", "s3://my-team-ml/data", "without s3://"),
+    "bucket-uppercase": ("s3_bucket", "My-Bucket", "for example 'my-team-ml'"),
+    "bucket-short": ("s3_bucket", "ab", "3 to 63"),
+    "bucket-address": ("s3_bucket", "192.168.0.1", "bare name of a bucket"),
+    "bucket-two-dots": ("s3_bucket", "my..bucket", "single dots"),
+    "bucket-kept": ("s3_bucket", "xn--bucket", "AWS keeps for itself"),
+    "role-name": ("sagemaker_role_arn", "SageMakerJobs", "arn:aws:iam::123456789012:role/SageMakerJobs"),
+    "role-user": ("sagemaker_role_arn", "arn:aws:iam::123456789012:user/me", "ARN of an IAM role"),
+    "role-account": ("sagemaker_role_arn", "arn:aws:iam::1234:role/jobs", "ARN of an IAM role"),
+    "tracking-path": ("mlflow_tracking_uri", "./mlruns", "for example 'https://mlflow.example.com'"),
+    "tracking-no-host": ("mlflow_tracking_uri", "https://", "must be a URL"),
+    "tracking-port": ("mlflow_tracking_uri", "http://localhost:port", "must be a URL"),
+    "tracking-bracket": ("mlflow_tracking_uri", "http://[::1", "must be a URL"),
+    "tracking-space": ("mlflow_tracking_uri", "http://mlflow host", "must be a URL"),
+    "tracking-password": ("mlflow_tracking_uri", "https://me:secret@mlflow.example.com", "MLFLOW_TRACKING_PASSWORD"),
+    "tracking-other-arn": (
+        "mlflow_tracking_uri",
+        "arn:aws:sagemaker:eu-central-1:123456789012:endpoint/x",
+        "mlflow-app/app-ABC123",
+    ),
+}
+GOOD_ANSWERS = {
+    "slug": ("project_slug", "a1-b2"),
+    "bucket": ("s3_bucket", "my-team.ml"),
+    "region-gov": ("aws_region", "us-gov-west-1"),
+    "region-sovereign": ("aws_region", "eusc-de-east-1"),
+    "role-path": ("sagemaker_role_arn", "arn:aws-cn:iam::123456789012:role/service-role/Jobs_1@x"),
+    "tracking-local": ("mlflow_tracking_uri", "http://localhost:5000"),
+    "tracking-ipv6": ("mlflow_tracking_uri", "http://[::1]:5000/path"),
+    "tracking-app": ("mlflow_tracking_uri", "arn:aws:sagemaker:us-east-1:123456789012:mlflow-app/app-4XZ7QWERTY"),
+    "tracking-server": ("mlflow_tracking_uri", "arn:aws:sagemaker:us-east-1:123456789012:mlflow-tracking-server/main"),
+}
+
+
+def generate(folder: Path, **answers: str) -> "subprocess.CompletedProcess[str]":
+    """Run cookiecutter as a person does, with its output caught."""
+    given = [f"{key}={value}" for key, value in answers.items()]
+    command = [sys.executable, "-m", "cookiecutter", str(TEMPLATE), "--no-input", "--default-config", *given]
+    return subprocess.run([*command, "-o", str(folder)], capture_output=True, text=True, encoding="utf-8")
+
+
+@pytest.mark.parametrize(("key", "answer", "message"), BAD_ANSWERS.values(), ids=BAD_ANSWERS)
+def test_pre_gen_bad_answer_is_refused_with_rule_and_example(
+    tmp_path: Path, key: str, answer: str, message: str
+) -> None:
+    done = generate(tmp_path, **{"project_slug": "good", key: answer})
+    assert done.returncode != 0
+    assert f"{key} {answer!r}: " in done.stderr
+    assert message in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pre_gen_several_bad_answers_are_all_named(tmp_path: Path) -> None:
+    done = generate(tmp_path, package_name="json", s3_bucket="A", aws_region="nowhere")
+    assert [key in done.stderr for key in ("package_name", "s3_bucket", "aws_region")] == [True] * 3
+    assert "author_name" not in done.stderr
+
+
+@pytest.mark.parametrize(("key", "answer"), GOOD_ANSWERS.values(), ids=GOOD_ANSWERS)
+def test_pre_gen_good_answer_bakes(bake: Bake, key: str, answer: str) -> None:
+    assert bake(**{key: answer}).path.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("name", "slug", "package"),
+    [
+        ("Digit Classifier", "digit-classifier", "digit_classifier"),
+        ("  O'Connor & Søns: Scans!  ", "o-connor-sons-scans", "o_connor_sons_scans"),
+        ("3D Scans", "project-3d-scans", "project_3d_scans"),
+        ("A name that goes on for longer than anyone would", "a-name-that-goes-on-for", "a_name_that_goes_on_for"),
+    ],
+)
+def test_names_derived_from_the_project_name_are_valid(bake: Bake, name: str, slug: str, package: str) -> None:
+    project = bake(project_name=name)
+    assert (project.path.name, project.package) == (slug, package)
+
+
+def commits(project: BakedProject) -> list[str]:
+    """Return the subjects of all commits on the current branch."""
+    return project.run("git", "log", "--format=%s").stdout.splitlines()
+
+
+def test_post_gen_without_identity_leaves_one_commit_and_a_clean_tree(bake: Bake) -> None:
+    project = bake()
+    assert commits(project) == ["Generate the project from cookiecutter-dvc-sagemaker"]
+    assert project.run("git", "status", "--porcelain").stdout == ""
+    assert project.run("git", "branch", "--show-current").stdout == "main\n"
+    assert set(project.run("git", "ls-files").stdout.splitlines()) == project.files()
+    assert project.run("git", "config", "--local", "user.name", check=False).stdout == "", "no stand-in is left behind"
+
+
+def test_post_gen_uses_the_identity_that_is_configured(bake: Bake) -> None:
+    subprocess.run(["git", "config", "--global", "user.name", "Zoë"], check=True)
+    project = bake()
+    assert project.run("git", "log", "--format=%an <%ae>").stdout == "Zoë <cookiecutter@localhost>\n"
+
+
+def test_post_gen_leaves_out_hooks_signing_and_ignores_of_the_user(bake: Bake, tmp_path: Path) -> None:
+    hooks = tmp_path / "hooks"
+    hooks.mkdir()
+    for name in ("pre-commit", "prepare-commit-msg", "post-commit"):
+        (hooks / name).write_text(f"#!/bin/sh\ntouch '{tmp_path.as_posix()}/ran'\nexit 1\n")
+        (hooks / name).chmod(0o755)
+    (tmp_path / "ignores").write_text("*.lock\ndata\n")
+    for key, value in {
+        "core.hooksPath": hooks,
+        "core.excludesFile": tmp_path / "ignores",
+        "commit.gpgSign": "true",
+        "gpg.program": "no-such-program",
+        "init.defaultBranch": "trunk",
+    }.items():
+        subprocess.run(["git", "config", "--global", key, str(value)], check=True)
+    project = bake()
+    assert not (tmp_path / "ran").exists()
+    assert set(project.run("git", "ls-files").stdout.splitlines()) == project.files()
+    assert project.run("git", "branch", "--show-current").stdout == "main\n"
+
+
+def test_post_gen_inside_a_repository_makes_none_of_its_own(bake: Bake, tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    project = bake()
+    assert not (project.path / ".git").exists()
+    assert project.run("git", "status", "--porcelain").stdout == "?? digit-classifier/\n"
+
+
+def test_post_gen_inside_a_repository_that_ignores_it_makes_its_own(bake: Bake, tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    (tmp_path / ".gitignore").write_text("/demo/\n")
+    (tmp_path / "demo").mkdir()
+    assert len(commits(bake(tmp_path / "demo"))) == 1
+
+
+def test_post_gen_called_by_a_git_hook_leaves_the_outer_repository_alone(
+    bake: Bake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outer = tmp_path / "outer"
+    subprocess.run(["git", "init", "-q", str(outer)], check=True)
+    (tmp_path / "elsewhere").mkdir()
+    with monkeypatch.context() as hook:
+        hook.setenv("GIT_DIR", str(outer / ".git"))
+        hook.setenv("GIT_WORK_TREE", str(outer))
+        project = bake(tmp_path / "elsewhere")
+    assert len(commits(project)) == 1
+    found = subprocess.run(["git", "log"], cwd=outer, capture_output=True)
+    assert found.returncode != 0, "the outer repository still has no commit"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a PATH of symbolic links")
+def test_post_gen_without_git_makes_the_project_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "sh").symlink_to(str(shutil.which("sh")))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    done = generate(tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "Git was not found" in done.stdout
+    assert not (tmp_path / "out" / "digit-classifier" / ".git").exists()
+
+
+def test_post_gen_git_that_fails_is_reported_and_the_project_stays(tmp_path: Path) -> None:
+    (Path.home() / ".gitconfig").write_text("[user\n")
+    done = generate(tmp_path)
+    assert done.returncode == 0
+    assert "failed: " in done.stderr
+    assert "git init -b main" in done.stdout
+    assert (tmp_path / "digit-classifier" / "Makefile").is_file()
+
+
+def test_post_gen_prints_the_next_two_commands(tmp_path: Path) -> None:
+    lines = generate(tmp_path).stdout.splitlines()
+    assert [line.strip() for line in lines if line.strip()][-2:] == ["cd digit-classifier", "make repro"]

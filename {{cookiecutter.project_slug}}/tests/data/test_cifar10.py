@@ -1,0 +1,69 @@
+"""CIFAR-10, in a small copy with the layout of the published one, and without a network."""
+
+import functools
+import hashlib
+import http.server
+import io
+import pickle
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision.datasets import CIFAR10
+
+from {{ cookiecutter.package_name }}.data import cifar10, sources
+from {{ cookiecutter.package_name }}.errors import ProjectError
+
+LABELS = ["airplane", "truck"]
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """Two files of three photographs; returns them as (6, 32, 32, 3)."""
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 3, 32, 32), dtype="uint8")
+    folder = tmp_path / CIFAR10.base_folder
+    folder.mkdir()
+
+    def dump(name: str, content: object) -> str:
+        (folder / name).write_bytes(data := pickle.dumps(content))
+        return hashlib.md5(data).hexdigest()
+
+    def batch(part: np.ndarray) -> dict[str, object]:
+        return {"data": part.reshape(3, -1), "labels": [0, 1, 1]}
+
+    monkeypatch.setattr(CIFAR10, "train_list", [["data_batch_1", dump("data_batch_1", batch(pixels[:3]))]])
+    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", dump("test_batch", batch(pixels[3:]))]])
+    meta = {**CIFAR10.meta, "md5": dump("batches.meta", {"label_names": LABELS})}
+    monkeypatch.setattr(CIFAR10, "meta", meta)
+    return pixels.transpose(0, 2, 3, 1)
+
+
+def test_records_are_both_parts_with_their_positions(small: np.ndarray, tmp_path: Path) -> None:
+    found = sources.load(cifar10.records(tmp_path), "cifar10")
+    names = [f"cifar10-{part}-0000{n}" for part in ("train", "test") for n in range(3)]
+    assert [one.record_id for one in found] == names
+    assert [one.label for one in found] == ["airplane", "truck", "truck"] * 2
+    assert all(one.subject_id == one.record_id for one in found)
+    for one, pixels in zip(found, small, strict=True):
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(one.read()))), pixels)
+
+
+def test_records_offline_says_so_and_names_the_ways_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nothing listens on this port: what a machine without a network sees at once.
+    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
+    with pytest.raises(ProjectError, match="could not be downloaded") as error:
+        next(cifar10.records(tmp_path))
+    assert "params.yaml:data.source" in error.value.fix
+
+
+def test_records_wrong_download_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "other.tar.gz").write_bytes(b"the log-in page of a hotel")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{server.server_port}/other.tar.gz")
+        with pytest.raises(ProjectError, match="wrong checksum"):
+            next(cifar10.records(tmp_path / "download"))
+        server.shutdown()

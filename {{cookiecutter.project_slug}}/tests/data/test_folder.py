@@ -1,0 +1,111 @@
+"""Your own images: what is kept byte for byte, and what is refused."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from {{ cookiecutter.package_name }}.data import folder, shards, sources
+from {{ cookiecutter.package_name }}.errors import ProjectError
+
+HEADER = "record_id,subject_id,label,path\n"
+
+
+def encoded(kind: str) -> bytes:
+    """An image of noise, which no format can make so small that half of it is all of it."""
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype="uint8")
+    Image.fromarray(noise).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    place = tmp_path / "raw"
+    (place / "images").mkdir(parents=True)
+    (place / "images" / "a.jpg").write_bytes(encoded("jpeg"))
+    return place
+
+
+def load(raw: Path, lines: str) -> list[sources.Record]:
+    (raw / "records.csv").write_text(HEADER + lines, encoding="utf-8")
+    return sources.load(folder.records(raw), "folder")
+
+
+@pytest.mark.parametrize("name", ["00123", "NA", "=cmd()", "ünï-日本", '"a,b"'])
+def test_records_unusual_ids_survive(raw: Path, name: str) -> None:
+    (record,) = load(raw, f"{name},{name},NA,images/a.jpg\n")
+    assert (record.record_id, record.subject_id, record.label) == (name.strip('"'), name.strip('"'), "NA")
+
+
+def test_records_image_is_the_files_own_bytes(raw: Path) -> None:
+    (record,) = load(raw, "r,s,cat,images/a.jpg\n")
+    assert record.read() == (raw / "images" / "a.jpg").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("r,s,cat,images/a.jpg\nr,t,cat,images/a.jpg\n", "line 3: record_id 'r' was given before, at .* line 2"),
+        ("r,s,,images/a.jpg\n", "line 2: label is empty"),
+        ("r,s ,cat,images/a.jpg\n", "line 2: subject_id 's ' has hidden .* write 's'"),
+        ("r,s,cat\n", "line 2 has 3 cells, the header has 4"),
+        ("", "holds no rows"),
+    ],
+    ids=["duplicate", "label missing", "trailing space", "cell missing", "no rows"],
+)
+def test_records_bad_row_is_refused_with_its_line(raw: Path, lines: str, problem: str) -> None:
+    with pytest.raises(ProjectError, match=problem):
+        load(raw, lines)
+
+
+def test_records_without_table_says_what_to_write(tmp_path: Path) -> None:
+    with pytest.raises(ProjectError, match="record_id,subject_id,label,path"):
+        list(folder.records(tmp_path))
+
+
+OUTSIDE = ["../secret.png", "images/../../secret.png", "/etc/passwd", "link.png", "up/secret.png", ""]
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_read_image_path_outside_is_refused(raw: Path, path: str) -> None:
+    (raw.parent / "secret.png").write_bytes(encoded("png"))
+    try:
+        (raw / "link.png").symlink_to(raw.parent / "secret.png")
+        (raw / "up").symlink_to(raw.parent)
+    except OSError:
+        pytest.skip("this system allows no symbolic links")
+    (record,) = load(raw, f"r,s,cat,{path}\n")
+    with pytest.raises(ProjectError, match=r"line 2: path .* is not a file inside"):
+        record.read()
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "bmp", "tiff", "gif"])
+def test_read_image_cut_short_is_refused(raw: Path, kind: str) -> None:
+    content = encoded(kind)
+    (raw / "whole").write_bytes(content)
+    (raw / "half").write_bytes(content[: len(content) // 2])
+    whole, half = load(raw, "r,s,cat,whole\nt,s,cat,half\n")
+    assert whole.read() == content
+    with pytest.raises(ProjectError, match="line 3: 'half' is damaged or not an image"):
+        half.read()
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n"], ids=["empty", "text", "only a head"])
+def test_read_image_other_bytes_are_refused(raw: Path, content: bytes) -> None:
+    (raw / "x.png").write_bytes(content)
+    (record,) = load(raw, "r,s,cat,x.png\n")
+    with pytest.raises(ProjectError, match=r"line 2: 'x.png' is damaged or not an image"):
+        record.read()
+
+
+def test_write_bad_images_are_all_named_and_nothing_is_written(raw: Path, tmp_path: Path) -> None:
+    (raw / "x.png").write_bytes(b"not an image")
+    records = load(raw, "r,s,cat,images/a.jpg\nt,s,cat,x.png\nu,s,cat,gone.png\nv,s,cat,images\n")
+    with pytest.raises(ProjectError) as error:
+        shards.write({"train": records}, 1, tmp_path / "out" / "dataset")
+    for told in ("bad records: 3", "line 3: 'x.png'", "line 4: 'gone.png'", "line 5: 'images'"):
+        assert told in error.value.problem
+    assert list((tmp_path / "out").iterdir()) == []

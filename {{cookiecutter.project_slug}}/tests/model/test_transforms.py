@@ -1,0 +1,51 @@
+"""From encoded images to a network's numbers."""
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from {{ cookiecutter.package_name }}.errors import ProjectError
+from {{ cookiecutter.package_name }}.model.transforms import Normalise, decode
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_decode_any_mode_gives_the_channels_asked_for(png: Callable[..., bytes], mode: str, channels: int) -> None:
+    pixels = decode([png(mode, 5)], channels, 8)
+    assert pixels.shape == (1, channels, 8, 8)
+    assert pixels.dtype == torch.uint8
+
+
+def test_decode_image_of_that_size_keeps_its_pixels() -> None:
+    values = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, "PNG")
+    assert np.array_equal(decode([file.getvalue()], 1, 8)[0, 0], values)
+
+
+def test_decode_16_bits_are_scaled_not_clipped() -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.full((8, 8), 0x8000, dtype=np.uint16)).save(file, "PNG")
+    assert decode([file.getvalue()], 1, 8).unique().tolist() == [0x80]
+
+
+@pytest.mark.parametrize("keep", [0, 5, 60], ids=["empty", "no image", "cut short"])
+def test_decode_damaged_image_is_named(png: Callable[..., bytes], keep: int) -> None:
+    with pytest.raises(ProjectError, match="image 2 of 2 can't be read"):
+        decode([png(), png(side=64)[:keep]], 1, 8)
+
+
+def test_normalise_of_images_gives_mean_0_and_deviation_1() -> None:
+    pixels = torch.randint(0, 256, (100, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    found = Normalise.of(pixels)(pixels)
+    assert found.mean((0, 2, 3)).abs().max() < 1e-3
+    assert (found.std((0, 2, 3)) - 1).abs().max() < 1e-3
+
+
+def test_normalise_of_one_colour_stays_finite() -> None:
+    pixels = torch.full((4, 1, 8, 8), 7, dtype=torch.uint8)
+    assert Normalise.of(pixels)(pixels).isfinite().all()

@@ -1,0 +1,58 @@
+"""CIFAR-10: 60,000 public colour photographs of 32x32 pixels in 10 classes, downloaded once (170 MB).
+
+Nobody stands behind a photograph here that could withdraw, so a record's subject is the record itself: use it with
+`data.consent: not_required`. Both published parts are taken, and split anew by `params.yaml:split`.
+The archive's files are Python pickles; torchvision opens them only if their published checksums are right.
+
+Source: https://www.cs.toronto.edu/~kriz/cifar.html
+"""
+
+import http.client
+import urllib.error
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from ..errors import ProjectError
+from .sources import Record, png
+
+
+def records(download: Path) -> Iterator[Record]:
+    """Yield the training part, then the test part, in their published order.
+
+    Args:
+        download: Where the archive is, or will be put.
+
+    Yields:
+        `cifar10-train-00042`: the published part, and the position in it from 0; labels "airplane" to "truck".
+
+    Raises:
+        ProjectError: The archive isn't there and can't be downloaded.
+    """
+    for part in ("train", "test"):
+        photographs = _open(download, part == "train")
+        for position, (image, label) in enumerate(zip(photographs.data, photographs.targets, strict=True)):
+            name = f"cifar10-{part}-{position:05}"
+            yield Record(name, name, photographs.classes[label], partial(png, image), name)
+
+
+def _open(download: Path, train: bool) -> Any:
+    from torchvision.datasets import CIFAR10
+
+    download.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(download / "cifar10.lock"):
+            return CIFAR10(download, train=train, download=True)
+    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+        raise ProjectError(
+            f"CIFAR-10 could not be downloaded: {getattr(error, 'reason', error)}",
+            f"try again when online, put {CIFAR10.filename} ({CIFAR10.url}) into {download.as_posix()}, "
+            "or choose data that needs no download: params.yaml:data.source: digits",
+        ) from error
+    except RuntimeError as error:
+        raise ProjectError(
+            f"CIFAR-10 was downloaded with a wrong checksum: {error}", f"delete {download.as_posix()} and run again"
+        ) from error

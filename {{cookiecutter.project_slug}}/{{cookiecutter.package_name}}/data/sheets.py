@@ -1,0 +1,62 @@
+"""Contact sheets: one picture of what is in a split, a row of images per label."""
+
+import io
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from ..files import replacing
+from .manifest import counts
+from .shards import read_shard
+
+CELL, GAP, TEXT = 64, 4, 110
+"""Pixels: side of an image, space between images, width of the labels."""
+ACROSS, DOWN = 13, 40
+"""Images per label, which makes 994 pixels (a DVC plots page shows 1,000); labels at most, the first in order."""
+
+
+def draw(dataset: Path, manifest: pa.Table, split: str, path: Path) -> None:
+    """Draw the first records, by id, of each label in a split, and write the sheet as PNG."""
+    ordered = manifest.filter(pc.field("split") == split).sort_by([("label", "ascending"), ("record_id", "ascending")])
+    labels = [row for row in counts(manifest) if row["split"] == split][:DOWN]
+    sheet = Image.new("RGB", (TEXT + ACROSS * (CELL + GAP), GAP + len(labels) * (CELL + GAP)), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    start = 0
+    for down, row in enumerate(labels):
+        top = GAP + down * (CELL + GAP)
+        pen.text((GAP, top + CELL // 2), _fit(row["label"], font), "black", font, anchor="lm")
+        shown = ordered.slice(start, min(ACROSS, row["records"]))
+        for across, image in enumerate(_images(dataset, shown)):
+            sheet.paste(_cell(image), (TEXT + across * (CELL + GAP), top))
+        start += row["records"]
+    with replacing(path) as new:
+        sheet.save(new, "png")
+
+
+def _images(dataset: Path, rows: pa.Table) -> list[bytes]:
+    """Read the images of a few records, from as few row groups as hold them."""
+    ids: list[str] = rows["record_id"].to_pylist()
+    found: dict[str, bytes] = {}
+    for path in rows["path"].unique().to_pylist():
+        table = read_shard(dataset / path, ["record_id", "image"], ids)
+        found |= dict(zip(table["record_id"].to_pylist(), table["image"].to_pylist(), strict=True))
+    return [found[name] for name in ids]
+
+
+def _cell(content: bytes) -> Image.Image:
+    """Bring an image to the size of a cell; a small one by a whole factor, so that its pixels can be seen."""
+    with Image.open(io.BytesIO(content)) as image:
+        picture = image.convert("RGB")
+    picture = ImageOps.scale(picture, max(1, CELL // max(picture.size)), Image.Resampling.NEAREST)
+    picture.thumbnail((CELL, CELL))
+    cell = Image.new("RGB", (CELL, CELL), "white")
+    cell.paste(picture, ((CELL - picture.width) // 2, (CELL - picture.height) // 2))
+    return cell
+
+
+def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    while font.getlength(text) > TEXT - 2 * GAP:
+        text = text.rstrip("…")[:-1] + "…"
+    return text

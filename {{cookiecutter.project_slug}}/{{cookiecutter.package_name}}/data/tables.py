@@ -1,0 +1,61 @@
+"""CSV files that people write: every cell is text as it stands, and what is malformed is refused with its line."""
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from ..errors import ProjectError
+
+
+def rows(file: BinaryIO, name: str, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
+    """Read a UTF-8 CSV file with a header, lazily. No cell is ever guessed to be a number, a date, or missing.
+
+    Args:
+        file: The file, open for reading bytes.
+        name: Its name, for errors.
+        columns: The columns that must be there, in any order; others are left alone.
+
+    Yields:
+        The line number, from 1, and the cells of `columns` in that order. Blank lines are left out.
+
+    Raises:
+        ProjectError: The text isn't UTF-8, a quote is open, a column is missing or there twice, a line has more or
+            fewer cells than the header, or there is no line but the header.
+    """
+    lines = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
+    places: list[int] = []
+    width = count = 0
+    try:
+        for cells in lines:
+            if not "".join(cells).strip():
+                continue
+            _check(cells, width, f"{name} line {lines.line_num}")
+            if not width:
+                width, places = len(cells), _places(cells, name, columns)
+                continue
+            count += 1
+            yield lines.line_num, [cells[place] for place in places]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ProjectError(f"{name} line {lines.line_num}: {error}", f"save {name} as CSV in UTF-8") from error
+    if not count:
+        raise ProjectError(f"{name} holds no rows", f"add rows below the header: {','.join(columns)}")
+
+
+def _check(cells: list[str], width: int, where: str) -> None:
+    if width and len(cells) != width:
+        raise ProjectError(
+            f"{where} has {len(cells)} cells, the header has {width}",
+            "correct the line; put a cell that holds a comma in double quotes",
+        )
+    if any("\0" in cell for cell in cells):
+        raise ProjectError(f"{where} holds a NUL character", "remove it")
+
+
+def _places(header: list[str], name: str, columns: tuple[str, ...]) -> list[int]:
+    names = [cell.strip().lower() for cell in header]
+    if len(set(names)) != len(names) or not set(columns) <= set(names):
+        raise ProjectError(
+            f"{name} has the columns {', '.join(names)}", f"its first line must name, once each: {','.join(columns)}"
+        )
+    return [names.index(column) for column in columns]

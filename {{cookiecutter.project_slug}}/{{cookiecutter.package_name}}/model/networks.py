@@ -1,0 +1,105 @@
+"""The networks that can be trained, by name.
+
+To add one: write its function, then name it in `Arch` and in `NETWORKS`; `params.yaml:train.arch` takes it from there.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, cast
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ProjectError
+
+Arch = Literal["small_cnn", "mobilenet_v3_small"]
+BATCH = 256  # images at once when not training; fixed, since another size gives other last bits
+
+
+def build(arch: Arch, classes: int, weights: str | None) -> nn.Module:
+    """Make a network that turns (N, channels, px, px) float32 into (N, classes) logits.
+
+    Args:
+        arch: A key of `NETWORKS`.
+        classes: Number of labels.
+        weights: "imagenet" to start from torchvision's weights with a new last layer; None to start from random ones.
+
+    Raises:
+        ProjectError: The weights can't be downloaded.
+    """
+    return NETWORKS[arch].make(classes, weights)
+
+
+def logits(module: nn.Module, pixels: Tensor, normalise: Callable[[Tensor], Tensor]) -> Tensor:
+    """Run a network over (N, channels, px, px) uint8 images: (N, classes) float32. Leaves it in evaluation mode."""
+    module.eval()
+    with torch.inference_mode():
+        starts = range(0, max(1, len(pixels)), BATCH)  # no images: (0, classes)
+        return torch.cat([module(normalise(pixels[start : start + BATCH])) for start in starts])
+
+
+def _small_cnn(classes: int, weights: str | None) -> nn.Module:
+    """A network of 66,000 weights: seconds on a laptop, enough for digits. It has no pretrained weights."""
+    if weights:
+        raise ProjectError(f"small_cnn has no {weights} weights", "set params.yaml:train.weights to null")
+    return nn.Sequential(  # at 8 px, image sides by layer: 8, 8, 4, 2, 1
+        _conv(1, 16),
+        _conv(16, 32),
+        nn.MaxPool2d(2),
+        _conv(32, 64),
+        nn.MaxPool2d(2),
+        _conv(64, 64),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(64, classes),
+    )
+
+
+def _conv(channels: int, features: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(channels, features, 3, padding=1, bias=False), nn.BatchNorm2d(features), nn.ReLU(inplace=True)
+    )
+
+
+def _mobilenet_v3_small(classes: int, weights: str | None) -> nn.Module:
+    """Source: Howard et al., Searching for MobileNetV3, 2019 (arXiv:1905.02244), as torchvision builds it."""
+    from torchvision.models import mobilenet_v3_small
+
+    if weights:
+        return _pretrained_mobilenet(classes)
+    module: nn.Module = mobilenet_v3_small(weights=None, num_classes=classes)
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 0.1  # torchvision's 0.01 needs thousands of steps (measured: accuracy 0.10, not 0.90)
+    return module
+
+
+def _pretrained_mobilenet(classes: int) -> nn.Module:
+    from torchvision.models import MobileNet_V3_Small_Weights, mobilenet_v3_small
+
+    module = mobilenet_v3_small()
+    try:  # not by `weights=`, which unpickles whatever the file holds
+        state = MobileNet_V3_Small_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True, weights_only=True)
+    except (URLError, ConnectionError, TimeoutError) as error:
+        raise ProjectError(
+            f"the ImageNet weights can't be downloaded: {error}",
+            "connect to the internet (once: torch keeps them), or set params.yaml:train.weights to null",
+        ) from error
+    module.load_state_dict(state)
+    module.classifier[-1] = nn.Linear(module.classifier[-1].in_features, classes)
+    return cast(nn.Module, module)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that `build` knows: the channels of its images (1: gray, 3: RGB) and the function that makes it."""
+
+    channels: int
+    make: Callable[[int, str | None], nn.Module]
+
+
+NETWORKS: dict[Arch, Network] = {
+    "small_cnn": Network(1, _small_cnn),
+    "mobilenet_v3_small": Network(3, _mobilenet_v3_small),
+}

@@ -1,0 +1,92 @@
+"""From encoded images to the numbers that a network sees: the same way in training and in serving."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from tqdm import tqdm
+
+from ..errors import ProjectError
+
+
+def decode(images: Sequence[bytes], channels: int, image_px: int) -> Tensor:
+    """Decode and resize images, once: all of them stay in memory, N x channels x image_px² bytes.
+
+    (50,000 RGB images of 32 px: 154 MB; 10,000 of 224 px: 1.5 GB.) Images that aren't square are squeezed.
+
+    Args:
+        images: Encoded images (PNG, JPEG, …).
+        channels: 1 for gray, 3 for RGB.
+        image_px: Width and height of the result, pixels.
+
+    Returns:
+        (N, channels, image_px, image_px), uint8.
+
+    Raises:
+        ProjectError: One of them can't be read as an image.
+    """
+    pixels = np.empty((len(images), channels, image_px, image_px), dtype=np.uint8)
+    for index, image in enumerate(tqdm(images, desc="decode", unit="image", delay=2)):
+        try:
+            pixels[index] = _decode_one(image, channels, image_px)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises
+            raise ProjectError(
+                f"image {index + 1} of {len(images)} can't be read: {error}", "give whole PNG or JPEG files, as bytes"
+            ) from error
+    return torch.from_numpy(pixels)
+
+
+def _decode_one(data: bytes, channels: int, image_px: int) -> np.ndarray:
+    image: Image.Image = Image.open(io.BytesIO(data))
+    ImageOps.exif_transpose(image, in_place=True)  # as people see it
+    if image.mode.startswith("I;16"):  # convert() would clip 16 bits at 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    image = image.convert("L" if channels == 1 else "RGB").resize((image_px, image_px), Image.Resampling.BILINEAR)
+    return np.asarray(image).reshape(image_px, image_px, channels).transpose(2, 0, 1)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images with their labels: pixels (N, channels, px, px) uint8, labels (N,) int64, positions in the classes."""
+
+    pixels: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """Turn uint8 pixels into float32 of about mean 0 and deviation 1, a channel at a time.
+
+    Args:
+        mean: Mean of each channel, where a pixel is 0 to 1.
+        std: Standard deviation of each channel, on the same scale.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Return float32 of the shape of `pixels`, (N, channels, px, px)."""
+        mean, std = (torch.tensor(values).view(1, -1, 1, 1) * 255 for values in (self.mean, self.std))
+        return pixels.sub(mean).div_(std)
+
+    @classmethod
+    def of(cls, pixels: Tensor) -> "Normalise":
+        """Measure (N, channels, px, px) uint8 pixels: from whole counts, so bit for bit the same on every machine."""
+        mean, std = [], []
+        for channel in pixels.unbind(1):
+            counts = torch.bincount(channel.flatten(), minlength=256).tolist()
+            total = sum(counts)
+            middle = sum(value * count for value, count in enumerate(counts)) / total
+            spread = (sum(count * (value - middle) ** 2 for value, count in enumerate(counts)) / total) ** 0.5
+            mean.append(round(middle / 255, 6))
+            std.append(round(max(spread, 1.0) / 255, 6))  # images of one colour have no spread to divide by
+        return cls(tuple(mean), tuple(std))
+
+
+IMAGENET = Normalise((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""What torchvision's ImageNet weights were trained with. Source: torchvision.transforms._presets."""
