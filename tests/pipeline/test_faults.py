@@ -133,12 +133,13 @@ def test_interrupted_training_is_not_recorded_and_runs_again(project: BakedProje
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a small disk is made with Linux namespaces")
 def test_full_disk_is_told_and_leaves_nothing_half(project: BakedProject) -> None:
-    """`data` lies on a disk of 40 kB."""
-    kept = project.path / "data"
-    shutil.rmtree(kept / "dataset")
-    script = "cp data/consent.csv /tmp/consent-of-test && mount -t tmpfs -o size=40k none data && cp /tmp/consent-of-test data/consent.csv && exec python -m {} stage prepare; ls -A data".format(project.package)
+    script = """
+        cp data/consent.csv consent.csv && mount -t tmpfs -o size=40k none data && mv consent.csv data/
+        python -m {} stage prepare
+        ls -A data
+    """
     done = subprocess.run(
-        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script.replace("exec ", "")],
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script.format(project.package)],
         cwd=project.path,
         capture_output=True,
         text=True,

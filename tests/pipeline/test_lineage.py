@@ -32,7 +32,7 @@ def mark(project: BakedProject, number: int) -> None:
     name = f"{project.package}/{MARKED}"
     path = project.path / name
     before = path.read_text(encoding="utf-8")
-    line = next(line for line in before.splitlines() if line.startswith("    figures = {\"test_acc\""))
+    line = next(line for line in before.splitlines() if line.startswith('    figures = {"test_acc"'))
     start = line.split(', "marker"')[0].rstrip("}")
     path.write_text(before.replace(line, f'{start}, "marker": {number}}}'), encoding="utf-8", newline="\n")
 
@@ -114,7 +114,8 @@ def test_gc_loses_no_input_and_no_registered_model(project: BakedProject, tmp_pa
         assert list((restored.path / "data/dataset/train").glob("*.parquet"))
     model = clone(project, tmp_path / "model", registered)
     assert (model.path / "models/model/model.safetensors").is_file()
-    model.run("dvc", "artifacts", "get", str(project.path), f"{project.path.name}", "--rev", f"{project.path.name}@v1.0.0", "--out", "got")
+    name = project.path.name
+    model.run("dvc", "artifacts", "get", str(project.path), name, "--rev", f"{name}@v1.0.0", "--out", "got")
 
 
 def test_label_of_a_dataset_is_shown_on_its_runs(project: BakedProject) -> None:
@@ -125,7 +126,7 @@ def test_label_of_a_dataset_is_shown_on_its_runs(project: BakedProject) -> None:
 
 
 def test_untracked_code_stops_the_run_before_it_starts(project: BakedProject) -> None:
-    edit(project, "dvc.yaml", "      - data/manifest.parquet\n    params: [train]", "      - extra.py\n      - data/manifest.parquet\n    params: [train]")
+    edit(project, "dvc.yaml", f"      - {project.package}/stages/train.py", "      - extra.py")
     (project.path / "extra.py").write_text("", encoding="utf-8")
     failed = project.run("dvc", "repro", "train", check=False)
     assert failed.returncode

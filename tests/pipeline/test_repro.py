@@ -85,7 +85,9 @@ def test_sweep_is_compared_in_dvc_and_mlflow(project: BakedProject) -> None:
     for name, experiment in found.items():
         run = mirrored[metric(experiment, "run")]
         assert run.info.run_name == name == run.data.params["dvc_exp_name"]
-        assert run.data.params["train.max_lr"] == str(experiment["data"]["params"]["params.yaml"]["data"]["train"]["max_lr"])
+        assert run.data.params["train.max_lr"] == str(
+            experiment["data"]["params"]["params.yaml"]["data"]["train"]["max_lr"]
+        )
     table = project.run("make", "--old-file=setup", "show", f"VENV={sys.prefix}").stdout
     assert max(map(len, table.splitlines())) <= 120, table
     header = next(line for line in table.splitlines() if "Experiment" in line)

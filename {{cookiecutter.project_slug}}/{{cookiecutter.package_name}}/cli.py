@@ -1,6 +1,6 @@
 """The command line: one verb for each thing the project can do, and no logic.
 
-    python -m <package> --help
+python -m <package> --help
 """
 
 import logging

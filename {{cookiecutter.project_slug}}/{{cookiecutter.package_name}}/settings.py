@@ -107,7 +107,9 @@ def _check(name: str, section: str, content: Any, shape: type[AnySection]) -> An
         key = ".".join(str(part) for part in ((section,) if section else ()) + first["loc"])
         if first["type"] == "extra_forbidden":
             nearest = _nearest(str(first["loc"][-1]), shape.model_fields)
-            raise ProjectError(f"{name} has an unknown key: {key}{nearest}", f"correct or remove {name}:{key}") from error
+            raise ProjectError(
+                f"{name} has an unknown key: {key}{nearest}", f"correct or remove {name}:{key}"
+            ) from error
         if first["type"] == "missing":
             raise ProjectError(f"{name} lacks the key {key}", f"add {key} to {name}") from error
         said = first["msg"].removeprefix("Value error, ")

@@ -26,7 +26,8 @@ def test_record_reads_as_a_log_and_keeps_the_commit(repository: Path, run: Run) 
 def test_record_from_eight_processes_keeps_every_entry(repository: Path, run: Run) -> None:
     commit = commit_all(run)
     root = Path(branch.__file__).parents[2]
-    code = f"import sys; sys.path.insert(0, {str(root)!r}); from {branch.__name__} import record; record({commit!r}, sys.argv[1])"
+    code = f"import sys; sys.path.insert(0, {str(root)!r}); from {branch.__name__} import record; "
+    code += f"record({commit!r}, sys.argv[1])"
     writers = [subprocess.Popen([sys.executable, "-c", code, f"train {number}"]) for number in range(8)]
     assert [writer.wait() for writer in writers] == [0] * 8
     subjects = run("git", "log", "--first-parent", "--format=%s", "lineage", "-8").splitlines()

@@ -1,6 +1,7 @@
 """The commit that a run names holds just what the run reads."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -99,28 +100,21 @@ def test_snapshot_dvc_tracked_input_needs_its_metafile_in_git(repository: Path, 
     assert "raw.dvc" in run("git", "ls-tree", "-r", "--name-only", snapshot("train"))
 
 
-def test_snapshot_in_a_folder_of_a_larger_repository(repository: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    larger = repository.parent / "larger"
-    larger.mkdir()
-    monkeypatch.chdir(larger)
+def test_snapshot_in_a_folder_of_a_larger_repository(
+    repository: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = repository.parent / "larger" / "project"
+    shutil.copytree(repository, project, ignore=shutil.ignore_patterns(".git", ".dvc", "dvc.lock"))
+    monkeypatch.chdir(project.parent)
     run("git", "init", "--quiet", "--initial-branch=main")
-    (repository / "code/model.py").rename(repository / "code/kept.py")
-    os.rename(repository, larger / "project")
-    run("git", "-C", "project", "rm", "-r", "--cached", "--quiet", "--ignore-unmatch", ".")
-    import shutil
-
-    shutil.rmtree(larger / "project/.git")
-    shutil.rmtree(larger / "project/.dvc")
-    monkeypatch.chdir(larger / "project")
+    monkeypatch.chdir(project)
     run("dvc", "init", "--quiet", "--subdir")
-    run("git", "add", ".")
-    run("git", "commit", "--quiet", "-m", "Start")
     run("dvc", "repro", "--quiet")
     head = commit_all(run)
     assert snapshot("train") == head
-    Path("code/kept.py").write_text("one = 2\n", encoding="utf-8")
+    Path("code/model.py").write_text("one = 2\n", encoding="utf-8")
     commit = snapshot("train")
-    assert run("git", "show", f"{commit}:project/code/kept.py") == "one = 2"
+    assert run("git", "show", f"{commit}:project/code/model.py") == "one = 2"
     assert "project/dvc.lock" in run("git", "ls-tree", "-r", "--name-only", "--full-tree", commit)
 
 

@@ -15,6 +15,8 @@ from ..files import replacing, write_json
 from .networks import Arch, build, logits
 from .transforms import Normalise, decode
 
+MODEL_DATA = "data/model"  # where this directory is inside an MLflow model
+
 
 class Card(BaseModel):
     """What `model.json` says: the network, its labels in the order of its outputs, and how its images are made.

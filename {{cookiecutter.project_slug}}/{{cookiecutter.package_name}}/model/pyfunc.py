@@ -16,14 +16,12 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from .predictor import Predictor
+from .predictor import MODEL_DATA, Predictor
 
 if TYPE_CHECKING:
     import pandas
     from mlflow.models.model import ModelInfo
 
-MODEL_DATA = "data/model"
-"""Where the model directory is inside the MLflow model."""
 CARRIED = ("__init__.py", "errors.py", "files.py", "model")
 REQUIREMENTS = ("mlflow", "numpy", "pillow", "pydantic", "safetensors", "torch", "torchvision", "tqdm")
 

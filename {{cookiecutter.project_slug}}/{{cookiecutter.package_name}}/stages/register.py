@@ -14,6 +14,7 @@ from pydantic import Field
 from ..data import consent
 from ..errors import ProjectError
 from ..files import read_json, write_json
+from ..model import pyfunc
 from ..settings import Section, load_params
 from ..tracking import registry, storage
 
@@ -43,7 +44,7 @@ def main() -> None:
     check_gate(read_json(METRICS_PATH), params)
     check_consent()
     storage.push(["prepare", "manifest", "train"])
-    write_json(REGISTER_PATH, {"version": registry.register(MODEL_DIR, RUN_DIR)})
+    write_json(REGISTER_PATH, {"version": registry.register(MODEL_DIR, RUN_DIR, pyfunc.log)})
 
 
 def check_gate(metrics: dict[str, float], params: RegisterParams) -> None:
@@ -58,10 +59,16 @@ def check_gate(metrics: dict[str, float], params: RegisterParams) -> None:
             f"the gate asks for {', '.join(sorted(unknown))}; {METRICS_PATH} has {', '.join(sorted(metrics))}",
             "correct params.yaml:register",
         )
-    missed = [f"{name} is {metrics[name]}, at least {low} is asked" for name, low in params.at_least.items()
-              if not metrics[name] >= low]
-    missed += [f"{name} is {metrics[name]}, at most {high} is asked" for name, high in params.at_most.items()
-               if not metrics[name] <= high]
+    missed = [
+        f"{name} is {metrics[name]}, at least {low} is asked"
+        for name, low in params.at_least.items()
+        if not metrics[name] >= low
+    ]
+    missed += [
+        f"{name} is {metrics[name]}, at most {high} is asked"
+        for name, high in params.at_most.items()
+        if not metrics[name] <= high
+    ]
     if missed:
         raise ProjectError(
             f"the model is not good enough to register: {'; '.join(missed)}",

@@ -20,7 +20,7 @@ from ..errors import ProjectError
 from ..files import write_json
 from ..model.evaluation import Evaluation, confusion, confusion_image, evaluate, write_confusion, write_per_class
 from ..model.networks import NETWORKS, Arch, build
-from ..model.predictor import Card, Predictor, save
+from ..model.predictor import MODEL_DATA, Card, Predictor, save
 from ..model.training import Epoch, Recipe, fit, make_deterministic
 from ..model.transforms import IMAGENET, Images, Normalise, decode
 from ..settings import Section, load_params
@@ -86,7 +86,7 @@ def main() -> None:
     """Run the stage."""
     params = load_params("train", TrainParams)
     parent = registry.fetch(params.init_from) if params.init_from else None
-    start = Predictor.load(parent.path) if parent else None
+    start = Predictor.load(parent.path / MODEL_DATA) if parent else None
     dataset = read_dataset(DATASET_DIR, NETWORKS[params.arch].channels, params.image_px)
     with training_run([parent.run] if parent else []) as live:
         train(params, dataset, start, live)

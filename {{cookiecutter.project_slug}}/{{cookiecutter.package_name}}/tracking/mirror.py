@@ -1,6 +1,6 @@
 """Copy a run's files to MLflow. DVC's files are the truth, MLflow is a mirror: copying again changes nothing.
 
-    python -m <package> mirror sync
+python -m <package> mirror sync
 """
 
 import csv
@@ -171,21 +171,20 @@ def _send_params(client: "MlflowClient", run_id: str, run_dir: Path, facts: dict
 
 
 def _send_dataset(client: "MlflowClient", run_id: str, facts: dict[str, Any]) -> None:
-    from mlflow.data.meta_dataset import MetaDataset
-    from mlflow.entities import DatasetInput, InputTag
+    from mlflow.entities import Dataset, DatasetInput, InputTag
 
     from .dataset import DvcDatasetSource
 
-    if client.get_run(run_id).inputs.dataset_inputs:
+    inputs = client.get_run(run_id).inputs
+    if inputs and inputs.dataset_inputs:
         return
     source = DvcDatasetSource(
         facts["git_remote_url"], facts["data_git_commit_id"], facts["dataset_path"], facts["dvc_remote_url"]
     )
-    shown = MetaDataset(source, name=f"dataset-{facts['data_version']}", digest=facts["dataset_md5"])
+    shown = Dataset(f"dataset-{facts['data_version']}", facts["dataset_md5"], "dvc", source.to_json())
     # The tags say in plain words what only this project's code can read from the source.
     tags = {"mlflow.data.context": "training", **source.to_dict(), "manifest_sha256": facts["manifest_sha256"]}
-    inputs = [InputTag(key, value) for key, value in tags.items() if value]
-    client.log_inputs(run_id, [DatasetInput(shown._to_mlflow_entity(), inputs)])
+    client.log_inputs(run_id, [DatasetInput(shown, [InputTag(key, value) for key, value in tags.items() if value])])
 
 
 def _send_files(client: "MlflowClient", run_id: str, run_dir: Path) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,6 @@ from filelock import FileLock
 
 from ..errors import ProjectError
 from ..files import sha256
-from ..model import pyfunc
 from ..settings import home, load_platform
 from . import branch, server
 from .mirror import read_facts, sync
@@ -19,6 +19,7 @@ from .snapshot import snapshot
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.models.model import ModelInfo
 
 WEIGHTS = "model.safetensors"
 EXACT = re.compile(r"models:/(?P<name>[^/@]+)/(?P<version>\d+)")
@@ -29,7 +30,7 @@ class RegisteredModel:
     """A registered version to start from.
 
     Args:
-        path: Its model directory, downloaded.
+        path: The MLflow model, downloaded.
         run: The run that trained it (its `mirror_id`).
     """
 
@@ -37,7 +38,7 @@ class RegisteredModel:
     run: str
 
 
-def register(model_dir: Path, run_dir: Path) -> int:
+def register(model_dir: Path, run_dir: Path, log: Callable[[str, Path], "ModelInfo"]) -> int:
     """Register the trained model, once.
 
     The same weights from the same dataset and manifest are the same version, whichever run made them again; the same
@@ -46,6 +47,7 @@ def register(model_dir: Path, run_dir: Path) -> int:
     Args:
         model_dir: What `train` saved.
         run_dir: The record of the run that made it.
+        log: Logs a model directory to an MLflow run, given its id.
 
     Returns:
         The version's number.
@@ -61,7 +63,7 @@ def register(model_dir: Path, run_dir: Path) -> int:
     name = load_platform().project
     # Two that register at once (`dvc queue start -j 2`) must not both find nothing and both make a version.
     with FileLock(home() / ".dvc" / "tmp" / "register.lock"):
-        version = _find(client, name, identity) or _create(client, name, run_id, model_dir, identity, facts)
+        version = _find(client, name, identity) or _create(client, name, log(run_id, model_dir), identity, facts)
     number = int(version.version)
     branch.record(version.tags["result_commit"], f"register {name} version {number}\n\nrun: {facts['run']}\n")
     # DVC's artifact registry wants three numbers.
@@ -89,7 +91,7 @@ def _find(client: "MlflowClient", name: str, identity: dict[str, str]) -> "Model
 
 
 def _create(
-    client: "MlflowClient", name: str, run_id: str, model_dir: Path, identity: dict[str, str], facts: dict[str, Any]
+    client: "MlflowClient", name: str, model: "ModelInfo", identity: dict[str, str], facts: dict[str, Any]
 ) -> "ModelVersion":
     from mlflow.exceptions import MlflowException
 
@@ -98,8 +100,9 @@ def _create(
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    model = pyfunc.log(run_id, model_dir)
-    return client.create_model_version(name, model.model_uri, run_id, tags={**identity, **_origin(facts)}, model_id=model.model_id)
+    return client.create_model_version(
+        name, model.model_uri, model.run_id, tags={**identity, **_origin(facts)}, model_id=model.model_id
+    )
 
 
 def fetch(uri: str) -> RegisteredModel:
@@ -121,7 +124,7 @@ def fetch(uri: str) -> RegisteredModel:
     try:
         version = client.get_model_version(parts["name"], parts["version"])
         path = mlflow.artifacts.download_artifacts(
-            f"{uri}/{pyfunc.MODEL_DATA}", dst_path=tempfile.mkdtemp(), tracking_uri=server.tracking_uri()
+            f"{uri}", dst_path=tempfile.mkdtemp(), tracking_uri=server.tracking_uri()
         )
     except (MlflowException, OSError) as error:
         raise ProjectError(

@@ -1,5 +1,6 @@
 """The MLflow that runs are mirrored to: a server, or an SQLite file in the repository."""
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ def client() -> "MlflowClient":
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
 
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it tells of each table
     uri = tracking_uri()
     mlflow.set_tracking_uri(uri)
     if not uri.startswith("sqlite:///"):
@@ -54,7 +56,7 @@ def experiment_id(connected: "MlflowClient") -> str:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-        return str(connected.get_experiment_by_name(name).experiment_id)
+        return experiment_id(connected)  # another run has just made it
 
 
 def serve_ui(port: int) -> None:

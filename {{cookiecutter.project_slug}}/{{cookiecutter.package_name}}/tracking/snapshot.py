@@ -42,7 +42,7 @@ class Scope:
 def snapshot(stage: str) -> str:
     """Return the id of a commit whose tree is what `stage` reads.
 
-    The same content gives the same id, since author and date are fixed; HEAD itself is returned when it holds just that.
+    The same content gives the same id, since author and date are fixed; HEAD itself when it holds just that.
 
     Raises:
         ProjectError: There is no commit yet, or the stage depends on a file that Git does not track.
