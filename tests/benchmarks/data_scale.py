@@ -1,21 +1,20 @@
 """How `prepare` and `manifest` grow with the data, and how little a first push and an opt-out upload.
 
-    python tests/benchmarks/data_scale.py [--full] [project]
+    python -m tests.benchmarks data_scale [--full]
 
 Records are synthetic: 3,000 bytes each, ten to a subject, one subject without consent. Each stage runs in a
-process of its own, through its `main`, as DVC runs it. `project` is a generated project; by default one is baked.
-Prints Markdown.
+process of its own, through its `main`, as DVC runs it.
+"linear" compares the time per record with the row above.
 """
 
-import argparse
 import json
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-TEMPLATE = Path(__file__).parents[2]
+from ..conftest import BakedProject
+
 SHARDS = 256
 SIZE = 3_000
 """Bytes of an image."""
@@ -52,27 +51,14 @@ print(json.dumps([seconds, peak / 1e6]))
 """
 
 
-def main() -> None:
-    """Run the benchmark and print its tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("project", nargs="?", type=Path, help="a generated project; by default one is baked")
-    parser.add_argument("--full", action="store_true", help="also 1,000,000 records: 3 GB of disk, a few minutes")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        project = (options.project or bake(Path(folder))).resolve()
-        sizes = [10_000, 100_000] + [1_000_000] * options.full
-        print(stages_table(project, sizes), uploads_table(project), sep="\n")
+def measure(project: BakedProject, full: bool) -> str:
+    """Measure both; `full` adds 1,000,000 records, which take a few minutes and 3 GB of disk."""
+    sizes = [10_000, 100_000] + [1_000_000] * full
+    return f"{stages_table(project, sizes)}\n{uploads_table(project)}"
 
 
-def bake(folder: Path) -> Path:
-    """Generate a project with the default answers, and return its path."""
-    from cookiecutter.main import cookiecutter
-
-    return Path(cookiecutter(str(TEMPLATE), no_input=True, output_dir=str(folder)))
-
-
-def stages_table(project: Path, sizes: list[int]) -> str:
-    """Time the stages for each number of records; "linear" compares the time per record with the row above."""
+def stages_table(project: BakedProject, sizes: list[int]) -> str:
+    """Time the stages for each number of records."""
     rows = [
         "| records | dataset MB | prepare s | linear | peak MB | manifest s | linear | peak MB |",
         "|---:|---:|---:|---:|---:|---:|---:|---:|",
@@ -92,7 +78,7 @@ def stages_table(project: Path, sizes: list[int]) -> str:
     return "\n".join(rows) + "\n"
 
 
-def uploads_table(project: Path, size: int = 10_000) -> str:
+def uploads_table(project: BakedProject, size: int = 10_000) -> str:
     """Push the dataset to a real DVC remote, again after one subject left, and the same as one file per image."""
     rows = [
         f"| {size:,} records | first push: objects | MB | one opt-out: objects | kB |",
@@ -127,11 +113,10 @@ def start(folder: Path, size: int) -> None:
         file.writelines(f"subject-{n:07},active,2025-01-01T00:00:00Z\n" for n in range(size // PER_SUBJECT))
 
 
-def run(project: Path, folder: Path, stage: str, size: int) -> tuple[float, float]:
+def run(project: BakedProject, folder: Path, stage: str, size: int) -> tuple[float, float]:
     """Run a stage of the project in a folder; return seconds and peak megabytes."""
-    package = next(path.parts[-3] for path in project.glob("*/stages/prepare.py"))
-    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(project)!r})\n{STAGE}"]
-    arguments = [stage, package, str(size), str(SIZE), str(PER_SUBJECT)]
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(project.path)!r})\n{STAGE}"]
+    arguments = [stage, project.package, str(size), str(SIZE), str(PER_SUBJECT)]
     done = subprocess.run([*command, *arguments], cwd=folder, check=True, stdout=subprocess.PIPE, text=True)
     seconds, peak = json.loads(done.stdout.splitlines()[-1])
     return seconds, peak
@@ -171,9 +156,3 @@ def objects(remote: Path) -> dict[Path, int]:
 def dvc(folder: Path, *arguments: str) -> None:
     """Run DVC in a folder."""
     subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-
-
-if __name__ == "__main__":
-    begin = time.perf_counter()
-    main()
-    print(f"({time.perf_counter() - begin:.0f} s in all)")

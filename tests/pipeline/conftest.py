@@ -95,7 +95,8 @@ def runs(project: BakedProject) -> dict[str, Run]:
 def versions(project: BakedProject) -> dict[int, dict[str, str]]:
     """Return the tags of the registered versions by number."""
     client = MlflowClient(f"sqlite:///{(project.path / 'mlflow.db').as_posix()}")
-    return {int(version.version): version.tags for version in client.search_model_versions()}
+    found = client.search_model_versions()
+    return {int(version.version): version.tags for version in sorted(found, key=lambda one: int(one.version))}
 
 
 def objects(project: BakedProject) -> set[str]:

@@ -5,6 +5,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,7 @@ def test_run_deleted_in_mlflow_is_not_revived(project: BakedProject) -> None:
 def test_interrupted_training_is_not_recorded_and_runs_again(project: BakedProject) -> None:
     edit(project, "params.yaml", "epochs: 15", "epochs: 100000")
     before = (project.path / "dvc.lock").read_bytes()
+    shutil.rmtree(project.path / "reports/train")
     process = subprocess.Popen(
         ["dvc", "repro", "train"],
         cwd=project.path,
@@ -115,10 +118,12 @@ def test_interrupted_training_is_not_recorded_and_runs_again(project: BakedProje
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        # Tests that were started in the background ignore the signal, and so would their children.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     curve = project.path / "reports/train/plots/metrics/val/acc.tsv"
     while process.poll() is None and not (curve.exists() and curve.stat().st_size > 100):
-        pass
+        time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C does: to dvc and to the stage
     output, _ = process.communicate()
     assert process.returncode

@@ -115,7 +115,8 @@ def test_gc_loses_no_input_and_no_registered_model(project: BakedProject, tmp_pa
     model = clone(project, tmp_path / "model", registered)
     assert (model.path / "models/model/model.safetensors").is_file()
     name = project.path.name
-    model.run("dvc", "artifacts", "get", str(project.path), name, "--rev", f"{name}@v1.0.0", "--out", "got")
+    model.run("dvc", "artifacts", "get", str(project.path), name, "--rev", "v1.0.0", "--out", "got")
+    assert (model.path / "got/model.safetensors").is_file()
 
 
 def test_label_of_a_dataset_is_shown_on_its_runs(project: BakedProject) -> None:

@@ -1,0 +1,54 @@
+"""Measure a project that is generated for it: `make bench`.
+
+    python -m tests.benchmarks [pipeline] [noop] [training_throughput] [data_scale] [--full]
+
+Prints a Markdown table for each, as it comes out; ratios are of medians, between things that were run in turn. On a
+machine that does other work at the same time, run it again. Nothing here is part of the tests.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from ..conftest import BakedProject, new_project
+
+NAMES = ("pipeline", "noop", "training_throughput", "data_scale")
+
+
+def main() -> None:
+    """Generate a project, set it up, and run the benchmarks that were named."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="name", help=f"{', '.join(NAMES)}; by default all")
+    parser.add_argument("--full", action="store_true", help="more rounds, and 1,000,000 records (3 GB of disk)")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(NAMES):
+        parser.error(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        project = ready(Path(folder).resolve())
+        for name in options.names or NAMES:
+            start = time.perf_counter()
+            table = importlib.import_module(f".{name}", __package__).measure(project, options.full)
+            print(f"### {name}\n\n{table}\n({time.perf_counter() - start:.0f} s)\n", flush=True)
+
+
+def ready(folder: Path) -> BakedProject:
+    """Generate a project with the default answers, and set it up: packages are there, nothing has run."""
+    for name in list(os.environ):
+        if name.startswith(("DVC_", "MLFLOW_", "GIT_")) or name == "RUN_ON":
+            del os.environ[name]
+    # As `make` does in a project; and without what tells its makers of its use, over the network.
+    os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    os.environ |= {"DVC_NO_ANALYTICS": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONUNBUFFERED": "1"}
+    os.environ["DVC_SITE_CACHE_DIR"] = str(folder / "site")
+    project = new_project(folder)
+    project.run("python", "-m", project.package, "setup")
+    return project
+
+
+main()

@@ -1,0 +1,97 @@
+"""A team's own images: from a new project to a registered model, and back from it to the images."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ..conftest import Bake, BakedProject
+from .conftest import commit, edit, executed, lock, out_md5, read, runs
+
+SUBJECTS = [f"{number:05}" for number in range(30)]  # as hospitals write them: not numbers
+
+
+@pytest.fixture
+def own_images(bake: Bake) -> BakedProject:
+    """A project for one's own images, with images, their list and the consents, as its README says."""
+    made = bake(dataset="folder", project_name="Own Images")
+    made.run("git", "config", "user.name", "Test")
+    made.run("git", "config", "user.email", "test@example.org")
+    made.run("python", "-m", made.package, "setup")
+    raw = made.path / "data/raw"
+    (raw / "images").mkdir(parents=True)
+    rows = [("record_id", "subject_id", "label", "path")]
+    for number in range(120):
+        label, subject = ("dark", "bright")[number % 2], SUBJECTS[number // 4]
+        pixels = np.random.default_rng(number).integers(0, 80, (24, 16, 3), dtype=np.uint8) + 150 * (number % 2)
+        Image.fromarray(pixels.astype(np.uint8)).save(raw / f"images/{number}.png")
+        rows.append((f"NA{number}", subject, label, f"images/{number}.png"))
+    write(raw / "records.csv", rows)
+    consents = [("subject_id", "consent_status", "effective_at")]
+    consents += [(subject, "active", "2026-01-01T00:00:00Z") for subject in SUBJECTS]
+    write(made.path / "data/consent.csv", consents)
+    made.run("dvc", "add", "--quiet", "data/raw", "data/consent.csv")
+    for old, new in (("image_px: 32", "image_px: 8"), ("epochs: 15", "epochs: 3"), ("batch_size: 64", "batch_size: 16")):
+        edit(made, "params.yaml", old, new)
+    commit(made, "Our images")
+    return made
+
+
+def write(path: Path, rows: list[tuple[str, ...]]) -> None:
+    """Write a CSV file."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+@pytest.mark.slow
+def test_own_images_are_learned_and_an_opt_out_is_out(own_images: BakedProject) -> None:
+    own_images.run("dvc", "repro")
+    assert read(own_images, "reports/manifest.json")["records"] == 120
+    own_images.run("python", "-m", own_images.package, "data", "export", "exported")
+    assert len(list((own_images.path / "exported").rglob("*.png"))) == 120
+    first = commit(own_images, "First model")
+    with (own_images.path / "data/consent.csv").open("a", encoding="utf-8", newline="") as registry:
+        registry.write("00007,revoked,2026-02-01T00:00:00Z\r\n")
+    # The image of someone who withdrew may be erased at once: nothing reads it any more.
+    (own_images.path / "data/raw/images/28.png").unlink()
+    own_images.run("dvc", "add", "--quiet", "data/raw", "data/consent.csv")
+    assert executed(own_images.run("dvc", "repro").stdout) == ["prepare", "manifest", "train", "register"]
+    assert read(own_images, "reports/prepare.json")["excluded"] == 4
+    params = runs(own_images)[read(own_images, "reports/run.json")["run"]].data.params
+    assert params["dataset_md5"] == out_md5(lock(own_images), "data/dataset")
+    assert params["dataset_md5"] != out_md5(lock(own_images, first), "data/dataset")
+    assert own_images.run("git", "show", f"{params['data_git_commit_id']}:data/consent.csv.dvc").stdout
+
+
+@pytest.mark.parametrize(
+    ("break_it", "said"),
+    [
+        (lambda raw: (raw / "images/5.png").unlink(), "images/5.png"),
+        (lambda raw: (raw / "images/5.png").write_bytes(b"no image"), "images/5.png"),
+        (lambda raw: (raw / "images/5.png").write_bytes((raw / "images/6.png").read_bytes()[:500]), "images/5.png"),
+        (lambda raw: append(raw, "NA3,00001,dark,images/5.png"), "'NA3' was given before"),
+        (lambda raw: append(raw, "x1,00001,,images/5.png"), "label is empty"),
+        (lambda raw: append(raw, "x1,00001,dark,../../params.yaml"), "../../params.yaml"),
+        (lambda raw: append(raw, "x1,00001 ,dark,images/5.png"), "write '00001'"),
+    ],
+    ids=["missing", "no-image", "truncated", "duplicate", "no-label", "outside", "trailing-space"],
+)
+def test_bad_images_are_told_and_nothing_is_half_there(
+    own_images: BakedProject, break_it: Callable[[Path], object], said: str
+) -> None:
+    break_it(own_images.path / "data/raw")
+    failed = own_images.run("python", "-m", own_images.package, "stage", "prepare", check=False)
+    assert failed.returncode == 2
+    assert said in failed.stderr
+    assert "Fix: " in failed.stderr
+    assert not (own_images.path / "data/dataset").exists()
+    assert not (own_images.path / "reports/prepare.json").exists()
+
+
+def append(raw: Path, line: str) -> None:
+    """Add a line to the list of records."""
+    with (raw / "records.csv").open("a", encoding="utf-8", newline="") as file:
+        file.write(line + "\r\n")
