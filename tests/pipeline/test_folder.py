@@ -34,7 +34,11 @@ def own_images(bake: Bake) -> BakedProject:
     consents += [(subject, "active", "2026-01-01T00:00:00Z") for subject in SUBJECTS]
     write(made.path / "data/consent.csv", consents)
     made.run("dvc", "add", "--quiet", "data/raw", "data/consent.csv")
-    for old, new in (("image_px: 32", "image_px: 8"), ("epochs: 15", "epochs: 3"), ("batch_size: 64", "batch_size: 16")):
+    for old, new in (
+        ("image_px: 32", "image_px: 8"),
+        ("epochs: 15", "epochs: 3"),
+        ("batch_size: 64", "batch_size: 16"),
+    ):
         edit(made, "params.yaml", old, new)
     commit(made, "Our images")
     return made

@@ -109,9 +109,9 @@ def data() -> None:
 @click.argument("version")
 def data_tag(version: str) -> None:
     """Label the dataset of the work tree, such as v1.0; runs on it show the label as data_version."""
-    from .tracking.run import tag_data
+    from .tracking.label import tag
 
-    click.echo(f"data/{version} is commit {tag_data(version)[:10]}")
+    click.echo(f"data/{version} is commit {tag(version)[:10]}")
 
 
 @data.command("export")

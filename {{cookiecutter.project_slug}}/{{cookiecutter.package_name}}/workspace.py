@@ -46,7 +46,7 @@ def _storage_of_origin(name: str) -> str:
 
     from .tracking.git import remote_url
 
-    origin = Path(remote_url() or os.devnull)
+    origin = Path(remote_url(Path()) or os.devnull)
     if not (origin / ".dvc").is_dir():
         return ""
     with Repo(str(origin)) as repo:

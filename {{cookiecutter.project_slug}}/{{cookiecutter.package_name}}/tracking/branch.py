@@ -29,8 +29,9 @@ def record(commit: str, message: str) -> None:
     error: GitError | None = None
     for _ in range(TRIES):
         tip = _tip(repository)
+        merge = _merge(tip, commit, message)
         try:
-            _push(repository, _merge(tip, commit, message), tip)
+            _push(repository, merge, tip)
             return
         except GitError as refused:  # another run was first: merge with what it wrote
             error = refused

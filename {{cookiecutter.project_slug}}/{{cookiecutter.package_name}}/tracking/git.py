@@ -64,10 +64,19 @@ def head() -> str:
         ) from error
 
 
-def remote_url(name: str = "origin") -> str:
-    """Return a Git remote's address without credentials, or "" when there is none."""
+def exists(commit: str) -> bool:
+    """Return whether this clone has a commit."""
     try:
-        return without_credentials(git("remote", "get-url", name))
+        git("cat-file", "-e", f"{commit}^{{commit}}")
+    except GitError:
+        return False
+    return True
+
+
+def remote_url(where: Path) -> str:
+    """Return the address of a repository's `origin` without credentials, or "" when there is none."""
+    try:
+        return without_credentials(git("remote", "get-url", "origin", where=where))
     except GitError:
         return ""
 

@@ -5,7 +5,7 @@ python -m <package> mirror sync
 
 import csv
 import json
-import os
+import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MIRROR_ID = "mirror_id"  # the tag by which a run is found: MLflow's own id never enters a DVC output
 BATCH = 1000  # points in one request: MLflow's limit
+PARAMS_BATCH = 100
+ENDED = ("FINISHED", "FAILED", "KILLED")
 FACTS = (
     "data_git_commit_id",
     "git_remote_url",
@@ -45,23 +47,14 @@ def sync(run_dir: Path) -> str:
     Raises:
         ProjectError: There is no run, MLflow can't be reached, or a person deleted the run there.
     """
-    # A server that is away must not hold up the pipeline for the minutes of MLflow's default.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    from mlflow.exceptions import MlflowException
-
     from . import server
 
     facts = read_facts(run_dir)
-    try:
+    with server.answering(f"python -m {__name__.partition('.')[0]} mirror sync"):
         client = server.client()
         run_id = find(client, facts["run"]) or _create(client, facts)
-        if client.get_run(run_id).info.status not in ("FINISHED", "FAILED", "KILLED"):  # set last: nothing is missing
+        if client.get_run(run_id).info.status not in ENDED:  # the status is set last: then nothing is missing
             _send(client, run_id, run_dir, facts)
-    except (MlflowException, OSError) as error:
-        raise ProjectError(
-            f"MLflow at {server.tracking_uri()} does not take the run: {error}", "python -m <package> mirror sync"
-        ) from error
     return run_id
 
 
@@ -131,13 +124,17 @@ def _send(client: "MlflowClient", run_id: str, run_dir: Path, facts: dict[str, A
 def _send_metrics(client: "MlflowClient", run_id: str, run_dir: Path, facts: dict[str, Any]) -> None:
     points = list(_points(run_dir, milliseconds(facts["ended_at"])))
     have = {
-        (point.key, point.timestamp, point.step, point.value)
-        for key in {point.key for point in points}
-        for point in client.get_metric_history(run_id, key)
+        _identity(point) for key in {point.key for point in points} for point in client.get_metric_history(run_id, key)
     }
-    new = [point for point in points if (point.key, point.timestamp, point.step, point.value) not in have]
+    new = [point for point in points if _identity(point) not in have]
     for start in range(0, len(new), BATCH):
         client.log_batch(run_id, metrics=new[start : start + BATCH])
+
+
+def _identity(point: "Metric") -> tuple[str, int, int, str]:
+    # Stores give infinity back as the largest number, and NaN is not equal to itself.
+    limit = sys.float_info.max
+    return point.key, point.timestamp, point.step, repr(max(min(point.value, limit), -limit))
 
 
 def _points(run_dir: Path, ended_ms: int) -> Iterator["Metric"]:
@@ -167,7 +164,8 @@ def _send_params(client: "MlflowClient", run_id: str, run_dir: Path, facts: dict
     values |= {name: facts[name] for name in FACTS}
     have = client.get_run(run_id).data.params  # params are write-once in MLflow
     new = [Param(name, _text(value)) for name, value in values.items() if name not in have]
-    client.log_batch(run_id, params=new)
+    for start in range(0, len(new), PARAMS_BATCH):
+        client.log_batch(run_id, params=new[start : start + PARAMS_BATCH])
 
 
 def _send_dataset(client: "MlflowClient", run_id: str, facts: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
@@ -13,6 +13,7 @@ from ..errors import ProjectError
 from ..files import sha256
 from ..settings import home, load_platform
 from . import branch, server
+from .git import exists
 from .mirror import read_facts, sync
 from .snapshot import snapshot
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from mlflow.models.model import ModelInfo
 
 WEIGHTS = "model.safetensors"
+ORIGIN = ("run", "data_git_commit_id", "consent_sha256")
 EXACT = re.compile(r"models:/(?P<name>[^/@]+)/(?P<version>\d+)")
 
 
@@ -58,28 +60,22 @@ def register(model_dir: Path, run_dir: Path, log: Callable[[str, Path], "ModelIn
         "dataset_md5": facts["dataset_md5"],
         "manifest_sha256": facts["manifest_sha256"],
     }
-    run_id = sync(run_dir)
-    client = server.client()
-    name = load_platform().project
+    run_id, name, commit = sync(run_dir), load_platform().project, snapshot("register")
     # Two that register at once (`dvc queue start -j 2`) must not both find nothing and both make a version.
-    with FileLock(home() / ".dvc" / "tmp" / "register.lock"):
-        version = _find(client, name, identity) or _create(client, name, log(run_id, model_dir), identity, facts)
-    number = int(version.version)
-    branch.record(version.tags["result_commit"], f"register {name} version {number}\n\nrun: {facts['run']}\n")
-    # DVC's artifact registry wants three numbers.
-    branch.tag(f"{name}@v{number}.0.0", version.tags["result_commit"], f"{name} version {number}")
-    client.set_model_version_tag(name, str(number), f"made_by.{facts['run']}", facts["data_git_commit_id"])
-    client.set_tag(run_id, "model_version", f"{name}/{number}")
+    with server.answering("see that the server is up, then: dvc repro"), FileLock(home() / ".dvc/tmp/register.lock"):
+        client = server.client()
+        version = _find(client, name, identity)
+        if version is None:
+            origin = {key: facts[key] for key in ORIGIN}
+            version = _create(client, name, log(run_id, model_dir), {**identity, **origin, "result_commit": commit})
+        number = int(version.version)
+        client.set_model_version_tag(name, version.version, f"made_by.{facts['run']}", facts["data_git_commit_id"])
+        client.set_tag(run_id, "model_version", f"{name}/{number}")
+    branch.record(commit, f"register {name} version {number}\n\nrun: {facts['run']}\n")
+    if exists(version.tags["result_commit"]):  # else another clone registered it, and has the tag
+        # DVC's artifact registry wants three numbers.
+        branch.tag(f"{name}@v{number}.0.0", version.tags["result_commit"], f"{name} version {number}")
     return number
-
-
-def _origin(facts: dict[str, Any]) -> dict[str, str]:
-    return {
-        "run": facts["run"],
-        "data_git_commit_id": facts["data_git_commit_id"],
-        "consent_sha256": facts["consent_sha256"],
-        "result_commit": snapshot("register"),
-    }
 
 
 def _find(client: "MlflowClient", name: str, identity: dict[str, str]) -> "ModelVersion | None":
@@ -90,9 +86,7 @@ def _find(client: "MlflowClient", name: str, identity: dict[str, str]) -> "Model
     return None
 
 
-def _create(
-    client: "MlflowClient", name: str, model: "ModelInfo", identity: dict[str, str], facts: dict[str, Any]
-) -> "ModelVersion":
+def _create(client: "MlflowClient", name: str, model: "ModelInfo", tags: dict[str, str]) -> "ModelVersion":
     from mlflow.exceptions import MlflowException
 
     try:
@@ -100,9 +94,7 @@ def _create(
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    return client.create_model_version(
-        name, model.model_uri, model.run_id, tags={**identity, **_origin(facts)}, model_id=model.model_id
-    )
+    return client.create_model_version(name, model.model_uri, model.run_id, tags=tags, model_id=model.model_id)
 
 
 def fetch(uri: str) -> RegisteredModel:
@@ -115,20 +107,16 @@ def fetch(uri: str) -> RegisteredModel:
         ProjectError: The address is of another form, or MLflow has no such version.
     """
     import mlflow
-    from mlflow.exceptions import MlflowException
 
     parts = EXACT.fullmatch(uri)
     if not parts:
         raise ProjectError(f"{uri!r} names no exact version", "params.yaml:train.init_from: models:/<name>/<number>")
-    client = server.client()
-    try:
-        version = client.get_model_version(parts["name"], parts["version"])
-        path = mlflow.artifacts.download_artifacts(
-            f"{uri}", dst_path=tempfile.mkdtemp(), tracking_uri=server.tracking_uri()
-        )
-    except (MlflowException, OSError) as error:
+    with server.answering("see the versions in MLflow (make ui), then change params.yaml:train.init_from"):
+        version = server.client().get_model_version(parts["name"], parts["version"])
+        path = mlflow.artifacts.download_artifacts(uri, dst_path=tempfile.mkdtemp())
+    if "run" not in version.tags:
         raise ProjectError(
-            f"{uri} can't be fetched from {server.tracking_uri()}: {error}",
-            "see the versions in MLflow (make ui), then change params.yaml:train.init_from",
-        ) from error
+            f"{uri} does not say which run made it, so its lineage is unknown",
+            "params.yaml:train.init_from: a version that a `register` stage made",
+        )
     return RegisteredModel(Path(path), version.tags["run"])

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from ..environment import differences
 from ..errors import ProjectError
 from ..files import read_json, write_json
-from ..settings import read_params
-from . import branch, mirror, storage
-from .git import GitError, git, remote_url
+from ..settings import home, read_params
+from . import branch, label, mirror, storage
+from .git import git, remote_url
 from .snapshot import snapshot
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 RUN_DIR = Path("reports/train")
 RUN_PATH = Path("reports/run.json")
-DATASET = "data/dataset"
 UPSTREAM = ["prepare", "manifest"]
 MADE_BY = ("data", "split", "train")  # the sections of params.yaml that can change the model
 
@@ -74,16 +73,17 @@ def _facts(parents: list[str]) -> dict[str, Any]:
     run = uuid.uuid4().hex[:12]
     experiment = os.environ.get("DVC_EXP_NAME", "")
     commit = snapshot("train")
+    dataset_md5 = label.dataset_md5()
     return {
         "run": run,
         "name": experiment or run,
         "started_at": _now(),
         "data_git_commit_id": commit,
-        "git_remote_url": remote_url(),
+        "git_remote_url": remote_url(home()),
         "git_branch": git("branch", "--show-current"),
-        "dataset_path": DATASET,
-        "dataset_md5": dataset_md5(),
-        "data_version": _data_version(dataset_md5()),
+        "dataset_path": label.DATASET,
+        "dataset_md5": dataset_md5,
+        "data_version": label.of(dataset_md5),
         "manifest_sha256": read_json(Path("reports/manifest.json"))["sha256"][0],
         "consent_sha256": read_json(Path("reports/prepare.json"))["consent_sha256"][0],
         "dvc_exp_name": experiment,
@@ -92,49 +92,6 @@ def _facts(parents: list[str]) -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "environment_differences": [f"{name} {have}" for name, (_, have) in differences().items()],
     }
-
-
-def dataset_md5() -> str:
-    """Return the hash of the dataset directory in `dvc.lock`.
-
-    Raises:
-        ProjectError: `dvc.lock` doesn't name the dataset.
-    """
-    from ruamel.yaml import YAML
-
-    lock = YAML(typ="safe").load(Path("dvc.lock").read_text(encoding="utf-8")) if Path("dvc.lock").exists() else {}
-    for stage in lock.get("stages", {}).values():
-        for out in stage.get("outs", []):
-            if out["path"] == DATASET:
-                return str(out["md5"])
-    raise ProjectError(f"dvc.lock does not name {DATASET}", "run the stage through DVC: dvc repro")
-
-
-def _data_version(md5: str) -> str:
-    """Return the owner's label of a dataset, or the beginning of its hash."""
-    for line in git("tag", "--list", "data/*", "--format=%(refname:strip=2) %(contents:subject)").splitlines():
-        name, _, subject = line.partition(" ")
-        if subject == md5:
-            return name.removeprefix("data/")
-    return md5[:8]
-
-
-def tag_data(version: str) -> str:
-    """Label the dataset of the work tree: the annotated Git tag `data/<version>`.
-
-    Returns:
-        The commit that pins it.
-
-    Raises:
-        ProjectError: The label is in use for another commit, or is no valid tag name.
-    """
-    commit = snapshot("train")
-    try:
-        git("check-ref-format", f"refs/tags/data/{version}")
-    except GitError as error:
-        raise ProjectError(f"{version!r} is no valid label", "use letters, digits, dots and dashes: v1.0") from error
-    branch.tag(f"data/{version}", commit, dataset_md5())
-    return commit
 
 
 def _mirror() -> None:

@@ -1,10 +1,13 @@
 """The MLflow that runs are mirrored to: a server, or an SQLite file in the repository."""
 
+import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import ProjectError
 from ..settings import home, load_platform
 
 if TYPE_CHECKING:
@@ -41,6 +44,27 @@ def client() -> "MlflowClient":
     return connected
 
 
+@contextlib.contextmanager
+def answering(fix: str) -> Iterator[None]:
+    """Turn what MLflow says in the block into an error of the project.
+
+    Args:
+        fix: What to do then.
+
+    Raises:
+        ProjectError: MLflow can't be reached, or refuses.
+    """
+    from mlflow.exceptions import MlflowException
+
+    # A server that is away must not hold up the pipeline for the minutes of MLflow's default.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise ProjectError(f"MLflow at {tracking_uri()} did not do it: {error}", fix) from error
+
+
 def experiment_id(connected: "MlflowClient") -> str:
     """Return the id of the project's MLflow experiment, made when it isn't there."""
     from mlflow.exceptions import MlflowException
@@ -74,4 +98,8 @@ def serve_ui(port: int) -> None:
         return
     client()
     print(f"http://127.0.0.1:{port}  (choose 'Model training' at the top left; Ctrl-C ends it)")
-    subprocess.run([sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port)])
+    # The workers that MLflow starts beside the pages serve features that this project doesn't use.
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
+    subprocess.run(
+        [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port)], env=environment
+    )

@@ -16,20 +16,16 @@ def push(stages: list[str]) -> None:
     Raises:
         ProjectError: No remote is set, it is a throw-away folder, or it can't be reached.
     """
-    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     with Repo(os.getcwd()) as repo:
         url = _url(repo)
         try:
             repo.push(targets=stages)
-        # DVC lets through what the file system of the remote raises: OSError, botocore's and fsspec's own errors.
-        except Exception as error:
-            if isinstance(error, KeyError | TypeError | AttributeError):
-                raise
-            cause = error.__cause__ if isinstance(error, DvcException) and error.__cause__ else error
+        except Exception as error:  # each kind of remote lets its own kinds of errors through
             raise ProjectError(
-                f"the DVC remote {url} does not take the data: {cause}", "mend the connection, then: dvc push"
+                f"the DVC remote {url} does not take the data: {error.__cause__ or error}",
+                "mend the connection, then: dvc push",
             ) from error
 
 
