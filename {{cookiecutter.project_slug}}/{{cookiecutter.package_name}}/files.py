@@ -32,9 +32,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as JSON with sorted keys, the same bytes for the same content."""
+    """Write `content` as JSON, keys in the order given: DVC shows metrics in that order."""
     with replacing(path) as new:
-        new.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8", newline="\n")
+        new.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8", newline="\n")
 
 
 def read_json(path: Path) -> Any:
