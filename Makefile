@@ -58,10 +58,10 @@ $(VENV)/.ready: requirements.lock $(PROJECT)/requirements.lock
 	@$(PYTHON) -c "import pathlib; pathlib.Path('$@').touch()"
 
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto $(ARGS)
 
 check: setup
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -211,6 +211,13 @@ def test_bake_lint_own_ruff_and_mypy_are_clean(bake: Bake) -> None:
     assert project.run("git", "status", "--porcelain").stdout == "", "the tools' caches are ignored by Git"
 
 
+@pytest.mark.slow
+def test_bake_own_tests_pass(bake: Bake) -> None:
+    baked = bake(project_name="A Project's Own Tests", package_name="own_tests")
+    done = baked.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", check=False)
+    assert done.returncode == 0, done.stdout[-5000:]
+
+
 def test_lock_pins_every_direct_dependency_and_no_host_or_path(bake: Bake) -> None:
     project = bake()
     lines = (project.path / "requirements.lock").read_text(encoding="utf-8").splitlines()
