@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ..conftest import Bake, BakedProject
-from .conftest import commit, edit, executed, lock, out_md5, read, runs
+from .conftest import clone, commit, edit, executed, lock, out_md5, read, runs
 
 SUBJECTS = [f"{number:05}" for number in range(30)]  # as hospitals write them: not numbers
 
@@ -67,7 +67,9 @@ def test_own_images_are_learned_and_an_opt_out_is_out(own_images: BakedProject) 
     params = runs(own_images)[read(own_images, "reports/run.json")["run"]].data.params
     assert params["dataset_md5"] == out_md5(lock(own_images), "data/dataset")
     assert params["dataset_md5"] != out_md5(lock(own_images, first), "data/dataset")
-    assert own_images.run("git", "show", f"{params['data_git_commit_id']}:data/consent.csv.dvc").stdout
+    restored = clone(own_images, own_images.path.parent / "clone", params["data_git_commit_id"])
+    for name in ("data/consent.csv", "data/raw/records.csv", "data/raw/images/5.png"):
+        assert (restored.path / name).read_bytes() == (own_images.path / name).read_bytes()
 
 
 @pytest.mark.parametrize(

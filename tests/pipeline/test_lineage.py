@@ -143,3 +143,42 @@ def test_credentials_in_git_addresses_are_not_recorded(project: BakedProject) ->
     assert run.data.params["git_remote_url"] == "https://example.org/team/project.git"
     for file in (project.path / "reports").rglob("*.json"):
         assert "secret-token" not in file.read_text(encoding="utf-8")
+
+
+def test_dataset_that_is_not_the_one_in_the_lock_stops_the_run(project: BakedProject) -> None:
+    edit(project, "params.yaml", "fraction: 1.0", "fraction: 0.5")
+    for command in (("dvc", "repro", "--single-item", "--force", "train"), train_by_hand(project)):
+        failed = project.run(*command, check=False)
+        assert failed.returncode
+        assert "Fix: dvc repro train" in failed.stderr
+    next((project.path / "data/dataset/train").glob("*.parquet")).unlink()
+    project.run("git", "checkout", "--quiet", "params.yaml")
+    assert project.run("dvc", "repro", "--single-item", "train", check=False).returncode
+    assert len(runs(project)) == 1
+
+
+def train_by_hand(project: BakedProject) -> tuple[str, ...]:
+    """Return the command that DVC would run."""
+    return ("python", "-m", project.package, "stage", "train")
+
+
+@pytest.mark.slow
+def test_clone_with_an_mlflow_of_its_own_does_not_count_again(project: BakedProject, tmp_path: Path) -> None:
+    colleague = clone(project, tmp_path / "colleague", "HEAD")
+    edit(colleague, "params.yaml", "max_lr: 0.003", "max_lr: 0.002")
+    failed = colleague.run("dvc", "repro", check=False)
+    assert "version 1 of" in failed.stderr
+    assert "Fix: share one MLflow server" in failed.stderr
+
+
+@pytest.mark.slow
+def test_run_of_an_experiment_that_mlflow_did_not_take_is_sent_later(
+    project: BakedProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    for max_lr in ("0.001", "0.002"):
+        project.run("dvc", "exp", "run", "train", "--temp", "-S", f"train.max_lr={max_lr}")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    project.run("python", "-m", project.package, "mirror", "sync")
+    found = {metric(experiment, "run"): name for name, experiment in experiments(project).items()}
+    assert {run: runs(project)[run].info.run_name for run in found} == found

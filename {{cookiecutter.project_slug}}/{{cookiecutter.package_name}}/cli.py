@@ -68,7 +68,7 @@ def ui(port: int) -> None:
     """Open MLflow's pages on the project's tracking store."""
     from .tracking.server import serve_ui
 
-    serve_ui(port)
+    sys.exit(serve_ui(port))
 
 
 @main.group()
@@ -78,11 +78,11 @@ def mirror() -> None:
 
 @mirror.command("sync")
 def mirror_sync() -> None:
-    """Send what MLflow lacks of the run in reports/train."""
-    from .tracking.mirror import sync
-    from .tracking.run import RUN_DIR
+    """Send to MLflow the runs that it did not take when they ended, and what it lacks of the run in reports/train."""
+    from .tracking.mirror import sync_all
 
-    click.echo(f"MLflow run {sync(RUN_DIR)}")
+    for run_id in sync_all():
+        click.echo(f"MLflow run {run_id}")
 
 
 @main.group()
@@ -97,7 +97,7 @@ def lineage_push(remote: str) -> None:
     from .settings import load_platform
     from .tracking.branch import push
 
-    click.echo(f"{remote} has lineage at {push(remote, f'{load_platform().project}@v*')[:10]}")
+    click.echo(f"{remote} has lineage at {push(remote, (f'*{load_platform().project}@v*', 'data/*'))[:10]}")
 
 
 @main.group()

@@ -27,7 +27,8 @@ def check(allow_other: bool) -> None:
         listed = ", ".join(f"{name} {have} (pinned: {want})" for name, (want, have) in found.items())
         raise ProjectError(
             f"installed packages differ from environment.json: {listed}",
-            "make setup, or allow it in platform.yaml:allow_other_environment; after a wanted upgrade: make lock",
+            "python -m pip install -r requirements.lock (after a wanted upgrade: make lock), "
+            "or platform.yaml:allow_other_environment: true",
         )
 
 

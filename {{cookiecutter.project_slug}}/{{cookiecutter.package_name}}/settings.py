@@ -7,7 +7,7 @@
 import difflib
 import os
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
@@ -17,7 +17,7 @@ from .errors import ProjectError
 
 
 class Section(BaseModel):
-    """A section of a configuration file: every key is required, unknown keys are refused, types are not bent."""
+    """A section of a configuration file: unknown keys are refused, types are not bent."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -34,7 +34,7 @@ class Platform(Section):
 
     project: str
     tracking_uri: str | None
-    run_on: str
+    run_on: Literal["local"]
     allow_other_environment: bool
 
 
@@ -58,6 +58,12 @@ def load_params(section: str, shape: type[AnySection]) -> AnySection:
 def read_params() -> dict[str, Any]:
     """Read the whole of `params.yaml`, unchecked."""
     return _read("params.yaml")
+
+
+def stage_deps(stage: str) -> list[str]:
+    """Return the deps of a stage as `dvc.yaml` lists them."""
+    deps: list[str] = _read("dvc.yaml")["stages"][stage]["deps"]
+    return deps
 
 
 def load_platform() -> Platform:

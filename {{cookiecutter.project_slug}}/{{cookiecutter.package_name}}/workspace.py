@@ -44,9 +44,9 @@ def _storage_of_origin(name: str) -> str:
     """Return the storage of the repository that this one was cloned from, when it is on this machine."""
     from dvc.repo import Repo
 
-    from .tracking.git import remote_url
+    from .tracking.git import git, remote_url
 
-    origin = Path(remote_url(Path()) or os.devnull)
+    origin = Path(remote_url(Path()).removeprefix("file://") or os.devnull) / git("rev-parse", "--show-prefix")
     if not (origin / ".dvc").is_dir():
         return ""
     with Repo(str(origin)) as repo:

@@ -5,9 +5,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from PIL import Image
-
 from {{ cookiecutter.package_name }}.model.transforms import Images
+from PIL import Image
 
 Halves = Callable[[int, int], Images]
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-
 from {{ cookiecutter.package_name }}.model.evaluation import (
     confusion,
     confusion_image,

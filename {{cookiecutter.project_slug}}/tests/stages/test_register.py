@@ -43,7 +43,24 @@ def test_consent_withdrawn_since_the_dataset_was_made_refuses(tmp_path: Path, mo
         "subject_id,consent_status,effective_at\n00123,active,2026-01-01T00:00:00Z\nNA,active,2026-01-01T00:00:00Z\n"
     )
     registry.write_text(lines, encoding="utf-8")
+    Path("reports/train").mkdir(parents=True)
+    Path("reports/train/lineage.json").write_text('{"consent_sha256": "x"}', encoding="utf-8")
     check_consent()
     registry.write_text(lines + "00123,revoked,2026-02-01T00:00:00Z\n", encoding="utf-8")
     with pytest.raises(ProjectError, match=r"1 subject\(s\) without consent: 00123"):
+        check_consent()
+
+
+def test_consent_where_none_was_asked_is_not_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("reports/train").mkdir(parents=True)
+    Path("reports/train/lineage.json").write_text('{"consent_sha256": "not_required"}', encoding="utf-8")
+    check_consent()
+
+
+def test_consent_registry_gone_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("reports/train").mkdir(parents=True)
+    Path("reports/train/lineage.json").write_text('{"consent_sha256": "x"}', encoding="utf-8")
+    with pytest.raises(ProjectError, match="consent"):
         check_consent()

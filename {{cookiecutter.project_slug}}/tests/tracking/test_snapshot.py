@@ -70,6 +70,13 @@ def test_snapshot_staged_new_file_is_in_it(repository: Path, run: Run) -> None:
     assert run("git", "show", f"{snapshot('train')}:code/new.py") == "two = 2"
 
 
+def test_snapshot_staged_rename_is_in_it(repository: Path, run: Run) -> None:
+    run("git", "mv", "code/model.py", "code/renamed.py")
+    files = run("git", "ls-tree", "-r", "--name-only", snapshot("train")).splitlines()
+    assert "code/renamed.py" in files
+    assert "code/model.py" not in files
+
+
 def test_snapshot_deleted_file_is_not_in_it(repository: Path, run: Run) -> None:
     Path("code/other.py").write_text("", encoding="utf-8")
     commit_all(run)

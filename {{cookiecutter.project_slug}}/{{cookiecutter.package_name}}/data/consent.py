@@ -22,6 +22,8 @@ from .tables import rows
 
 COLUMNS = ("subject_id", "consent_status", "effective_at")
 
+NOT_REQUIRED = "not_required"  # what stands in place of the digest where nobody's consent is asked
+
 
 @dataclass(frozen=True, slots=True)
 class Registry:

@@ -9,8 +9,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from ..data import cifar10, consent, digits, folder, shards, sources, splits
+from ..errors import ProjectError
 from ..files import write_json
-from ..settings import Section, home, load_params
+from ..settings import Section, home, load_params, stage_deps
 
 SOURCES = {"digits": digits.records, "cifar10": cifar10.records, "folder": folder.records}
 """Each takes the folder where its input is and yields records. Add yours here and in `DataParams.source`."""
@@ -60,6 +61,7 @@ def main() -> None:
         ProjectError: Records, images or the registry are bad, or a split is empty; nothing was written then.
     """
     data, split = load_params("data", DataParams), load_params("split", SplitParams)
+    check_watched(data, stage_deps("prepare"))
     # A download serves all experiments, also those that DVC runs in a throw-away copy; what is versioned is read here.
     place = home() / "data" / "download" if data.source == "cifar10" else Path("data", "raw")
     records = splits.thin(sources.load(SOURCES[data.source](place), data.source), data.fraction)
@@ -73,9 +75,23 @@ def main() -> None:
     print(f"{excluded} left out for lack of consent")
 
 
+def check_watched(data: DataParams, deps: list[str]) -> None:
+    """See that DVC watches what the stage will read: else a new image or a withdrawn consent would run nothing.
+
+    Raises:
+        ProjectError: `dvc.yaml` does not name it.
+    """
+    read = {"data/raw": data.source == "folder", "data/consent.csv": data.consent == "required"}
+    for path in (path for path, needed in read.items() if needed and path not in deps):
+        raise ProjectError(
+            f"params.yaml:data makes prepare read {path}, which dvc.yaml does not name",
+            f"add `- {path}` to dvc.yaml:stages.prepare.deps (consent.csv: to stages.register.deps too)",
+        )
+
+
 def _allowed(records: list[sources.Record], rule: str) -> tuple[list[sources.Record], str]:
     """Return the records that may be used, and the digest of the registry that says so."""
-    if rule == "not_required":
+    if rule == consent.NOT_REQUIRED:
         return records, rule
     registry = consent.read(Path("data", "consent.csv"))
     return [record for record in records if registry.allows(record.subject_id)], registry.sha256

@@ -17,9 +17,9 @@ from ..files import read_json, write_json
 from ..model import pyfunc
 from ..settings import Section, load_params
 from ..tracking import registry, storage
+from ..tracking.mirror import read_facts
 
 MODEL_DIR = Path("models/model")
-RUN_DIR = Path("reports/train")
 METRICS_PATH = Path("reports/metrics.json")
 MANIFEST_PATH = Path("data/manifest.parquet")
 CONSENT_PATH = Path("data/consent.csv")
@@ -43,8 +43,8 @@ def main() -> None:
     params = load_params("register", RegisterParams)
     check_gate(read_json(METRICS_PATH), params)
     check_consent()
-    storage.push(["prepare", "manifest", "train"])
-    write_json(REGISTER_PATH, {"version": registry.register(MODEL_DIR, RUN_DIR, pyfunc.log)})
+    storage.push(["train"])
+    write_json(REGISTER_PATH, {"version": registry.register(MODEL_DIR, pyfunc.log)})
 
 
 def check_gate(metrics: dict[str, float], params: RegisterParams) -> None:
@@ -82,7 +82,7 @@ def check_consent() -> None:
     Raises:
         ProjectError: A subject of the dataset has no consent.
     """
-    if not CONSENT_PATH.exists():
+    if read_facts()["consent_sha256"] == consent.NOT_REQUIRED:
         return
     registered = consent.read(CONSENT_PATH)
     subjects = set(pq.read_table(MANIFEST_PATH, columns=["subject_id"])["subject_id"].to_pylist())

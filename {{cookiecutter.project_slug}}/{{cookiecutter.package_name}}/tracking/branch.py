@@ -41,61 +41,62 @@ def record(commit: str, message: str) -> None:
     )
 
 
-def push(remote: str = "origin", tags: str = "*") -> str:
-    """Publish the branch and the tags of the registered versions; join what another clone published meanwhile.
+def push(remote: str = "origin", tags: tuple[str, ...] = ()) -> str:
+    """Publish the branch and tags; what another clone published meanwhile stays, and ours comes after it.
 
     Args:
         remote: Name of a Git remote.
-        tags: Pattern of the tags' names.
+        tags: Patterns of the names of the tags to publish.
 
     Returns:
         The commit that both now have.
 
     Raises:
-        ProjectError: There is nothing to publish, or the remote refuses.
+        ProjectError: There is nothing to publish, no such remote, or the remote refuses.
     """
+    if remote not in git("remote").split():
+        raise ProjectError(f"there is no Git remote {remote!r}", f"git remote add {remote} <address>")
     here = git("rev-parse", "--show-toplevel")
-    try:
-        ours = _tip(here)
-        if not ours:
-            raise ProjectError(f"there is no branch {BRANCH} yet", "dvc repro: the first training makes it")
-        for _ in range(TRIES):
-            theirs = _tip(remote)
-            joined = _join(ours, theirs)
-            try:
-                _push(remote, joined, theirs)
-            except GitError:
-                if _tip(remote) == theirs:
-                    raise
-                continue
-            _push(here, joined, ours)
-            _push_tags(remote, tags)
-            return joined
-    except GitError as error:
-        raise ProjectError(f"{remote} does not take the branch {BRANCH}: {error}", f"git push {remote}") from error
-    raise ProjectError(f"{remote} changed {TRIES} times while publishing", "lineage push, again")
+    ours = _tip(here)
+    if not ours:
+        raise ProjectError(f"there is no branch {BRANCH} yet", "dvc repro: the first training makes it")
+    for _ in range(TRIES):
+        theirs = _tip(remote)
+        joined = _join(ours, theirs)
+        try:
+            _push(remote, joined, theirs)
+        except GitError:
+            if _tip(remote) == theirs:  # nobody was first: the remote does not want it
+                raise
+            continue
+        _push(here, joined, ours)
+        _push_tags(remote, tags)
+        return joined
+    raise ProjectError(f"{remote} changed {TRIES} times while publishing", "the same command, again")
 
 
 def _join(ours: str, theirs: str) -> str:
-    if not theirs or _holds(ours, theirs):
+    """Put our entries that the other side lacks after theirs, so that the log is one line again."""
+    tip = theirs or ours
+    entries = git("rev-list", "--first-parent", "--reverse", f"{theirs}..{ours}").split() if theirs else []
+    if entries and git("merge-base", theirs, ours) == theirs:
         return ours
-    if _holds(theirs, ours):
-        return theirs
-    return _merge(ours, theirs, "Join what two clones recorded")
+    for entry in entries:
+        commit, date, message = git("show", "-s", "--format=%P%n%cI%n%B", entry).split("\n", 2)
+        tip = _merge(tip, commit.split()[1], message, date)
+    return tip
 
 
-def _holds(commit: str, other: str) -> bool:
-    try:
-        git("merge-base", "--is-ancestor", other, commit)
-    except GitError:
-        return False
-    return True
+def _merge(tip: str, commit: str, message: str, date: str = "") -> str:
+    dates = dict.fromkeys(("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"), date) if date else {}
+    parents = ("-p", tip or _root(), "-p", commit)
+    return git("commit-tree", f"{commit}^{{tree}}", *parents, "-m", message, env={**AUTHOR, **dates})
 
 
-def _merge(tip: str, commit: str, message: str) -> str:
-    parents = [tip, commit] if tip else [commit]
-    flags = [part for parent in parents for part in ("-p", parent)]
-    return git("commit-tree", f"{commit}^{{tree}}", *flags, "-m", message, env=AUTHOR)
+def _root() -> str:
+    """Return where the log begins: an empty commit, the same in every clone, so that logs can be joined."""
+    dates = dict.fromkeys(("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"), "2000-01-01T00:00:00Z")
+    return git("commit-tree", git("mktree", stdin=""), "-m", "The log begins", env={**AUTHOR, **dates})
 
 
 def _tip(repository: str) -> str:
@@ -108,13 +109,14 @@ def _tip(repository: str) -> str:
 
 def _push(repository: str, commit: str, expected: str) -> None:
     # The lease is a compare-and-swap: it fails when the branch is no longer what we merged with.
-    git("push", "--quiet", "--no-verify", f"--force-with-lease={REF}:{expected}", repository, f"{commit}:{REF}")
+    lease = f"--force-with-lease={REF}:{expected}"
+    git("push", "--quiet", "--no-verify", "--no-signed", lease, repository, f"{commit}:{REF}")
 
 
-def _push_tags(remote: str, pattern: str) -> None:
-    names = git("tag", "--list", pattern).split()
+def _push_tags(remote: str, patterns: tuple[str, ...]) -> None:
+    names = git("tag", "--list", *patterns).split() if patterns else []
     if names:
-        git("push", "--quiet", "--no-verify", remote, *(f"refs/tags/{name}" for name in names))
+        git("push", "--quiet", "--no-verify", "--no-signed", remote, *(f"refs/tags/{name}" for name in names))
 
 
 def tag(name: str, commit: str, message: str) -> None:
@@ -130,7 +132,7 @@ def tag(name: str, commit: str, message: str) -> None:
     if there:
         raise ProjectError(
             f"the tag {name} names commit {there[:10]} already, not {commit[:10]}",
-            f"if MLflow's registry was started anew: git tag -d {name}",
+            f"choose another name; or, if that one is given up: git tag -d {name}",
         )
     git("tag", "--force", "--annotate", "--no-sign", "--message", message, name, commit, env=AUTHOR)
     if Path(repository).resolve() != Path(git("rev-parse", "--show-toplevel")).resolve():

@@ -15,8 +15,8 @@ AUTHOR = {
 }
 
 
-class GitError(Exception):
-    """A git command failed; the text is what it said."""
+class GitError(ProjectError):
+    """A git command failed; the problem is what it said."""
 
 
 def git(*args: str, where: Path = Path(), env: dict[str, str] | None = None, stdin: str | None = None) -> str:
@@ -40,7 +40,7 @@ def git(*args: str, where: Path = Path(), env: dict[str, str] | None = None, std
     except FileNotFoundError as error:
         raise ProjectError("git is not installed", "install git: runs are named by Git commits") from error
     if done.returncode:
-        raise GitError(f"git {' '.join(args)}: {done.stderr.strip()}")
+        raise GitError(f"git {args[0]}: {done.stderr.strip()}", f"mend what git tells of: git {' '.join(args)}")
     return done.stdout.removesuffix("\n")
 
 
@@ -58,6 +58,8 @@ def head() -> str:
     try:
         return git("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
     except GitError as error:
+        if "safe.directory" in error.problem:
+            raise
         raise ProjectError(
             f"{Path.cwd()} has no Git commit, so a run has nothing to name",
             "git init && git add . && git commit -m 'Start'",

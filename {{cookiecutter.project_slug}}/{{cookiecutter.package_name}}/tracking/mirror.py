@@ -5,6 +5,8 @@ python -m <package> mirror sync
 
 import csv
 import json
+import logging
+import shutil
 import sys
 from collections.abc import Iterator
 from datetime import datetime
@@ -13,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ProjectError
 from ..files import read_json
+from ..settings import home
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
+PACKAGE = __name__.partition(".")[0]
+RUN_DIR = Path("reports/train")
 MIRROR_ID = "mirror_id"  # the tag by which a run is found: MLflow's own id never enters a DVC output
 BATCH = 1000  # points in one request: MLflow's limit
 PARAMS_BATCH = 100
@@ -37,38 +42,97 @@ FACTS = (
 )
 ARTIFACTS = ("data/manifest.parquet", "reports/manifest.json", "reports/confusion.csv", "reports/per_class.csv")
 
+log = logging.getLogger(__name__)
 
-def sync(run_dir: Path) -> str:
-    """Send to MLflow what it lacks of the run in `run_dir`.
+
+def sync(root: Path = Path()) -> str:
+    """Send to MLflow what it lacks of the run in `reports/train`.
+
+    Args:
+        root: The work tree, or the folder of a run that was kept.
 
     Returns:
         MLflow's id of the run.
 
     Raises:
-        ProjectError: There is no run, MLflow can't be reached, or a person deleted the run there.
+        ProjectError: There is no run, MLflow can't be reached, a person deleted the run there, or the manifest in the
+            work tree is another run's.
     """
     from . import server
 
-    facts = read_facts(run_dir)
-    with server.answering(f"python -m {__name__.partition('.')[0]} mirror sync"):
+    facts = read_facts(root)
+    with server.answering(f"python -m {PACKAGE} mirror sync"):
         client = server.client()
         run_id = find(client, facts["run"]) or _create(client, facts)
         if client.get_run(run_id).info.status not in ENDED:  # the status is set last: then nothing is missing
-            _send(client, run_id, run_dir, facts)
+            _check_manifest(root, facts)
+            _send(client, run_id, root, facts)
     return run_id
 
 
-def read_facts(run_dir: Path) -> dict[str, Any]:
-    """Read the identity of the run in `run_dir` and what it was made from.
+def sync_or_keep() -> None:
+    """Send the run that has just ended; when that fails, keep a copy that later work does not overwrite.
+
+    Nothing that MLflow does, or its database, or the store of its artifacts, may cost a finished training.
+    """
+    try:
+        log.info("MLflow run: %s", sync())
+    except Exception as error:
+        run = read_facts(Path())["run"]
+        for name in (RUN_DIR, *ARTIFACTS):
+            _copy(Path(name), unsent() / run / name)
+        problem = error.problem if isinstance(error, ProjectError) else repr(error)
+        log.warning("%s. The run is kept; to send it later: python -m %s mirror sync", problem, PACKAGE)
+
+
+def sync_all() -> list[str]:
+    """Send the runs that were kept, then the run in the work tree.
+
+    Returns:
+        MLflow's ids of the runs.
+    """
+    sent = []
+    for root in sorted(unsent().glob("*")):
+        sent.append(sync(root))
+        shutil.rmtree(root)
+    if (RUN_DIR / "lineage.json").exists() or not sent:
+        sent.append(sync())
+    return list(dict.fromkeys(sent))
+
+
+def unsent() -> Path:
+    """Return the folder of the runs that MLflow did not take when they ended."""
+    return home() / ".dvc" / "tmp" / "unsent"
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target)
+    elif source.exists():
+        shutil.copy(source, target)
+
+
+def read_facts(root: Path = Path()) -> dict[str, Any]:
+    """Read the identity of the run below `root` and what it was made from.
 
     Raises:
         ProjectError: There is no run.
     """
     try:
-        facts: dict[str, Any] = read_json(run_dir / "lineage.json")
+        facts: dict[str, Any] = read_json(root / RUN_DIR / "lineage.json")
     except FileNotFoundError as error:
-        raise ProjectError(f"there is no run in {run_dir}", "dvc repro train, or dvc pull train") from error
+        raise ProjectError(f"there is no run in {root / RUN_DIR}", "dvc repro train, or dvc pull train") from error
     return facts
+
+
+def _check_manifest(root: Path, facts: dict[str, Any]) -> None:
+    report = root / "reports" / "manifest.json"
+    if not report.exists() or read_json(report)["sha256"] != [facts["manifest_sha256"]]:
+        raise ProjectError(
+            f"data/manifest.parquet is not the one of run {facts['run']}",
+            f"git checkout {facts['data_git_commit_id']} -- dvc.lock reports/manifest.json && dvc checkout manifest",
+        )
 
 
 def find(client: "MlflowClient", run: str) -> str | None:
@@ -113,11 +177,12 @@ def _create(client: "MlflowClient", facts: dict[str, Any]) -> str:
     return str(run.info.run_id)
 
 
-def _send(client: "MlflowClient", run_id: str, run_dir: Path, facts: dict[str, Any]) -> None:
+def _send(client: "MlflowClient", run_id: str, root: Path, facts: dict[str, Any]) -> None:
+    run_dir = root / RUN_DIR
     _send_metrics(client, run_id, run_dir, facts)
     _send_params(client, run_id, run_dir, facts)
     _send_dataset(client, run_id, facts)
-    _send_files(client, run_id, run_dir)
+    _send_files(client, run_id, root)
     client.set_terminated(run_id, facts["status"], milliseconds(facts["ended_at"]))
 
 
@@ -185,13 +250,13 @@ def _send_dataset(client: "MlflowClient", run_id: str, facts: dict[str, Any]) ->
     client.log_inputs(run_id, [DatasetInput(shown, [InputTag(key, value) for key, value in tags.items() if value])])
 
 
-def _send_files(client: "MlflowClient", run_id: str, run_dir: Path) -> None:
+def _send_files(client: "MlflowClient", run_id: str, root: Path) -> None:
     for name in ARTIFACTS:
-        if Path(name).exists():
-            client.log_artifact(run_id, name, Path(name).parent.as_posix())
-    if (run_dir / "plots").is_dir():
-        client.log_artifacts(run_id, str(run_dir / "plots"), "plots")
-    client.log_artifact(run_id, str(run_dir / "lineage.json"))
+        if (root / name).exists():
+            client.log_artifact(run_id, str(root / name), Path(name).parent.as_posix())
+    if (root / RUN_DIR / "plots").is_dir():
+        client.log_artifacts(run_id, str(root / RUN_DIR / "plots"), "plots")
+    client.log_artifact(run_id, str(root / RUN_DIR / "lineage.json"))
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -13,7 +13,7 @@ from ..errors import ProjectError
 from ..files import sha256
 from ..settings import home, load_platform
 from . import branch, server
-from .git import exists
+from .git import exists, git
 from .mirror import read_facts, sync
 from .snapshot import snapshot
 
@@ -40,32 +40,32 @@ class RegisteredModel:
     run: str
 
 
-def register(model_dir: Path, run_dir: Path, log: Callable[[str, Path], "ModelInfo"]) -> int:
-    """Register the trained model, once.
+def register(model_dir: Path, log: Callable[[str, Path], "ModelInfo"]) -> int:
+    """Register the model that the run in the work tree trained, once.
 
     The same weights from the same dataset and manifest are the same version, whichever run made them again; the same
     weights from another dataset (a withdrawn test record, say) are a new version.
 
     Args:
         model_dir: What `train` saved.
-        run_dir: The record of the run that made it.
         log: Logs a model directory to an MLflow run, given its id.
 
     Returns:
         The version's number.
     """
-    facts = read_facts(run_dir)
+    facts = read_facts()
     identity = {
         "model_sha256": sha256(model_dir / WEIGHTS),
         "dataset_md5": facts["dataset_md5"],
         "manifest_sha256": facts["manifest_sha256"],
     }
-    run_id, name, commit = sync(run_dir), load_platform().project, snapshot("register")
+    run_id, name, commit = sync(), load_platform().project, snapshot("register")
     # Two that register at once (`dvc queue start -j 2`) must not both find nothing and both make a version.
     with server.answering("see that the server is up, then: dvc repro"), FileLock(home() / ".dvc/tmp/register.lock"):
         client = server.client()
         version = _find(client, name, identity)
         if version is None:
+            _refuse_used_number(client, name)
             origin = {key: facts[key] for key in ORIGIN}
             version = _create(client, name, log(run_id, model_dir), {**identity, **origin, "result_commit": commit})
         number = int(version.version)
@@ -73,9 +73,25 @@ def register(model_dir: Path, run_dir: Path, log: Callable[[str, Path], "ModelIn
         client.set_tag(run_id, "model_version", f"{name}/{number}")
     branch.record(commit, f"register {name} version {number}\n\nrun: {facts['run']}\n")
     if exists(version.tags["result_commit"]):  # else another clone registered it, and has the tag
-        # DVC's artifact registry wants three numbers.
-        branch.tag(f"{name}@v{number}.0.0", version.tags["result_commit"], f"{name} version {number}")
+        branch.tag(_tag(name, number), version.tags["result_commit"], f"{name} version {number}")
     return number
+
+
+def _tag(name: str, number: int) -> str:
+    # DVC's artifact registry wants three numbers, and the folder when the project is not a repository of its own.
+    folder = git("rev-parse", "--show-prefix").rstrip("/")
+    return f"{folder + '=' if folder else ''}{name}@v{number}.0.0"
+
+
+def _refuse_used_number(client: "MlflowClient", name: str) -> None:
+    last = client.search_model_versions(f"name = '{name}'", max_results=1, order_by=["version_number DESC"])
+    number = int(last[0].version) + 1 if last else 1
+    if git("tag", "--list", _tag(name, number)):
+        raise ProjectError(
+            f"version {number} of {name} was registered before (tag {_tag(name, number)}), but not in the MLflow at "
+            f"{server.tracking_uri()}, which would count it again",
+            "share one MLflow server between clones: platform.yaml:tracking_uri",
+        )
 
 
 def _find(client: "MlflowClient", name: str, identity: dict[str, str]) -> "ModelVersion | None":

@@ -4,7 +4,6 @@ Everything about the run goes to files in `reports/train`, which DVC keeps; MLfl
 """
 
 import contextlib
-import logging
 import os
 import shutil
 import uuid
@@ -24,12 +23,9 @@ from .snapshot import snapshot
 if TYPE_CHECKING:
     from dvclive import Live
 
-RUN_DIR = Path("reports/train")
 RUN_PATH = Path("reports/run.json")
 UPSTREAM = ["prepare", "manifest"]
 MADE_BY = ("data", "split", "train")  # the sections of params.yaml that can change the model
-
-log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -47,12 +43,13 @@ def training_run(parents: list[str]) -> Iterator["Live"]:
     """
     from dvclive import Live
 
+    _check_upstream()
     facts = _facts(parents)
     branch.record(facts["data_git_commit_id"], f"train {facts['name']}\n\nrun: {facts['run']}\n")
     facts["data_pushed"] = storage.push_or_owe(UPSTREAM)
-    shutil.rmtree(RUN_DIR, ignore_errors=True)
+    shutil.rmtree(mirror.RUN_DIR, ignore_errors=True)
     write_json(RUN_PATH, {"run": facts["run"]})
-    live = Live(str(RUN_DIR), save_dvc_exp=False, dvcyaml=None, report=None)
+    live = Live(str(mirror.RUN_DIR), save_dvc_exp=False, dvcyaml=None, report=None)
     live.log_params({name: values for name, values in read_params().items() if name in MADE_BY})
     facts["status"] = "FAILED"
     try:
@@ -63,8 +60,32 @@ def training_run(parents: list[str]) -> Iterator["Live"]:
         raise
     finally:
         live.end()
-        write_json(RUN_DIR / "lineage.json", {**facts, "ended_at": _now()})
-        _mirror()
+        write_json(mirror.RUN_DIR / "lineage.json", {**facts, "ended_at": _now()})
+        mirror.sync_or_keep()
+
+
+def _check_upstream() -> None:
+    """See that what `dvc.lock` names is what is there: the run will name it as what it was made from.
+
+    Raises:
+        ProjectError: The stage was not started by DVC, or an earlier one is out of date.
+    """
+    from dvc.repo import Repo
+
+    if not os.environ.get("DVC_STAGE"):
+        raise ProjectError("train was started by hand, so dvc.lock does not say what it reads", "dvc repro train")
+    with Repo(os.getcwd()) as repo:
+        found = repo.status(targets=UPSTREAM)
+    changed = [stage for stage, changes in found.items() if _modified(changes)]
+    if changed:
+        raise ProjectError(f"{' and '.join(changed)} changed and did not run since: {found}", "dvc repro train")
+
+
+def _modified(changes: Any) -> bool:
+    # What is deleted here, such as raw data that were never pulled, can't have been read in another form.
+    if isinstance(changes, dict):
+        return any(map(_modified, changes.values()))
+    return any(map(_modified, changes)) if isinstance(changes, list) else changes not in ("deleted", "not in cache")
 
 
 def _facts(parents: list[str]) -> dict[str, Any]:
@@ -92,14 +113,6 @@ def _facts(parents: list[str]) -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "environment_differences": [f"{name} {have}" for name, (_, have) in differences().items()],
     }
-
-
-def _mirror() -> None:
-    """Copy the run to MLflow; its trouble is none of training's."""
-    try:
-        log.info("MLflow run: %s", mirror.sync(RUN_DIR))
-    except ProjectError as error:
-        log.warning("%s. The run is complete in %s; later: %s", error.problem, RUN_DIR, error.fix)
 
 
 def _now() -> str:

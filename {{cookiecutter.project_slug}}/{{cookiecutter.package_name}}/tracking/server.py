@@ -1,8 +1,11 @@
 """The MLflow that runs are mirrored to: a server, or an SQLite file in the repository."""
 
 import contextlib
+import importlib.util
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +18,29 @@ if TYPE_CHECKING:
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
+SQLITE = "sqlite:///"
 
 
 def tracking_uri() -> str:
-    """Return where MLflow is: `platform.yaml:tracking_uri`, or the SQLite file of the repository (absolute)."""
-    return load_platform().tracking_uri or f"sqlite:///{(home() / DATABASE).as_posix()}"
+    """Return where MLflow is: `platform.yaml:tracking_uri`, or the SQLite file of the repository (absolute).
+
+    Raises:
+        ProjectError: It is a path that would mean another place inside `dvc exp run --temp`, or needs a plugin.
+    """
+    uri = load_platform().tracking_uri
+    if not uri:
+        return f"{SQLITE}{(home() / DATABASE).as_posix()}"
+    if ("://" not in uri and not uri.startswith("arn:")) or (uri.startswith(SQLITE) and not _absolute(uri)):
+        raise ProjectError(
+            f"the tracking URI {uri!r} is a relative path", "platform.yaml:tracking_uri: null, or an absolute address"
+        )
+    if uri.startswith("arn:") and not importlib.util.find_spec("sagemaker_mlflow"):
+        raise ProjectError(f"MLflow at {uri} needs a plugin", "python -m pip install sagemaker-mlflow")
+    return uri
+
+
+def _absolute(uri: str) -> bool:
+    return Path(uri.removeprefix(SQLITE)).is_absolute()
 
 
 def client() -> "MlflowClient":
@@ -34,11 +55,11 @@ def client() -> "MlflowClient":
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it tells of each table
     uri = tracking_uri()
     mlflow.set_tracking_uri(uri)
-    if not uri.startswith("sqlite:///"):
+    if not uri.startswith(SQLITE):
         return mlflow.MlflowClient(uri)
     from filelock import FileLock
 
-    with FileLock(f"{uri.removeprefix('sqlite:///')}.lock"):
+    with FileLock(f"{uri.removeprefix(SQLITE)}.lock"):
         connected = mlflow.MlflowClient(uri)
         connected.search_experiments(max_results=1)
     return connected
@@ -54,14 +75,17 @@ def answering(fix: str) -> Iterator[None]:
     Raises:
         ProjectError: MLflow can't be reached, or refuses.
     """
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     # A server that is away must not hold up the pipeline for the minutes of MLflow's default.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     try:
         yield
-    except (MlflowException, OSError) as error:
+    except (MlflowException, OSError, SQLAlchemyError, Boto3Error, BotoCoreError, ClientError) as error:
         raise ProjectError(f"MLflow at {tracking_uri()} did not do it: {error}", fix) from error
 
 
@@ -74,7 +98,7 @@ def experiment_id(connected: "MlflowClient") -> str:
     if found:
         return str(found.experiment_id)
     # MLflow's own default is ./mlruns: inside a throw-away experiment folder it would vanish.
-    local = tracking_uri().startswith("sqlite:///")
+    local = tracking_uri().startswith(SQLITE)
     try:
         return str(connected.create_experiment(name, Path(home(), ARTIFACTS).as_uri() if local else None))
     except MlflowException as error:
@@ -83,23 +107,24 @@ def experiment_id(connected: "MlflowClient") -> str:
         return experiment_id(connected)  # another run has just made it
 
 
-def serve_ui(port: int) -> None:
-    """Serve MLflow's pages for the local store, or say where the server has them.
+def serve_ui(port: int) -> int:
+    """Serve MLflow's pages for the local store until Ctrl-C, or say where the server has them.
 
     Args:
         port: TCP port on this machine.
-    """
-    import subprocess
-    import sys
 
+    Returns:
+        The server's exit code.
+    """
     uri = tracking_uri()
-    if not uri.startswith("sqlite:///"):
+    if not uri.startswith(SQLITE):
         print(f"MLflow runs at {uri}")
-        return
+        return 0
     client()
-    print(f"http://127.0.0.1:{port}  (choose 'Model training' at the top left; Ctrl-C ends it)")
+    print(f"http://127.0.0.1:{port}  (choose 'Model training' at the top left; Ctrl-C ends it)", flush=True)
     # The workers that MLflow starts beside the pages serve features that this project doesn't use.
     environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
-    subprocess.run(
-        [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port)], env=environment
-    )
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port)]
+    with contextlib.suppress(KeyboardInterrupt):
+        return subprocess.run(command, env=environment).returncode
+    return 0

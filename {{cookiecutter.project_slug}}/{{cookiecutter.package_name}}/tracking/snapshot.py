@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
 
 LOCK = "dvc.lock"
+PACKAGE = __name__.partition(".")[0]  # whole: a commit without a module that nobody watches can't run
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,9 @@ class _Index:
 
     def add_work_tree(self) -> None:
         git("add", "--update", "--", ".", env=self.env)
-        staged = paths(git("diff", "--cached", "--name-only", "--diff-filter=A", "--relative", "-z", "HEAD"))
+        staged = paths(
+            git("diff", "--cached", "--name-only", "--diff-filter=A", "--no-renames", "--relative", "-z", "HEAD")
+        )
         wanted = [path for path in (*staged, *self.scope.carried) if Path(path).exists()]
         if wanted:
             git("add", "--force", "--", *wanted, env=self.env)
@@ -121,7 +124,7 @@ def _scope_in(repo: "Repo", stage: str) -> Scope:
         stages=frozenset(one.name for one in after if hasattr(one, "name")),
         outs=tuple(sorted(_relative(out.fs_path) for one in after for out in one.outs)),
         carried=tuple(sorted(_relative(out.fs_path) for one in before for out in one.outs if not out.use_cache)),
-        needed=tuple(sorted({"dvc.yaml"} | {_relative(one.path) for one in before} | named - set(made))),
+        needed=tuple(sorted({"dvc.yaml", PACKAGE} | {_relative(one.path) for one in before} | named - set(made))),
         tracked=kept,
     )
 

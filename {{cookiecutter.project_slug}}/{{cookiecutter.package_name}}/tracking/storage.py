@@ -7,11 +7,13 @@ from typing import Any
 
 from ..errors import ProjectError
 
+PACKAGE = __name__.partition(".")[0]
+
 log = logging.getLogger(__name__)
 
 
 def push(stages: list[str]) -> None:
-    """Copy the cached outputs of `stages` to the DVC remote, as far as they are not there yet.
+    """Copy the cached outputs of `stages`, and all that they were made from, to the DVC remote, where they lack.
 
     Raises:
         ProjectError: No remote is set, it is a throw-away folder, or it can't be reached.
@@ -21,7 +23,7 @@ def push(stages: list[str]) -> None:
     with Repo(os.getcwd()) as repo:
         url = _url(repo)
         try:
-            repo.push(targets=stages)
+            repo.push(targets=stages, with_deps=True)
         except Exception as error:  # each kind of remote lets its own kinds of errors through
             raise ProjectError(
                 f"the DVC remote {url} does not take the data: {error.__cause__ or error}",
@@ -58,8 +60,12 @@ def _url(repo: Any) -> str:
     name = repo.config["core"].get("remote")
     url = repo.config["remote"].get(name, {}).get("url")
     if not url:
-        raise ProjectError("no DVC remote is set", "make setup (a local folder), or dvc remote add -d storage s3://…")
+        raise ProjectError(
+            "no DVC remote is set", f"python -m {PACKAGE} setup (a local folder), or: dvc remote add -d storage s3://…"
+        )
     if "://" not in url and ".dvc/tmp" in Path(url).as_posix():
         # A relative url resolves inside the throw-away copy of `dvc exp run --temp`: the data would die with it.
-        raise ProjectError(f"the DVC remote {url} is a throw-away folder", "make setup, which writes an absolute url")
+        raise ProjectError(
+            f"the DVC remote {url} is a throw-away folder", f"python -m {PACKAGE} setup, which writes an absolute url"
+        )
     return str(url)
