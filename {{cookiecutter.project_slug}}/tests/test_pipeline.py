@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
+
+import {{ cookiecutter.package_name }} as package
 from {{ cookiecutter.package_name }}.runner import STAGES
 from {{ cookiecutter.package_name }}.settings import load_params
 from {{ cookiecutter.package_name }}.stages.prepare import DataParams, SplitParams
 from {{ cookiecutter.package_name }}.stages.register import RegisterParams
 from {{ cookiecutter.package_name }}.stages.train import TrainParams
-from ruamel.yaml import YAML
-
-import {{ cookiecutter.package_name }} as package
 
 PACKAGE = Path(str(package.__file__)).parent
 ROOT = PACKAGE.parent

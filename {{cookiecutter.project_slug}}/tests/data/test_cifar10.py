@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from {{ cookiecutter.package_name }}.data import cifar10, sources
-from {{ cookiecutter.package_name }}.errors import ProjectError
 from PIL import Image
 from torchvision.datasets import CIFAR10
+
+from {{ cookiecutter.package_name }}.data import cifar10, sources
+from {{ cookiecutter.package_name }}.errors import ProjectError
 
 LABELS = ["airplane", "truck"]
 

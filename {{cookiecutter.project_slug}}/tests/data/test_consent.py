@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+
 from {{ cookiecutter.package_name }}.data import consent
 from {{ cookiecutter.package_name }}.errors import ProjectError
 

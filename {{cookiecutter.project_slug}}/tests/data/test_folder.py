@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from {{ cookiecutter.package_name }}.data import folder, shards, sources
 from {{ cookiecutter.package_name }}.errors import ProjectError
-from PIL import Image
 
 HEADER = "record_id,subject_id,label,path\n"
 

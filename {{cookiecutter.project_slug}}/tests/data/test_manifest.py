@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from {{ cookiecutter.package_name }}.data import manifest, shards
 from {{ cookiecutter.package_name }}.data.sources import Record
 

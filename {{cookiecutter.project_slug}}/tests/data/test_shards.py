@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from {{ cookiecutter.package_name }}.data import manifest, shards, splits
 from {{ cookiecutter.package_name }}.data.sources import Record
 from {{ cookiecutter.package_name }}.errors import ProjectError
 from {{ cookiecutter.package_name }}.files import sha256
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def records(subjects: int, each: int = 3) -> list[Record]:

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
+
 from {{ cookiecutter.package_name }}.data import manifest, shards, sheets
 from {{ cookiecutter.package_name }}.data.sources import Record, png
-from PIL import Image
 
 
 def test_draw_sheet_has_a_row_per_label_and_enlarged_pixels(tmp_path: Path) -> None:

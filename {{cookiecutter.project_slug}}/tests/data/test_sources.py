@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from {{ cookiecutter.package_name }}.data import digits, sources
-from {{ cookiecutter.package_name }}.errors import ProjectError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+
+from {{ cookiecutter.package_name }}.data import digits, sources
+from {{ cookiecutter.package_name }}.errors import ProjectError
 
 
 def record(record_id: str, subject_id: str = "s", label: str = "cat", origin: str = "line 2") -> sources.Record:

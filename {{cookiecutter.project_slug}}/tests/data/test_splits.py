@@ -3,11 +3,12 @@
 from collections import Counter
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from {{ cookiecutter.package_name }}.data import splits
 from {{ cookiecutter.package_name }}.data.sources import Record
 from {{ cookiecutter.package_name }}.errors import ProjectError
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def records(subjects: list[str], each: int = 1) -> list[Record]:

@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from {{ cookiecutter.package_name }}.model.transforms import Images
 from PIL import Image
+
+from {{ cookiecutter.package_name }}.model.transforms import Images
 
 Halves = Callable[[int, int], Images]
 

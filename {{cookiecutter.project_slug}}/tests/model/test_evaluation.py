@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+
 from {{ cookiecutter.package_name }}.model.evaluation import (
     confusion,
     confusion_image,

@@ -5,10 +5,11 @@ from typing import get_args
 
 import pytest
 import torch
-from {{ cookiecutter.package_name }}.errors import ProjectError
-from {{ cookiecutter.package_name }}.model.networks import NETWORKS, Arch, build
 from torch import nn
 from torchvision.models import mobilenet_v3_small
+
+from {{ cookiecutter.package_name }}.errors import ProjectError
+from {{ cookiecutter.package_name }}.model.networks import NETWORKS, Arch, build
 
 
 @pytest.mark.parametrize("image_px", [8, 33])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+
 from {{ cookiecutter.package_name }}.model.networks import build
 from {{ cookiecutter.package_name }}.model.predictor import Card, Predictor, save
 from {{ cookiecutter.package_name }}.model.pyfunc import MODEL_DATA, log

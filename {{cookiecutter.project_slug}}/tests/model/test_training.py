@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from {{ cookiecutter.package_name }}.errors import ProjectError
 from {{ cookiecutter.package_name }}.model.evaluation import evaluate
 from {{ cookiecutter.package_name }}.model.networks import build

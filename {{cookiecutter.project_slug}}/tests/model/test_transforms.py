@@ -6,9 +6,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from {{ cookiecutter.package_name }}.errors import ProjectError
 from {{ cookiecutter.package_name }}.model.transforms import Normalise, decode
-from PIL import Image
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])

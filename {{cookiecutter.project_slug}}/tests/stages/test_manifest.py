@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from {{ cookiecutter.package_name }}.data import shards
 from {{ cookiecutter.package_name }}.data.sources import Record, png
 from {{ cookiecutter.package_name }}.errors import ProjectError

@@ -27,7 +27,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("DVC_ROOT", raising=False)
     Path("data").mkdir()
     Path("data/consent.csv").write_text(CONSENT, encoding="utf-8")
-    Path("dvc.yaml").write_text("stages: {prepare: {deps: [data/consent.csv, data/raw]}}", encoding="utf-8")
+    Path("dvc.yaml").write_text("stages:\n  prepare:\n    deps: [data/consent.csv, data/raw]\n", encoding="utf-8")
     change()
     return tmp_path
 
@@ -138,10 +138,12 @@ def test_main_folder_never_opens_images_without_consent(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("deps", "missing"), [("[data/consent.csv]", "data/raw"), ("[data/raw]", "data/consent.csv")], ids=["raw", "consent"]
+    ("deps", "missing"),
+    [("[data/consent.csv]", "data/raw"), ("[data/raw]", "data/consent.csv")],
+    ids=["raw", "consent"],
 )
 def test_main_input_that_dvc_does_not_watch_is_refused(project: Path, deps: str, missing: str) -> None:
-    Path("dvc.yaml").write_text(f"stages: {{prepare: {{deps: {deps}}}}}", encoding="utf-8")
+    Path("dvc.yaml").write_text(f"stages:\n  prepare:\n    deps: {deps}\n", encoding="utf-8")
     change(data_source="folder")
     with pytest.raises(ProjectError, match=f"add `- {missing}`"):
         prepare.main()
