@@ -79,9 +79,9 @@ def mirror() -> None:
 @mirror.command("sync")
 def mirror_sync() -> None:
     """Send to MLflow the runs that it did not take when they ended, and what it lacks of the run in reports/train."""
-    from .tracking.mirror import sync_all
+    from .tracking.outbox import send_all
 
-    for run_id in sync_all():
+    for run_id in send_all():
         click.echo(f"MLflow run {run_id}")
 
 

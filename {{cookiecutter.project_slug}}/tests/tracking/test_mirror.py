@@ -9,8 +9,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 
 from {{ cookiecutter.package_name }}.errors import ProjectError
-from {{ cookiecutter.package_name }}.tracking import server
-from {{ cookiecutter.package_name }}.tracking.mirror import FACTS, RUN_DIR, find, sync, sync_all, sync_or_keep, unsent
+from {{ cookiecutter.package_name }}.tracking import outbox, server
+from {{ cookiecutter.package_name }}.tracking.mirror import FACTS, RUN_DIR, find, sync
 
 ROWS = [(1_700_000_000_000 + step, step, value) for step, value in enumerate(("0.5", "nan", "inf", "-inf", "0.25"))]
 
@@ -99,15 +99,15 @@ def test_run_that_mlflow_does_not_take_is_kept_and_sent_later(
     damaged = tmp_path / "damaged.db"
     damaged.write_bytes(b"no database" * 1000)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", trouble if "://" in trouble else f"sqlite:///{damaged.as_posix()}")
-    sync_or_keep()
+    outbox.send_or_keep()
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     shutil.rmtree(RUN_DIR)  # the next training
     Path("data/manifest.parquet").write_text("manifest y", encoding="utf-8")
-    (run_id,) = sync_all()
+    (run_id,) = outbox.send_all()
     assert sorted(history(client, run_id)) == [(time, step) for time, step, _ in ROWS]
     manifest = client.download_artifacts(run_id, "data/manifest.parquet", str(tmp_path))
     assert Path(manifest).read_text(encoding="utf-8") == "manifest x"
-    assert list(unsent().glob("*")) == []
+    assert list(outbox.folder().glob("*")) == []
 
 
 def test_tracking_uri_relative_path_is_refused(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,6 @@ python -m <package> mirror sync
 
 import csv
 import json
-import logging
-import shutil
 import sys
 from collections.abc import Iterator
 from datetime import datetime
@@ -15,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ProjectError
 from ..files import read_json
-from ..settings import home
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -42,8 +39,6 @@ FACTS = (
 )
 ARTIFACTS = ("data/manifest.parquet", "reports/manifest.json", "reports/confusion.csv", "reports/per_class.csv")
 
-log = logging.getLogger(__name__)
-
 
 def sync(root: Path = Path()) -> str:
     """Send to MLflow what it lacks of the run in `reports/train`.
@@ -68,49 +63,6 @@ def sync(root: Path = Path()) -> str:
             _check_manifest(root, facts)
             _send(client, run_id, root, facts)
     return run_id
-
-
-def sync_or_keep() -> None:
-    """Send the run that has just ended; when that fails, keep a copy that later work does not overwrite.
-
-    Nothing that MLflow does, or its database, or the store of its artifacts, may cost a finished training.
-    """
-    try:
-        log.info("MLflow run: %s", sync())
-    except Exception as error:
-        run = read_facts(Path())["run"]
-        for name in (RUN_DIR, *ARTIFACTS):
-            _copy(Path(name), unsent() / run / name)
-        problem = error.problem if isinstance(error, ProjectError) else repr(error)
-        log.warning("%s. The run is kept; to send it later: python -m %s mirror sync", problem, PACKAGE)
-
-
-def sync_all() -> list[str]:
-    """Send the runs that were kept, then the run in the work tree.
-
-    Returns:
-        MLflow's ids of the runs.
-    """
-    sent = []
-    for root in sorted(unsent().glob("*")):
-        sent.append(sync(root))
-        shutil.rmtree(root)
-    if (RUN_DIR / "lineage.json").exists() or not sent:
-        sent.append(sync())
-    return list(dict.fromkeys(sent))
-
-
-def unsent() -> Path:
-    """Return the folder of the runs that MLflow did not take when they ended."""
-    return home() / ".dvc" / "tmp" / "unsent"
-
-
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_dir():
-        shutil.copytree(source, target)
-    elif source.exists():
-        shutil.copy(source, target)
 
 
 def read_facts(root: Path = Path()) -> dict[str, Any]:

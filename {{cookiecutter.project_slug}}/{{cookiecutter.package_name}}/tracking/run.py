@@ -16,7 +16,7 @@ from ..environment import differences
 from ..errors import ProjectError
 from ..files import read_json, write_json
 from ..settings import home, read_params
-from . import branch, label, mirror, storage
+from . import branch, label, mirror, outbox, storage
 from .git import git, remote_url
 from .snapshot import snapshot
 
@@ -61,7 +61,7 @@ def training_run(parents: list[str]) -> Iterator["Live"]:
     finally:
         live.end()
         write_json(mirror.RUN_DIR / "lineage.json", {**facts, "ended_at": _now()})
-        mirror.sync_or_keep()
+        outbox.send_or_keep()
 
 
 def _check_upstream() -> None:
