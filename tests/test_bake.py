@@ -26,6 +26,7 @@ RENDERED = {
     "LICENSE",
     "Makefile",
     "README.md",
+    "docs/dataset-walkthrough.md",
     "dvc.yaml",
     "params.yaml",
     "platform.yaml",

@@ -99,7 +99,7 @@ def test_main_bad_input_is_refused_and_nothing_is_written(project: Path, keys: d
     change(**keys)
     with pytest.raises(ProjectError, match=problem):
         prepare.main()
-    assert sorted(path.name for path in project.iterdir()) == ["data", "params.yaml"]
+    assert sorted(path.name for path in project.iterdir()) == ["data", "dvc.yaml", "params.yaml"]
     assert [path.name for path in Path("data").iterdir()] == ["consent.csv"]
 
 
