@@ -7,16 +7,17 @@ machine that does other work at the same time, run it again. Nothing here is par
 """
 
 import argparse
-import importlib
-import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 from ..conftest import TEMPLATE, BakedProject
+from .timing import measure
 
 NAMES = ("pipeline", "noop", "training_throughput", "data_scale")
 
@@ -34,16 +35,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         project = ready(Path(folder).resolve())
         # Each in a process of its own: what one imports is in the memory that another measures.
-        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as processes:
+        with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as processes:
             for name in options.names or NAMES:
                 start = time.perf_counter()
-                table = processes.apply(measure, (name, project, options.full))
+                table = processes.submit(measure, name, project, options.full).result()
                 print(f"### {name}\n\n{table}\n({time.perf_counter() - start:.0f} s)\n", flush=True)
-
-
-def measure(name: str, project: BakedProject, full: bool) -> str:
-    """Run one benchmark."""
-    return str(importlib.import_module(f".{name}", "tests.benchmarks").measure(project, full))
 
 
 def ready(folder: Path) -> BakedProject:

@@ -24,6 +24,8 @@ PARAMS = """\
 data: {{source: folder, fraction: 1.0, shards: {shards}, consent: required}}
 split: {{salt: "7", val: 0.2, test: 0.2}}
 """
+DVC_YAML = "stages: {prepare: {cmd: none, deps: [data/consent.csv, data/raw]}}"
+"""The stage refuses to read what DVC does not watch."""
 
 STAGE = """
 import functools, importlib, json, random, resource, sys, time
@@ -107,6 +109,7 @@ def uploads_table(project: BakedProject, size: int = 10_000) -> str:
 def start(folder: Path, size: int) -> None:
     """Write params and a registry in which everybody consents."""
     (folder / "data").mkdir()
+    (folder / "dvc.yaml").write_text(DVC_YAML, encoding="utf-8")
     (folder / "params.yaml").write_text(PARAMS.format(shards=SHARDS), encoding="utf-8")
     with (folder / "data" / "consent.csv").open("w", encoding="utf-8") as file:
         file.write("subject_id,consent_status,effective_at\n")

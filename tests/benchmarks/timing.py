@@ -1,5 +1,6 @@
 """Time things in turn, so that what disturbs the machine disturbs both."""
 
+import importlib
 import shutil
 import statistics
 import time
@@ -9,6 +10,11 @@ from pathlib import Path
 from ..conftest import BakedProject
 
 Action = Callable[[], object]
+
+
+def measure(name: str, project: BakedProject, full: bool) -> str:
+    """Run the benchmark `name`, and return its tables as Markdown."""
+    return str(importlib.import_module(f".{name}", __package__).measure(project, full))
 
 
 def alternate(first: Action, second: Action, rounds: int) -> tuple[list[float], list[float]]:

@@ -1,7 +1,7 @@
 """A team's own images: from a new project to a registered model, and back from it to the images."""
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,7 @@ def own_images(bake: Bake) -> BakedProject:
     return made
 
 
-def write(path: Path, rows: list[tuple[str, ...]]) -> None:
+def write(path: Path, rows: Sequence[tuple[str, ...]]) -> None:
     """Write a CSV file."""
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(rows)

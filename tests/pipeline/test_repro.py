@@ -66,6 +66,7 @@ def test_repro_mlflow_has_the_run_with_all_its_lineage(reproduced: BakedProject)
     assert params["train.max_lr"] == "0.003"
     assert len(params["data_git_commit_id"]) == 40
     assert run.data.metrics["test_acc"] == read(reproduced, "reports/metrics.json")["test_acc"]
+    assert run.inputs
     dataset = run.inputs.dataset_inputs[0].dataset
     assert (dataset.source_type, dataset.digest) == ("dvc", params["dataset_md5"])
     assert json.loads(dataset.source)["rev"] == params["data_git_commit_id"]
