@@ -1,7 +1,6 @@
 """Generated projects whose pipeline has run, for the tests that go on from there."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,8 +126,3 @@ def metric(experiment: dict[str, Any], name: str) -> Any:
         if name in file["data"]:
             return file["data"][name]
     raise KeyError(name)
-
-
-def without(variable: str) -> dict[str, str]:
-    """Return the environment without one variable."""
-    return {key: value for key, value in os.environ.items() if key != variable}

@@ -15,6 +15,8 @@ from ruamel.yaml.error import YAMLError
 
 from .errors import ProjectError
 
+PACKAGE = __name__.partition(".")[0]  # the name that `python -m` takes
+
 
 class Section(BaseModel):
     """A section of a configuration file: unknown keys are refused, types are not bent."""

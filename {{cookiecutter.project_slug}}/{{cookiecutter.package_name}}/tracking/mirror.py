@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ProjectError
 from ..files import read_json
+from ..settings import PACKAGE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
-PACKAGE = __name__.partition(".")[0]
 RUN_DIR = Path("reports/train")
 MIRROR_ID = "mirror_id"  # the tag by which a run is found: MLflow's own id never enters a DVC output
 BATCH = 1000  # points in one request: MLflow's limit

@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 from ..errors import ProjectError
-from ..settings import home
-from .mirror import ARTIFACTS, PACKAGE, RUN_DIR, read_facts, sync
+from ..settings import PACKAGE, home
+from .mirror import ARTIFACTS, RUN_DIR, read_facts, sync
 
 log = logging.getLogger(__name__)
 

@@ -86,7 +86,7 @@ def _tag(name: str, number: int) -> str:
 def _refuse_used_number(client: "MlflowClient", name: str) -> None:
     last = client.search_model_versions(f"name = '{name}'", max_results=1, order_by=["version_number DESC"])
     number = int(last[0].version) + 1 if last else 1
-    if git("tag", "--list", _tag(name, number)):
+    if git("tag", "--list", _tag(name, number), where=home()):
         raise ProjectError(
             f"version {number} of {name} was registered before (tag {_tag(name, number)}), but not in the MLflow at "
             f"{server.tracking_uri()}, which would count it again",

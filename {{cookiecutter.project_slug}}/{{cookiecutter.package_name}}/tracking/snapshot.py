@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ProjectError
+from ..settings import PACKAGE
 from .git import AUTHOR, GitError, git, head, paths
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
 LOCK = "dvc.lock"
-PACKAGE = __name__.partition(".")[0]  # whole: a commit without a module that nobody watches can't run
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,7 @@ def _scope_in(repo: "Repo", stage: str) -> Scope:
         stages=frozenset(one.name for one in after if hasattr(one, "name")),
         outs=tuple(sorted(_relative(out.fs_path) for one in after for out in one.outs)),
         carried=tuple(sorted(_relative(out.fs_path) for one in before for out in one.outs if not out.use_cache)),
+        # The whole package: a commit without a module that no stage watches can't run.
         needed=tuple(sorted({"dvc.yaml", PACKAGE} | {_relative(one.path) for one in before} | named - set(made))),
         tracked=kept,
     )

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ProjectError
-
-PACKAGE = __name__.partition(".")[0]
+from ..settings import PACKAGE
 
 log = logging.getLogger(__name__)
 
