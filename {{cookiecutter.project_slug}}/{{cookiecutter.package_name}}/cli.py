@@ -3,6 +3,7 @@
 python -m <package> --help
 """
 
+import json
 import logging
 import sys
 from pathlib import Path
@@ -78,11 +79,94 @@ def mirror() -> None:
 
 @mirror.command("sync")
 def mirror_sync() -> None:
-    """Send to MLflow the runs that it did not take when they ended, and what it lacks of the run in reports/train."""
-    from .tracking.outbox import send_all
+    """Send to MLflow what it lacks: the runs in the outbox, and the one in reports/train."""
+    from .tracking.outbox import deliver_all
 
-    for run_id in send_all():
-        click.echo(f"MLflow run {run_id}")
+    for run_id in deliver_all():
+        click.echo(f"MLflow has run {run_id}")
+
+
+@mirror.command("status")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def mirror_status(as_json: bool) -> None:
+    """List what MLflow lacks of the runs and versions that this clone knows; exit code 1 when there is something."""
+    from .registry import repair
+
+    found = repair.status()
+    click.echo(json.dumps(found.as_json(), indent=2) if as_json else found.table())
+    sys.exit(found.code)
+
+
+@mirror.command("repair")
+@click.option("--dry-run", is_flag=True, help="Only list what would be sent.")
+def mirror_repair(dry_run: bool) -> None:
+    """Rebuild a wiped or a second MLflow from Git and DVC; exit code 1 when something can't be rebuilt."""
+    from .registry import repair
+
+    found = repair.status() if dry_run else repair.repair()
+    click.echo(found.plan() if dry_run else found.table())
+    sys.exit(found.code)
+
+
+@mirror.command("follow", hidden=True)
+@click.argument("run")
+def mirror_follow(run: str) -> None:
+    """Copy a run while it trains; `train` starts this, and the end of standard input ends it."""
+    from .tracking.sidecar import follow
+
+    sys.exit(follow(run))
+
+
+@main.group()
+def registry() -> None:
+    """Registered versions: see them, put one in use, take it back."""
+
+
+@registry.command("list")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def registry_list(as_json: bool) -> None:
+    """List the registered versions, the newest first."""
+    from .registry import aliases, listing
+
+    found = aliases.read()
+    listed = listing.rows(found)
+    click.echo(json.dumps(listed, indent=2) if as_json else listing.table(listed))
+    for line in listing.warnings(found):
+        click.echo(f"WARNING: {line}", err=True)
+
+
+@registry.command("show")
+@click.argument("version", metavar="VERSION|ALIAS")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def registry_show(version: str, as_json: bool) -> None:
+    """Show one version: what made it, how good it is, who put it in use, when and why."""
+    from .registry import aliases, listing
+
+    found = aliases.read()
+    shown = listing.detail(found, found.find(version))
+    click.echo(json.dumps(shown, indent=2) if as_json else listing.page(shown))
+
+
+@registry.command("promote")
+@click.argument("version")
+@click.option("--to", type=click.Choice(["champion", "challenger"]), default="champion", show_default=True)
+@click.option("--by", default="test_acc", show_default=True, help="Compare by this: test_acc, test_error, test_loss.")
+@click.option("--why", default="", help="A reason, for the record.")
+@click.option("--anyway", is_flag=True, help="Also when it is worse, or can't be compared; needs --why.")
+def registry_promote(version: str, to: str, by: str, why: str, anyway: bool) -> None:
+    """Put a version in use, when it is as good as the champion on the same records."""
+    from .registry.promotion import promote
+
+    click.echo(promote(version, to, by, why, anyway))
+
+
+@registry.command("rollback")
+@click.option("--why", default="", help="A reason, for the record.")
+def registry_rollback(why: str) -> None:
+    """Make the version champion that was it before the present one."""
+    from .registry.promotion import rollback
+
+    click.echo(rollback(why))
 
 
 @main.group()

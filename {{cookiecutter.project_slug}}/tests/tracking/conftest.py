@@ -1,12 +1,19 @@
-"""A small real repository: Git, DVC, a pipeline of three stages that copy text."""
+"""A small real repository: Git, DVC, a pipeline of three stages that copy text. And a project with an MLflow."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from mlflow import MlflowClient
+
+from {{ cookiecutter.package_name }} import settings
+from {{ cookiecutter.package_name }}.tracking import server
+from {{ cookiecutter.package_name }}.tracking.record import FACTS
 
 PIPELINE = """\
 stages:
@@ -88,3 +95,44 @@ def commit_all(run: Run) -> str:
     run("git", "add", ".")
     run("git", "commit", "--quiet", "-m", "Results")
     return run("git", "rev-parse", "HEAD")
+
+
+@pytest.fixture
+def facts() -> dict[str, Any]:
+    """What a run of the project `demo` is made from."""
+    return {
+        **dict.fromkeys(FACTS, "x"),
+        "run": "abc123",
+        "name": "gouty-fifo",
+        "project": "demo",
+        "user": "Ada",
+        "git_branch": "main",
+        "baseline_commit": "y",
+        "dataset_path": "data/dataset",
+        "parents": [],
+        "started_at": "2026-01-01T00:00:00.000+00:00",
+    }
+
+
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without runs: making its tables takes seconds."""
+    path = tmp_path_factory.mktemp("tables") / server.DATABASE
+    MlflowClient(f"sqlite:///{path.as_posix()}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tables: Path) -> MlflowClient:
+    """The MLflow of a project with a manifest and no run yet; the working directory."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(tables, server.DATABASE)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(Path(settings.__file__).parents[1]))  # for the sidecar
+    text = "project: demo\ntracking_uri: null\nrun_on: local\nallow_other_environment: false\n"
+    Path("platform.yaml").write_text(text, encoding="utf-8")
+    Path("data").mkdir()
+    Path("data/manifest.parquet").write_text("manifest x", encoding="utf-8")
+    Path("reports").mkdir()
+    Path("reports/manifest.json").write_text('{"sha256": ["x"]}', encoding="utf-8")
+    return server.client()

@@ -15,9 +15,10 @@ from ..data import consent
 from ..errors import ProjectError
 from ..files import read_json, write_json
 from ..model import pyfunc
+from ..registry import versions
 from ..settings import Section, load_params
-from ..tracking import registry, storage
-from ..tracking.mirror import read_facts
+from ..tracking import storage
+from ..tracking.record import read_facts
 
 MODEL_DIR = Path("models/model")
 METRICS_PATH = Path("reports/metrics.json")
@@ -44,7 +45,7 @@ def main() -> None:
     check_gate(read_json(METRICS_PATH), params)
     check_consent()
     storage.push(["train"])
-    write_json(REGISTER_PATH, {"version": registry.register(MODEL_DIR, pyfunc.log)})
+    write_json(REGISTER_PATH, {"version": versions.register(MODEL_DIR, pyfunc.log)})
 
 
 def check_gate(metrics: dict[str, float], params: RegisterParams) -> None:

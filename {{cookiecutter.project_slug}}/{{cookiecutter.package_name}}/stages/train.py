@@ -23,8 +23,8 @@ from ..model.networks import NETWORKS, Arch, build
 from ..model.predictor import MODEL_DATA, Card, Predictor, save
 from ..model.training import Epoch, Recipe, fit, make_deterministic
 from ..model.transforms import IMAGENET, Images, Normalise, decode
+from ..registry import versions
 from ..settings import Section, load_params
-from ..tracking import registry
 from ..tracking.run import training_run
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class TrainParams(Section):
     @field_validator("init_from")
     @classmethod
     def _exact(cls, uri: str | None, info: ValidationInfo) -> str | None:
-        if uri and not registry.EXACT.fullmatch(uri):
+        if uri and not versions.EXACT.fullmatch(uri):
             raise ValueError("it must name one version, models:/<name>/<version number>, since an alias moves")
         if uri and info.data.get("weights"):
             raise ValueError("a model starts from one place; set train.weights or train.init_from to null")
@@ -85,7 +85,7 @@ class Dataset:
 def main() -> None:
     """Run the stage."""
     params = load_params("train", TrainParams)
-    parent = registry.fetch(params.init_from) if params.init_from else None
+    parent = versions.fetch(params.init_from) if params.init_from else None
     start = Predictor.load(parent.path / MODEL_DATA) if parent else None
     dataset = read_dataset(DATASET_DIR, NETWORKS[params.arch].channels, params.image_px)
     with training_run([parent.run] if parent else []) as live:
@@ -132,6 +132,7 @@ def train(params: TrainParams, dataset: Dataset, start: Predictor | None, live: 
     module, normalise = _begin(params, dataset, start)
     recipe = Recipe(params.epochs, params.batch_size, params.max_lr, params.weight_decay)
     best = fit(module, dataset.train, dataset.val, normalise, recipe, lambda epoch: _report(epoch, live))
+    live.summary["best_epoch"] = best.number  # the figures of `metrics` are this epoch's; curves go on to the last
     print(f"best epoch {best.number + 1} of {params.epochs}: validation accuracy {best.val_acc:.4f}")
     card = Card(
         arch=params.arch,

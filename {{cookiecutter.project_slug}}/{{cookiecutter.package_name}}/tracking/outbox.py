@@ -1,41 +1,93 @@
-"""Runs that MLflow did not take when they ended, kept until it does.
+"""The runs that MLflow does not have whole yet.
 
-A run ends in the work tree, where the next one takes its place, or in a folder that DVC throws away.
+A run enters when it begins and leaves when MLflow has confirmed its end. Its folder here has the same files as
+`reports/train`, as hard links: what was written is still there when DVC clears the work tree for the next training, or
+throws away the folder of an experiment, and when every process of the run was killed.
 """
 
+import contextlib
 import logging
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import ProjectError
-from ..settings import PACKAGE, home
-from .mirror import ARTIFACTS, RUN_DIR, read_facts, sync
+from ..settings import home
+from . import mirror
+from .record import ARTIFACTS, LINEAGE, RUN_DIR, read_facts
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 log = logging.getLogger(__name__)
 
+WAIT_S = 60.0  # for a sidecar that is still sending
+
 
 def folder() -> Path:
-    """Return where they are kept, a folder for each: out of Git's and DVC's sight."""
-    return home() / ".dvc" / "tmp" / "unsent"
+    """Return where they are, a folder for each: out of Git's and DVC's sight."""
+    return home() / ".dvc" / "tmp" / "outbox"
 
 
-def send_or_keep() -> None:
-    """Send the run that has just ended; when that fails, keep a copy that later work does not overwrite.
+def waiting() -> list[str]:
+    """Return the runs in the outbox."""
+    return sorted(path.parents[len(LINEAGE.parts) - 1].name for path in folder().glob(f"*/{LINEAGE.as_posix()}"))
 
-    Nothing that MLflow does, or its database, or the store of its artifacts, may cost a finished training.
+
+def gather(run: str, work: Path = Path()) -> Path:
+    """Put the files that a run has written so far into the outbox.
+
+    Args:
+        run: Its id. When `work` holds another run already, nothing happens.
+        work: Where it writes `reports/train`.
+
+    Returns:
+        Its folder in the outbox.
     """
+    entry = folder() / run
+    if (work / LINEAGE).exists() and read_facts(work)["run"] == run:
+        found = [path.relative_to(work) for path in (work / RUN_DIR).rglob("*") if path.is_file()]
+        for name in (*found, *map(Path, ARTIFACTS)):
+            if (work / name).exists():
+                _link((work / name).resolve(), entry / name)
+    return entry
+
+
+def _link(source: Path, target: Path) -> None:
+    if target.exists() and target.samefile(source):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
     try:
-        log.info("MLflow run: %s", sync())
-    except Exception as error:
-        run = read_facts()["run"]
-        for name in (str(RUN_DIR), *ARTIFACTS):
-            _copy(Path(name), folder() / run / name)
-        problem = error.problem if isinstance(error, ProjectError) else repr(error)
-        log.warning("%s. The run is kept; to send it later: python -m %s mirror sync", problem, PACKAGE)
+        os.link(source, target)
+    except FileNotFoundError:  # a temporary file of someone's: gone again
+        return
+    except OSError:  # another disk, or one that knows no links
+        shutil.copy2(source, target)
 
 
-def send_all() -> list[str]:
-    """Send the runs that were kept, then what MLflow lacks of the run in the work tree.
+def deliver(root: Path = Path()) -> str:
+    """Send to MLflow what it lacks of the ended run below `root`.
+
+    Returns:
+        MLflow's id of the run.
+
+    Raises:
+        RunDeletedError: A person deleted the run there.
+        ProjectError: There is no run, or MLflow can't be reached.
+    """
+    run = read_facts(root)["run"]
+    entry = folder() / run
+    with sending(run):
+        run_id = mirror.sync(entry if (entry / LINEAGE).exists() else root)
+        leave(run)
+    return run_id
+
+
+def deliver_all() -> list[str]:
+    """Deliver what is in the outbox, and then the run in the work tree.
 
     Returns:
         MLflow's ids of the runs.
@@ -43,26 +95,66 @@ def send_all() -> list[str]:
     Raises:
         ProjectError: The first that was not taken; the others were sent all the same.
     """
-    sent, problems = [], []
-    kept = sorted(folder().glob("*"))
-    for root in (*kept, Path()):
-        if root == Path() and kept and not (RUN_DIR / "lineage.json").exists():
-            continue  # no run here, and none was asked for
+    runs, delivered, problems = waiting(), [], []
+    here = LINEAGE.exists() and read_facts()["run"] not in runs
+    for root in (*(folder() / run for run in runs), *([Path()] if here or not runs else [])):
         try:
-            sent.append(sync(root))
+            if is_training(read_facts(root)["run"]):
+                log.info("run %s is still training: its mirror is at work", root.name)
+            else:
+                delivered.append(deliver(root))
+        except mirror.RunDeletedError as error:
+            if root == Path():
+                raise
+            log.warning("%s, so it is not sent; %s. To drop it: rm -r %s", error.problem, error.fix, root)
         except ProjectError as error:
             problems.append(error)
-        else:
-            if root in kept:
-                shutil.rmtree(root)
     if problems:
         raise problems[0]
-    return list(dict.fromkeys(sent))
+    return delivered
 
 
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_dir():
-        shutil.copytree(source, target)
-    elif source.exists():
-        shutil.copy(source, target)
+def leave(run: str) -> None:
+    """Take a run out of the outbox: MLflow has it."""
+    shutil.rmtree(folder() / run, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def sending(run: str) -> Iterator[None]:
+    """Be the only one who sends this run.
+
+    Raises:
+        filelock.Timeout: Another process is at it, and did not end.
+    """
+    with _lock(f"{run}.sending", WAIT_S):
+        yield
+
+
+@contextlib.contextmanager
+def training(run: str) -> Iterator[None]:
+    """Be the process whose run this is: `is_training` tells others as long as it lives."""
+    with _lock(f"{run}.training", 0):
+        yield
+
+
+def is_training(run: str) -> bool:
+    """Return whether the process that trains lives, on this machine."""
+    from filelock import Timeout
+
+    try:
+        with _lock(f"{run}.training", 0):
+            return False
+    except Timeout:
+        return True
+
+
+@contextlib.contextmanager
+def _lock(name: str, wait_s: float) -> Iterator["FileLock"]:
+    from filelock import FileLock
+
+    folder().mkdir(parents=True, exist_ok=True)
+    path = folder() / name
+    with FileLock(path, wait_s) as lock:
+        yield lock
+    with contextlib.suppress(OSError):  # Windows: another process waits for it
+        path.unlink(missing_ok=True)

@@ -1,39 +1,43 @@
 """One training run: its identity, what it is made from, and its record.
 
-Everything about the run goes to files in `reports/train`, which DVC keeps; MLflow gets a copy afterwards.
+Everything about the run goes to files in `reports/train`, which DVC keeps; MLflow gets a copy while it goes on.
 """
 
 import contextlib
+import getpass
+import logging
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..environment import differences
 from ..errors import ProjectError
 from ..files import read_json, write_json
-from ..settings import home, read_params
-from . import branch, label, mirror, outbox, storage
-from .git import git, remote_url
+from ..settings import PACKAGE, home, load_platform, read_params
+from . import branch, label, outbox, storage
+from .git import GitError, git, head, remote_url
+from .live import Live
+from .record import LINEAGE, RUN_DIR
+from .sidecar import Sidecar
 from .snapshot import snapshot
 
-if TYPE_CHECKING:
-    from dvclive import Live
+log = logging.getLogger(__name__)
 
 RUN_PATH = Path("reports/run.json")
 UPSTREAM = ["prepare", "manifest"]
+RESOURCES = Path("/opt/ml/input/config/resourceconfig.json")
 MADE_BY = ("data", "split", "train")  # the sections of params.yaml that can change the model
 
 
 @contextlib.contextmanager
-def training_run(parents: list[str]) -> Iterator["Live"]:
+def training_run(parents: list[str]) -> Iterator[Live]:
     """Record what happens in the block as one run.
 
-    Before the block, a Git commit pins code, parameters and data, and the data are pushed to the DVC remote. After it,
-    the files are copied to MLflow; when that fails, training has succeeded all the same and `mirror sync` repairs it.
+    Before the block, a Git commit pins code, parameters and data, and the data are pushed to the DVC remote.
 
     Args:
         parents: Runs whose weights this one starts from; empty for none.
@@ -41,27 +45,47 @@ def training_run(parents: list[str]) -> Iterator["Live"]:
     Yields:
         The DVCLive logger of the run, which writes to `reports/train`.
     """
-    from dvclive import Live
-
     _check_upstream()
     facts = _facts(parents)
     branch.record(facts["data_git_commit_id"], f"train {facts['name']}\n\nrun: {facts['run']}\n")
     facts["data_pushed"] = storage.push_or_owe(UPSTREAM)
-    shutil.rmtree(mirror.RUN_DIR, ignore_errors=True)
     write_json(RUN_PATH, {"run": facts["run"]})
-    live = Live(str(mirror.RUN_DIR), save_dvc_exp=False, dvcyaml=None, report=None)
-    live.log_params({name: values for name, values in read_params().items() if name in MADE_BY})
-    facts["status"] = "FAILED"
-    try:
+    with recorded(facts) as live:
+        live.log_params({name: values for name, values in read_params().items() if name in MADE_BY})
         yield live
-        facts["status"] = "FINISHED"
-    except KeyboardInterrupt:
-        facts["status"] = "KILLED"
-        raise
-    finally:
-        live.end()
-        write_json(mirror.RUN_DIR / "lineage.json", {**facts, "ended_at": _now()})
-        outbox.send_or_keep()
+
+
+@contextlib.contextmanager
+def recorded(facts: dict[str, Any]) -> Iterator[Live]:
+    """Write the files of a run, while a sidecar copies them to MLflow.
+
+    When MLflow can't be reached, training succeeds all the same, and `mirror sync` sends the rest.
+
+    Args:
+        facts: The run's identity and what it is made from.
+
+    Yields:
+        The logger.
+    """
+    shutil.rmtree(RUN_DIR, ignore_errors=True)
+    write_json(LINEAGE, facts)
+    with outbox.training(facts["run"]):
+        outbox.gather(facts["run"])
+        sidecar = Sidecar(facts["run"])
+        live = Live(str(RUN_DIR), save_dvc_exp=False, dvcyaml=None, report=None)
+        status = "FAILED"
+        try:
+            yield live
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            live.end()
+            write_json(LINEAGE, {**facts, "status": status, "ended_at": _now()})
+            outbox.gather(facts["run"])
+            if not sidecar.close():
+                log.warning("MLflow lacks a part of the run. To send it later: python -m %s mirror sync", PACKAGE)
 
 
 def _check_upstream() -> None:
@@ -98,10 +122,13 @@ def _facts(parents: list[str]) -> dict[str, Any]:
     return {
         "run": run,
         "name": experiment or run,
+        "project": load_platform().project,
+        "user": _user(),
         "started_at": _now(),
         "data_git_commit_id": commit,
         "git_remote_url": remote_url(home()),
-        "git_branch": git("branch", "--show-current"),
+        "git_branch": git("branch", "--show-current", where=home()),
+        "baseline_commit": os.environ.get("DVC_EXP_BASELINE_REV") or head(),
         "dataset_path": label.DATASET,
         "dataset_md5": dataset_md5,
         "data_version": label.of(dataset_md5),
@@ -112,7 +139,26 @@ def _facts(parents: list[str]) -> dict[str, Any]:
         "parents": parents,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "environment_differences": [f"{name} {have}" for name, (_, have) in differences().items()],
+        **_place(),
     }
+
+
+def _user() -> str:
+    try:
+        return git("config", "user.name", where=home())
+    except GitError:
+        return getpass.getuser()
+
+
+def _place() -> dict[str, str]:
+    """Return the job and its instance type, inside a SageMaker job.
+
+    Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html
+    """
+    job = os.environ.get("TRAINING_JOB_NAME", "")
+    config = read_json(RESOURCES) if RESOURCES.exists() else {}
+    place = {"job": job, "instance_type": config.get("current_instance_type", "")}
+    return {name: value for name, value in place.items() if value}
 
 
 def _now() -> str:

@@ -1,7 +1,6 @@
 """The MLflow that runs are mirrored to: a server, or an SQLite file in the repository."""
 
 import contextlib
-import importlib.util
 import logging
 import os
 import subprocess
@@ -25,7 +24,7 @@ def tracking_uri() -> str:
     """Return where MLflow is: `platform.yaml:tracking_uri`, or the SQLite file of the repository (absolute).
 
     Raises:
-        ProjectError: It is a path that would mean another place inside `dvc exp run --temp`, or needs a plugin.
+        ProjectError: It is a path that would mean another place inside `dvc exp run --temp`.
     """
     uri = load_platform().tracking_uri
     if not uri:
@@ -34,8 +33,6 @@ def tracking_uri() -> str:
         raise ProjectError(
             f"the tracking URI {uri!r} is a relative path", "platform.yaml:tracking_uri: null, or an absolute address"
         )
-    if uri.startswith("arn:") and not importlib.util.find_spec("sagemaker_mlflow"):
-        raise ProjectError(f"MLflow at {uri} needs a plugin", "python -m pip install sagemaker-mlflow")
     return uri
 
 
@@ -52,8 +49,11 @@ def client() -> "MlflowClient":
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
 
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it tells of each table
     uri = tracking_uri()
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it tells of each table
+    if not uri.startswith("arn:"):
+        # The plugin sagemaker-mlflow has a header for each request, finds no ARN to put in, and MLflow tells of that.
+        logging.getLogger("mlflow.tracking.request_header.registry").setLevel(logging.ERROR)
     mlflow.set_tracking_uri(uri)
     if not uri.startswith(SQLITE):
         return mlflow.MlflowClient(uri)

@@ -12,10 +12,11 @@ from filelock import FileLock
 from ..errors import ProjectError
 from ..files import sha256
 from ..settings import home, load_platform
-from . import branch, server
-from .git import exists, git
-from .mirror import read_facts, sync
-from .snapshot import snapshot
+from ..tracking import branch, server
+from ..tracking.git import exists, git
+from ..tracking.outbox import deliver
+from ..tracking.record import read_facts
+from ..tracking.snapshot import snapshot
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -59,7 +60,7 @@ def register(model_dir: Path, log: Callable[[str, Path], "ModelInfo"]) -> int:
         "dataset_md5": facts["dataset_md5"],
         "manifest_sha256": facts["manifest_sha256"],
     }
-    run_id, name, commit = sync(), load_platform().project, snapshot("register")
+    run_id, name, commit = deliver(), load_platform().project, snapshot("register")
     # Two that register at once (`dvc queue start -j 2`) must not both find nothing and both make a version.
     with server.answering("see that the server is up, then: dvc repro"), FileLock(home() / ".dvc/tmp/register.lock"):
         client = server.client()
@@ -73,11 +74,12 @@ def register(model_dir: Path, log: Callable[[str, Path], "ModelInfo"]) -> int:
         client.set_tag(run_id, "model_version", f"{name}/{number}")
     branch.record(commit, f"register {name} version {number}\n\nrun: {facts['run']}\n")
     if exists(version.tags["result_commit"]):  # else another clone registered it, and has the tag
-        branch.tag(_tag(name, number), version.tags["result_commit"], f"{name} version {number}")
+        branch.tag(tag_of(name, number), version.tags["result_commit"], f"{name} version {number}")
     return number
 
 
-def _tag(name: str, number: int) -> str:
+def tag_of(name: str, number: int | str) -> str:
+    """Return the Git tag of a registered version; with `*` for the number, the pattern of all."""
     # DVC's artifact registry wants three numbers, and the folder when the project is not a repository of its own.
     folder = git("rev-parse", "--show-prefix").rstrip("/")
     return f"{folder + '=' if folder else ''}{name}@v{number}.0.0"
@@ -86,9 +88,9 @@ def _tag(name: str, number: int) -> str:
 def _refuse_used_number(client: "MlflowClient", name: str) -> None:
     last = client.search_model_versions(f"name = '{name}'", max_results=1, order_by=["version_number DESC"])
     number = int(last[0].version) + 1 if last else 1
-    if git("tag", "--list", _tag(name, number), where=home()):
+    if git("tag", "--list", tag_of(name, number), where=home()):
         raise ProjectError(
-            f"version {number} of {name} was registered before (tag {_tag(name, number)}), but not in the MLflow at "
+            f"version {number} of {name} was registered before (tag {tag_of(name, number)}), but not in the MLflow at "
             f"{server.tracking_uri()}, which would count it again",
             "share one MLflow server between clones: platform.yaml:tracking_uri",
         )

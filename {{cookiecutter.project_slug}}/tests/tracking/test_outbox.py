@@ -1,0 +1,108 @@
+"""What MLflow does not have yet is kept, whatever becomes of the work tree."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from {{ cookiecutter.package_name }}.errors import ProjectError
+from {{ cookiecutter.package_name }}.files import write_json
+from {{ cookiecutter.package_name }}.tracking import outbox
+from {{ cookiecutter.package_name }}.tracking.mirror import RunDeletedError
+from {{ cookiecutter.package_name }}.tracking.record import LINEAGE, RUN_DIR
+
+CURVE = RUN_DIR / "plots" / "metrics" / "loss.tsv"
+
+
+@pytest.fixture
+def begun(client: MlflowClient, facts: dict[str, Any]) -> MlflowClient:
+    """A project whose run has begun, and entered the outbox."""
+    CURVE.parent.mkdir(parents=True)
+    CURVE.write_bytes(b"timestamp\tstep\tloss\n1700000000000\t0\t0.5\n")
+    LINEAGE.write_text(json.dumps(facts), encoding="utf-8")
+    outbox.gather("abc123")
+    return client
+
+
+def points(client: MlflowClient, run_id: str) -> list[int]:
+    return [point.step for point in client.get_metric_history(run_id, "loss")]
+
+
+def test_deliver_run_whose_files_dvc_deleted_has_all_that_was_written(begun: MlflowClient, tmp_path: Path) -> None:
+    with CURVE.open("ab") as file:
+        file.write(b"1700000000001\t1\t0.25\n")
+    shutil.rmtree(RUN_DIR)  # what `dvc repro` does first
+    Path("data/manifest.parquet").unlink()
+    Path("data/manifest.parquet").write_text("manifest y", encoding="utf-8")
+    (run_id,) = outbox.deliver_all()
+    assert points(begun, run_id) == [0, 1]
+    assert begun.get_run(run_id).info.status == "FAILED"
+    manifest = begun.download_artifacts(run_id, "data/manifest.parquet", str(tmp_path))
+    assert Path(manifest).read_text(encoding="utf-8") == "manifest x"
+    assert outbox.waiting() == []
+
+
+def test_gather_on_a_disk_without_links_copies(begun: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    shutil.rmtree(outbox.folder())
+    outbox.gather("abc123")
+    with CURVE.open("ab") as file:
+        file.write(b"1700000000001\t1\t0.25\n")
+    entry = outbox.gather("abc123")
+    assert (entry / CURVE).read_bytes() == CURVE.read_bytes()
+
+
+def test_gather_when_the_next_run_has_begun_takes_nothing_of_it(begun: MlflowClient, facts: dict[str, Any]) -> None:
+    before = (outbox.folder() / "abc123" / CURVE).read_bytes()
+    shutil.rmtree(RUN_DIR)
+    CURVE.parent.mkdir(parents=True)
+    CURVE.write_bytes(b"other")
+    LINEAGE.write_text(json.dumps({**facts, "run": "def456"}), encoding="utf-8")
+    outbox.gather("abc123")
+    assert (outbox.folder() / "abc123" / CURVE).read_bytes() == before
+
+
+def test_deliver_all_run_that_still_trains_is_left_to_its_sidecar(begun: MlflowClient) -> None:
+    with outbox.training("abc123"):
+        assert outbox.deliver_all() == []
+        assert outbox.waiting() == ["abc123"]
+    assert len(outbox.deliver_all()) == 1
+
+
+@pytest.mark.parametrize("trouble", ["http://127.0.0.1:9", "damaged"])
+def test_deliver_all_while_mlflow_takes_nothing_keeps_the_run(
+    begun: MlflowClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trouble: str
+) -> None:
+    damaged = tmp_path / "damaged.db"
+    damaged.write_bytes(b"no database" * 1000)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", trouble if "://" in trouble else f"sqlite:///{damaged.as_posix()}")
+    with pytest.raises(ProjectError, match="mirror sync"):
+        outbox.deliver_all()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    (run_id,) = outbox.deliver_all()
+    assert points(begun, run_id) == [0]
+
+
+def test_deliver_all_deleted_run_does_not_hold_up_others(
+    begun: MlflowClient, facts: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    begun.delete_run(outbox.deliver())
+    outbox.gather("abc123")
+    write_json(LINEAGE, {**facts, "run": "def456"})
+    outbox.gather("def456")
+    assert len(outbox.deliver_all()) == 1
+    assert "mlflow runs restore" in caplog.text
+    assert outbox.waiting() == ["abc123"]
+
+
+def test_deliver_deleted_run_in_the_work_tree_is_an_error(begun: MlflowClient) -> None:
+    begun.delete_run(outbox.deliver())
+    with pytest.raises(RunDeletedError, match="mlflow runs restore"):
+        outbox.deliver_all()

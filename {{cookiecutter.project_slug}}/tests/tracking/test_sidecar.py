@@ -1,0 +1,102 @@
+"""The process beside the training."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from {{ cookiecutter.package_name }}.tracking import outbox, server, sidecar
+from {{ cookiecutter.package_name }}.tracking.run import recorded
+
+
+def find(client: MlflowClient) -> Run | None:
+    found = client.search_runs([server.experiment_id(client)])
+    return found[0] if found else None
+
+
+def until(condition: Callable[[], Any], seconds: float = 60) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.05)
+
+
+def points(client: MlflowClient, run: Run) -> list[int]:
+    return sorted(point.step for point in client.get_metric_history(run.info.run_id, "loss"))
+
+
+def test_recorded_run_is_in_mlflow_while_it_trains(client: MlflowClient, facts: dict[str, Any]) -> None:
+    with recorded(facts) as live:
+        live.log_metric("loss", 0.5)
+        live.next_step()
+        until(lambda: (run := find(client)) and run.data.metrics)
+        run = find(client)
+        assert run
+        assert run.info.status == "RUNNING"
+        assert run.data.params["dataset_md5"] == "x"
+        live.log_metric("loss", 0.25)
+        live.summary["test_acc"] = 0.9
+    ended = client.get_run(run.info.run_id)
+    assert ended.info.status == "FINISHED"
+    assert ended.data.metrics == {"loss": 0.25, "test_acc": 0.9}
+    assert points(client, ended) == [0, 1]
+    assert outbox.waiting() == []
+
+
+@pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
+def test_recorded_training_that_raises_ends_the_run_so(
+    client: MlflowClient, facts: dict[str, Any], error: type[BaseException], status: str
+) -> None:
+    with pytest.raises(error), recorded(facts) as live:
+        live.log_metric("loss", 0.5)
+        raise error
+    run = find(client)
+    assert run
+    assert run.info.status == status
+    assert points(client, run) == [0]
+
+
+def test_recorded_sidecar_that_is_killed_is_started_again(
+    client: MlflowClient, facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sidecar, "RESTART_S", 0.1)
+    started = []
+    start = sidecar.Sidecar._start
+    monkeypatch.setattr(sidecar.Sidecar, "_start", lambda self: started.append(start(self)) or started[-1])
+    with recorded(facts) as live:
+        live.log_metric("loss", 0.5)
+        live.next_step()
+        until(lambda: find(client))
+        os.kill(started[0].pid, signal.SIGKILL)
+        until(lambda: len(started) == 2)
+        os.kill(started[1].pid, signal.SIGKILL)  # while it starts
+        live.log_metric("loss", 0.25)
+    run = find(client)
+    assert run
+    assert run.info.status == "FINISHED"
+    assert points(client, run) == [0, 1]
+
+
+def test_recorded_training_while_mlflow_is_away_ends_well_and_keeps_the_run(
+    client: MlflowClient, facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sidecar, "PATIENCE_S", 0.5)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with recorded(facts) as live:
+        live.log_metric("loss", 0.5)
+    assert "mirror sync" in caplog.text
+    assert outbox.waiting() == ["abc123"]
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    outbox.deliver_all()  # waits for the sidecar to give up
+    run = find(client)
+    assert run
+    assert run.info.status == "FINISHED"
+    assert points(client, run) == [0]
+    assert not Path(outbox.folder() / "abc123").exists()

@@ -1,0 +1,171 @@
+"""DVCLive at a flat price: what a step costs does not grow with the length of the run.
+
+`dvclive.Live` opens a file for every figure, and at every step reads all curves again, rewrites its summary and waits
+for the disk. Here the files stay open, and what need not be at every step is done every two seconds. The files and the
+interface are DVCLive's own, so that the callbacks of Lightning, Hugging Face and Keras take this object too.
+"""
+
+import io
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import dvclive
+from dvclive.plots import Metric
+
+from ..files import write_json
+
+SYNC_S = 2.0  # between two writings of summary and report, and two signals to the VS Code extension
+FLUSH_SHARE = 0.01  # the part of the time that handing curves to the operating system may take
+PLOTS = "plots.json"
+
+
+class Live(dvclive.Live):
+    """A `dvclive.Live` to log many steps with.
+
+    Every row has a timestamp. A row reaches its file at the end of its step; where steps are so short that writing
+    would take more than 1 % of the time, after a few of them. Once there, it survives whatever happens to the process.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._curves: dict[str, _Curve] = {}
+        self._sync_due = self._flush_due = 0.0
+        super().__init__(*args, **kwargs)
+
+    def log_metric(self, name: str, val: float | str, timestamp: bool = True, plot: bool = True) -> None:
+        """Add a row to the curve `name` at the current step, and make it the value in `summary`.
+
+        Args:
+            name: Slashes group curves: `train/loss`.
+            val: A number (NaN and infinity pass), or a text.
+            timestamp: Of no effect: MLflow wants one in each row.
+            plot: Whether to add the row, or only set the summary.
+
+        Raises:
+            InvalidDataTypeError: `val` is neither number nor text.
+        """
+        curve = self._curves.get(name)
+        if type(val) is not float or curve is None or not plot or not math.isfinite(val):
+            self._log_rare(name, val, plot)
+            return
+        curve.write(self._step or 0, repr(val))
+        curve.summarise(self.summary, val)
+        if time.monotonic() > self._flush_due + SYNC_S:  # someone logs and ends no steps
+            self._flush()
+
+    def _log_rare(self, name: str, val: float | str, plot: bool) -> None:
+        if name not in self._metrics:
+            self._metrics[name] = _Registered(name, self.plots_dir)
+        super().log_metric(name, val, timestamp=True, plot=False)  # checks it, and sets the summary
+        if not plot:
+            return
+        if name not in self._curves:
+            self._curves[name] = _Curve(self._metrics[name])
+        self._curves[name].write(self._step or 0, _quoted(str(val)))
+
+    def next_step(self) -> None:
+        """End the current step."""
+        now = time.monotonic()
+        if now >= self._sync_due:
+            super().next_step()
+            self._sync_due = time.monotonic() + SYNC_S
+            return
+        self._step = self.summary["step"] = self.step
+        if now >= self._flush_due:
+            self._flush()
+        self._step += 1
+
+    def sync(self) -> None:
+        """Bring everything to the files: curves, summary, report."""
+        self._flush()
+        super().sync()
+
+    def _flush(self) -> None:
+        begin = time.monotonic()
+        for curve in list(self._curves.values()):
+            curve.file.flush()
+        end = time.monotonic()
+        self._flush_due = end + (end - begin) / FLUSH_SHARE
+
+    def end(self) -> None:
+        """Write what is left, and close the files."""
+        super().end()
+        if not self._inside_with:
+            for curve in self._curves.values():
+                curve.file.close()
+            self._curves.clear()
+
+    def post_data_to_studio(self) -> None:
+        """Send to DVC Studio, where it is configured; DVCLive reads all curves again before it asks."""
+        if self._dvc_studio_config:
+            super().post_data_to_studio()
+
+    def log_plot(self, name: str, *args: Any, **kwargs: Any) -> None:
+        """Write a plot's points, and how it is to be drawn."""
+        super().log_plot(name, *args, **kwargs)
+        self._describe_plots()
+
+    def log_sklearn_plot(self, kind: str, *args: Any, **kwargs: Any) -> None:
+        """Write the points of one of scikit-learn's plots, and how it is to be drawn."""
+        super().log_sklearn_plot(kind, *args, **kwargs)
+        self._describe_plots()
+
+    def _describe_plots(self) -> None:
+        plots = Path(self.plots_dir)
+        told = {plot.output_path.relative_to(plots).as_posix(): plot.plot_config for plot in self._plots.values()}
+        write_json(Path(self.dir, PLOTS), told)
+
+    def read_step(self) -> int:
+        """Return the last step of a run to resume; the summary may be two seconds behind the curves."""
+        curves = Path(self.plots_dir, Metric.subfolder).rglob("*.tsv")
+        return max([int(super().read_step()), *map(_last_step, curves)])
+
+
+class _Registered(Metric):
+    """What `dvclive.Live` knows of a curve; the rows are ours to write."""
+
+    def dump(self, val: Any, **kwargs: Any) -> None:
+        raise NotImplementedError
+
+
+class _Curve:
+    """One TSV file, kept open."""
+
+    def __init__(self, metric: Metric) -> None:
+        path = metric.output_path
+        *self.groups, self.key = metric.summary_keys
+        self.file: io.BufferedWriter = path.open("ab")
+        if not path.stat().st_size:
+            self.file.write(f"timestamp\tstep\t{_quoted(os.path.basename(metric.name))}\n".encode())
+        elif not _ends_well(path):
+            self.file.write(b"\n")  # the disk was full, or the power went: what follows is a row of its own
+
+    def write(self, step: int, text: str) -> None:
+        # Through the buffer of Python, whole rows: no system call until it is flushed.
+        self.file.write(f"{int(time.time() * 1000)}\t{step}\t{text}\n".encode())
+
+    def summarise(self, summary: dict[str, Any], val: float) -> None:
+        for group in self.groups:
+            summary = summary.setdefault(group, {})
+        summary[self.key] = val
+
+
+def _quoted(text: str) -> str:
+    """Return a text as a field of a TSV file."""
+    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in '\t\r\n"') else text
+
+
+def _ends_well(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
+
+
+def _last_step(path: Path) -> int:
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - 4096, 0))
+        rows = file.read().decode(errors="replace").splitlines()
+    steps = [fields[1] for fields in (row.split("\t") for row in rows) if len(fields) == 3]
+    return next((int(step) for step in reversed(steps) if step.isdigit()), 0)
