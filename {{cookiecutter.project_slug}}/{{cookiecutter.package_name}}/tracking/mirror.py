@@ -101,6 +101,14 @@ class Mirror:
         """Return whether MLflow has the whole run: its status is set last."""
         return self._client.get_run(self.run_id).info.status in ENDED
 
+    def check_not_deleted(self) -> None:
+        """See that nobody deleted the run in MLflow meanwhile.
+
+        Raises:
+            RunDeletedError: A person did.
+        """
+        find(self._client, record.read_facts(self._root)["run"])
+
     def push(self) -> None:
         """Send what is new."""
         self._send_params()

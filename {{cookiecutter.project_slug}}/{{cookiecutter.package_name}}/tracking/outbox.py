@@ -9,13 +9,14 @@ import contextlib
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ProjectError
 from ..settings import home
-from . import mirror
+from . import mirror, server
 from .record import ARTIFACTS, LINEAGE, RUN_DIR, read_facts
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WAIT_S = 60.0  # for a sidecar that is still sending
+TRIES = 3
+PAUSE_S = 1.0
 
 
 def folder() -> Path:
@@ -79,11 +82,20 @@ def deliver(root: Path = Path()) -> str:
         ProjectError: There is no run, or MLflow can't be reached.
     """
     run = read_facts(root)["run"]
-    entry = folder() / run
     with sending(run):
-        run_id = mirror.sync(entry if (entry / LINEAGE).exists() else root)
+        entry = gather(run)  # what nobody came to, when all processes were killed
+        run_id = _sync(entry if (entry / LINEAGE).exists() else root)
         leave(run)
     return run_id
+
+
+def _sync(root: Path) -> str:
+    # MLflow's client would send a request again whose reply was lost, and make two runs: this looks first.
+    for _ in range(TRIES - 1):
+        with contextlib.suppress(server.NoAnswerError):
+            return mirror.sync(root)
+        time.sleep(PAUSE_S)
+    return mirror.sync(root)
 
 
 def deliver_all() -> list[str]:
@@ -124,9 +136,16 @@ def sending(run: str) -> Iterator[None]:
     """Be the only one who sends this run.
 
     Raises:
-        filelock.Timeout: Another process is at it, and did not end.
+        ProjectError: Another process is at it, and does not end.
     """
-    with _lock(f"{run}.sending", WAIT_S):
+    from filelock import Timeout
+
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(_lock(f"{run}.sending", WAIT_S))
+        except Timeout as error:
+            problem = f"another process has been sending run {run} for more than {WAIT_S:.0f} s"
+            raise ProjectError(problem, "the same command again, when it has ended") from error
         yield
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
 SQLITE = "sqlite:///"
+
+
+class NoAnswerError(ProjectError):
+    """MLflow can't be reached, or refuses."""
 
 
 def tracking_uri() -> str:
@@ -73,20 +78,28 @@ def answering(fix: str) -> Iterator[None]:
         fix: What to do then.
 
     Raises:
-        ProjectError: MLflow can't be reached, or refuses.
+        NoAnswerError: MLflow can't be reached, or refuses.
     """
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    # A server that is away must not hold up the pipeline for the minutes of MLflow's default.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    # No retries of MLflow's own: a request whose reply was lost would be done twice. Nor its minutes of waiting.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     try:
         yield
     except (MlflowException, OSError, SQLAlchemyError, Boto3Error, BotoCoreError, ClientError) as error:
-        raise ProjectError(f"MLflow at {tracking_uri()} did not do it: {error}", fix) from error
+        raise NoAnswerError(f"MLflow at {tracking_uri()} did not do it: {error}", _fix(error, fix)) from error
+
+
+def _fix(error: Exception, fix: str) -> str:
+    if not re.search(r"\b40[13]\b|UNAUTHENTICATED|PERMISSION_DENIED|SignatureDoesNotMatch", str(error)):
+        return fix
+    if tracking_uri().startswith("arn:"):
+        return f"aws sts get-caller-identity shows as whom you ask; with the right credentials: {fix}"
+    return f"set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, then: {fix}"
 
 
 def experiment_id(connected: "MlflowClient") -> str:

@@ -112,6 +112,7 @@ class _Loop:
     def __init__(self, run: str, work: Path, ended: threading.Event) -> None:
         self._name, self._work, self._ended = run, work, ended
         self._mirror: mirror.Mirror | None = None
+        self._failed = False
         self._answered = time.monotonic()
 
     def run(self) -> int:
@@ -125,12 +126,12 @@ class _Loop:
                 return BEHIND
             except Exception as error:  # whatever MLflow, its database, its artifact store or the network can say
                 log.warning("%s: %s", type(error).__name__, error)
-                pause = min(2 * pause, LONGEST_S)
+                pause, self._failed = min(2 * pause, LONGEST_S), True
             else:
                 if last:
                     outbox.leave(self._name)
                     return DONE
-                pause, self._answered = INTERVAL_S, time.monotonic()
+                pause, self._failed, self._answered = INTERVAL_S, False, time.monotonic()
             if last and time.monotonic() - self._answered > PATIENCE_S:
                 return BEHIND
             if last:
@@ -142,6 +143,8 @@ class _Loop:
         root = outbox.gather(self._name, self._work)
         if self._mirror is None:
             self._mirror = mirror.Mirror(root, server.client())
+        elif self._failed:
+            self._mirror.check_not_deleted()
         if last:
             self._mirror.finish()
         else:

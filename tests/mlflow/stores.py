@@ -1,0 +1,190 @@
+"""Where an MLflow server keeps things: PostgreSQL, an S3 store, and a disk that gets full."""
+
+import contextlib
+import glob
+import json
+import os
+import pwd
+import resource
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import boto3
+import psutil
+import psycopg2
+from botocore.exceptions import BotoCoreError, ClientError
+from psycopg2 import sql
+
+from .servers import MlflowServer, free_ports, until
+
+KEY, SECRET = "AKIATEST", "a-secret-of-the-tests"
+REGION = "eu-west-1"
+BUCKET = "models"
+
+
+class PostgreSQL:
+    """A PostgreSQL cluster behind a Unix socket; its tables are gone when the session ends."""
+
+    def __init__(self) -> None:
+        """Make and start it."""
+        self._pg_ctl = _program("pg_ctl")
+        # Not pytest's folder, which only its owner may enter: PostgreSQL refuses to run as root.
+        self._folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
+        self._user: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            self._user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            os.chown(self._folder, nobody.pw_uid, nobody.pw_gid)
+        self._data = str(self._folder / "data")
+        initdb = (_program("initdb"), "--auth=trust", "--username=mlflow", "--encoding=UTF8", "--locale=C", "--no-sync")
+        self._run(*initdb, "-D", self._data)
+        options = f"-F -c listen_addresses='' -c unix_socket_directories='{self._folder}'"
+        self._run(self._pg_ctl, "start", "-w", "-D", self._data, "-l", str(self._folder / "log"), "-o", options)
+
+    def _run(self, *command: str) -> None:
+        # To no pipe: the server inherits it, and nobody would see its end.
+        with (self._folder / "commands.log").open("ab") as told:
+            done = subprocess.run(command, cwd=self._folder, stdout=told, stderr=told, **self._user)
+        assert done.returncode == 0, (self._folder / "commands.log").read_text(encoding="utf-8")
+
+    def database(self, name: str) -> str:
+        """Make an empty database, and return its address for SQLAlchemy."""
+        connection = psycopg2.connect(host=str(self._folder), user="mlflow", dbname="postgres")
+        connection.autocommit = True  # CREATE DATABASE is no part of a transaction
+        with contextlib.closing(connection), connection.cursor() as cursor:
+            cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        return f"postgresql+psycopg2://mlflow@/{name}?host={self._folder}"
+
+    def close(self) -> None:
+        """Stop it, and delete its data."""
+        self._run(self._pg_ctl, "stop", "-m", "immediate", "-D", self._data)
+        shutil.rmtree(self._folder)
+
+
+def _program(name: str) -> str:
+    """Find a program of PostgreSQL; Debian keeps those of the server off PATH.
+
+    Raises:
+        FileNotFoundError: It is not installed.
+    """
+    found = shutil.which(name) or next(iter(sorted(glob.glob(f"/usr/lib/postgresql/*/bin/{name}"), reverse=True)), None)
+    if not found:
+        raise FileNotFoundError(f"{name} is not installed, and the tests need it: apt-get install postgresql")
+    return found
+
+
+class ObjectStore:
+    """SeaweedFS with S3's interface: it checks signatures.
+
+    Source: https://github.com/seaweedfs/seaweedfs/wiki/Amazon-S3-API
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Start it, and make a bucket."""
+        folder.mkdir(parents=True, exist_ok=True)
+        identity = {
+            "name": "tests",
+            "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }
+        config = folder / "s3.json"
+        config.write_text(json.dumps({"identities": [identity]}), encoding="utf-8")
+        parts = ("master", "volume", "filer", "s3")
+        ports = dict(
+            zip((f"-{part}.{kind}" for part in parts for kind in ("port", "port.grpc")), free_ports(8), strict=True)
+        )
+        self.url = f"http://127.0.0.1:{ports['-s3.port']}"
+        command = ["weed", "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-filer", "-s3"]
+        limits = ["-master.volumeSizeLimitMB=64", "-volume.max=20", f"-s3.config={config}"]
+        numbers = [f"{option}={port}" for option, port in ports.items()]
+        with (folder / "server.log").open("ab") as told:
+            self._process = subprocess.Popen([*command, *limits, *numbers], cwd=folder, stdout=told, stderr=told)
+        self.client = boto3.client(
+            "s3",
+            endpoint_url=self.url,
+            aws_access_key_id=KEY,
+            aws_secret_access_key=SECRET,
+            region_name=REGION,
+        )
+        until(self._make_bucket, 60)
+
+    def _make_bucket(self) -> bool:
+        assert self._process.poll() is None, "weed server ended"
+        try:
+            self.client.create_bucket(Bucket=BUCKET)
+        except (BotoCoreError, ClientError):
+            return False
+        return True
+
+    def environment(self, secret: str = SECRET) -> Mapping[str, str]:
+        """Return the variables by which clients find it."""
+        return {
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": secret,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_ENDPOINT_URL_S3": self.url,
+            "MLFLOW_S3_ENDPOINT_URL": self.url,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def names(self) -> Iterator[str]:
+        """Give the names of its objects."""
+        for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
+            yield from (found["Key"] for found in page.get("Contents", []))
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+
+
+class SmallDisk:
+    """A disk of a few megabytes that one server writes to, and that really gets full.
+
+    It is a tmpfs that only the server's processes see, so nothing stays mounted when the tests are killed. Where the
+    machine forbids that, as containers do, the kernel refuses the server's writes by a limit on the size of files.
+    """
+
+    SIZE_BYTES = 8_000_000
+
+    def __init__(self, folder: Path) -> None:
+        """Choose the folder; the server mounts the disk there when it starts."""
+        folder.mkdir()
+        self.folder = folder
+        maps = () if os.geteuid() == 0 else ("--map-root-user",)
+        mount = f'mount -t tmpfs -o size={self.SIZE_BYTES} tmpfs "$0" && exec "$@"'
+        self.within: tuple[str, ...] = ("unshare", "--mount", *maps, "sh", "-c", mount, str(folder))
+        if not shutil.which("unshare") or subprocess.run((*self.within, "true"), capture_output=True).returncode:
+            self.within = ()
+
+    def fill(self, server: MlflowServer) -> None:
+        """Let every write fail."""
+        if not self.within:
+            _limit_files(server, 0)
+            return
+        with contextlib.suppress(OSError), self._filler(server).open("ab", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+
+    def clear(self, server: MlflowServer) -> None:
+        """Give the space back."""
+        if self.within:
+            self._filler(server).unlink()
+        else:
+            _limit_files(server, resource.RLIM_INFINITY)
+
+    def _filler(self, server: MlflowServer) -> Path:
+        assert server.process
+        return Path(f"/proc/{server.process.pid}/root{self.folder}/filler")  # the server's view of the file system
+
+
+def _limit_files(server: MlflowServer, size_bytes: int) -> None:
+    assert server.process
+    first = psutil.Process(server.process.pid)
+    for process in (first, *first.children(recursive=True)):
+        _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size_bytes, hard))

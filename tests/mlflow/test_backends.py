@@ -1,0 +1,234 @@
+"""Every MLflow that a team may have: a server with and without a login, and SageMaker's by ARN."""
+
+import importlib.util
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from ..conftest import BakedProject, isolate, new_project
+from .conftest import Start
+from .proxies import FaultProxy
+from .sagemaker import SigV4Proxy
+from .servers import MlflowServer, until
+from .stores import BUCKET, KEY, SECRET, ObjectStore
+from .trainings import assert_mirrored, assert_unhurt, points_of, runs_of, until_sent, written
+
+PASSWORD = "a-password-of-the-tests"  # noqa: S105
+TOKEN = "a-token-of-the-tests"  # noqa: S105
+APP = "arn:aws:sagemaker:eu-west-1:111122223333:mlflow-app/app-TEST"
+TRACKING_SERVER = "arn:aws:sagemaker:eu-west-1:111122223333:mlflow-tracking-server/test"
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> BakedProject:
+    """A project with its dataset and manifest, in which nothing was trained, to copy."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        isolate(monkeypatch, tmp_path_factory)
+        made = new_project(tmp_path_factory.mktemp("prepared"))
+        made.run("python", "-m", made.package, "setup")
+        made.run("dvc", "repro", "manifest")
+        return made
+
+
+@pytest.fixture
+def project(prepared: BakedProject, tmp_path: Path) -> BakedProject:
+    """A copy of it, with a storage of its own."""
+    path = tmp_path / prepared.path.name
+    shutil.copytree(prepared.path, path, symlinks=True)
+    copied = BakedProject(path, prepared.package)
+    copied.run("dvc", "remote", "modify", "--local", "storage", "url", str(path / "dvc-storage"))
+    return copied
+
+
+def _point_to(project: BakedProject, uri: str, name: str = "digit-classifier") -> None:
+    """Name an MLflow server in `platform.yaml`, and the experiment and the model there."""
+    path = project.path / "platform.yaml"
+    text = path.read_text(encoding="utf-8").replace("tracking_uri: null", f"tracking_uri: {uri}")
+    path.write_text(text.replace("project: digit-classifier", f"project: {name}"), encoding="utf-8")
+    assert uri in path.read_text(encoding="utf-8")
+
+
+def _assert_whole(project: BakedProject, client: MlflowClient, name: str = "digit-classifier") -> str:
+    """Check that MLflow has everything of the run in the project, and its registered version.
+
+    Returns:
+        MLflow's id of the run.
+    """
+    named = json.loads((project.path / "reports/run.json").read_text(encoding="utf-8"))["run"]
+    (run,) = runs_of(client, named, name)
+    assert run.info.status == "FINISHED"
+    points = written(project.path)
+    summary = json.loads((project.path / "reports/train/metrics.json").read_text(encoding="utf-8"))
+    curves = {name for name, *_ in points}
+    figures = {name: value for name, value in summary.items() if name not in curves | {"step", "train", "val"}}
+    assert points_of(client, run, set(figures)) == points
+    assert figures.items() <= run.data.metrics.items()
+    assert "test_acc" in figures
+    assert run.data.params["train.max_lr"] == "0.003"
+    assert run.inputs
+    (dataset,) = run.inputs.dataset_inputs
+    assert dataset.dataset.digest == run.data.params["dataset_md5"]
+    (version,) = client.search_model_versions(f"name = '{name}'")
+    assert version.run_id == run.info.run_id
+    assert version.tags["dataset_md5"] == run.data.params["dataset_md5"]
+    artifacts = set(_artifacts(client, run.info.run_id))
+    assert {"data/manifest.parquet", "reports/manifest.json", "lineage.json"} <= artifacts
+    assert any(path.endswith("confusion.png") for path in artifacts)
+    assert list((project.path / ".dvc/tmp/outbox").glob("*/*")) == []
+    return str(run.info.run_id)
+
+
+def _artifacts(client: MlflowClient, run_id: str, folder: str | None = None) -> Iterator[str]:
+    for found in client.list_artifacts(run_id, folder):
+        if found.is_dir:
+            yield from _artifacts(client, run_id, found.path)
+        else:
+            yield found.path
+
+
+@pytest.mark.slow
+def test_repro_on_a_server_with_postgresql_has_the_whole_run(
+    project: BakedProject, team_server: MlflowServer, client: MlflowClient
+) -> None:
+    _point_to(project, team_server.url, "on-postgresql")
+    done = project.run("dvc", "repro")
+    _assert_whole(project, client, "on-postgresql")
+    assert "WARNING" not in done.stderr
+
+
+@pytest.fixture(scope="session")
+def login_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """An MLflow server that asks for a password."""
+    started = MlflowServer(tmp_path_factory.mktemp("login"), password=PASSWORD)
+    yield started
+    started.kill()
+
+
+@pytest.mark.slow
+def test_basic_auth_wrong_password_is_told_and_the_right_one_completes(
+    start: Start, login_server: MlflowServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": PASSWORD}
+    wrong = {**right, "MLFLOW_TRACKING_PASSWORD": "a guess"}
+    for name, value in right.items():
+        monkeypatch.setenv(name, value)
+    client = MlflowClient(login_server.url)
+    training = start(login_server.url, **right)
+    until_sent(training, client)
+    training.kill_all()
+    refused = training.sync(**wrong)
+    assert refused.returncode == 2
+    assert "not authenticated" in refused.stderr
+    assert re.search("Fix: .*MLFLOW_TRACKING_PASSWORD", refused.stderr)
+    done = training.sync()
+    assert done.returncode == 0, done.stderr
+    assert_mirrored(training, client, "FAILED")
+    assert_unhurt(training)
+
+
+def test_token_wrong_one_is_told_and_the_right_one_completes(
+    start: Start, team_server: MlflowServer, client: MlflowClient
+) -> None:
+    door = FaultProxy(team_server.url, token=TOKEN)
+    training = start(door.url, MLFLOW_TRACKING_TOKEN=TOKEN)
+    until_sent(training, client)
+    training.kill_all()
+    refused = training.sync(MLFLOW_TRACKING_TOKEN="a guess")  # noqa: S106
+    assert refused.returncode == 2
+    assert "a bearer token is missing, or wrong" in refused.stderr
+    assert re.search("Fix: .*MLFLOW_TRACKING_TOKEN", refused.stderr)
+    done = training.sync()
+    assert done.returncode == 0, done.stderr
+    assert_mirrored(training, client, "FAILED")
+    door.close()
+
+
+def test_plain_http_with_the_plugin_installed_warns_of_nothing(
+    start: Start, team_server: MlflowServer, client: MlflowClient
+) -> None:
+    assert importlib.util.find_spec("sagemaker_mlflow")
+    training = start(team_server.url)
+    until_sent(training, client)
+    assert training.mirror_log() == ""
+    training.kill_all()
+    done = training.sync()
+    assert done.returncode == 0
+    assert "request_header" not in done.stderr
+    assert "WARNING" not in done.stderr
+
+
+@pytest.fixture(scope="session")
+def sagemaker_server(tmp_path_factory: pytest.TempPathFactory, object_store: ObjectStore) -> Iterator[MlflowServer]:
+    """What is behind SageMaker's door: a server whose clients write artifacts to S3 themselves."""
+    started = MlflowServer(tmp_path_factory.mktemp("sagemaker"), artifact_root=f"s3://{BUCKET}/artifacts")
+    yield started
+    started.kill()
+
+
+Door = Callable[[str], SigV4Proxy]
+
+
+@pytest.fixture
+def door(sagemaker_server: MlflowServer, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
+    """Give a function that makes the server answer to an ARN, for who has AWS credentials."""
+    opened: list[SigV4Proxy] = []
+
+    def open_one(arn: str) -> SigV4Proxy:
+        opened.append(SigV4Proxy(sagemaker_server.url, arn, KEY, SECRET))
+        monkeypatch.setenv("SAGEMAKER_MLFLOW_CUSTOM_ENDPOINT", opened[-1].url)
+        for name, value in object_store.environment().items():
+            monkeypatch.setenv(name, value)
+        return opened[-1]
+
+    yield open_one
+    for one in opened:
+        one.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arn", [APP, TRACKING_SERVER], ids=["mlflow-app", "mlflow-tracking-server"])
+def test_repro_on_sagemaker_by_arn_has_the_whole_run(
+    project: BakedProject, sagemaker_server: MlflowServer, object_store: ObjectStore, door: Door, arn: str
+) -> None:
+    opened = door(arn)
+    name = arn.split(":")[5].partition("/")[0]
+    _point_to(project, arn, name)
+    done = project.run("dvc", "repro")
+    client = MlflowClient(sagemaker_server.url)
+    run_id = _assert_whole(project, client, name)
+    assert "WARNING" not in done.stderr
+    assert opened.passed > 20
+    assert opened.refused == 0
+    keys = list(object_store.names())
+    assert any(run_id in key and key.endswith("confusion.png") for key in keys)
+    (version,) = client.search_model_versions(f"name = '{name}'")
+    model = str(version.source).removeprefix("models:/")
+    assert any(model in key and key.endswith("model.safetensors") for key in keys)
+
+
+@pytest.mark.slow
+def test_arn_wrong_secret_keeps_the_run_and_the_right_one_completes_it(
+    start: Start, sagemaker_server: MlflowServer, object_store: ObjectStore, door: Door
+) -> None:
+    opened = door(APP)
+    client = MlflowClient(sagemaker_server.url)
+    wrong = dict(object_store.environment("a guess"))
+    training = start(APP, "--steps", "500", **wrong)
+    assert training.process.wait(120) == 0, training.told()
+    assert "mirror sync" in training.told()
+    until(lambda: not training.is_followed())
+    assert opened.passed == 0
+    refused = training.sync()
+    assert refused.returncode == 2
+    assert "does not match the signature you provided" in refused.stderr
+    assert "Fix: aws sts get-caller-identity" in refused.stderr
+    done = training.sync(**object_store.environment())
+    assert done.returncode == 0, done.stderr
+    run = assert_mirrored(training, client)
+    assert any(run.info.run_id in key and key.endswith("sample.png") for key in object_store.names())
+    assert_unhurt(training)
