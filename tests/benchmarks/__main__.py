@@ -1,6 +1,7 @@
 """Measure a project that is generated for it: `make bench`.
 
-    python -m tests.benchmarks [pipeline] [noop] [training_throughput] [data_scale] [--full]
+    python -m tests.benchmarks [pipeline] [noop] [training_throughput] [data_scale] [logging_cost] [mirror_status]
+                               [--full]
 
 Prints a Markdown table for each, as it comes out; ratios are of medians, between things that were run in turn. On a
 machine that does other work at the same time, run it again. Nothing here is part of the tests.
@@ -19,7 +20,7 @@ from pathlib import Path
 from ..conftest import TEMPLATE, BakedProject
 from .timing import measure
 
-NAMES = ("pipeline", "noop", "training_throughput", "data_scale")
+NAMES = ("pipeline", "noop", "training_throughput", "data_scale", "logging_cost", "mirror_status")
 
 
 def main() -> None:
@@ -28,7 +29,9 @@ def main() -> None:
         prog="python -m tests.benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", metavar="name", help=f"{', '.join(NAMES)}; by default all")
-    parser.add_argument("--full", action="store_true", help="more rounds, and 1,000,000 records (3 GB of disk)")
+    parser.add_argument(
+        "--full", action="store_true", help="more rounds, 1,000,000 records (3 GB of disk), 50,000 steps"
+    )
     options = parser.parse_args()
     if unknown := set(options.names) - set(NAMES):
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")

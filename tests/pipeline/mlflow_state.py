@@ -31,7 +31,7 @@ def state(uri: str, name: str) -> dict[str, Any]:
                 "tags": version.tags,
                 "run": _mirror_id(runs[version.run_id]),
                 "status": version.status,
-                "model": _model(client, version.source.removeprefix("models:/"), version.run_id),
+                "model": _model(client, str(version.source).removeprefix("models:/"), str(version.run_id)),
             }
             for version in client.search_model_versions(f"name = '{name}'")
         },
@@ -53,7 +53,8 @@ def _run(client: MlflowClient, run: Run) -> dict[str, Any]:
         "last": {name: repr(value) for name, value in run.data.metrics.items()},
         "points": {name: _points(client, info.run_id, name) for name in run.data.metrics},
         "inputs": [
-            ({tag.key: tag.value for tag in one.tags}, one.dataset.to_dictionary()) for one in run.inputs.dataset_inputs
+            ({tag.key: tag.value for tag in one.tags}, one.dataset.to_dictionary())
+            for one in (run.inputs.dataset_inputs if run.inputs else [])
         ],
         "models": len(run.outputs.model_outputs) if run.outputs else 0,
         "files": _files(f"runs:/{info.run_id}/"),

@@ -1,7 +1,7 @@
 """DVCLive at a flat price: what a step costs does not grow with the length of the run.
 
 `dvclive.Live` opens a file for every figure, and at every step reads all curves again, rewrites its summary and waits
-for the disk. Here the files stay open, and what need not be at every step is done every two seconds. The files and the
+for the disk. Here the files stay open, and what need not be at every step is done every five seconds. The files and the
 interface are DVCLive's own, so that the callbacks of Lightning, Hugging Face and Keras take this object too.
 """
 
@@ -17,16 +17,17 @@ from dvclive.plots import Metric
 
 from ..files import write_json
 
-SYNC_S = 2.0  # between two writings of summary and report, and two signals to the VS Code extension
-FLUSH_SHARE = 0.01  # the part of the time that handing curves to the operating system may take
+SYNC_S = 5.0  # between two writings of summary and report, and two signals to the VS Code extension
+FLUSH_SHARE = 0.003  # the part of the time that handing rows to the operating system may take
+OLDEST_S = 1.0  # a row that waits for that, when no step ends
 PLOTS = "plots.json"
 
 
 class Live(dvclive.Live):
     """A `dvclive.Live` to log many steps with.
 
-    Every row has a timestamp. A row reaches its file at the end of its step; where steps are so short that writing
-    would take more than 1 % of the time, after a few of them. Once there, it survives whatever happens to the process.
+    Every row has a timestamp. A row reaches its file at the end of its step; where steps are so short that this would
+    take more than 0.3 % of the time, after a few of them. Once there, it survives whatever happens to the process.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -52,7 +53,7 @@ class Live(dvclive.Live):
             return
         curve.write(self._step or 0, repr(val))
         curve.summarise(self.summary, val)
-        if time.monotonic() > self._flush_due + SYNC_S:  # someone logs and ends no steps
+        if time.monotonic() > self._flush_due + OLDEST_S:  # someone logs and ends no steps
             self._flush()
 
     def _log_rare(self, name: str, val: float | str, plot: bool) -> None:
@@ -118,7 +119,7 @@ class Live(dvclive.Live):
         write_json(Path(self.dir, PLOTS), told)
 
     def read_step(self) -> int:
-        """Return the last step of a run to resume; the summary may be two seconds behind the curves."""
+        """Return the last step of a run to resume; the summary may be seconds behind the curves."""
         curves = Path(self.plots_dir, Metric.subfolder).rglob("*.tsv")
         return max([int(super().read_step()), *map(_last_step, curves)])
 

@@ -239,10 +239,10 @@ def find(client: "MlflowClient", run: str) -> str | None:
     from mlflow.entities import ViewType
 
     query = f"tags.{MIRROR_ID} = '{run}'"
-    found = client.search_runs([server.experiment_id(client)], query, run_view_type=ViewType.ALL, max_results=1)
+    found = client.search_runs([server.experiment_id(client)], query, run_view_type=ViewType.ALL)
     if not found:
         return None
-    info = found[0].info
+    info = min((run.info for run in found), key=lambda info: info.lifecycle_stage == "deleted")
     if info.lifecycle_stage == "deleted":
         raise RunDeletedError(
             f"run {run} was deleted in MLflow", f"to have it back: mlflow runs restore --run-id {info.run_id}"

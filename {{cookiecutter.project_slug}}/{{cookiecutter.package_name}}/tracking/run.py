@@ -47,7 +47,9 @@ def training_run(parents: list[str]) -> Iterator[Live]:
     """
     _check_upstream()
     facts = _facts(parents)
-    branch.record(facts["data_git_commit_id"], f"train {facts['name']}\n\nrun: {facts['run']}\n")
+    branch.record(
+        facts["data_git_commit_id"], f"train {facts['name']}\n\nrun: {facts['run']}\nproject: {facts['project']}\n"
+    )
     facts["data_pushed"] = storage.push_or_owe(UPSTREAM)
     write_json(RUN_PATH, {"run": facts["run"]})
     with recorded(facts) as live:
