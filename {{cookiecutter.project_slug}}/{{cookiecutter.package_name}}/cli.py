@@ -94,18 +94,18 @@ def mirror_status(as_json: bool) -> None:
 
     found = repair.status()
     click.echo(json.dumps(found.as_json(), indent=2) if as_json else found.table())
-    sys.exit(found.code)
+    sys.exit(int(found.many > 0))
 
 
 @mirror.command("repair")
-@click.option("--dry-run", is_flag=True, help="Only list what would be sent.")
+@click.option("--dry-run", is_flag=True, help="Only list what is lacking, and what would mend it.")
 def mirror_repair(dry_run: bool) -> None:
     """Rebuild a wiped or a second MLflow from Git and DVC; exit code 1 when something can't be rebuilt."""
     from .registry import repair
 
     found = repair.status() if dry_run else repair.repair()
-    click.echo(found.plan() if dry_run else found.table())
-    sys.exit(found.code)
+    click.echo(found.table())
+    sys.exit(int(found.many > 0))
 
 
 @mirror.command("follow", hidden=True)
@@ -128,11 +128,8 @@ def registry_list(as_json: bool) -> None:
     """List the registered versions, the newest first."""
     from .registry import aliases, listing
 
-    found = aliases.read()
-    listed = listing.rows(found)
+    listed = listing.rows(aliases.read())
     click.echo(json.dumps(listed, indent=2) if as_json else listing.table(listed))
-    for line in listing.warnings(found):
-        click.echo(f"WARNING: {line}", err=True)
 
 
 @registry.command("show")
@@ -148,9 +145,9 @@ def registry_show(version: str, as_json: bool) -> None:
 
 
 @registry.command("promote")
-@click.argument("version")
+@click.argument("version", metavar="VERSION|ALIAS")
 @click.option("--to", type=click.Choice(["champion", "challenger"]), default="champion", show_default=True)
-@click.option("--by", default="test_acc", show_default=True, help="Compare by this: test_acc, test_error, test_loss.")
+@click.option("--by", default="test_acc", show_default=True, help="Compare by this measure.")
 @click.option("--why", default="", help="A reason, for the record.")
 @click.option("--anyway", is_flag=True, help="Also when it is worse, or can't be compared; needs --why.")
 def registry_promote(version: str, to: str, by: str, why: str, anyway: bool) -> None:

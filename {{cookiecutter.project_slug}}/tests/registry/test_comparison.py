@@ -1,82 +1,138 @@
 """A comparison is fair: the same records for both, none that one of them has seen, none without consent."""
 
-import math
-from collections.abc import Sequence
+import json
+from pathlib import Path
 
+import pandas
 import pyarrow as pa
 import pytest
+from dvc.repo import Repo
+from mlflow.entities.model_registry import ModelVersion
 
-from {{ cookiecutter.package_name }}.data import consent, shards
-from {{ cookiecutter.package_name }}.errors import ProjectError
-from {{ cookiecutter.package_name }}.registry.comparison import Bout, _rounds, check_measure
-from {{ cookiecutter.package_name }}.registry.evidence import Evidence, Incomparable
-from {{ cookiecutter.package_name }}.registry.measures import MEASURES, lower_is_better
+from {{ cookiecutter.package_name }}.data import consent, manifest, shards
+from {{ cookiecutter.package_name }}.data.sources import Record
+from {{ cookiecutter.package_name }}.registry import comparison
+from {{ cookiecutter.package_name }}.registry.aliases import Registry
+from {{ cookiecutter.package_name }}.registry.comparison import Incomparable, _fair, _seen, compare
 
+from .conftest import MODEL, Git
 
-def evidence(
-    version: int, test: Sequence[str], seen: Sequence[str] = (), allowed: Sequence[str] | None = None
-) -> Evidence:
-    """Return a version tested on subjects of two records each."""
-    rows = [(f"{subject}-{n}", subject, "7", b"image") for subject in sorted(test) for n in (1, 2)]
-    table = pa.table(list(zip(*rows, strict=True)), schema=shards.SCHEMA)
-    who = None if allowed is None else consent.Registry(frozenset(allowed), {}, "")
-    return Evidence(version, table, frozenset(seen), who)
+CONFIG = "[core]\n    remote = storage\n['remote \"storage\"']\n    url = ../nowhere\n"
+PARTS = {"train": "ab", "val": "c", "test": "de"}
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs", "expected"),
-    [
-        (evidence(2, "ab", "c"), evidence(1, "ab", "c"), [(2, "aabb", 0, 0)]),
-        (evidence(2, "ab", "c"), evidence(1, "abd", "c"), [(2, "aabb", 0, 0), (1, "aabbdd", 0, 0)]),
-        (evidence(2, "ab", "d"), evidence(1, "abd", "c"), [(2, "aabb", 0, 0)]),
-        (evidence(2, "ab", "c"), evidence(1, "cd", "b"), [(2, "aa", 2, 0), (1, "dd", 2, 0)]),
-        (evidence(2, "abc", "d", "ac"), evidence(1, "abc", "d", "ac"), [(2, "aacc", 0, 2)]),
-        (evidence(2, "abc", "d", "ac"), evidence(1, "abc", "bd", "ac"), [(2, "aacc", 2, 0)]),
-        (evidence(2, "ab", "c"), evidence(1, "ab", "c", "a"), [(2, "aabb", 0, 0), (1, "aa", 0, 2)]),
-    ],
-    ids=["same", "differ", "same-once-fair", "leak-both-ways", "withdrawn", "withdrawn-and-seen", "asked-of-one-only"],
-)
-def test_rounds_leave_out_what_is_not_fair(
-    ours: Evidence, theirs: Evidence, expected: list[tuple[int, str, int, int]]
-) -> None:
-    found = [(version, "".join(left["subject_id"].to_pylist()), *out) for version, left, *out in _rounds(ours, theirs)]
-    assert found == expected
+@pytest.fixture
+def project(request: pytest.FixtureRequest, head: str, git: Git, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A DVC project, at the root of its Git repository or below; the working directory."""
+    below = getattr(request, "param", "")
+    folder = Path.cwd() / below
+    folder.mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(folder)
+    Repo.init(subdir=bool(below)).close()
+    Path(".dvc/config").write_text(CONFIG, encoding="utf-8")
+    return folder
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs", "said"),
-    [
-        (evidence(2, "ab", "c"), evidence(1, "c", "ab"), "of the 4 records in the test set of version 2 none .* on 4,"),
-        (evidence(2, "ab", "c"), evidence(1, "c", "d"), "of the 2 records in the test set of version 1 none .* on 2,"),
-        (evidence(2, "ab", "c", ""), evidence(1, "ab", "c", ""), "on 0, and 4 more have no consent"),
-    ],
-    ids=["candidate-s", "champion-s", "all-withdrew"],
-)
-def test_rounds_with_nothing_left_refuse(ours: Evidence, theirs: Evidence, said: str) -> None:
-    with pytest.raises(Incomparable, match=said):
-        list(_rounds(ours, theirs))
+def version(number: int, git: Git, parts: dict[str, str], parents: list[str], **tags: str) -> ModelVersion:
+    """Commit a dataset, a letter a subject, and return a version that names the commit."""
+    rows = {split: [Record(f"{subject}-1", subject, "7", bytes, "") for subject in who] for split, who in parts.items()}
+    shards.write(rows, 2, Path("data/dataset"))
+    listed = manifest.build(Path("data/dataset"))
+    manifest.write(listed, Path("data/manifest.parquet"))
+    Path("reports/train").mkdir(parents=True, exist_ok=True)
+    Path("reports/train/lineage.json").write_text(json.dumps({"parents": parents}), encoding="utf-8")
+    git("add", "--force", ".")
+    git("commit", "--quiet", "--allow-empty", "-m", f"Version {number}")
+    named = {
+        "result_commit": git("rev-parse", "HEAD"),
+        "manifest_sha256": manifest.digest(listed),
+        "consent_sha256": consent.NOT_REQUIRED,
+        f"made_by.run-{number}": "x",
+        **tags,
+    }
+    made = ModelVersion(MODEL, str(number), 0)
+    made.tags.update(named)
+    return made
 
 
-@pytest.mark.parametrize(
-    ("by", "candidate", "champion", "worse"),
-    [
-        ("test_acc", 0.9, 0.9, False),
-        ("test_acc", 0.89, 0.9, True),
-        ("test_acc", 0.91, 0.9, False),
-        ("test_loss", 0.3, 0.2, True),
-        ("test_loss", 0.2, 0.3, False),
-        ("test_error", 0.2, 0.1, True),
-        ("test_acc", math.nan, 0.9, True),
-        ("test_loss", math.nan, 0.9, True),
-    ],
-)
-def test_bout_worse(by: str, candidate: float, champion: float, worse: bool) -> None:
-    bout = Bout(2, 10, 0, 0, candidate, champion)
-    assert bout.worse(by) == worse
-    assert f"{by} {candidate:.4f} against {champion:.4f}" in bout.told(by)
+def registry(*versions: ModelVersion) -> Registry:
+    """Return a registry of these versions."""
+    return Registry(MODEL, {int(one.version): one for one in versions}, {}, [])
 
 
-def test_measures_known_and_unknown() -> None:
-    assert [lower_is_better(name) for name in MEASURES] == [False, True, True]
-    with pytest.raises(ProjectError, match="known: test_acc, test_error, test_loss"):
-        check_measure("val_acc")
+def fair_part(one: ModelVersion, seen: str = "") -> tuple[str, int, int]:
+    """Return the subjects in the fair part of a test set, and how many records are left out."""
+    left, *out = _fair(one, frozenset(seen))
+    assert left.schema.names == shards.SCHEMA.names
+    return "".join(left["subject_id"].to_pylist()), out[0], out[1]
+
+
+@pytest.mark.parametrize("project", ["", "below/the-root"], ids=["root", "subfolder"], indirect=True)
+def test_data_are_those_of_the_commit_and_not_of_the_work_tree(project: Path, git: Git) -> None:
+    first = version(1, git, PARTS, [])
+    second = version(2, git, {"train": "x", "val": "y", "test": "z"}, [])
+    known = registry(first, second)
+    assert [fair_part(one) for one in (first, second)] == [("de", 0, 0), ("z", 0, 0)]
+    assert [_seen(known, one) for one in (first, second)] == [frozenset("abc"), frozenset("xy")]
+
+
+def test_fair_leaves_out_the_seen_and_the_withdrawn_and_counts_them(project: Path, git: Git) -> None:
+    parts = {"train": "a", "val": "b", "test": "defg"}
+    asked, public = version(1, git, parts, [], consent_sha256="x"), version(2, git, parts, [])
+    lines = "subject_id,consent_status,effective_at\nd,active,\ne,revoked,\nf,revoked,\ng,active,\n"
+    Path("data/consent.csv").write_text(lines, encoding="utf-8")
+    assert fair_part(asked) == ("dg", 0, 2)
+    assert fair_part(asked, "ed") == ("g", 2, 1), "who is seen and withdrew is counted once"
+    assert fair_part(public, "ed") == ("fg", 2, 0), "nobody's consent is asked"
+    with pytest.raises(
+        Incomparable, match="of the 4 records in the test set of version 1 none .* on 2, and 2 more have"
+    ):
+        fair_part(asked, "dg")
+
+
+def test_seen_counts_what_the_versions_before_have_seen(project: Path, git: Git) -> None:
+    first = version(1, git, PARTS, [])
+    second = version(2, git, {"train": "d", "val": "x", "test": "a"}, ["run-1"], **{"made_by.other": "x"})
+    third = version(3, git, {"train": "e", "val": "y", "test": "b"}, ["other"])
+    assert _seen(registry(first, second, third), third) == frozenset("abcdexy")
+
+
+def test_seen_of_a_parent_that_is_not_registered_refuses(project: Path, git: Git) -> None:
+    child = version(1, git, PARTS, ["gone"])
+    with pytest.raises(Incomparable, match="started from run gone, which is not registered .* nobody can tell"):
+        _seen(registry(child), child)
+
+
+def test_commit_that_is_not_here_is_refused_with_where_to_get_it(project: Path, git: Git) -> None:
+    with pytest.raises(Incomparable, match="lacks the commit of digits version 1, 0000000000\nFix: git fetch --tags"):
+        fair_part(version(1, git, PARTS, [], result_commit="0" * 40))
+    with pytest.raises(Incomparable, match="version 1, not told"):
+        fair_part(version(1, git, PARTS, [], result_commit=""))
+
+
+def test_compare_with_a_champion_that_is_gone_refuses(project: Path, git: Git) -> None:
+    with pytest.raises(Incomparable, match="digits version 7 is not in MLflow any more"):
+        compare(registry(version(1, git, PARTS, [])), 1, 7, "test_acc")
+
+
+def test_data_that_are_in_no_cache_nor_remote_are_refused(project: Path, git: Git) -> None:
+    made = version(1, git, PARTS, [])
+    git("rm", "-r", "--quiet", "data/dataset/test")
+    git("commit", "--quiet", "-m", "Without")
+    made.tags["result_commit"] = git("rev-parse", "HEAD")
+    with pytest.raises(Incomparable, match="the data of version 1 .* are not to be had: .*\nFix: .*dvc push"):
+        fair_part(made)
+
+
+class Told:
+    """A model that tells a label for each image."""
+
+    def predict(self, frame: pandas.DataFrame) -> pandas.DataFrame:
+        """Tell what stands in the image."""
+        return pandas.DataFrame({"label": [image.decode() for image in frame["image"]]})
+
+
+def test_accuracy_counts_over_all_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "BATCH", 2)
+    rows = [(str(n), "a", "7", told) for n, told in enumerate((b"7", b"7", b"1", b"7", b"2"))]
+    assert comparison.accuracy(Told(), pa.table(list(zip(*rows, strict=True)), schema=shards.SCHEMA)) == 0.6

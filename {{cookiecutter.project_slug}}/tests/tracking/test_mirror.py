@@ -119,7 +119,7 @@ class Unreliable:
 def test_push_rows_while_replies_are_lost_sends_each_point_once(
     ended: MlflowClient, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
-    monkeypatch.setattr("{{ cookiecutter.package_name }}.tracking.mirror.BATCH", batch)
+    monkeypatch.setattr("digit_classifier.tracking.mirror.BATCH", batch)
     unreliable = Unreliable(ended, ["well", "lost", "reply lost", "well", "reply lost", "reply lost"])
     mirror = Mirror(Path(), unreliable)  # type: ignore[arg-type]
     rows = list(ROWS)

@@ -1,142 +1,173 @@
-"""Is a version as good as the champion? Both answer the same records, and none that one of them has seen before."""
+"""Is a version as good as the champion? Both answer the same records.
 
+Records that one of the two has trained on, and those of subjects who have no consent today, count for neither.
+Yours to add to: `MEASURES`.
+"""
+
+import contextlib
 import tempfile
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from ..data import consent, shards
 from ..errors import ProjectError
+from ..files import read_json
 from ..settings import PACKAGE
+from ..tracking.git import exists, git
 from .aliases import Registry
-from .evidence import Evidence, Incomparable, collect
-from .measures import MEASURES, Model, lower_is_better
 
-NEEDS = "see that MLflow answers, and what the model needs: mlflow.pyfunc.get_model_dependencies('{uri}')"
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+TEST_SET, MANIFEST, FACTS = "data/dataset/test", "data/manifest.parquet", "reports/train/lineage.json"
+CONSENT_PATH = Path("data/consent.csv")
+BATCH = 1024  # images that are decoded at once
+REPAIR = f"python -m {PACKAGE} mirror repair"
+
+
+def accuracy(model: Any, records: pa.Table) -> float:
+    """Return the share of records whose label the model tells, 0 to 1."""
+    right = 0
+    for batch in records.select(["image", "label"]).to_batches(BATCH):
+        frame = batch.to_pandas()
+        right += int((model.predict(frame[["image"]])["label"].astype(str) == frame["label"]).sum())
+    return right / len(records)
+
+
+MEASURES: dict[str, Callable[[Any, pa.Table], float]] = {"test_acc": accuracy}
+"""What `registry promote --by` knows: functions of a model, loaded by `mlflow.pyfunc` with the code that it was logged
+with, and of records as in `shards.SCHEMA`. More is better: a loss goes in with its sign turned."""
+
+
+class Incomparable(ProjectError):
+    """Two versions can't be compared; `--anyway` goes on without."""
 
 
 @dataclass(frozen=True)
 class Bout:
-    """Both versions on one test set.
+    """Both versions on one test set."""
 
-    Args:
-        test_set_of: The version whose test set it is.
-        records: How many both answered.
-        seen: Records left out, since one of the two has trained on their subject (or was chosen by it).
-        without_consent: Records left out, since their subject does not consent today.
-        candidate: The candidate's figure.
-        champion: The champion's figure.
-    """
-
-    test_set_of: int
-    records: int
-    seen: int
-    without_consent: int
+    test_set_of: int  # a version
+    records: int  # that both answered
+    seen: int  # records left out, since one of the two has trained on their subject, or was chosen by it (val)
+    without_consent: int  # more records left out
     candidate: float
     champion: float
 
-    def worse(self, by: str) -> bool:
-        """Return whether the candidate is worse; a figure that is no number is."""
-        return not (self.candidate <= self.champion if lower_is_better(by) else self.candidate >= self.champion)
-
-    def told(self, by: str) -> str:
-        """Return it as a phrase."""
+    def __str__(self) -> str:
         return (
-            f"{by} {self.candidate:.4f} against {self.champion:.4f} on the test set of version {self.test_set_of} "
+            f"{self.candidate:.4f} against {self.champion:.4f} on the test set of version {self.test_set_of} "
             f"({self.records} records; left out: {self.seen} that one of them has trained on, "
             f"{self.without_consent} without consent)"
         )
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A candidate and the champion, by one measure, on the candidate's test set and on the champion's if it differs."""
-
-    by: str
-    candidate: int
-    champion: int
-    bouts: tuple[Bout, ...]
-
-    @property
-    def worse(self) -> bool:
-        """Whether the candidate is worse on any of the test sets."""
-        return any(bout.worse(self.by) for bout in self.bouts)
-
-    def told(self) -> str:
-        """Return it as a sentence without its end."""
-        versions = f"version {self.candidate} against the champion, version {self.champion}"
-        return f"{versions}: {'; '.join(bout.told(self.by) for bout in self.bouts)}"
-
-    def figures(self) -> dict[str, object]:
-        """Return it as the record keeps it."""
-        return {"by": self.by, "champion": self.champion, "test_sets": [asdict(bout) for bout in self.bouts]}
-
-
-def check_measure(by: str) -> None:
-    """See that a measure is known.
+def compare(registry: Registry, candidate: int, champion: int, by: str) -> list[Bout]:
+    """Measure two versions on the test set of the first, and on that of the second where it is another.
 
     Raises:
-        ProjectError: It is not.
+        Incomparable: A version, its data or what it has seen aren't to be had, or nothing is left that is fair to both.
+        ProjectError: Today's consent registry isn't there, or is malformed.
     """
-    if by not in MEASURES:
-        raise ProjectError(
-            f"{by!r} can't be measured on a test set (known: {', '.join(MEASURES)})",
-            f"--by {next(iter(MEASURES))}, or add it to {PACKAGE}/registry/measures.py:MEASURES",
+    if champion not in registry.versions:
+        raise Incomparable(f"{registry.name} version {champion} is not in MLflow any more", REPAIR)
+    versions = [registry.versions[number] for number in (candidate, champion)]
+    seen = frozenset[str]().union(*(_seen(registry, version) for version in versions))
+    rounds = [_fair(version, seen) for version in versions]
+    if rounds[0][0].equals(rounds[1][0]):
+        del rounds[1]
+    tables = [left for left, *_ in rounds]
+    figures = zip(*(_measure(f"models:/{registry.name}/{one.version}", tables, by) for one in versions), strict=True)
+    return [
+        Bout(int(version.version), len(left), *out, *pair)
+        for version, (left, *out), pair in zip(versions, rounds, figures, strict=False)
+    ]
+
+
+def _fair(version: "ModelVersion", seen: frozenset[str]) -> tuple[pa.Table, int, int]:
+    """Return the records of a test set that are fair to both, and how many are not: seen, without consent."""
+    with _pinned(version, TEST_SET) as folder:
+        test = shards.read(folder / TEST_SET)
+    today = consent.read(CONSENT_PATH) if version.tags.get("consent_sha256") != consent.NOT_REQUIRED else None
+    subjects = test["subject_id"].to_pylist()
+    unseen = [subject not in seen for subject in subjects]
+    fair = [new and (today is None or today.allows(subject)) for new, subject in zip(unseen, subjects, strict=True)]
+    out = (len(test) - sum(unseen), sum(unseen) - sum(fair))
+    if not any(fair):
+        raise Incomparable(
+            f"of the {len(test)} records in the test set of version {version.version} none is left: one of the two has "
+            f"trained on {out[0]}, and {out[1]} more have no consent",
+            "compare versions of the same split (params.yaml:split)",
         )
+    return test.filter(pa.array(fair)), *out
 
 
-def compare(registry: Registry, candidate: int, champion: int, by: str) -> Comparison:
-    """Measure two versions on the same records.
+def _seen(registry: Registry, version: "ModelVersion") -> frozenset[str]:
+    """Return whom a version has trained on, or was chosen by (val), itself or through what it started from."""
+    with _pinned(version, MANIFEST, FACTS) as folder:
+        rows, facts = pq.read_table(folder / MANIFEST, partitioning=None), read_json(folder / FACTS)
+    seen = frozenset(rows.filter(pc.field("split") != "test")["subject_id"].to_pylist())
+    for run in facts["parents"]:
+        parents = [one for one in registry.versions.values() if f"made_by.{run}" in one.tags]
+        if not parents:
+            problem = f"version {version.version} started from run {run}, which is not registered (any more)"
+            raise Incomparable(f"{problem}: nobody can tell what it has seen", REPAIR)
+        seen |= _seen(registry, parents[0])
+    return seen
+
+
+def result_commit(version: "ModelVersion") -> str:
+    """Return the commit that pins a version's data and results.
 
     Raises:
-        Incomparable: Data or a model isn't to be had, or nothing is left that is fair to both.
-        ProjectError: Today's consent registry is malformed.
+        Incomparable: The version names none, or this clone does not have it.
     """
-    ours, theirs = collect(registry, candidate), collect(registry, champion)
-    rounds = list(_rounds(ours, theirs))
+    commit = version.tags.get("result_commit", "")
+    if not commit or not exists(commit):
+        raise Incomparable(
+            f"this clone lacks the commit of {version.name} version {version.version}, {commit[:10] or 'not told'}",
+            f"git fetch --tags origin; before that, where it was registered: python -m {PACKAGE} lineage push",
+        )
+    return commit
+
+
+@contextlib.contextmanager
+def _pinned(version: "ModelVersion", *paths: str) -> Iterator[Path]:
+    """Give a temporary folder with files as they were when a version was registered, from DVC's cache or remote."""
+    from dvc.api import DVCFileSystem
+    from dvc.repo import Repo
+
+    commit = result_commit(version)
     with tempfile.TemporaryDirectory() as folder:
-        uris = [f"models:/{registry.name}/{number}" for number in (candidate, champion)]
-        models = {uri: _load(uri, f"{folder}/{index}") for index, uri in enumerate(uris)}
-        bouts = []
-        for number, records, seen, denied in rounds:
-            figures = [_measure(uri, model, records, by) for uri, model in models.items()]
-            bouts.append(Bout(number, len(records), seen, denied, *figures))
-    return Comparison(by, candidate, champion, tuple(bouts))
-
-
-def _rounds(ours: Evidence, theirs: Evidence) -> Iterator[tuple[int, pa.Table, int, int]]:
-    """Give the records of each test set that are fair to both, and how many are not: seen, without consent."""
-    seen, before = ours.seen | theirs.seen, None
-    for one in (ours, theirs):
-        subjects = one.test["subject_id"].to_pylist()
-        trained_on = [subject in seen for subject in subjects]
-        denied = [one.consenting is not None and not one.consenting.allows(subject) for subject in subjects]
-        left = one.test.filter(pa.array([not (a or b) for a, b in zip(trained_on, denied, strict=True)]))
-        counts = (sum(trained_on), sum(b and not a for a, b in zip(trained_on, denied, strict=True)))
-        if not len(left):
+        try:
+            with Repo() as repo:  # today's remotes: since the commit was made, data may have moved to a bucket
+                remotes = {key: dict(repo.config[key]) for key in ("core", "remote")}
+            # Below its Git repository's root, the project is a sub-repository to DVC, and its paths begin there.
+            files = DVCFileSystem(rev=commit, subrepos=True, config=remotes)
+            for path in paths:
+                Path(folder, path).parent.mkdir(parents=True, exist_ok=True)
+                files.get(git("rev-parse", "--show-prefix") + path, str(Path(folder, path)), recursive=True)
+        except Exception as error:  # each kind of remote lets its own kinds of errors through
+            problem = f"the data of version {version.version} (commit {commit[:10]}) are not to be had: {error}"
             raise Incomparable(
-                f"of the {len(one.test)} records in the test set of version {one.version} none is left: one of "
-                f"the two has trained on {counts[0]}, and {counts[1]} more have no consent",
-                f"python -m {PACKAGE} registry promote {ours.version} --anyway --why …",
-            )
-        if before is None or not left.equals(before):
-            yield one.version, left, *counts
-        before = left
+                problem, "see the DVC remote; in a clone that has them: dvc push --all-commits"
+            ) from error
+        yield Path(folder)
 
 
-def _load(uri: str, folder: str) -> Model:
+def _measure(uri: str, tables: list[pa.Table], by: str) -> list[float]:
     import mlflow
 
-    Path(folder).mkdir()
-    try:
-        return mlflow.pyfunc.load_model(uri, dst_path=folder)
-    except Exception as error:  # it runs code of its own, which raises what it likes
-        raise Incomparable(f"{uri} does not load: {error}", NEEDS.format(uri=uri)) from error
-
-
-def _measure(uri: str, model: Model, records: pa.Table, by: str) -> float:
-    try:
-        return MEASURES[by](model, records)
-    except Exception as error:  # the same
-        raise Incomparable(f"{by} of {uri} can't be measured: {error}", NEEDS.format(uri=uri)) from error
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            model = mlflow.pyfunc.load_model(uri, dst_path=folder)
+            return [MEASURES[by](model, records) for records in tables]
+        except Exception as error:  # it runs code of its own, which raises what it likes
+            fix = f"see that MLflow answers, and what it needs: mlflow.pyfunc.get_model_dependencies('{uri}')"
+            raise Incomparable(f"{uri} gives no {by}: {error}", fix) from error

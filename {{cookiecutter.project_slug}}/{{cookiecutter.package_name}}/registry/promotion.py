@@ -1,190 +1,138 @@
 """Put a version in use, and take it back: `registry promote`, `registry rollback`.
 
-Each move is first written to the log, then to MLflow. What is killed in between, the same command completes.
+A move is first made in MLflow, then written to the log. What is killed in between, the same command completes: it
+finds in MLflow what it was to make, compares with the log's champion as before, and writes.
 """
 
-import contextlib
+import dataclasses
 import logging
-import os
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from filelock import FileLock
 
 from ..errors import ProjectError
 from ..settings import PACKAGE, home
-from . import aliases, figures
-from .actor import Actor, actor
-from .aliases import Registry
-from .comparison import check_measure, compare
-from .evidence import Incomparable, result_commit
-from .moves import CHAMPION, Move, record
+from ..tracking import branch
+from ..tracking.git import GitError, git
+from . import aliases
+from .aliases import VERB, Registry
+from .comparison import MEASURES, Incomparable, compare, result_commit
+from .listing import metrics_at
+from .moves import CHAMPION, Move
 
-VERB = f"python -m {PACKAGE} registry"
+LOCK = ".dvc/tmp/registry.lock"  # two in one clone come one after the other
 
 log = logging.getLogger(__name__)
 
 
 def promote(version: str, alias: str = CHAMPION, by: str = "test_acc", why: str = "", anyway: bool = False) -> str:
-    """Give a version an alias, when it is as good as the champion.
+    """Give a version (a number, or an alias that it has) an alias, when it is as good as the champion.
 
-    A challenger is only compared: it is not in use.
-
-    Args:
-        version: Its number.
-        alias: `champion` or `challenger`.
-        by: One of `measures.MEASURES`.
-        why: A reason, for the record.
-        anyway: Also when it is worse, or can't be compared.
-
-    Returns:
-        What was done.
+    A challenger is only compared, since it is not in use. With `anyway`, and a reason, also one that is worse or can't
+    be compared becomes champion.
 
     Raises:
         ProjectError: It is worse, or can't be compared; nobody can be held to it (no Git identity, no reason); the
-            version, its commit or MLflow isn't there; or another clone moved the alias.
+            version, its commit or MLflow isn't there; or MLflow and the log disagree about who has the alias.
     """
-    check_measure(by)
+    if by not in MEASURES:
+        fix = f"--by {next(iter(MEASURES))}, or write it: {PACKAGE}/registry/comparison.py:MEASURES"
+        raise ProjectError(f"{by!r} can't be measured on a test set (known: {', '.join(MEASURES)})", fix)
     if anyway and not why.strip():
         raise ProjectError("--anyway goes past the comparison, so it needs a reason", "--why '…'")
-    who = actor()
-    with _alone():
+    who = identity()
+    with FileLock(home() / LOCK):
         registry = aliases.read()
-        number = _number(registry, version)
-        registry.check_complete()
-        if registry.standing.of(alias) == number:
-            return _done(f"{registry.name} version {number} is {alias} already")
-        commit = result_commit(registry.version(number))
-        _check_not_moved_by_hand(registry, number)
-        found = _judged(registry, number, alias, by, anyway)
-        metrics = {"run": figures.committed(commit), **found}
-        _write(registry, "promote", alias, number, commit, who, why, metrics)
-        return _done(f"{registry.name} version {number} is {alias}")
+        move = _draft(registry, "promote", alias, int(registry.find(version).version), who, why)
+        registry.check_agrees(move)
+        if move.before == move.version:
+            return f"{registry.name} version {move.version} is {alias} already"
+        return _make(registry, move, _judged(registry, move, by, anyway))
 
 
 def rollback(why: str = "") -> str:
     """Make the version champion that was it before the present one.
 
-    Returns:
-        What was done.
-
     Raises:
         ProjectError: There was none before, or it is gone; Git does not know who asks; MLflow can't be reached; or
-            another clone moved the alias.
+            MLflow and the log disagree about who is champion.
     """
-    who = actor()
-    with _alone():
+    who = identity()
+    with FileLock(home() / LOCK):
         registry = aliases.read()
-        registry.check_complete()
-        if _interrupted_rollback(registry):
-            return _done(f"completed: {registry.name} version {registry.standing.of(CHAMPION)} is champion")
-        _check_not_moved_by_hand(registry)
-        champions = registry.standing.champions
-        if len(champions) < 2:
-            raise ProjectError(
-                f"no version of {registry.name} was champion before {champions[0] if champions else 'this'}",
-                f"{VERB} promote <version>",
-            )
-        number = champions[-2]
-        version = registry.version(number)
-        commit = result_commit(version)
-        _write(registry, "rollback", CHAMPION, number, commit, who, why, {"run": figures.committed(commit)})
-        return _done(f"{registry.name} version {number} is champion again")
+        *_, before, now = (None, None, *registry.standing.champions)
+        if before is None:
+            registry.check_agrees()
+            raise ProjectError(f"no version of {registry.name} was champion before {now}", f"{VERB} promote <version>")
+        move = _draft(registry, "rollback", CHAMPION, before, who, why)
+        registry.check_agrees(move)
+        return _make(registry, move, {})
 
 
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    # Two in one clone come one after the other; the second is compared with what the first made champion.
-    with FileLock(home() / ".dvc" / "tmp" / "registry.lock"):
-        yield
+def _draft(registry: Registry, action: str, alias: str, number: int, who: tuple[str, str], why: str) -> Move:
+    commit = result_commit(registry.find(str(number)))
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    before = registry.standing.of(alias)
+    return Move(registry.name, action, alias, before, number, *who, now, why, {"run": metrics_at(commit)})
 
 
-def _number(registry: Registry, text: str) -> int:
-    if text.isdecimal():
-        return int(registry.version(int(text)).version)
-    number = registry.find(text).version
-    raise ProjectError(f"{text} is an alias, and it moves: now it is version {number}", f"{VERB} promote {number}")
-
-
-def _check_not_moved_by_hand(registry: Registry, wanted: int | None = None) -> None:
-    """See that MLflow's champion is the log's, or what it was before a move that did not come to its end."""
-    have, last = registry.aliases.get(CHAMPION), registry.standing.last
-    if have in (None, registry.standing.of(CHAMPION), last.before if last else None, wanted):
-        return
-    raise ProjectError(
-        f"in MLflow version {have} is champion, but no recorded move made it so: the log says "
-        f"{registry.standing.of(CHAMPION) or 'none'}",
-        f"{VERB} promote {have} to record it; or undo it: python -m {PACKAGE} mirror repair",
-    )
-
-
-def _interrupted_rollback(registry: Registry) -> bool:
-    last = registry.standing.last
-    if last is None or last.action != "rollback":
-        return False
-    tagged = aliases.TAG + last.id in registry.version(last.version).tags
-    return not tagged or registry.aliases.get(CHAMPION) == last.before
-
-
-def _judged(registry: Registry, number: int, alias: str, by: str, anyway: bool) -> dict[str, Any]:
-    """Return the figures of the comparison that justifies a move; none where there is no champion.
-
-    Raises:
-        ProjectError: They don't.
-    """
+def _judged(registry: Registry, move: Move, by: str, anyway: bool) -> dict[str, Any]:
+    """Return the figures of the comparison that justifies a move; raise where they don't."""
     champion = registry.standing.of(CHAMPION)
     if champion is None:
         return {}
-    if champion == number:
-        raise ProjectError(
-            f"version {number} is the champion: it can't challenge itself", f"{VERB} promote <another> --to {alias}"
-        )
+    needed, past = move.alias == CHAMPION and not anyway, f"{VERB} promote {move.version} --anyway --why '…'"
     try:
-        found = compare(registry, number, champion, by)
+        bouts = compare(registry, move.version, champion, by)
     except Incomparable as error:
-        if not anyway and alias == CHAMPION:
-            raise Incomparable(error.problem, f"{error.fix}; or {_anyway(number)}") from error
+        if needed:
+            raise Incomparable(error.problem, f"{error.fix}; or {past}") from error
         log.warning("not compared: %s", error.problem)
         return {"not_compared": error.problem}
-    if found.worse and alias == CHAMPION and not anyway:
-        raise ProjectError(f"it is worse: {found.told()}", f"promote a better one; or {_anyway(number)}")
-    log.info("%s", found.told())
-    return found.figures()
+    told = f"version {move.version} against the champion, version {champion}, by {by}: {'; '.join(map(str, bouts))}"
+    if needed and not all(bout.candidate >= bout.champion for bout in bouts):
+        raise ProjectError(f"it is worse: {told}", f"promote a better one; or {past}")
+    log.info("%s", told)
+    return {"by": by, "champion": champion, "test_sets": [dataclasses.asdict(bout) for bout in bouts]}
 
 
-def _anyway(number: int) -> str:
-    return f"{VERB} promote {number} --anyway --why '…'"
+def _make(registry: Registry, move: Move, compared: dict[str, Any]) -> str:
+    if aliases.read().aliases != registry.aliases:  # comparing takes its time
+        raise ProjectError(f"meanwhile somebody moved an alias of {registry.name}", "the same command again")
+    move = dataclasses.replace(move, metrics={**move.metrics, **compared})
+    aliases.apply(registry, {move.alias: move.version}, [move])
+    branch.record(result_commit(registry.versions[move.version]), move.entry())
+    return f"{registry.name} version {move.version} is {move.alias}"
 
 
-def _write(
-    registry: Registry,
-    action: Literal["promote", "rollback"],
-    alias: str,
-    number: int,
-    commit: str,
-    who: Actor,
-    why: str,
-    metrics: dict[str, Any],
-) -> None:
-    aliases.read().check_complete()  # comparing takes its time, in which another clone may have been first
-    now = datetime.now(UTC)
-    move = Move(
-        id=f"{now:%Y%m%dT%H%M%S.%f}Z-{os.urandom(3).hex()}",
-        model=registry.name,
-        action=action,
-        alias=alias,
-        before=registry.standing.of(alias),
-        version=number,
-        who=who.git,
-        aws=who.aws,
-        when=now.isoformat(timespec="seconds"),
-        why=why,
-        metrics=metrics,
-    )
-    record(move, commit)
+def identity() -> tuple[str, str]:
+    """Return who runs this, as `Move` has it: what Git knows, and what AWS knows.
+
+    Raises:
+        ProjectError: Git does not know them.
+    """
+    try:
+        # Without useConfigOnly, Git makes up a name of the account and the machine.
+        found = git("-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT")
+    except GitError as error:
+        fix = "git config user.name 'Your Name' && git config user.email you@example.org"
+        raise ProjectError("Git does not know who you are, and the registry records who moves an alias", fix) from error
+    return found.rsplit(" ", 2)[0], _aws_caller()  # Git's without the time and its zone
 
 
-def _done(said: str) -> str:
-    """Let MLflow follow the log; return what to say."""
-    return "\n".join([said, *aliases.replay()])
+def _aws_caller() -> str:
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    patience = Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 1})
+    try:
+        session = boto3.Session()
+        if session.get_credentials() is None:
+            return "none"
+        sts = session.client("sts", region_name=session.region_name or "us-east-1", config=patience)
+        return str(sts.get_caller_identity()["Arn"])
+    except (BotoCoreError, ClientError) as error:
+        log.warning("AWS did not say who you are, and the record will say so: %s", error)
+        return f"unknown ({type(error).__name__})"

@@ -8,14 +8,18 @@ nothing; what was interrupted goes on.
 """
 
 import logging
+import tempfile
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from ..tracking import completeness, resend, server
-from ..tracking.completeness import Known, Lack
-from . import aliases, rebuild, releases
-from .moves import ALIASES, moves, standing
-from .releases import Release
+from ..errors import ProjectError
+from ..tracking import archive, lacking, mirror, outbox, server
+from ..tracking.history import PastRun
+from ..tracking.lacking import Lack
+from . import aliases, rebuild
+from .releases import Release, registry, releases
+from .releases import lacking as lacking_versions
 
 RETRY = "see that the server is up (platform.yaml:tracking_uri), then the same command again"
 
@@ -24,19 +28,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Status:
-    """What this clone knows, and what of it MLflow lacks.
+    """What this clone knows, and what of it MLflow lacks."""
 
-    Args:
-        clone: The runs that it knows.
-        releases: The registered versions that it knows, by number.
-        runs: What MLflow lacks of the runs, by id.
-        registry: What it lacks of the registry, by `version 2`, `alias champion`.
-    """
-
-    clone: Known
+    known: dict[str, PastRun]  # by the run's id
     releases: dict[int, Release]
-    runs: dict[str, Lack]
-    registry: dict[str, Lack]
+    runs: dict[str, Lack]  # by the run's id
+    registry: dict[str, Lack]  # by `version 2`, `alias champion`
 
     @property
     def lacks(self) -> list[Lack]:
@@ -44,48 +41,37 @@ class Status:
         return [*self.runs.values(), *self.registry.values()]
 
     @property
-    def code(self) -> int:
-        """Exit code: 1 when MLflow has less than it should."""
-        return int(any(lack.counts for lack in self.lacks))
+    def many(self) -> int:
+        """How much of it MLflow should have."""
+        return sum(lack.counts for lack in self.lacks)
 
     def table(self) -> str:
         """Return it as lines for people."""
         lines = [f"{lack.what}: MLflow lacks {lack.lacks}; {lack.remedy}" for lack in self.lacks]
-        known = f"{len(self.clone.runs())} run(s) and {len(self.releases)} registered version(s)"
-        many = sum(lack.counts for lack in self.lacks)
-        said = f"{many} lack(s); this clone knows {known}" if many else f"MLflow has all that this clone knows: {known}"
-        return "\n".join([*lines, said])
-
-    def plan(self) -> str:
-        """Return what `repair` would do, and what it can't."""
-        would = [f"would send {lack.lacks} of {lack.what}" for lack in self.lacks if lack.state in ("sync", "repair")]
-        others = [f"{lack.what}: {lack.remedy}" for lack in self.lacks if lack.state not in ("sync", "repair")]
-        return "\n".join([*would, *others] or ["nothing to do"])
+        said = f"{self.many} lack(s); this clone knows" if self.many else "MLflow has all that this clone knows:"
+        return "\n".join([*lines, f"{said} {len(self.known)} run(s) and {len(self.releases)} registered version(s)"])
 
     def as_json(self) -> dict[str, Any]:
         """Return it for programs."""
-        return {
-            "runs": len(self.clone.runs()),
-            "versions": len(self.releases),
-            "complete": not self.code,
-            "lacking": [asdict(lack) for lack in self.lacks],
-        }
+        lacking = [asdict(lack) for lack in self.lacks]
+        counts = {"runs": len(self.known), "versions": len(self.releases)}
+        return {**counts, "complete": not self.many, "lacking": lacking}
 
 
 def status() -> Status:
     """Compare what this clone knows with what MLflow has.
 
     Raises:
-        ProjectError: MLflow can't be reached.
+        ProjectError: MLflow can't be reached, or has other versions under the numbers of ours.
     """
-    clone, known = completeness.known(), releases.releases()
+    known, versions = lacking.known(), releases()
     with server.answering(RETRY):
         client = server.client()
-        return Status(clone, known, completeness.lacking(client, clone), releases.lacking(client, known))
+        return Status(known, versions, lacking.lacking(client, known), lacking_versions(client, versions))
 
 
 def repair() -> Status:
-    """Give MLflow what it lacks.
+    """Give MLflow what it lacks; what was sent stays sent.
 
     Returns:
         What it lacks still, and why.
@@ -94,21 +80,45 @@ def repair() -> Status:
         ProjectError: MLflow can't be reached, or has other versions under the numbers of ours.
     """
     found = status()
-    rebuild.refuse_others(found.releases)
-    runs = resend.resend(found.clone, found.runs)
-    versions = rebuild.rebuild(found.releases)
+    # In the order of the trainings: of runs on one dataset, MLflow keeps the source that the first one tells.
+    runs = {run: left for run, lack in found.runs.items() if (left := _send(found.known[run], lack))}
     with server.answering(RETRY):
-        left = releases.lacking(server.client(), found.releases) | versions
-        if _can_replay(left):
+        client = server.client()
+        versions = rebuild.rebuild(client, found.releases)
+        aliased = [lack.state for what, lack in lacking_versions(client, found.releases).items() if "alias" in what]
+        if "repair" in aliased and "fetch" not in aliased and registry(client).versions:
             for line in aliases.replay():
                 log.info("%s", line)
-            left = releases.lacking(server.client(), found.releases) | versions
-    return replace(found, runs=runs, registry=left)
+        return replace(found, runs=runs, registry=lacking_versions(client, found.releases) | versions)
 
 
-def _can_replay(left: dict[str, Lack]) -> bool:
-    """Return whether aliases are wrong, this clone has all moves of them, and MLflow the versions that they go to."""
-    wrong = [lack for lack in left.values() if lack.what.startswith("alias")]
-    wanted = {standing(moves()).of(alias) for alias in ALIASES}
-    movable = all(lack.state == "repair" for lack in wrong)
-    return bool(wrong) and movable and not any(f"version {number}" in left for number in wanted)
+def _send(past: PastRun, lack: Lack) -> Lack | None:
+    """Send a run when it can be sent, and return what MLflow lacks of it still."""
+    if lack.state not in ("sync", "repair"):
+        return lack
+    try:
+        if lack.state == "sync":
+            entry = outbox.folder() / past.run
+            outbox.deliver(entry if entry.exists() else Path())
+        else:
+            _send_past(past, past.commits)
+    except server.NoAnswerError:
+        raise
+    except mirror.RunDeletedError as error:
+        return replace(lack, state="deleted", remedy=error.fix)
+    except ProjectError as error:
+        return replace(lack, state="impossible", remedy=f"not repairable: {error.problem}; {error.fix}")
+    log.info("MLflow has %s", lack.what)
+    return None
+
+
+def _send_past(past: PastRun, commits: tuple[str, ...]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            archive.restore_run(commits[0], Path(folder))
+        except ProjectError:
+            if not commits[1:]:
+                raise
+            return _send_past(past, commits[1:])  # an older commit may have them
+        with outbox.sending(past.run):  # two repairs at once must not both create it
+            mirror.sync(Path(folder))

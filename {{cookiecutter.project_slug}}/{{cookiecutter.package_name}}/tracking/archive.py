@@ -1,134 +1,78 @@
-"""What DVC keeps of earlier commits: in the cache, else in the remote. The work tree is not touched."""
+"""The files of earlier commits, from Git, DVC's cache, or the remote. The work tree is not touched."""
 
 import hashlib
 import os
-import shutil
-from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from ..errors import ProjectError
+from ..files import read_json
 from .git import git
-from .snapshot import LOCK
+from .history import RUN_JSON
+from .record import ARTIFACTS, LINEAGE, RUN_DIR, check_manifest, read_facts
 
 
 class LostError(ProjectError):
-    """Bytes that a commit names are nowhere."""
+    """Files of a commit are not to be had, or not what they should be."""
 
 
-class Archive:
-    """DVC's cache and remote, by hash; a context manager."""
+def restore(commit: str, paths: tuple[str, ...], folder: Path) -> None:
+    """Write files and folders of the project, as they were at a commit, below `folder`.
 
-    def __init__(self) -> None:
-        from dvc.repo import Repo
-
-        self._repo = Repo(os.getcwd())
-        self._cache = self._repo.cache.local
-
-    def __enter__(self) -> "Archive":
-        """Open it."""
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Close it."""
-        self._repo.close()
-
-    def fetch(self, hashes: Iterable[str]) -> None:
-        """Bring what the cache lacks from the remote, all at once; what the remote lacks too is left out.
-
-        Raises:
-            ProjectError: The remote can't be reached.
-        """
-        wanted = set(hashes)
-        try:
-            self._pull(wanted)  # of a folder, that is its list of files
-            self._pull({file for value in wanted for file in self._files(value)})
-        except Exception as error:  # each kind of remote lets its own kinds of errors through
-            raise ProjectError(
-                f"the DVC remote does not give the results: {error.__cause__ or error}",
-                "mend the connection (dvc remote list; dvc fetch), then the same command again",
-            ) from error
-
-    def _files(self, value: str) -> list[str]:
-        try:
-            return [found.value for _, _, found in self._list(value)]
-        except LostError:  # `copy` tells of it; the others are fetched
-            return []
-
-    def _pull(self, values: set[str]) -> None:
-        from dvc_data.hashfile.hash_info import HashInfo
-
-        lacking = [HashInfo("md5", value) for value in sorted(values) if not self._path(value).is_file()]
-        if lacking:
-            self._repo.cloud.pull(lacking)
-
-    def copy(self, value: str, target: Path) -> None:
-        """Write the file or folder with this hash to `target`.
-
-        Raises:
-            LostError: The cache has not all of it.
-        """
-        if not self._has(value):
-            raise LostError(f"{value} is neither in DVC's cache nor in its remote", "dvc push, in a clone that has it")
-        if not value.endswith(".dir"):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self._path(value), target)
-            with target.open("rb") as file:
-                if hashlib.file_digest(file, "md5").hexdigest() != value:
-                    raise self._damaged(value)
-            return
-        for key, _, found in self._list(value):
-            self.copy(found.value, target.joinpath(*key))
-
-    def _has(self, value: str) -> bool:
-        return self._path(value).is_file() and all(self._has(found.value) for _, _, found in self._list(value))
-
-    def _list(self, value: str) -> Any:
-        """Return what a folder holds, as far as it is known; nothing for a file."""
-        from dvc_data.hashfile.hash_info import HashInfo
-        from dvc_data.hashfile.tree import Tree
-        from dvc_objects.errors import ObjectFormatError
-
-        if not value.endswith(".dir") or not self._path(value).is_file():
-            return ()
-        try:
-            return Tree.load(self._cache, HashInfo("md5", value))
-        except ObjectFormatError as error:
-            raise self._damaged(value) from error
-
-    def _damaged(self, value: str) -> LostError:
-        path = self._path(value)
-        return LostError(f"{path} is damaged", f"delete it: {path}; then the same command again")
-
-    def _path(self, value: str) -> Path:
-        return Path(self._cache.oid_to_path(value))
-
-    def file_of_git(self, commit: str, path: str) -> bytes | None:
-        """Return a file that Git keeps at a commit, or None when it isn't there; `path` from the project's root."""
-        files = self._repo.scm.get_fs(commit)
-        name = git("rev-parse", "--show-prefix") + path
-        return bytes(files.cat_file(name)) if files.exists(name) else None
-
-
-def md5(content: bytes) -> str:
-    """Return the hash by which DVC names a file."""
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
-
-
-def hashes_of(commit: str) -> dict[str, str]:
-    """Return the hashes that `dvc.lock` of a commit names: all outputs, and what `train` read.
+    Args:
+        commit: A commit of this clone.
+        paths: From the project's root; those that the commit doesn't know are left out.
+        folder: An empty one.
 
     Raises:
-        ProjectError: There is none, or it can't be read.
+        LostError: Not all of them are to be had, or one is damaged.
     """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
+    from dvc.api import DVCFileSystem
 
     try:
-        stages = YAML(typ="safe").load(git("show", f"{commit}:./{LOCK}"))["stages"]
-        made = {one["path"]: one["md5"] for stage in stages.values() for one in stage.get("outs", []) if "md5" in one}
-        read = {one["path"]: one["md5"] for one in stages.get("train", {}).get("deps", []) if "md5" in one}
-    except (YAMLError, KeyError, TypeError) as error:
-        raise ProjectError(f"{LOCK} of commit {commit[:10]} can't be read: {error!r}", f"git show {commit}") from error
-    return {**made, **read}
+        # Below its Git repository's root, the project is a sub-repository to DVC, and its paths begin there.
+        files, project = DVCFileSystem(rev=commit, subrepos=True, config=_places()), git("rev-parse", "--show-prefix")
+        for path in paths:
+            if files.exists(project + path):
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                files.get(project + path, str(folder / path), recursive=True)
+        for file in (path for path in folder.rglob("*") if path.is_file()):
+            _check(file, files.info(project + file.relative_to(folder).as_posix()).get("md5"))
+        files.close()
+    except Exception as error:  # each kind of remote lets its own kinds of errors through
+        raise LostError(
+            f"the files of commit {commit[:10]} are not to be had: {error}",
+            "see that the DVC remote answers (dvc remote list); in a clone that has them: dvc push --all-commits",
+        ) from error
+
+
+def restore_run(commit: str, folder: Path, *more: str) -> dict[str, Any]:
+    """Write what MLflow needs of the run whose results a commit holds below `folder`, and `more`; return its facts.
+
+    Raises:
+        LostError: See `restore`; or they are another run's.
+        ProjectError: The manifest is another run's.
+    """
+    restore(commit, (RUN_JSON, RUN_DIR.as_posix(), *ARTIFACTS, *more), folder)
+    lacks = [path for path in (RUN_JSON, LINEAGE.as_posix(), *more) if not (folder / path).exists()]
+    if lacks:
+        raise LostError(f"commit {commit[:10]} has no {', '.join(lacks)}", f"git show {commit[:10]}:dvc.lock")
+    facts, run = read_facts(folder), read_json(folder / RUN_JSON)["run"]
+    if facts["run"] != run:
+        raise LostError(f"{RUN_DIR} at commit {commit[:10]} is of run {facts['run']}, not of {run}", "see that commit")
+    check_manifest(folder)
+    return facts
+
+
+def _places() -> dict[str, Any]:
+    """Return where data are kept now: since the commit was made, they may have moved to a bucket."""
+    from dvc.repo import Repo
+
+    with Repo(os.getcwd()) as repo:
+        return {section: repo.config[section] for section in ("core", "remote", "cache")}
+
+
+def _check(file: Path, md5: str | None) -> None:
+    # DVC links or copies what its cache has under a name, and doesn't look into it. Files of Git have no md5 here.
+    if md5 and hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest() != md5:
+        raise ValueError(f"{md5} in DVC's cache is damaged; delete it there (.dvc/cache/files/md5)")

@@ -6,11 +6,10 @@ for a thousand. Only runs that are new here, or not whole any more, are read.
 """
 
 import hashlib
-import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ProjectError
 from ..files import read_json, write_json
@@ -20,27 +19,22 @@ from .server import tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
 
 COUNTED = 1000  # ids in one question; MLflow's parser takes no more than a few thousand
 PAGE = 1000  # runs; a busy server takes 5 s for them, and a request has 20
-WHOLE = "attributes.status != 'RUNNING' and attributes.status != 'SCHEDULED'"
 FEW = 300  # that are asked for one by one; more, and reading all there are is quicker
+WHOLE = "attributes.status != 'RUNNING' and attributes.status != 'SCHEDULED'"
+
+Search = Callable[..., Any]
 
 
 @dataclass(frozen=True)
 class Standing:
-    """A run in MLflow.
+    """A run in MLflow."""
 
-    Args:
-        run_id: MLflow's id.
-        whole: Whether it has its end: that is sent last.
-        deleted: Whether a person deleted it.
-    """
-
-    run_id: str
-    whole: bool
-    deleted: bool
+    run_id: str  # MLflow's id
+    whole: bool  # whether it has its end: that is sent last
+    deleted: bool  # whether a person deleted it
 
 
 def look(client: "MlflowClient", runs: Iterable[str]) -> dict[str, Standing]:
@@ -57,75 +51,53 @@ def look(client: "MlflowClient", runs: Iterable[str]) -> dict[str, Standing]:
             f"the MLflow experiment {experiment.name} was deleted at {tracking_uri()}",
             f"to have it back: mlflow experiments restore --experiment-id {experiment.experiment_id}",
         )
-    return _Search(client, experiment.experiment_id).look(set(runs))
+    # By a digest: there may be a password in the address.
+    server = hashlib.sha256(f"{tracking_uri()} {experiment.experiment_id}".encode()).hexdigest()[:12]
+    path = home() / ".dvc" / "tmp" / "mirrored" / f"{server}.json"
+    kept: dict[str, str] = read_json(path) if path.exists() else {}
+    found = _find(partial(client.search_runs, [experiment.experiment_id]), set(runs), kept)
+    write_json(path, {run: one.run_id for run, one in found.items() if one.whole and not one.deleted})
+    return found
 
 
-class _Search:
-    def __init__(self, client: "MlflowClient", experiment: str) -> None:
-        self._client, self._experiment = client, experiment
-        # By a digest: there may be a password in the address.
-        server = hashlib.sha256(f"{tracking_uri()} {experiment}".encode()).hexdigest()[:12]
-        self._path: Path = home() / ".dvc" / "tmp" / "mirrored" / f"{server}.json"
-
-    def look(self, runs: set[str]) -> dict[str, Standing]:
-        kept: dict[str, str] = read_json(self._path) if self._path.exists() else {}
-        found: dict[str, Standing] = {}
-        seen = sorted(runs & kept.keys())
-        for start in range(0, len(seen), COUNTED):
-            found |= self._confirm({run: kept[run] for run in seen[start : start + COUNTED]})
-        rest = runs - found.keys()
-        if len(rest) > FEW:
-            found |= {run: one for run, one in _standings(self._read("")) if run in rest}
+def _find(search: Search, runs: set[str], kept: dict[str, str]) -> dict[str, Standing]:
+    found: dict[str, Standing] = {}
+    seen = sorted(runs & kept.keys())
+    for start in range(0, len(seen), COUNTED):
+        some = {run: kept[run] for run in seen[start : start + COUNTED]}
+        query = f"attributes.run_id IN ({','.join(repr(run_id) for run_id in some.values())})"
+        if _count_is(search, f"{query} and {WHOLE}", len(some)):
+            found |= {run: Standing(run_id, whole=True, deleted=False) for run, run_id in some.items()}
         else:
-            for run in rest:
-                found |= _standings(self._read(f"tags.{MIRROR_ID} = '{run}'"))
-        whole = {run: one.run_id for run, one in found.items() if one.whole and not one.deleted}
-        if whole.items() - kept.items() or (runs & kept.keys()) - whole.keys():
-            write_json(self._path, {run: run_id for run, run_id in kept.items() if run not in runs} | whole)
-        return found
-
-    def _confirm(self, ids: dict[str, str]) -> dict[str, Standing]:
-        """Return those of the runs seen before that are still there, whole or not."""
-        query = f"attributes.run_id IN ({','.join(repr(run_id) for run_id in ids.values())})"
-        if self._count_is(f"{query} and {WHOLE}", len(ids)):
-            return {run: Standing(run_id, whole=True, deleted=False) for run, run_id in ids.items()}
-        return {run: one for run, one in _standings(self._read(query)) if ids.get(run) == one.run_id}
-
-    def _count_is(self, query: str, number: int) -> bool:
-        """Return whether exactly so many runs match: there is a last one, and none after it."""
-        from mlflow.entities import ViewType
-
-        last, beyond = (
-            self._client.search_runs([self._experiment], query, ViewType.ACTIVE_ONLY, 1, page_token=_after(skipped))
-            for skipped in (number - 1, number)
-        )
-        return len(last) == 1 and not beyond
-
-    def _read(self, query: str) -> "Iterator[Run]":
-        from mlflow.entities import ViewType
-
-        # The oldest first: a run that begins meanwhile doesn't move the pages.
-        order, token = ["attributes.start_time ASC"], None
-        while True:
-            page = self._client.search_runs([self._experiment], query, ViewType.ALL, PAGE, order, token)
-            yield from page
-            token = page.token
-            if not token:
-                return
+            found |= {run: one for run, one in _read(search, query) if run in some and not one.deleted}
+    rest = runs - found.keys()
+    if len(rest) > FEW:
+        return found | {run: one for run, one in _read(search, "") if run in rest}
+    return found | {run: one for asked in rest for run, one in _read(search, f"tags.{MIRROR_ID} = '{asked}'")}
 
 
-def _after(runs: int) -> str | None:
-    """Return what MLflow gives as the token of the page after so many runs."""
+def _count_is(search: Search, query: str, number: int) -> bool:
+    """Return whether exactly so many runs match: there is a last one, and none after it."""
     from mlflow.utils.search_utils import SearchUtils
 
-    token: bytes = SearchUtils.create_page_token(runs)  # type: ignore[no-untyped-call]
-    return token.decode() if runs else None
+    def after(skipped: int) -> Any:
+        # MLflow's token of the page after so many runs; a server with tokens of another kind refuses it, and says so.
+        token: bytes = SearchUtils.create_page_token(skipped)  # type: ignore[no-untyped-call]
+        return search(query, max_results=1, page_token=token.decode() if skipped else None)
+
+    return bool(after(number - 1)) and not after(number)
 
 
-def _standings(found: "Iterable[Run]") -> Iterator[tuple[str, Standing]]:
-    # Where one run is there twice, the one that was not deleted counts.
-    told = ((run.data.tags.get(MIRROR_ID, ""), run.info) for run in found)
-    all_of = sorted(told, key=lambda one: (one[0], one[1].lifecycle_stage != "deleted"))
-    for run, infos in itertools.groupby(all_of, key=lambda one: one[0]):
-        info = list(infos)[-1][1]
-        yield run, Standing(info.run_id, info.status in ENDED, info.lifecycle_stage == "deleted")
+def _read(search: Search, query: str) -> list[tuple[str, Standing]]:
+    """Return the runs that match; of a run that is there twice, the one that was not deleted is the last."""
+    from mlflow.entities import ViewType
+
+    found: list[tuple[str, Standing]] = []
+    order, token = ["attributes.start_time ASC"], None  # a run that begins meanwhile doesn't move the pages
+    while True:
+        page = search(query, ViewType.ALL, PAGE, order, token)
+        for info, data in ((run.info, run.data) for run in page):
+            standing = Standing(info.run_id, info.status in ENDED, info.lifecycle_stage == "deleted")
+            found.append((data.tags.get(MIRROR_ID, ""), standing))
+        if not (token := page.token):
+            return sorted(found, key=lambda one: not one[1].deleted)

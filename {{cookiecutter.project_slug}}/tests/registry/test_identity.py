@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from {{ cookiecutter.package_name }}.errors import ProjectError
-from {{ cookiecutter.package_name }}.registry.actor import Actor, actor
+from {{ cookiecutter.package_name }}.registry.promotion import identity
 
 ARN = "arn:aws:sts::123456789012:assumed-role/Trainer/ada"
 ANSWER = f"""<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>
@@ -73,38 +73,38 @@ def sts(credentials: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("config", ["", "[user]\nname = Ada\n", "[user]\nemail = ada@example.org\n"])
-def test_actor_unknown_to_git_is_refused_with_the_fix(tmp_path: Path, config: str) -> None:
+def test_identity_unknown_to_git_is_refused_with_the_fix(tmp_path: Path, config: str) -> None:
     (tmp_path / "gitconfig").write_text(config, encoding="utf-8")
     with pytest.raises(ProjectError, match="git config user.name 'Your Name' && git config user.email"):
-        actor()
+        identity()
 
 
-def test_actor_without_credentials_is_known_by_git(ada: None) -> None:
-    assert actor() == Actor("Ada Byron <ada@example.org>", "none")
+def test_identity_without_credentials_is_known_by_git(ada: None) -> None:
+    assert identity() == ("Ada Byron <ada@example.org>", "none")
 
 
-def test_actor_with_credentials_is_known_by_aws_too(ada: None, sts: None) -> None:
-    assert actor() == Actor("Ada Byron <ada@example.org>", ARN)
+def test_identity_with_credentials_is_known_by_aws_too(ada: None, sts: None) -> None:
+    assert identity() == ("Ada Byron <ada@example.org>", ARN)
 
 
-def test_actor_when_aws_does_not_answer_is_unknown_and_said(
+def test_identity_when_aws_does_not_answer_is_unknown_and_said(
     ada: None, credentials: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert actor().aws == "unknown (EndpointConnectionError)"
+    assert identity()[1] == "unknown (EndpointConnectionError)"
     assert "AWS did not say who you are" in caplog.text
 
 
-def test_actor_whom_aws_refuses_is_unknown_and_said(
+def test_identity_whom_aws_refuses_is_unknown_and_said(
     ada: None, sts: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDOTHER")
-    assert actor().aws == "unknown (ClientError)"
+    assert identity()[1] == "unknown (ClientError)"
     assert "AWS did not say who you are" in caplog.text
 
 
-def test_actor_with_a_profile_that_is_not_there_is_unknown_and_said(
+def test_identity_with_a_profile_that_is_not_there_is_unknown_and_said(
     ada: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("AWS_PROFILE", "gone")
-    assert actor().aws == "unknown (ProfileNotFound)"
+    assert identity()[1] == "unknown (ProfileNotFound)"
     assert "gone" in caplog.text

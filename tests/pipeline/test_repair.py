@@ -1,0 +1,213 @@
+"""A wiped MLflow, or a second one, is rebuilt from Git and DVC: everything is as it was, but for MLflow's own ids."""
+
+import io
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas
+import pytest
+from mlflow import MlflowClient
+from PIL import Image
+
+from ..conftest import BakedProject, isolate, new_project
+from ..mlflow.servers import MlflowServer
+from .conftest import commit, edit
+from .mlflow_state import show, state
+
+pytestmark = pytest.mark.slow
+
+# With sagemaker-mlflow installed it warns at each request to a server that has no ARN.
+logging.getLogger("mlflow.tracking.request_header.registry").setLevel(logging.ERROR)
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BakedProject]:
+    """A project with a past: two registered versions in use, an experiment, and a training that failed."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        isolate(monkeypatch, tmp_path_factory)
+        made = new_project(tmp_path_factory.mktemp("lived"))
+        made.run("git", "config", "user.name", "Test")
+        made.run("git", "config", "user.email", "test@example.org")
+        made.run("python", "-m", made.package, "setup")
+        edit(made, "params.yaml", "epochs: 15", "epochs: 2")
+        edit(made, "params.yaml", "test_acc: 0.9", "test_acc: 0.1")
+        made.run("dvc", "repro")
+        commit(made, "Version 1")
+        verb(made, "registry", "promote", "1", "--why", "the first")
+        made.run("dvc", "exp", "run", "train", "--temp", "--name", "slow", "-S", "train.max_lr=0.001")
+        # Version 2 has other code: what goes with a model is the code of its commit, not today's.
+        edit(made, "params.yaml", "epochs: 2", "epochs: 1")
+        edit(made, f"{made.package}/model/networks.py", "_conv(16, 32)", "_conv(16, 24)")
+        edit(made, f"{made.package}/model/networks.py", "_conv(32, 64)", "_conv(24, 64)")
+        made.run("dvc", "repro")
+        commit(made, "Version 2")
+        verb(made, "registry", "promote", "2", "--to", "challenger", "--anyway", "--why", "newer")
+        edit(made, f"{made.package}/model/networks.py", "_conv(16, 24)", "_conv(16, 20)")
+        assert made.run("dvc", "repro", "train", check=False).returncode, "two layers that don't fit"
+        made.run("git", "checkout", "--quiet", ".")
+        made.run("dvc", "checkout", "--quiet", "--force")
+        made.run("dvc", "push", "--quiet", "--all-commits")
+        yield made
+
+
+@pytest.fixture(scope="module")
+def before(lived: BakedProject) -> dict[str, Any]:
+    """What its MLflow has."""
+    return state(database(lived), lived.path.name)
+
+
+def wipe(lived: BakedProject, folder: Path) -> BakedProject:
+    """Copy the project, without its MLflow."""
+    skip = shutil.ignore_patterns("mlflow.db*", "mlartifacts", "mirrored")
+    copy = BakedProject(folder / lived.path.name, lived.package)
+    shutil.copytree(lived.path, copy.path, symlinks=True, ignore=skip)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def repaired(
+    lived: BakedProject, before: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[BakedProject]:
+    """A copy whose MLflow was wiped, and repaired; the first repair was killed when it had made version 1."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        isolate(monkeypatch, tmp_path_factory)
+        copy = wipe(lived, tmp_path_factory.mktemp("repaired"))
+        command = [sys.executable, "-m", copy.package, "mirror", "repair"]
+        with subprocess.Popen(command, cwd=copy.path, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            assert any(f"MLflow has {copy.path.name} version 1" in said for said in process.stderr)
+            process.kill()
+        told = verb(copy, "mirror", "repair", "--dry-run", check=False)
+        assert (
+            f"run {run_of(before, status='FAILED')}: MLflow lacks everything; not repairable: no resul" in told.stdout
+        )
+        assert "version 1:" not in told.stdout
+        assert "version 2: MLflow lacks everything; python -m" in told.stdout
+        assert list(state(database(copy), copy.path.name)["versions"]) == [1], "a dry run does nothing"
+        assert verb(copy, "mirror", "repair", check=False).returncode == 1
+        yield copy
+
+
+def verb(project: BakedProject, *words: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+    """Run a verb of the project's command line."""
+    return project.run("python", "-m", project.package, *words, check=check)
+
+
+def database(project: BakedProject) -> str:
+    """Return the address of the project's own MLflow."""
+    return f"sqlite:///{(project.path / 'mlflow.db').as_posix()}"
+
+
+def run_of(known: dict[str, Any], name: str = "", status: str = "FINISHED") -> str:
+    """Return the id of the run with this name, or status."""
+    found = (run for run, one in known["runs"].items() if one["info"][1] == status and name in ("", one["info"][0]))
+    return str(next(found))
+
+
+def without(known: dict[str, Any], *runs: str) -> str:
+    """Return a state without some runs, to compare."""
+    return show({**known, "runs": {run: one for run, one in known["runs"].items() if run not in runs}})
+
+
+def check_predicts(uri: str, name: str, version: int) -> None:
+    """See that the model of a version loads, and answers, from what MLflow has alone."""
+    mlflow.set_tracking_uri(uri)
+    file = io.BytesIO()
+    Image.new("L", (8, 8)).save(file, "PNG")
+    model = mlflow.pyfunc.load_model(f"models:/{name}/{version}")
+    answer = model.predict(pandas.DataFrame({"image": [file.getvalue()]}))
+    assert answer["label"][0] in "0123456789"
+
+
+def test_repair_wiped_server_has_everything_as_it_was(repaired: BakedProject, before: dict[str, Any]) -> None:
+    failed = run_of(before, status="FAILED")
+    assert without(state(database(repaired), repaired.path.name), failed) == without(before, failed)
+    assert repaired.run("git", "status", "--porcelain").stdout == ""
+    assert repaired.run("dvc", "data", "status", "--json").stdout.strip() == "{}"
+    for version in (1, 2):
+        check_predicts(database(repaired), repaired.path.name, version)
+
+
+def test_repair_run_and_version_that_a_person_deleted_stay_deleted(
+    repaired: BakedProject, before: dict[str, Any]
+) -> None:
+    client, slow, name = MlflowClient(database(repaired)), run_of(before, "slow"), repaired.path.name
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    (found,) = client.search_runs([experiment.experiment_id], f"tags.mirror_id = '{slow}'")
+    client.delete_run(found.info.run_id)
+    client.delete_model_version(name, "2")
+    said = verb(repaired, "mirror", "repair", check=False).stdout
+    assert f"run {slow} (slow): MLflow lacks everything; deleted by a person" in said
+    assert f"mlflow runs restore --run-id {found.info.run_id}" in said
+    assert "version 2: MLflow lacks everything; not repairable: a person deleted it" in said
+    assert client.get_run(found.info.run_id).info.lifecycle_stage == "deleted"
+    assert [version.version for version in client.search_model_versions(f"name = '{name}'")] == [1]
+    told = json.loads(verb(repaired, "mirror", "status", "--json", check=False).stdout)
+    assert (told["runs"], told["versions"], told["complete"]) == (4, 2, False)
+    assert [lack["state"] for lack in told["lacking"]][:2] == ["deleted", "impossible"]
+
+
+def test_repair_second_server_from_a_fresh_clone_and_the_remote(
+    lived: BakedProject, before: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = BakedProject(tmp_path / lived.path.name, lived.package)
+    lived.run("git", "clone", "--quiet", str(lived.path), str(fresh.path))
+    verb(fresh, "setup")
+    server = MlflowServer(tmp_path / "server")
+    try:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+        first = verb(fresh, "mirror", "status", check=False)
+        assert "aliases: MLflow lacks what the log of a Git remote tells" in first.stdout
+        fresh.run("git", "fetch", "--quiet", "origin", "lineage:lineage", "refs/exps/*:refs/exps/*")
+        second = verb(fresh, "mirror", "repair", check=False)
+        assert "are not to be had" in second.stdout, "an experiment that nobody pushed"
+        lost = (run_of(before, status="FAILED"), run_of(before, "slow"))
+        assert without(state(server.url, fresh.path.name), *lost) == without(before, *lost)
+        check_predicts(server.url, fresh.path.name, 2)
+    finally:
+        server.kill()
+
+
+def test_repair_version_whose_model_is_gone_blocks_the_later_ones_until_it_is_given_up(
+    lived: BakedProject, before: dict[str, Any], tmp_path: Path
+) -> None:
+    wiped, name = wipe(lived, tmp_path), lived.path.name
+    wiped.run("dvc", "remote", "modify", "--local", "storage", "url", str(tmp_path / "empty"))
+    lock = wiped.run("git", "show", f"{name}@v1.0.0:dvc.lock").stdout
+    md5 = next(line for line in lock.partition("path: models/model")[2].splitlines() if "md5: " in line).split()[1]
+    (wiped.path / ".dvc/cache/files/md5" / md5[:2] / md5[2:]).unlink()
+    done = verb(wiped, "mirror", "repair", check=False)
+    assert done.returncode == 1
+    assert "version 1: MLflow lacks everything; not repairable: the files of commit" in done.stdout
+    assert f"To give it up for good: git tag -d {name}@v1.0.0" in done.stdout
+    assert "version 2: MLflow lacks everything; " in done.stdout
+    runs = {run.data.tags["mirror_id"] for run in MlflowClient(database(wiped)).search_runs(["1"])}
+    assert before["versions"][1]["run"] in runs, "its run is there all the same"
+    wiped.run("git", "tag", "--delete", f"{name}@v1.0.0")
+    done = verb(wiped, "mirror", "repair", check=False)
+    assert "alias champion: MLflow lacks version 1 as champion; it has none; not repairable" in done.stdout
+    after = state(database(wiped), name)
+    assert list(after["versions"]) == [2]
+    for part in ("run", "model", "status"):
+        assert after["versions"][2][part] == before["versions"][2][part]
+    assert MlflowClient(database(wiped)).create_model_version(name, "s3://next").version == 3
+
+
+def test_repair_other_versions_in_the_way_are_refused(lived: BakedProject, tmp_path: Path) -> None:
+    wiped, name = wipe(lived, tmp_path), lived.path.name
+    client = MlflowClient(database(wiped))
+    client.create_registered_model(name)
+    client.create_model_version(name, "s3://elsewhere/model", tags={"result_commit": "0" * 40})
+    done = verb(wiped, "mirror", "repair", check=False)
+    assert done.returncode == 2
+    assert f"has another model as {name} version 1" in done.stderr
+    assert "Fix: platform.yaml:tracking_uri" in done.stderr
+    assert len(client.search_model_versions()) == 1
