@@ -149,7 +149,7 @@ def test_repair_run_and_version_that_a_person_deleted_stay_deleted(
     assert f"mlflow runs restore --run-id {found.info.run_id}" in said
     assert "version 2: MLflow lacks everything; not repairable: a person deleted it" in said
     assert client.get_run(found.info.run_id).info.lifecycle_stage == "deleted"
-    assert [version.version for version in client.search_model_versions(f"name = '{name}'")] == [1]
+    assert [int(version.version) for version in client.search_model_versions(f"name = '{name}'")] == [1]
     told = json.loads(verb(repaired, "mirror", "status", "--json", check=False).stdout)
     assert (told["runs"], told["versions"], told["complete"]) == (4, 2, False)
     assert [lack["state"] for lack in told["lacking"]][:2] == ["deleted", "impossible"]
@@ -198,7 +198,7 @@ def test_repair_version_whose_model_is_gone_blocks_the_later_ones_until_it_is_gi
     assert list(after["versions"]) == [2]
     for part in ("run", "model", "status"):
         assert after["versions"][2][part] == before["versions"][2][part]
-    assert MlflowClient(database(wiped)).create_model_version(name, "s3://next").version == 3
+    assert int(MlflowClient(database(wiped)).create_model_version(name, "s3://next").version) == 3
 
 
 def test_repair_other_versions_in_the_way_are_refused(lived: BakedProject, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ class Verbs(click.Group):
             click.echo(f"Fix: {error.fix}", err=True)
             sys.exit(2)
         except KeyboardInterrupt:
-            click.echo("Interrupted: the stage is not recorded as run; the same command runs it again.", err=True)
+            click.echo("Interrupted: what was not finished is not recorded; the same command does it again.", err=True)
             sys.exit(130)
 
 
@@ -84,6 +84,7 @@ def mirror_sync() -> None:
 
     for run_id in deliver_all():
         click.echo(f"MLflow has run {run_id}")
+    click.echo("There is nothing more to send")
 
 
 @mirror.command("status")

@@ -89,7 +89,7 @@ def home() -> Path:
     """
     here = Path.cwd().resolve()
     parent = Path(os.environ.get("DVC_ROOT", here)).resolve()
-    return parent if here.is_relative_to(parent / ".dvc" / "tmp") else here
+    return parent if here.is_relative_to((parent / ".dvc" / "tmp").resolve()) else here
 
 
 def _read(name: str) -> dict[str, Any]:

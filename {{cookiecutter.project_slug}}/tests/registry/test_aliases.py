@@ -121,7 +121,7 @@ def test_check_agrees_where_the_champion_was_deleted_in_mlflow() -> None:
 
 
 def test_list_and_show_tell_runs_metrics_and_moves(client: MlflowClient, head: str) -> None:
-    logged = client.create_run(server.experiment_id(client)).info.run_id
+    logged = client.create_run(server.experiment_id(client, MODEL)).info.run_id
     params = [Param("dvc_exp_name", "warm-wing"), Param("data_version", "v1.0")]
     client.log_batch(logged, params=params, tags=[RunTag("model_version", f"{MODEL}/4")])
     client.delete_run(logged)  # what it was is still told

@@ -22,10 +22,10 @@ def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Live:
 
 def drawn(live: Live) -> np.ndarray:
     """Draw the one plot that was logged, and return the pixels of the picture."""
-    plots = Path(live.dir, "plots")
+    run_dir = Path(live.dir)
     ((name, config),) = json.loads(Path(live.dir, PLOTS).read_text(encoding="utf-8")).items()
-    draw(plots / name, config, plots / "plot.png")
-    return np.asarray(Image.open(plots / "plot.png").convert("RGB"))
+    draw(run_dir / name, config, run_dir / "plot.png")
+    return np.asarray(Image.open(run_dir / "plot.png").convert("RGB"))
 
 
 def coloured(pixels: np.ndarray) -> int:

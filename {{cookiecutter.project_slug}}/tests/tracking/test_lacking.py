@@ -49,7 +49,7 @@ def test_lacking_run_that_is_training_will_come(client: MlflowClient, facts: dic
 
 
 def test_lacking_run_without_its_end_or_deleted_is_told(client: MlflowClient) -> None:
-    run_id = client.create_run(server.experiment_id(client), tags={"mirror_id": "abc"}).info.run_id
+    run_id = client.create_run(server.experiment_id(client, "demo"), tags={"mirror_id": "abc"}).info.run_id
     lack = lacking.lacking(client, known("1" * 40))["abc"]
     assert (lack.state, lack.lacks) == ("repair", "its end")
     assert lacking.lacking(client, known())["abc"].state == "impossible"

@@ -60,7 +60,7 @@ def test_sync_twice_has_everything_once(ended: MlflowClient) -> None:
 
 
 def test_sync_after_a_stop_in_the_middle_sends_only_what_lacks(ended: MlflowClient) -> None:
-    run = ended.create_run(server.experiment_id(ended), tags={"mirror_id": "abc123"})
+    run = ended.create_run(server.experiment_id(ended, "demo"), tags={"mirror_id": "abc123"})
     sent = [Metric("val/loss", float(value), time, step) for time, step, value in ROWS[:4]]
     ended.log_batch(run.info.run_id, metrics=sent)
     assert sync() == run.info.run_id
@@ -81,7 +81,7 @@ def test_sync_deleted_run_is_reported_and_stays_deleted(ended: MlflowClient) -> 
     with pytest.raises(RunDeletedError, match="mlflow runs restore"):
         sync()
     with pytest.raises(RunDeletedError, match="was deleted in MLflow"):
-        find(ended, "abc123")
+        find(ended, "abc123", "demo")
 
 
 def test_sync_without_a_run_says_what_makes_one(client: MlflowClient) -> None:

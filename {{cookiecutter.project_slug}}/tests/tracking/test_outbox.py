@@ -105,4 +105,30 @@ def test_deliver_all_deleted_run_does_not_hold_up_others(
 def test_deliver_deleted_run_in_the_work_tree_is_an_error(begun: MlflowClient) -> None:
     begun.delete_run(outbox.deliver())
     with pytest.raises(RunDeletedError, match="mlflow runs restore"):
+        outbox.deliver()
+
+
+def test_deliver_all_damaged_run_does_not_hold_up_others(begun: MlflowClient, facts: dict[str, Any]) -> None:
+    damaged = outbox.folder() / "aaa" / LINEAGE
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("{", encoding="utf-8")
+    with pytest.raises(ProjectError, match="rm -r .*aaa"):
         outbox.deliver_all()
+    assert outbox.waiting() == ["aaa"]
+
+
+def test_deliver_all_summary_that_is_not_whole_costs_no_point(begun: MlflowClient) -> None:
+    (RUN_DIR / "metrics.json").write_text('{"loss":', encoding="utf-8")
+    (RUN_DIR / "params.yaml").write_text("data: {since: 2026-01-01}\n", encoding="utf-8")
+    (run_id,) = outbox.deliver_all()
+    assert points(begun, run_id) == [0]
+    assert begun.get_run(run_id).data.params["data.since"] == '"2026-01-01"'
+
+
+def test_deliver_all_manifest_that_changed_since_is_the_one_it_read(begun: MlflowClient, tmp_path: Path) -> None:
+    for name in ("data/manifest.parquet", "reports/manifest.json"):
+        Path(name).unlink()
+        Path(name).write_text('{"sha256": ["y"]}', encoding="utf-8")
+    (run_id,) = outbox.deliver_all()
+    manifest = begun.download_artifacts(run_id, "data/manifest.parquet", str(tmp_path))
+    assert Path(manifest).read_text(encoding="utf-8") == "manifest x"

@@ -18,7 +18,7 @@ RUNS = [f"run{number}" for number in range(8)]
 def ids(client: MlflowClient, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """An MLflow with eight ended runs; their ids there."""
     monkeypatch.setattr(receipts, "COUNTED", request.param)
-    experiment = server.experiment_id(client)
+    experiment = server.experiment_id(client, "demo")
     made = {run: client.create_run(experiment, tags={"mirror_id": run}).info.run_id for run in RUNS}
     for run_id in made.values():
         client.set_terminated(run_id)
@@ -66,21 +66,21 @@ def test_look_runs_that_change_after_they_were_seen_are_read_again(client: Mlflo
 
 def test_look_server_that_was_wiped_has_none(client: MlflowClient, ids: dict[str, str]) -> None:
     look(client, RUNS)
-    client.rename_experiment(server.experiment_id(client), "gone")
+    client.rename_experiment(server.experiment_id(client, "demo"), "gone")
     assert look(client, RUNS) == {}
-    server.experiment_id(client)  # the next training makes it anew
+    server.experiment_id(client, "demo")  # the next training makes it anew
     assert look(client, RUNS) == {}
 
 
 def test_look_run_that_is_there_twice_counts_where_it_was_not_deleted(
     client: MlflowClient, ids: dict[str, str]
 ) -> None:
-    twin = client.create_run(server.experiment_id(client), tags={"mirror_id": "run0"}).info.run_id
+    twin = client.create_run(server.experiment_id(client, "demo"), tags={"mirror_id": "run0"}).info.run_id
     client.delete_run(twin)
     assert look(client, ["run0"])["run0"] == Standing(ids["run0"], whole=True, deleted=False)
 
 
 def test_look_experiment_that_a_person_deleted_is_told(client: MlflowClient, ids: dict[str, str]) -> None:
-    client.delete_experiment(server.experiment_id(client))
+    client.delete_experiment(server.experiment_id(client, "demo"))
     with pytest.raises(ProjectError, match="experiments restore"):
         look(client, RUNS)

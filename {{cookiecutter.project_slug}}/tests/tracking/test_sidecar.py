@@ -16,7 +16,7 @@ from {{ cookiecutter.package_name }}.tracking.run import recorded
 
 
 def find(client: MlflowClient) -> Run | None:
-    found = client.search_runs([server.experiment_id(client)])
+    found = client.search_runs([server.experiment_id(client, "demo")])
     return found[0] if found else None
 
 
@@ -82,6 +82,47 @@ def test_recorded_sidecar_that_is_killed_is_started_again(
     assert run
     assert run.info.status == "FINISHED"
     assert points(client, run) == [0, 1]
+
+
+def test_recorded_training_with_a_process_that_outlives_it_ends_at_once(
+    client: MlflowClient, facts: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    with recorded(facts) as live:
+        child = os.fork()  # as a DataLoader's worker: it holds the other end of the sidecar's pipe
+        if not child:
+            time.sleep(60)
+            os._exit(0)
+        live.log_metric("loss", 0.5)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert "mirror sync" not in caplog.text
+    run = find(client)
+    assert run
+    assert run.info.status == "FINISHED"
+
+
+def test_recorded_training_without_room_for_the_outbox_ends_well(
+    client: MlflowClient, facts: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    Path(".dvc").mkdir(exist_ok=True)
+    with recorded(facts) as live:
+        live.log_metric("loss", 0.5)
+        outbox.leave("abc123")
+        outbox.folder().joinpath("abc123").write_text("in the way", encoding="utf-8")
+    assert "the outbox does not take" in caplog.text
+    assert outbox.read_facts()["status"] == "FINISHED"
+
+
+def test_recorded_summary_that_can_not_be_written_ends_the_run_as_failed(
+    client: MlflowClient, facts: dict[str, Any]
+) -> None:
+    with pytest.raises(TypeError), recorded(facts) as live:
+        live.log_metric("loss", 0.5)
+        live.summary["best"] = object()
+    run = find(client)
+    assert run
+    assert run.info.status == "FAILED"
+    assert points(client, run) == [0]
 
 
 def test_recorded_training_while_mlflow_is_away_ends_well_and_keeps_the_run(

@@ -68,7 +68,7 @@ def _make(client: "MlflowClient", name: str, release: Release) -> "ModelVersion"
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         facts = archive.restore_run(release.commit, folder, MODEL)
-        run_id = mirror.find(client, facts["run"])
+        run_id = mirror.find(client, facts["run"], facts["project"])
         if run_id is None:
             raise ProjectError(f"MLflow lacks its run {facts['run']}", REPAIR)
         if client.get_run(run_id).data.tags.get(MADE) == f"{name}/{release.number}":
@@ -134,6 +134,6 @@ def _complete(client: "MlflowClient", release: Release, version: "ModelVersion")
     made_by = {version.tags["run"]: version.tags["data_git_commit_id"], **release.made_by}
     for run in [run for run in made_by if MADE_BY + run not in version.tags]:
         with contextlib.suppress(mirror.RunDeletedError):
-            if run_id := mirror.find(client, run):
+            if run_id := mirror.find(client, run, version.name):
                 client.set_tag(run_id, MADE, f"{version.name}/{version.version}")
         client.set_model_version_tag(version.name, version.version, MADE_BY + run, made_by[run] or "unknown")

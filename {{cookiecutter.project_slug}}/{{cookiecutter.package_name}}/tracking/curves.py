@@ -1,9 +1,13 @@
 """Read the curves of a run from DVCLive's files, each row once, also while they grow."""
 
 import csv
+import logging
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 CURVES = Path("plots/metrics")  # below the run's folder
 
@@ -51,9 +55,10 @@ class Curves:
         return set(self._sent)
 
     def _rows(self, path: Path, name: str) -> Iterator[Row]:
+        csv.field_size_limit(sys.maxsize)  # a text metric may be a page
         with path.open("rb") as file:
             columns = file.readline()
-            fields = columns.decode().rstrip("\r\n").split("\t")
+            fields = next(csv.reader([columns.decode()], delimiter="\t"), [])
             end = file.seek(max(self._sent.get(name, 0), len(columns)))
             for line in file:
                 if not line.endswith(b"\n"):
@@ -65,10 +70,14 @@ class Curves:
 
     def _parse(self, line: str, fields: list[str], name: str, end: int) -> Row | None:
         values = next(csv.reader([line], delimiter="\t"), [])
-        if len(values) != len(fields) or not values[-2].isdigit():
-            return None  # a row that a full disk cut off
         told = dict(zip(fields[:-1], values, strict=False))
-        step = int(told["step"])
+        try:
+            step = int(float(told["step"])) if len(values) == len(fields) else None
+        except ValueError:
+            step = None
+        if step is None:  # cut off by a full disk, or the later lines of a text of several
+            log.warning("not understood in %s: %r", name, line[:80])
+            return None
         # Without a time of its own (stock DVCLive), always the same one: rows are told apart by it.
         return Row(name, int(told.get("timestamp", self._started_ms + step)), step, _number(values[-1]), end)
 

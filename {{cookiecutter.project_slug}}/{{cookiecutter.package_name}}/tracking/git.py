@@ -84,5 +84,5 @@ def remote_url(where: Path) -> str:
 
 
 def without_credentials(url: str) -> str:
-    """Take user names, passwords and tokens out of a URL."""
-    return re.sub(r"(?<=://)[^/@]*@", "", url)
+    """Take user names, passwords and tokens out of the URLs in a text."""
+    return re.sub(r"(?<=://)[^/\s]*@", "", url)

@@ -50,7 +50,8 @@ def log() -> list[Entry]:
     if not (refs := _logs()):
         return []
     told = git("log", "--first-parent", "-z", "--grep=^run: ", "--format=%P%n%B", *refs)
-    found = dict.fromkeys(_entry(text) for text in told.split("\0") if text)
+    project = load_platform().project  # one repository may hold several
+    found = dict.fromkeys(_entry(text, project) for text in told.split("\0") if text)
     return [entry for entry in found if entry]
 
 
@@ -64,11 +65,10 @@ def _logs() -> list[str]:
     return git("for-each-ref", "--format=%(refname)", REF, f"refs/remotes/*/{BRANCH}").split()
 
 
-def _entry(text: str) -> Entry | None:
+def _entry(text: str, project: str) -> Entry | None:
     parents, subject, *body = text.split("\n")
     told = dict(line.split(": ", 1) for line in body if ": " in line)
     trained, registered = TRAINED.fullmatch(subject), REGISTERED.fullmatch(subject)
-    project = load_platform().project  # one repository may hold several
     if trained and told.get("project", project) == project:
         return Entry(told["run"], parents.split()[1], trained["name"], None)
     if registered and registered["model"] == project:

@@ -8,14 +8,18 @@ interface are DVCLive's own, so that the callbacks of Lightning, Hugging Face an
 import io
 import math
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import dvclive
-from dvclive.plots import Metric
+from dvclive.error import InvalidParameterTypeError
+from dvclive.plots import Metric, NumpyEncoder
+from dvclive.serialize import dump_json, dump_yaml
+from ruamel.yaml.representer import RepresenterError
 
-from ..files import write_json
+from ..files import replacing, write_json
 
 SYNC_S = 5.0  # between two writings of summary and report, and two signals to the VS Code extension
 FLUSH_SHARE = 0.003  # the part of the time that handing rows to the operating system may take
@@ -33,6 +37,7 @@ class Live(dvclive.Live):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._curves: dict[str, _Curve] = {}
         self._sync_due = self._flush_due = 0.0
+        self._opening = threading.Lock()
         super().__init__(*args, **kwargs)
 
     def log_metric(self, name: str, val: float | str, timestamp: bool = True, plot: bool = True) -> None:
@@ -57,31 +62,32 @@ class Live(dvclive.Live):
             self._flush()
 
     def _log_rare(self, name: str, val: float | str, plot: bool) -> None:
-        if name not in self._metrics:
-            self._metrics[name] = _Registered(name, self.plots_dir)
-        super().log_metric(name, val, timestamp=True, plot=False)  # checks it, and sets the summary
+        super().log_metric(name, val, plot=False)  # checks it, and sets the summary
         if not plot:
             return
-        if name not in self._curves:
-            self._curves[name] = _Curve(self._metrics[name])
+        with self._opening:  # DVCLive's monitor of the machine logs from a thread
+            if name not in self._curves:
+                self._curves[name] = _Curve(self._metrics[name])
         self._curves[name].write(self._step or 0, _quoted(str(val)))
 
     def next_step(self) -> None:
         """End the current step."""
-        now = time.monotonic()
-        if now >= self._sync_due:
+        if time.monotonic() >= self._sync_due:
             super().next_step()
-            self._sync_due = time.monotonic() + SYNC_S
             return
         self._step = self.summary["step"] = self.step
-        if now >= self._flush_due:
-            self._flush()
+        self.sync()
         self._step += 1
 
     def sync(self) -> None:
-        """Bring everything to the files: curves, summary, report."""
-        self._flush()
-        super().sync()
+        """Bring everything to the files: curves, summary, report. Lightning asks for it at each step."""
+        now = time.monotonic()
+        if now >= self._sync_due:
+            self._flush()
+            super().sync()
+            self._sync_due = time.monotonic() + SYNC_S
+        elif now >= self._flush_due:
+            self._flush()
 
     def _flush(self) -> None:
         begin = time.monotonic()
@@ -92,11 +98,26 @@ class Live(dvclive.Live):
 
     def end(self) -> None:
         """Write what is left, and close the files."""
+        self._sync_due = 0.0
         super().end()
         if not self._inside_with:
             for curve in self._curves.values():
                 curve.file.close()
             self._curves.clear()
+
+    def make_summary(self) -> None:
+        """Write the summary, whole or not at all: another process reads it meanwhile."""
+        if self._step is not None:
+            self.summary["step"] = self.step
+        with replacing(Path(self.metrics_file)) as new:
+            dump_json(self.summary, new, cls=NumpyEncoder)
+
+    def _dump_params(self) -> None:
+        with replacing(Path(self.params_file)) as new:
+            try:
+                dump_yaml(self._params, new)
+            except RepresenterError as error:
+                raise InvalidParameterTypeError(error.args[0]) from error
 
     def post_data_to_studio(self) -> None:
         """Send to DVC Studio, where it is configured; DVCLive reads all curves again before it asks."""
@@ -114,21 +135,14 @@ class Live(dvclive.Live):
         self._describe_plots()
 
     def _describe_plots(self) -> None:
-        plots = Path(self.plots_dir)
-        told = {plot.output_path.relative_to(plots).as_posix(): plot.plot_config for plot in self._plots.values()}
+        run_dir = Path(self.dir)
+        told = {plot.output_path.relative_to(run_dir).as_posix(): plot.plot_config for plot in self._plots.values()}
         write_json(Path(self.dir, PLOTS), told)
 
     def read_step(self) -> int:
         """Return the last step of a run to resume; the summary may be seconds behind the curves."""
         curves = Path(self.plots_dir, Metric.subfolder).rglob("*.tsv")
         return max([int(super().read_step()), *map(_last_step, curves)])
-
-
-class _Registered(Metric):
-    """What `dvclive.Live` knows of a curve; the rows are ours to write."""
-
-    def dump(self, val: Any, **kwargs: Any) -> None:
-        raise NotImplementedError
 
 
 class _Curve:
@@ -138,10 +152,8 @@ class _Curve:
         path = metric.output_path
         *self.groups, self.key = metric.summary_keys
         self.file: io.BufferedWriter = path.open("ab")
-        if not path.stat().st_size:
+        if not self.file.truncate(_whole_rows(path)):
             self.file.write(f"timestamp\tstep\t{_quoted(os.path.basename(metric.name))}\n".encode())
-        elif not _ends_well(path):
-            self.file.write(b"\n")  # the disk was full, or the power went: what follows is a row of its own
 
     def write(self, step: int, text: str) -> None:
         # Through the buffer of Python, whole rows: no system call until it is flushed.
@@ -158,10 +170,9 @@ def _quoted(text: str) -> str:
     return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in '\t\r\n"') else text
 
 
-def _ends_well(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read() == b"\n"
+def _whole_rows(path: Path) -> int:
+    """Return how many bytes of a curve are whole rows: the disk was full, or the power went, within the last one."""
+    return path.read_bytes().rfind(b"\n") + 1
 
 
 def _last_step(path: Path) -> int:

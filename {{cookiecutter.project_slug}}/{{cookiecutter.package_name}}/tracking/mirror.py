@@ -29,6 +29,7 @@ MIRROR_ID = "mirror_id"  # the tag by which a run is found: MLflow's own id neve
 BATCH = 1000  # points in one request: MLflow's limit
 PARAMS_BATCH = 100
 TAG_CHARACTERS = 5000
+KEY_CHARACTERS = 230  # MLflow takes 250, also with what is put before
 ENDED = ("FINISHED", "FAILED", "KILLED")
 TAGS = {  # the first four are what MLflow's pages show as user, source and commit
     "mlflow.user": "user",
@@ -85,12 +86,12 @@ class Mirror:
         self._curves = Curves(root / record.RUN_DIR, record.milliseconds(facts["started_at"]))
         self._there: dict[str, set[tuple[int, int, str]]] = {}  # the points of a curve that need not be sent
         self._sent: dict[str, Any] = {}  # params, tags and files that MLflow has confirmed
-        self.run_id = find(client, facts["run"]) or self._create(facts)
+        self.run_id = find(client, facts["run"], facts["project"]) or self._create(facts)
 
     def _create(self, facts: dict[str, Any]) -> str:
         source = {"mlflow.source.type": "JOB" if facts.get("job") else "LOCAL", "mlflow.source.name": "dvc.yaml: train"}
         run = self._client.create_run(
-            server.experiment_id(self._client),
+            server.experiment_id(self._client, facts["project"]),
             start_time=record.milliseconds(facts["started_at"]),
             run_name=facts["name"],
             tags={**source, **{tag: facts[fact] for tag, fact in TAGS.items() if facts.get(fact)}},
@@ -107,7 +108,8 @@ class Mirror:
         Raises:
             RunDeletedError: A person did.
         """
-        find(self._client, record.read_facts(self._root)["run"])
+        facts = record.read_facts(self._root)
+        find(self._client, facts["run"], facts["project"])
 
     def push(self) -> None:
         """Send what is new."""
@@ -204,21 +206,19 @@ class Mirror:
         for name in record.ARTIFACTS:
             if (self._root / name).exists():
                 self._send_file(self._root / name, Path(name).parent)
-        for path, config in record.plots(self._root).items():
-            folder = path.parent.relative_to(self._root / record.RUN_DIR)
-            if self._send_file(path, folder) and path.suffix == ".json":
-                self._send_picture(path, config, folder)
+        for path, config in record.files(self._root).items():
+            self._send_file(path, path.parent.relative_to(self._root / record.RUN_DIR), config)
 
-    def _send_file(self, path: Path, folder: Path | None = None) -> bool:
+    def _send_file(self, path: Path, folder: Path | None = None, config: dict[str, Any] | None = None) -> None:
         state = path.stat()
         version = (state.st_size, state.st_mtime_ns)
-        if self._sent.get(str(path)) == version:
-            return False
-        self._client.log_artifact(self.run_id, str(path), folder.as_posix() if folder else None)
-        self._sent[str(path)] = version
-        return True
+        if self._sent.get(str(path)) != version:
+            if config is not None and folder:
+                self._send_picture(path, folder, config)
+            self._client.log_artifact(self.run_id, str(path), folder.as_posix() if folder else None)
+            self._sent[str(path)] = version
 
-    def _send_picture(self, plot: Path, config: dict[str, Any], folder: Path) -> None:
+    def _send_picture(self, plot: Path, folder: Path, config: dict[str, Any]) -> None:
         """Draw a plot of DVCLive's: MLflow shows pictures, and not its JSON."""
         with tempfile.TemporaryDirectory() as scratch:
             picture = Path(scratch, f"{plot.stem}.png")
@@ -230,8 +230,8 @@ class Mirror:
                 self._client.log_artifact(self.run_id, str(picture), folder.as_posix())
 
 
-def find(client: "MlflowClient", run: str) -> str | None:
-    """Return MLflow's id of the run whose tag `mirror_id` is `run`, or None.
+def find(client: "MlflowClient", run: str, project: str) -> str | None:
+    """Return MLflow's id of the run of a project whose tag `mirror_id` is `run`, or None.
 
     Raises:
         RunDeletedError: A person deleted it.
@@ -239,7 +239,7 @@ def find(client: "MlflowClient", run: str) -> str | None:
     from mlflow.entities import ViewType
 
     query = f"tags.{MIRROR_ID} = '{run}'"
-    found = client.search_runs([server.experiment_id(client)], query, run_view_type=ViewType.ALL)
+    found = client.search_runs([server.experiment_id(client, project)], query, run_view_type=ViewType.ALL)
     if not found:
         return None
     info = min((run.info for run in found), key=lambda info: info.lifecycle_stage == "deleted")
@@ -258,4 +258,4 @@ def _identity(point: "Metric") -> tuple[int, int, str]:
 
 def _key(name: str) -> str:
     """Return a name as MLflow takes it: what it refuses, such as the @ of `acc@5`, becomes an underscore."""
-    return re.sub(r"[^\w\-. /:]", "_", name)[:250]
+    return re.sub(r"[^\w\-. /:]", "_", name)[:KEY_CHARACTERS]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ..errors import ProjectError
 from ..settings import home
 from . import mirror, server
-from .record import ARTIFACTS, LINEAGE, RUN_DIR, read_facts
+from .record import ARTIFACTS, LINEAGE, READ, RUN_DIR, read_facts
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -51,24 +51,29 @@ def gather(run: str, work: Path = Path()) -> Path:
     """
     entry = folder() / run
     if (work / LINEAGE).exists() and read_facts(work)["run"] == run:
-        found = [path.relative_to(work) for path in (work / RUN_DIR).rglob("*") if path.is_file()]
-        for name in (*found, *map(Path, ARTIFACTS)):
-            if (work / name).exists():
-                _link((work / name).resolve(), entry / name)
+        written = [path.relative_to(work) for path in (work / RUN_DIR).rglob("*") if path.is_file()]
+        # What the run read is what was there at its start: since then another stage may have run again.
+        read = [Path(name) for name in READ if not (entry / name).exists()]
+        for name in (*written, *read, *(Path(name) for name in ARTIFACTS if name not in READ)):
+            with contextlib.suppress(FileNotFoundError):  # not there yet, or a temporary file that is gone again
+                _link(work / name, entry / name)
     return entry
 
 
 def _link(source: Path, target: Path) -> None:
-    if target.exists() and target.samefile(source):
+    new, old = source.stat(), target.stat() if target.exists() else None
+    if old and (new.st_ino == old.st_ino or (new.st_size, new.st_mtime_ns) == (old.st_size, old.st_mtime_ns)):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
+    scratch = target.with_name(f"{target.name}.new")
+    scratch.unlink(missing_ok=True)
     try:
-        os.link(source, target)
-    except FileNotFoundError:  # a temporary file of someone's: gone again
-        return
+        os.link(source.resolve(), scratch)
+    except FileNotFoundError:
+        raise
     except OSError:  # another disk, or one that knows no links
-        shutil.copy2(source, target)
+        shutil.copy2(source, scratch)
+    os.replace(scratch, target)
 
 
 def deliver(root: Path = Path()) -> str:
@@ -108,19 +113,23 @@ def deliver_all() -> list[str]:
         ProjectError: The first that was not taken; the others were sent all the same.
     """
     runs, delivered, problems = waiting(), [], []
-    here = LINEAGE.exists() and read_facts()["run"] not in runs
-    for root in (*(folder() / run for run in runs), *([Path()] if here or not runs else [])):
+    roots = [folder() / run for run in runs]
+    if LINEAGE.exists() and read_facts()["run"] not in runs:
+        roots.append(Path())
+    for root in roots:
         try:
             if is_training(read_facts(root)["run"]):
                 log.info("run %s is still training: its mirror is at work", root.name)
             else:
                 delivered.append(deliver(root))
         except mirror.RunDeletedError as error:
-            if root == Path():
-                raise
             log.warning("%s, so it is not sent; %s. To drop it: rm -r %s", error.problem, error.fix, root)
         except ProjectError as error:
-            problems.append(error)
+            if (root / LINEAGE).exists():  # else its sidecar was still at it, and has sent it
+                problems.append(error)
+        except Exception as error:  # one damaged run must not hold up the others
+            problem = f"the run in {root} can't be read: {type(error).__name__}: {error}"
+            problems.append(ProjectError(problem, f"mend its files, or drop it: rm -r {root}"))
     if problems:
         raise problems[0]
     return delivered
@@ -152,7 +161,7 @@ def sending(run: str) -> Iterator[None]:
 @contextlib.contextmanager
 def training(run: str) -> Iterator[None]:
     """Be the process whose run this is: `is_training` tells others as long as it lives."""
-    with _lock(f"{run}.training", 0):
+    with _lock(f"{run}.training", WAIT_S):  # others hold it for a moment, to ask
         yield
 
 

@@ -1,6 +1,7 @@
 """The files of one run: where they are, and what they say."""
 
 import json
+import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,9 +12,12 @@ from ..files import read_json
 from .curves import CURVES
 from .live import PLOTS
 
+log = logging.getLogger(__name__)
+
 RUN_DIR = Path("reports/train")
 LINEAGE = RUN_DIR / "lineage.json"
-ARTIFACTS = ("data/manifest.parquet", "reports/manifest.json", "reports/confusion.csv", "reports/per_class.csv")
+READ = ("data/manifest.parquet", "reports/manifest.json")  # as the run found it at its start
+ARTIFACTS = (*READ, "reports/confusion.csv", "reports/per_class.csv")
 FACTS = (  # what the run is made from, as MLflow has it among the params: they can't be changed there
     "data_git_commit_id",
     "git_remote_url",
@@ -69,22 +73,30 @@ def params(root: Path) -> dict[str, str]:
 
 
 def summary(root: Path) -> dict[str, float]:
-    """Return the figures of DVCLive's summary."""
+    """Return the figures of DVCLive's summary; none when it can't be read, as after a full disk."""
     path = root / RUN_DIR / "metrics.json"
-    figures = dict(_flat(read_json(path))) if path.exists() else {}
+    try:
+        figures = dict(_flat(read_json(path))) if path.exists() else {}
+    except ValueError as error:
+        log.warning("%s is not whole: %s", path, error)
+        return {}
     return {name: float(value) for name, value in figures.items() if isinstance(value, int | float) and name != "step"}
 
 
-def plots(root: Path) -> dict[Path, dict[str, Any]]:
-    """Return images and plots, and how DVCLive would draw each of the plots; nothing for an image."""
+def files(root: Path) -> dict[Path, dict[str, Any] | None]:
+    """Return images, plots and artifacts, and how DVCLive would draw each of the plots; None for the others."""
     folder, told = root / RUN_DIR, root / RUN_DIR / PLOTS
     configs = read_json(told) if told.exists() else {}
-    files = (path for path in sorted((folder / "plots").rglob("*")) if path.is_file())
+    found = (path for name in ("plots", "artifacts") for path in sorted((folder / name).rglob("*")) if path.is_file())
     return {
-        path: configs.get(path.relative_to(folder / "plots").as_posix(), {})
-        for path in files
+        path: configs.get(path.relative_to(folder).as_posix(), {}) if _is_plot(path.relative_to(folder)) else None
+        for path in found
         if not path.is_relative_to(folder / CURVES)
     }
+
+
+def _is_plot(path: Path) -> bool:
+    return path.parts[0] == "plots" and path.suffix == ".json"
 
 
 def end(root: Path) -> tuple[str, int]:
@@ -115,5 +127,5 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _text(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
     return text if len(text) <= TEXT_CHARACTERS else f"{text[: TEXT_CHARACTERS - 30]}… ({len(text)} characters)"

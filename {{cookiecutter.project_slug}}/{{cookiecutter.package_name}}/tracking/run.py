@@ -69,25 +69,42 @@ def recorded(facts: dict[str, Any]) -> Iterator[Live]:
     Yields:
         The logger.
     """
-    shutil.rmtree(RUN_DIR, ignore_errors=True)
-    write_json(LINEAGE, facts)
     with outbox.training(facts["run"]):
-        outbox.gather(facts["run"])
-        sidecar = Sidecar(facts["run"])
-        live = Live(str(RUN_DIR), save_dvc_exp=False, dvcyaml=None, report=None)
+        shutil.rmtree(RUN_DIR, ignore_errors=True)
+        write_json(LINEAGE, facts)
+        sidecar = _start_mirror(facts["run"])
         status = "FAILED"
         try:
-            yield live
+            live = Live(str(RUN_DIR), save_dvc_exp=False, dvcyaml=None, report=None)
+            try:
+                yield live
+            finally:
+                live.end()
             status = "FINISHED"
         except KeyboardInterrupt:
             status = "KILLED"
             raise
         finally:
-            live.end()
             write_json(LINEAGE, {**facts, "status": status, "ended_at": _now()})
-            outbox.gather(facts["run"])
-            if not sidecar.close():
-                log.warning("MLflow lacks a part of the run. To send it later: python -m %s mirror sync", PACKAGE)
+            if not _end_mirror(facts["run"], sidecar):
+                log.warning("MLflow does not have all of the run yet. To see to it: python -m %s mirror sync", PACKAGE)
+
+
+def _start_mirror(run: str) -> Sidecar | None:
+    try:
+        outbox.gather(run)
+        return Sidecar(run)
+    except OSError as error:  # no space, no process: nothing that a training should end for
+        log.warning("nothing copies the run to MLflow while it trains: %s", error)
+        return None
+
+
+def _end_mirror(run: str, sidecar: Sidecar | None) -> bool:
+    try:
+        outbox.gather(run)
+    except OSError as error:
+        log.warning("the outbox does not take the last files of the run, which are in %s: %s", RUN_DIR, error)
+    return sidecar is not None and sidecar.close()
 
 
 def _check_upstream() -> None:
@@ -149,7 +166,11 @@ def _user() -> str:
     try:
         return git("config", "user.name", where=home())
     except GitError:
+        pass
+    try:
         return getpass.getuser()
+    except (KeyError, OSError):  # in a container, a user without a name
+        return "unknown"
 
 
 def _place() -> dict[str, str]:

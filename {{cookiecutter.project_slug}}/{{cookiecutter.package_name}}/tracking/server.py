@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ProjectError
 from ..settings import home, load_platform
+from .git import without_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -91,7 +92,8 @@ def answering(fix: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError, SQLAlchemyError, Boto3Error, BotoCoreError, ClientError) as error:
-        raise NoAnswerError(f"MLflow at {tracking_uri()} did not do it: {error}", _fix(error, fix)) from error
+        problem = without_credentials(f"MLflow at {tracking_uri()} did not do it: {error}")
+        raise NoAnswerError(problem, _fix(error, fix)) from error
 
 
 def _fix(error: Exception, fix: str) -> str:
@@ -102,11 +104,10 @@ def _fix(error: Exception, fix: str) -> str:
     return f"set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, then: {fix}"
 
 
-def experiment_id(connected: "MlflowClient") -> str:
-    """Return the id of the project's MLflow experiment, made when it isn't there."""
+def experiment_id(connected: "MlflowClient", name: str) -> str:
+    """Return the id of a project's MLflow experiment, made when it isn't there."""
     from mlflow.exceptions import MlflowException
 
-    name = load_platform().project
     found = connected.get_experiment_by_name(name)
     if found:
         return str(found.experiment_id)
@@ -117,7 +118,7 @@ def experiment_id(connected: "MlflowClient") -> str:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-        return experiment_id(connected)  # another run has just made it
+        return experiment_id(connected, name)  # another run has just made it
 
 
 def serve_ui(port: int) -> int:
@@ -131,7 +132,7 @@ def serve_ui(port: int) -> int:
     """
     uri = tracking_uri()
     if not uri.startswith(SQLITE):
-        print(f"MLflow runs at {uri}")
+        print(f"MLflow runs at {without_credentials(uri)}")
         return 0
     client()
     print(f"http://127.0.0.1:{port}  (choose 'Model training' at the top left; Ctrl-C ends it)", flush=True)

@@ -14,10 +14,12 @@ from pathlib import Path
 
 from ..settings import PACKAGE, home
 from . import mirror, outbox, server
+from .git import without_credentials
 
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 2.0  # between two looks at the files
+SHARE = 20  # times as long as a look took, with thousands of files
 LONGEST_S = 30.0  # the same, while MLflow is away
 PATIENCE_S = 15.0  # after the end of the training, without an answer of MLflow
 GRACE_S = 5.0  # longer than the sidecar's patience, to see it give up
@@ -51,7 +53,7 @@ class Sidecar:
             )
 
     def _keep(self) -> None:
-        while not _by_itself(self._process.wait()) and not self._ending.wait(RESTART_S):
+        while not _ended_itself(self._process.wait()) and not self._ending.wait(RESTART_S):
             with self._starting:
                 if not self._ending.is_set():
                     self._process = self._start()
@@ -66,21 +68,23 @@ class Sidecar:
             self._ending.set()
         try:
             code = self._end()
-            if not _by_itself(code):
+            if not _ended_itself(code):
                 self._process = self._start()
                 code = self._end()
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, KeyboardInterrupt, OSError):
             return False  # it goes on in the background as long as MLflow answers
         return code == DONE
 
     def _end(self) -> int:
         if self._process.stdin:
-            with contextlib.suppress(OSError):  # it is dead
+            # A byte too: forked workers, such as a DataLoader's, hold the other end of the pipe open.
+            with contextlib.suppress(OSError, ValueError):  # it is dead, or was told
+                self._process.stdin.write(b"\n")
                 self._process.stdin.close()
         return self._process.wait(PATIENCE_S + GRACE_S)
 
 
-def _by_itself(code: int) -> bool:
+def _ended_itself(code: int) -> bool:
     return code in (DONE, BEHIND)
 
 
@@ -104,7 +108,7 @@ def follow(run: str) -> int:
 
 
 def _await_end(ended: threading.Event) -> None:
-    sys.stdin.buffer.read()
+    sys.stdin.buffer.read(1)
     ended.set()
 
 
@@ -118,6 +122,7 @@ class _Loop:
     def run(self) -> int:
         pause = INTERVAL_S
         while True:
+            begin = time.monotonic()
             last = self._ended.is_set()  # before the look at the files: then it sees all
             try:
                 self._pass(last)
@@ -125,13 +130,14 @@ class _Loop:
                 log.warning("%s", error.problem)
                 return BEHIND
             except Exception as error:  # whatever MLflow, its database, its artifact store or the network can say
-                log.warning("%s: %s", type(error).__name__, error)
+                log.warning("%s: %s", type(error).__name__, without_credentials(str(error)))
                 pause, self._failed = min(2 * pause, LONGEST_S), True
             else:
                 if last:
                     outbox.leave(self._name)
                     return DONE
-                pause, self._failed, self._answered = INTERVAL_S, False, time.monotonic()
+                self._failed, self._answered = False, time.monotonic()
+                pause = max(INTERVAL_S, SHARE * (self._answered - begin))
             if last and time.monotonic() - self._answered > PATIENCE_S:
                 return BEHIND
             if last:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import ProjectError
 from ..settings import PACKAGE
+from .git import without_credentials
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ def push(stages: list[str]) -> None:
             repo.push(targets=stages, with_deps=True)
         except Exception as error:  # each kind of remote lets its own kinds of errors through
             raise ProjectError(
-                f"the DVC remote {url} does not take the data: {error.__cause__ or error}",
+                without_credentials(f"the DVC remote {url} does not take the data: {error.__cause__ or error}"),
                 "mend the connection, then: dvc push",
             ) from error
 
@@ -45,12 +46,12 @@ def push_or_owe(stages: list[str]) -> bool:
 
 
 def remote_url() -> str:
-    """Return the address of the DVC remote, or "" when none is set."""
+    """Return the address of the DVC remote without credentials, or "" when none is set."""
     from dvc.repo import Repo
 
     with Repo(os.getcwd()) as repo:
         try:
-            return _url(repo)
+            return without_credentials(_url(repo))
         except ProjectError:
             return ""
 
