@@ -1,6 +1,6 @@
 """The versions and aliases that MLflow has, and how its aliases follow the log."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,6 @@ class Registry:
     versions: "dict[int, ModelVersion]"  # by number, in order
     aliases: dict[str, int]  # MLflow's
     log: list[Move]  # of this clone
-    foreign: Sequence[Move] = ()  # always empty: releases.py still asks
 
     @property
     def standing(self) -> Standing:

@@ -19,7 +19,8 @@ from ..data import consent, shards
 from ..errors import ProjectError
 from ..files import read_json
 from ..settings import PACKAGE
-from ..tracking.git import exists, git
+from ..tracking.archive import LostError, restore
+from ..tracking.git import exists
 from .aliases import Registry
 
 if TYPE_CHECKING:
@@ -140,24 +141,15 @@ def result_commit(version: "ModelVersion") -> str:
 @contextlib.contextmanager
 def _pinned(version: "ModelVersion", *paths: str) -> Iterator[Path]:
     """Give a temporary folder with files as they were when a version was registered, from DVC's cache or remote."""
-    from dvc.api import DVCFileSystem
-    from dvc.repo import Repo
-
     commit = result_commit(version)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            with Repo() as repo:  # today's remotes: since the commit was made, data may have moved to a bucket
-                remotes = {key: dict(repo.config[key]) for key in ("core", "remote")}
-            # Below its Git repository's root, the project is a sub-repository to DVC, and its paths begin there.
-            files = DVCFileSystem(rev=commit, subrepos=True, config=remotes)
-            for path in paths:
-                Path(folder, path).parent.mkdir(parents=True, exist_ok=True)
-                files.get(git("rev-parse", "--show-prefix") + path, str(Path(folder, path)), recursive=True)
-        except Exception as error:  # each kind of remote lets its own kinds of errors through
-            problem = f"the data of version {version.version} (commit {commit[:10]}) are not to be had: {error}"
-            raise Incomparable(
-                problem, "see the DVC remote; in a clone that has them: dvc push --all-commits"
-            ) from error
+            restore(commit, paths, Path(folder))
+        except LostError as error:
+            raise Incomparable(f"version {version.version}: {error.problem}", error.fix) from error
+        if lacks := [path for path in paths if not Path(folder, path).exists()]:
+            problem = f"commit {commit[:10]} of version {version.version} has no {', '.join(lacks)}"
+            raise Incomparable(problem, f"git show {commit[:10]}:dvc.lock")
         yield Path(folder)
 
 
