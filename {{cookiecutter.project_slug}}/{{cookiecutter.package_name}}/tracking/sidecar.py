@@ -108,7 +108,7 @@ def follow(run: str) -> int:
 
 
 def _await_end(ended: threading.Event) -> None:
-    sys.stdin.buffer.read(1)
+    os.read(sys.stdin.fileno(), 1)  # not through Python's buffer: its lock would be held when the process ends before
     ended.set()
 
 
