@@ -57,7 +57,7 @@ def isolate(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFa
     """
     home = tmp_path_factory.mktemp("home")
     for name in list(os.environ):
-        if name.startswith(("GIT_", "MAKE", "MFLAGS", "AWS_", "MLFLOW_", "DVC_", "COOKIECUTTER_")):
+        if name == "ARGS" or name.startswith(("GIT_", "MAKE", "MFLAGS", "AWS_", "MLFLOW_", "DVC_", "COOKIECUTTER_")):
             monkeypatch.delenv(name)
     for name in ("HOME", "USERPROFILE", "XDG_CONFIG_HOME"):
         monkeypatch.setenv(name, str(home))

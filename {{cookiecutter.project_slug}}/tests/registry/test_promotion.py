@@ -40,7 +40,9 @@ def test_promote_what_cannot_be_is_refused_with_the_fix(client: MlflowClient, gi
 
 def test_promote_when_a_comparison_is_due_and_the_data_are_gone_needs_anyway(client: MlflowClient) -> None:
     promote("1")
-    with pytest.raises(ProjectError, match="of version 2 has no data/manifest.*\nFix: .*; or .* promote 2 --anyway --why"):
+    with pytest.raises(
+        ProjectError, match="of version 2 has no data/manifest.*\nFix: .*; or .* promote 2 --anyway --why"
+    ):
         promote("2")
     promote("2", anyway=True, why="they were erased on request")
     assert "has no data/manifest" in moves()[-1].metrics["not_compared"]

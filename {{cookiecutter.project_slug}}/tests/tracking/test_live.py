@@ -78,7 +78,7 @@ def test_next_step_brings_the_row_to_the_file() -> None:
 def test_live_process_that_is_killed_leaves_the_rows_of_its_ended_steps() -> None:
     code = f"""
 import os, signal
-from {{ cookiecutter.package_name }}.tracking import live as module
+from {settings.PACKAGE}.tracking import live as module
 module.FLUSH_SHARE = float("inf")
 live = module.Live("run", **{PLAIN})
 for step in range(100):

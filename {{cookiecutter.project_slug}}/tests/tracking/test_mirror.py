@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 
 from {{ cookiecutter.package_name }}.errors import ProjectError
+from {{ cookiecutter.package_name }}.tracking import mirror as module
 from {{ cookiecutter.package_name }}.tracking import server
 from {{ cookiecutter.package_name }}.tracking.mirror import Mirror, RunDeletedError, find, sync
 from {{ cookiecutter.package_name }}.tracking.record import LINEAGE, RUN_DIR
@@ -119,7 +120,7 @@ class Unreliable:
 def test_push_rows_while_replies_are_lost_sends_each_point_once(
     ended: MlflowClient, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
-    monkeypatch.setattr("digit_classifier.tracking.mirror.BATCH", batch)
+    monkeypatch.setattr(module, "BATCH", batch)
     unreliable = Unreliable(ended, ["well", "lost", "reply lost", "well", "reply lost", "reply lost"])
     mirror = Mirror(Path(), unreliable)  # type: ignore[arg-type]
     rows = list(ROWS)
