@@ -100,7 +100,7 @@ def moves(project: BakedProject) -> list[dict[str, Any]]:
 def manifest(project: BakedProject, number: int) -> list[dict[str, str]]:
     """Return the manifest that a version's run logged."""
     client = mlflow_of(project)
-    run = client.get_model_version(project.path.name, str(number)).run_id
+    run = str(client.get_model_version(project.path.name, str(number)).run_id)
     rows: list[dict[str, str]] = pq.read_table(client.download_artifacts(run, "data/manifest.parquet")).to_pylist()
     return rows
 
@@ -155,7 +155,7 @@ def test_list_tells_each_version(project: BakedProject) -> None:
     for row in listed:
         tagged = project.run("git", "rev-parse", f"{project.path.name}@v{row['version']}.0.0^{{commit}}")
         assert row["commit"] == tagged.stdout.strip()
-        run = client.get_run(client.get_model_version(project.path.name, row["version"]).run_id)
+        run = client.get_run(str(client.get_model_version(project.path.name, row["version"]).run_id))
         assert row["metrics"].items() <= run.data.metrics.items()
         assert set(row["metrics"]) == {"test_acc", "val_acc", "test_loss"}
         assert row["run"] == run.data.tags["mirror_id"]
