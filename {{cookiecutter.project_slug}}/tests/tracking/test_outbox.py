@@ -105,7 +105,7 @@ def test_deliver_all_deleted_run_does_not_hold_up_others(
 def test_deliver_deleted_run_in_the_work_tree_is_an_error(begun: MlflowClient) -> None:
     begun.delete_run(outbox.deliver())
     with pytest.raises(RunDeletedError, match="mlflow runs restore"):
-        outbox.deliver()
+        outbox.deliver_all()
 
 
 def test_deliver_all_damaged_run_does_not_hold_up_others(begun: MlflowClient, facts: dict[str, Any]) -> None:

@@ -123,6 +123,8 @@ def deliver_all() -> list[str]:
             else:
                 delivered.append(deliver(root))
         except mirror.RunDeletedError as error:
+            if root == Path():
+                raise
             log.warning("%s, so it is not sent; %s. To drop it: rm -r %s", error.problem, error.fix, root)
         except ProjectError as error:
             if (root / LINEAGE).exists():  # else its sidecar was still at it, and has sent it
