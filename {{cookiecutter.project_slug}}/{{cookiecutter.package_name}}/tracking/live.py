@@ -37,6 +37,7 @@ class Live(dvclive.Live):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._curves: dict[str, _Curve] = {}
         self._sync_due = self._flush_due = 0.0
+        self._pace_s = SYNC_S
         self._opening = threading.Lock()
         super().__init__(*args, **kwargs)
 
@@ -85,7 +86,7 @@ class Live(dvclive.Live):
         if now >= self._sync_due:
             self._flush()
             super().sync()
-            self._sync_due = time.monotonic() + SYNC_S
+            self._sync_due = time.monotonic() + self._pace_s
         elif now >= self._flush_due:
             self._flush()
 
@@ -98,7 +99,7 @@ class Live(dvclive.Live):
 
     def end(self) -> None:
         """Write what is left, and close the files."""
-        self._sync_due = 0.0
+        self._sync_due = self._pace_s = 0.0  # Lightning tests after the end, and asks for nothing more than `sync`
         super().end()
         if not self._inside_with:
             for curve in self._curves.values():

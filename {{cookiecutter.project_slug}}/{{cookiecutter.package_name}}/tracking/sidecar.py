@@ -19,7 +19,6 @@ from .git import without_credentials
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 2.0  # between two looks at the files
-SHARE = 20  # times as long as a look took, with thousands of files
 LONGEST_S = 30.0  # the same, while MLflow is away
 PATIENCE_S = 15.0  # after the end of the training, without an answer of MLflow
 GRACE_S = 5.0  # longer than the sidecar's patience, to see it give up
@@ -122,7 +121,6 @@ class _Loop:
     def run(self) -> int:
         pause = INTERVAL_S
         while True:
-            begin = time.monotonic()
             last = self._ended.is_set()  # before the look at the files: then it sees all
             try:
                 self._pass(last)
@@ -136,8 +134,7 @@ class _Loop:
                 if last:
                     outbox.leave(self._name)
                     return DONE
-                self._failed, self._answered = False, time.monotonic()
-                pause = max(INTERVAL_S, SHARE * (self._answered - begin))
+                pause, self._failed, self._answered = INTERVAL_S, False, time.monotonic()
             if last and time.monotonic() - self._answered > PATIENCE_S:
                 return BEHIND
             if last:
