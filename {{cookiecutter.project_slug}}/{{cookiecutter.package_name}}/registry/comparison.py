@@ -22,6 +22,7 @@ from ..settings import PACKAGE
 from ..tracking.archive import LostError, restore
 from ..tracking.git import exists
 from .aliases import Registry
+from .versions import MADE_BY
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -115,7 +116,7 @@ def _seen(registry: Registry, version: "ModelVersion") -> frozenset[str]:
         rows, facts = pq.read_table(folder / MANIFEST, partitioning=None), read_json(folder / FACTS)
     seen = frozenset(rows.filter(pc.field("split") != "test")["subject_id"].to_pylist())
     for run in facts["parents"]:
-        parents = [one for one in registry.versions.values() if f"made_by.{run}" in one.tags]
+        parents = [one for one in registry.versions.values() if MADE_BY + run in one.tags]
         if not parents:
             problem = f"version {version.version} started from run {run}, which is not registered (any more)"
             raise Incomparable(f"{problem}: nobody can tell what it has seen", REPAIR)

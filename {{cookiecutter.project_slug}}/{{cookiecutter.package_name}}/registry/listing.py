@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 from ..tracking import server
 from ..tracking.git import GitError, git
 from .aliases import RETRY, TAG, Registry
+from .versions import MADE
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -31,7 +32,7 @@ def rows(registry: Registry) -> list[dict[str, Any]]:
     import mlflow
     from mlflow.entities import ViewType
 
-    made = f"tags.model_version LIKE '{registry.name}/%'"
+    made = f"tags.{MADE} LIKE '{registry.name}/%'"
     with server.answering(RETRY):
         runs = mlflow.search_runs([], made, ViewType.ALL, output_format="list", experiment_names=[registry.name])
     params = {run.info.run_id: run.data.params for run in runs}

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from ..errors import ProjectError
-from ..files import sha256
 from ..settings import PACKAGE, home
 from ..tracking import archive, mirror, server
 from ..tracking.git import git
 from ..tracking.lacking import REPAIR, Lack
 from . import releases
-from .releases import MADE_BY, Release
-from .versions import ORIGIN, WEIGHTS
+from .releases import Release
+from .versions import MADE, MADE_BY, ORIGIN, identity_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 MODEL = "models/model"
-MADE = "model_version"  # a tag on a run: the version that it made
 # The code of the release's commit logs its model: the code that goes with the model is the same, and all it says of it.
 LOG = """
 import importlib, pathlib, sys
@@ -75,8 +73,8 @@ def _make(client: "MlflowClient", name: str, release: Release) -> "ModelVersion"
             raise ProjectError("a person deleted it in MLflow, which gives no number twice", REPAIR)
         model = _logged(client, run_id) or _log(client, release, run_id, folder)
         tags = {
-            "model_sha256": sha256(folder / MODEL / WEIGHTS),
-            **{key: facts[key] for key in ("dataset_md5", "manifest_sha256", *ORIGIN)},
+            **identity_of(folder / MODEL, facts),
+            **{key: facts[key] for key in ORIGIN},
             "result_commit": release.commit,
         }
     return _number(client, name, release.number, model, tags)

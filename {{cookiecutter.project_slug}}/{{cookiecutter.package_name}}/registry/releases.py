@@ -12,12 +12,11 @@ from ..tracking.lacking import REPAIR, Lack
 from . import aliases
 from .aliases import Registry
 from .moves import ALIASES, moves
-from .versions import tag_of
+from .versions import MADE_BY, tag_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-MADE_BY = "made_by."
 TAG = re.compile(r"(?P<tag>.+@v(?P<number>\d+)\.0\.0) (?P<commit>\w+)")
 GIVEN_UP = f"not repairable: that version was given up; python -m {PACKAGE} registry promote <another>"
 FETCH = (

@@ -18,10 +18,9 @@ from ..tracking import archive, lacking, mirror, outbox, server
 from ..tracking.history import PastRun
 from ..tracking.lacking import Lack
 from . import aliases, rebuild
+from .aliases import RETRY
 from .releases import Release, registry, releases
 from .releases import lacking as lacking_versions
-
-RETRY = "see that the server is up (platform.yaml:tracking_uri), then the same command again"
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model.safetensors"
 ORIGIN = ("run", "data_git_commit_id", "consent_sha256")
+MADE_BY = "made_by."  # tags on a version, one for each run that made it
+MADE = "model_version"  # a tag on a run: the version that it made
 EXACT = re.compile(r"models:/(?P<name>[^/@]+)/(?P<version>\d+)")
 
 
@@ -55,11 +57,7 @@ def register(model_dir: Path, log: Callable[[str, Path], "ModelInfo"]) -> int:
         The version's number.
     """
     facts = read_facts()
-    identity = {
-        "model_sha256": sha256(model_dir / WEIGHTS),
-        "dataset_md5": facts["dataset_md5"],
-        "manifest_sha256": facts["manifest_sha256"],
-    }
+    identity = identity_of(model_dir, facts)
     run_id, name, commit = deliver(), load_platform().project, snapshot("register")
     # Two that register at once (`dvc queue start -j 2`) must not both find nothing and both make a version.
     with server.answering("see that the server is up, then: dvc repro"), FileLock(home() / ".dvc/tmp/register.lock"):
@@ -70,12 +68,18 @@ def register(model_dir: Path, log: Callable[[str, Path], "ModelInfo"]) -> int:
             origin = {key: facts[key] for key in ORIGIN}
             version = _create(client, name, log(run_id, model_dir), {**identity, **origin, "result_commit": commit})
         number = int(version.version)
-        client.set_model_version_tag(name, version.version, f"made_by.{facts['run']}", facts["data_git_commit_id"])
-        client.set_tag(run_id, "model_version", f"{name}/{number}")
+        client.set_model_version_tag(name, version.version, MADE_BY + facts["run"], facts["data_git_commit_id"])
+        client.set_tag(run_id, MADE, f"{name}/{number}")
     branch.record(commit, f"register {name} version {number}\n\nrun: {facts['run']}\n")
     if exists(version.tags["result_commit"]):  # else another clone registered it, and has the tag
         branch.tag(tag_of(name, number), version.tags["result_commit"], f"{name} version {number}")
     return number
+
+
+def identity_of(model_dir: Path, facts: dict[str, Any]) -> dict[str, str]:
+    """Return what makes a version the same as another, as its tags have it."""
+    data = {key: facts[key] for key in ("dataset_md5", "manifest_sha256")}
+    return {"model_sha256": sha256(model_dir / WEIGHTS), **data}
 
 
 def tag_of(name: str, number: int | str) -> str:

@@ -62,7 +62,7 @@ def gather(run: str, work: Path = Path()) -> Path:
 
 def _link(source: Path, target: Path) -> None:
     new, old = source.stat(), target.stat() if target.exists() else None
-    if old and (new.st_ino == old.st_ino or (new.st_size, new.st_mtime_ns) == (old.st_size, old.st_mtime_ns)):
+    if old and (os.path.samestat(new, old) or (new.st_size, new.st_mtime_ns) == (old.st_size, old.st_mtime_ns)):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = target.with_name(f"{target.name}.new")
