@@ -55,6 +55,8 @@ def test_stage_deps_are_exactly_its_imports(stage: str) -> None:
 
 def test_stage_packages_import_nothing_by_themselves() -> None:
     for init in PACKAGE.glob("*/__init__.py"):
+        if init.parent.name in WATCHED_BY_NOBODY:  # no stage imports it
+            continue
         assert not init.read_text(encoding="utf-8").strip(), f"{init} would be run, and watched by nobody"
 
 

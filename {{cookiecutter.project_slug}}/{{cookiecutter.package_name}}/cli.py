@@ -3,6 +3,8 @@
 python -m <package> --help
 """
 
+import importlib
+import importlib.util
 import json
 import logging
 import sys
@@ -12,6 +14,8 @@ import click
 
 from .errors import ProjectError
 from .runner import STAGES
+
+FOLDERS = ("compute",)  # with verbs of their own; a project may be without them
 
 
 class Verbs(click.Group):
@@ -203,3 +207,8 @@ def data_export(folder: Path) -> None:
     from .data.export import export
 
     click.echo(f"{export(Path('data/dataset'), folder)} images in {folder}")
+
+
+for _folder in FOLDERS:
+    if importlib.util.find_spec(f".{_folder}", __package__):
+        main.add_command(importlib.import_module(f".{_folder}", __package__).verbs)

@@ -1,30 +1,33 @@
-"""Run one stage, in the code and the environment that its lineage will name."""
+"""Run one stage, where it is asked to run, in the code and the environment that its lineage will name."""
 
 import errno
 import importlib
 from pathlib import Path
+from typing import Any
 
 from . import environment
 from .errors import ProjectError
-from .settings import load_platform
+from .settings import job_file, load_platform, read_stage
 
 STAGES = ("prepare", "manifest", "train", "register")
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def run_stage(name: str) -> None:
-    """Run the stage `name` of `dvc.yaml`.
+    """Run the stage `name` of `dvc.yaml`: here, or as a job when `RUN_ON` and its `meta.job` say so.
 
     Raises:
         ProjectError: The code is not the working directory's, the environment is not the pinned one, the disk is
-            full, or what the stage itself says.
+            full, the job failed, or what the stage itself says.
     """
     _check_code_is_here()
-    platform = load_platform()
-    environment.check(platform.allow_other_environment)
-    stage = importlib.import_module(f".stages.{name}", __package__)
     try:
-        stage.main()
+        if runs_as_job(name):
+            _compute().run(name)
+        else:
+            _run_here(name)
+        if name == "register" and not job_file():
+            _publish()
     except OSError as error:
         if error.errno not in OUT_OF_SPACE:
             raise
@@ -32,6 +35,34 @@ def run_stage(name: str) -> None:
             f"the disk is full: {error.filename or 'while writing outputs'}",
             "free some space (`dvc gc -w` removes unused cache), then run again",
         ) from error
+
+
+def runs_as_job(name: str) -> bool:
+    """Return whether a stage is to run as a job; one without `meta.job` in `dvc.yaml` never does."""
+    return load_platform().run_on != "local" and "job" in (read_stage(name).get("meta") or {})
+
+
+def _compute() -> Any:
+    try:
+        return importlib.import_module(".compute", __package__)
+    except ModuleNotFoundError as error:
+        if error.name != f"{__package__}.compute":
+            raise
+        raise ProjectError(
+            f"this project has no {__package__}/compute, so its stages run on this machine only",
+            "unset RUN_ON, or set platform.yaml:run_on: local",
+        ) from error
+
+
+def _run_here(name: str) -> None:
+    environment.check(load_platform().allow_other_environment)
+    importlib.import_module(f".stages.{name}", __package__).main()
+
+
+def _publish() -> None:
+    from .registry import versions
+
+    versions.publish()
 
 
 def _check_code_is_here() -> None:

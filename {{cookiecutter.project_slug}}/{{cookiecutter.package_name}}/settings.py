@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -30,13 +30,20 @@ class Platform(Section):
     Args:
         project: Name of the MLflow experiment and of the registered model.
         tracking_uri: MLflow server; null means an SQLite file in this repository.
-        run_on: Where stages run.
+        run_on: Where stages run that have a `meta.job` in `dvc.yaml`: here, or as a job in a sandbox on this machine.
+            The others run here.
+        job: How jobs are asked for, where a stage's `meta.job` says nothing else: see `compute/spec.py`.
+        role_arn: IAM role of SageMaker's jobs.
+        region: AWS region of SageMaker's jobs.
         allow_other_environment: Run although installed packages differ from `environment.json`; recorded on the run.
     """
 
     project: str
     tracking_uri: str | None
-    run_on: Literal["local"]
+    run_on: Literal["local", "sandbox"]
+    job: dict[str, Any] = Field(default_factory=dict)
+    role_arn: str | None = None
+    region: str | None = None
     allow_other_environment: bool
 
 
@@ -54,7 +61,7 @@ def load_params(section: str, shape: type[AnySection]) -> AnySection:
         raise ProjectError(
             f"params.yaml has no section {section!r}{_nearest(section, content)}", f"add `{section}:` to params.yaml"
         )
-    return _check("params.yaml", section, content[section], shape)
+    return check("params.yaml", section, content[section], shape)
 
 
 def read_params() -> dict[str, Any]:
@@ -62,10 +69,10 @@ def read_params() -> dict[str, Any]:
     return _read("params.yaml")
 
 
-def stage_deps(stage: str) -> list[str]:
-    """Return the deps of a stage as `dvc.yaml` lists them."""
-    deps: list[str] = _read("dvc.yaml")["stages"][stage]["deps"]
-    return deps
+def read_stage(stage: str) -> dict[str, Any]:
+    """Read what `dvc.yaml` says of a stage, unchecked."""
+    told: dict[str, Any] = _read("dvc.yaml")["stages"][stage]
+    return told
 
 
 def load_platform() -> Platform:
@@ -78,7 +85,7 @@ def load_platform() -> Platform:
     for key, variable in (("tracking_uri", "MLFLOW_TRACKING_URI"), ("run_on", "RUN_ON")):
         if os.environ.get(variable):
             content[key] = os.environ[variable]
-    return _check("platform.yaml", "", content, Platform)
+    return check("platform.yaml", "", content, Platform)
 
 
 def home() -> Path:
@@ -90,6 +97,12 @@ def home() -> Path:
     here = Path.cwd().resolve()
     parent = Path(os.environ.get("DVC_ROOT", here)).resolve()
     return parent if here.is_relative_to((parent / ".dvc" / "tmp").resolve()) else here
+
+
+def job_file() -> Path | None:
+    """Return the file that tells a job what it is; None when this process is not part of one."""
+    path = os.environ.get("STAGE_JOB")
+    return Path(path) if path else None
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -106,7 +119,18 @@ def _read(name: str) -> dict[str, Any]:
     return content
 
 
-def _check(name: str, section: str, content: Any, shape: type[AnySection]) -> AnySection:
+def check(name: str, section: str, content: Any, shape: type[AnySection]) -> AnySection:
+    """Give the content of a section its shape.
+
+    Args:
+        name: The file, for errors.
+        section: Where it stands there, with dots; "" for the whole file.
+        content: As it was read.
+        shape: What it must have.
+
+    Raises:
+        ProjectError: A key is unknown, missing, or out of range.
+    """
     try:
         return shape.model_validate(content)
     except ValidationError as error:

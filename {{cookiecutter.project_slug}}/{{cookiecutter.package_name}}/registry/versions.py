@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from ..errors import ProjectError
-from ..files import sha256
+from ..files import read_json, sha256
 from ..settings import home, load_platform
-from ..tracking import branch, server
+from ..tracking import branch, origin, server
 from ..tracking.git import exists, git
+from ..tracking.origin import Origin
 from ..tracking.outbox import deliver
 from ..tracking.record import read_facts
-from ..tracking.snapshot import snapshot
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlflow.models.model import ModelInfo
 
 WEIGHTS = "model.safetensors"
+REGISTERED = Path("reports/register.json")
 ORIGIN = ("run", "data_git_commit_id", "consent_sha256")
 MADE_BY = "made_by."  # tags on a version, one for each run that made it
 MADE = "model_version"  # a tag on a run: the version that it made
@@ -43,7 +44,7 @@ class RegisteredModel:
     run: str
 
 
-def register(model_dir: Path, log: Callable[[str, Path], "ModelInfo"]) -> int:
+def register(model_dir: Path, log: Callable[[str, Path], "ModelInfo"]) -> dict[str, Any]:
     """Register the model that the run in the work tree trained, once.
 
     The same weights from the same dataset and manifest are the same version, whichever run made them again; the same
@@ -54,26 +55,37 @@ def register(model_dir: Path, log: Callable[[str, Path], "ModelInfo"]) -> int:
         log: Logs a model directory to an MLflow run, given its id.
 
     Returns:
-        The version's number.
+        The version's number as `version`; and as lists of one, of which DVC makes no columns, the commit of these
+        results and, where another run made the same version first, that of the version's.
     """
     facts = read_facts()
     identity = identity_of(model_dir, facts)
-    run_id, name, commit = deliver(), load_platform().project, snapshot("register")
+    start = origin.handed_over() or origin.ask("register")
+    run_id, name, commit = deliver(), load_platform().project, start.commit
     # Two that register at once (`dvc queue start -j 2`) must not both find nothing and both make a version.
     with server.answering("see that the server is up, then: dvc repro"), FileLock(home() / ".dvc/tmp/register.lock"):
         client = server.client()
         version = _find(client, name, identity)
         if version is None:
-            _refuse_used_number(client, name)
-            origin = {key: facts[key] for key in ORIGIN}
-            version = _create(client, name, log(run_id, model_dir), {**identity, **origin, "result_commit": commit})
+            _refuse_used_number(client, name, start)
+            made_from = {key: facts[key] for key in ORIGIN}
+            version = _create(client, name, log(run_id, model_dir), {**identity, **made_from, "result_commit": commit})
         number = int(version.version)
         client.set_model_version_tag(name, version.version, MADE_BY + facts["run"], facts["data_git_commit_id"])
         client.set_tag(run_id, MADE, f"{name}/{number}")
-    branch.record(commit, f"register {name} version {number}\n\nrun: {facts['run']}\n")
-    if exists(version.tags["result_commit"]):  # else another clone registered it, and has the tag
-        branch.tag(tag_of(name, number), version.tags["result_commit"], f"{name} version {number}")
-    return number
+    return {"version": number, "commit": [commit], "version_commit": [version.tags["result_commit"]]}
+
+
+def publish() -> None:
+    """Write the registration in `reports/register.json` into Git: an entry in the log, and the version's tag.
+
+    A job, which has no Git, leaves this to the clone that started it.
+    """
+    name, told = load_platform().project, read_json(REGISTERED)
+    number, commit = told["version"], told["version_commit"][0]
+    branch.record(told["commit"][0], f"register {name} version {number}\n\nrun: {read_facts()['run']}\n")
+    if exists(commit):  # else another clone registered it, and has the tag
+        branch.tag(tag_of(name, number), commit, f"{name} version {number}")
 
 
 def identity_of(model_dir: Path, facts: dict[str, Any]) -> dict[str, str]:
@@ -84,17 +96,22 @@ def identity_of(model_dir: Path, facts: dict[str, Any]) -> dict[str, str]:
 
 def tag_of(name: str, number: int | str) -> str:
     """Return the Git tag of a registered version; with `*` for the number, the pattern of all."""
+    return _tag_in(git("rev-parse", "--show-prefix"), name, number)
+
+
+def _tag_in(folder: str, name: str, number: int | str) -> str:
     # DVC's artifact registry wants three numbers, and the folder when the project is not a repository of its own.
-    folder = git("rev-parse", "--show-prefix").rstrip("/")
+    folder = folder.rstrip("/")
     return f"{folder + '=' if folder else ''}{name}@v{number}.0.0"
 
 
-def _refuse_used_number(client: "MlflowClient", name: str) -> None:
+def _refuse_used_number(client: "MlflowClient", name: str, start: Origin) -> None:
     last = client.search_model_versions(f"name = '{name}'", max_results=1, order_by=["version_number DESC"])
     number = int(last[0].version) + 1 if last else 1
-    if git("tag", "--list", tag_of(name, number), where=home()):
+    tag = _tag_in(start.folder, name, number)
+    if tag in start.release_tags:
         raise ProjectError(
-            f"version {number} of {name} was registered before (tag {tag_of(name, number)}), but not in the MLflow at "
+            f"version {number} of {name} was registered before (tag {tag}), but not in the MLflow at "
             f"{server.tracking_uri()}, which would count it again",
             "share one MLflow server between clones: platform.yaml:tracking_uri",
         )

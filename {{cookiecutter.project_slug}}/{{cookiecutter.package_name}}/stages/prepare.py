@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from ..data import cifar10, consent, digits, folder, shards, sources, splits
 from ..errors import ProjectError
 from ..files import write_json
-from ..settings import Section, home, load_params, stage_deps
+from ..settings import Section, home, load_params, read_stage
 
 SOURCES = {"digits": digits.records, "cifar10": cifar10.records, "folder": folder.records}
 """Each takes the folder where its input is and yields records. Add yours here and in `DataParams.source`."""
@@ -61,7 +61,7 @@ def main() -> None:
         ProjectError: Records, images or the registry are bad, or a split is empty; nothing was written then.
     """
     data, split = load_params("data", DataParams), load_params("split", SplitParams)
-    check_watched(data, stage_deps("prepare"))
+    check_watched(data, read_stage("prepare")["deps"])
     # A download serves all experiments, also those that DVC runs in a throw-away copy; what is versioned is read here.
     place = home() / "data" / "download" if data.source == "cifar10" else Path("data", "raw")
     records = splits.thin(sources.load(SOURCES[data.source](place), data.source), data.fraction)

@@ -24,7 +24,6 @@ MODEL_DIR = Path("models/model")
 METRICS_PATH = Path("reports/metrics.json")
 MANIFEST_PATH = Path("data/manifest.parquet")
 CONSENT_PATH = Path("data/consent.csv")
-REGISTER_PATH = Path("reports/register.json")
 
 
 class RegisterParams(Section):
@@ -45,7 +44,7 @@ def main() -> None:
     check_gate(read_json(METRICS_PATH), params)
     check_consent()
     storage.push(["train"])
-    write_json(REGISTER_PATH, {"version": versions.register(MODEL_DIR, pyfunc.log)})
+    write_json(versions.REGISTERED, versions.register(MODEL_DIR, pyfunc.log))
 
 
 def check_gate(metrics: dict[str, float], params: RegisterParams) -> None:

@@ -41,6 +41,16 @@ def record(commit: str, message: str) -> None:
     )
 
 
+def has(line: str) -> bool:
+    """Return whether an entry of the log holds a text."""
+    try:
+        log = ("log", "--first-parent", "--max-count=1", "--format=%H", "--fixed-strings", f"--grep={line}")
+        told = git(*log, REF, where=home())
+    except GitError:  # there is no such branch yet
+        return False
+    return bool(told)
+
+
 def push(remote: str = "origin", tags: tuple[str, ...] = ()) -> str:
     """Publish the branch and tags; what another clone published meanwhile stays, and ours comes after it.
 

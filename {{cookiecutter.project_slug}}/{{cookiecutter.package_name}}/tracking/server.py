@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ProjectError
-from ..settings import home, load_platform
+from ..settings import home, job_file, load_platform
 from .git import without_credentials
 
 if TYPE_CHECKING:
@@ -26,12 +26,24 @@ class NoAnswerError(ProjectError):
     """MLflow can't be reached, or refuses."""
 
 
+def in_sight() -> bool:
+    """Return whether there is an MLflow to speak to: a job can't see the SQLite file of the clone that started it."""
+    uri = load_platform().tracking_uri or SQLITE
+    return job_file() is None or not uri.startswith(SQLITE)
+
+
 def tracking_uri() -> str:
     """Return where MLflow is: `platform.yaml:tracking_uri`, or the SQLite file of the repository (absolute).
 
     Raises:
-        ProjectError: It is a path that would mean another place inside `dvc exp run --temp`.
+        ProjectError: It is a path that would mean another place inside `dvc exp run --temp`; or this is a job, and it
+            is a file of the clone that started it.
     """
+    if not in_sight():
+        raise ProjectError(
+            "a job can't see mlflow.db of the clone that started it",
+            "platform.yaml:tracking_uri: an MLflow server; or run this stage where you are: RUN_ON=local dvc repro",
+        )
     uri = load_platform().tracking_uri
     if not uri:
         return f"{SQLITE}{(home() / DATABASE).as_posix()}"

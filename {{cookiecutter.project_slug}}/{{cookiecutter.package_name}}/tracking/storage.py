@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ProjectError
-from ..settings import PACKAGE
+from ..settings import PACKAGE, job_file
 from .git import without_credentials
 
 log = logging.getLogger(__name__)
@@ -15,18 +15,22 @@ log = logging.getLogger(__name__)
 def push(stages: list[str]) -> None:
     """Copy the cached outputs of `stages`, and all that they were made from, to the DVC remote, where they lack.
 
+    In a job there is nothing to do: it read them from there.
+
     Raises:
         ProjectError: No remote is set, it is a throw-away folder, or it can't be reached.
     """
     from dvc.repo import Repo
 
+    if job_file():
+        return
     with Repo(os.getcwd()) as repo:
-        url = _url(repo)
+        address = url(repo)
         try:
             repo.push(targets=stages, with_deps=True)
         except Exception as error:  # each kind of remote lets its own kinds of errors through
             raise ProjectError(
-                without_credentials(f"the DVC remote {url} does not take the data: {error.__cause__ or error}"),
+                without_credentials(f"the DVC remote {address} does not take the data: {error.__cause__ or error}"),
                 "mend the connection, then: dvc push",
             ) from error
 
@@ -51,12 +55,17 @@ def remote_url() -> str:
 
     with Repo(os.getcwd()) as repo:
         try:
-            return without_credentials(_url(repo))
+            return without_credentials(url(repo))
         except ProjectError:
             return ""
 
 
-def _url(repo: Any) -> str:
+def url(repo: Any) -> str:
+    """Return the address of the default remote.
+
+    Raises:
+        ProjectError: There is none, or it is a throw-away folder.
+    """
     name = repo.config["core"].get("remote")
     url = repo.config["remote"].get(name, {}).get("url")
     if not url:

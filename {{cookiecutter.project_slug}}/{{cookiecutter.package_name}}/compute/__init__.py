@@ -1,0 +1,18 @@
+"""Where a stage runs that does not run here: as a job, with nothing but the commit that it reads and the DVC remote.
+
+    snapshot -> push what it reads -> job: pull, run, push -> take over the results
+
+What comes back is what a local run leaves, to the byte of `dvc.lock`. This file is the only door to the folder: without
+the folder, stages run on this machine.
+"""
+
+from .verbs import verbs
+
+__all__ = ["run", "verbs"]
+
+
+def run(stage: str) -> None:
+    """Run a stage as a job, and take over what it made."""
+    from .launch import run as launch
+
+    launch(stage)

@@ -1,0 +1,38 @@
+"""The code that a job runs: the files of one commit, and nothing else of the clone that starts it."""
+
+import gzip
+import shutil
+import tarfile
+from pathlib import Path
+
+from ..errors import ProjectError
+from ..files import replacing
+from ..tracking.git import git
+
+
+def pack(commit: str, path: Path) -> None:
+    """Write the project's files at a commit as a .tar.gz: the same bytes for the same commit."""
+    with replacing(path) as new:
+        plain = new.with_suffix("")
+        # A person's tar.umask would change the bytes. Of a repository with several projects: this one's folder.
+        git("-c", "tar.umask=0022", "archive", "--format=tar", f"--output={plain}", commit)
+        with (
+            plain.open("rb") as source,
+            new.open("wb") as target,
+            gzip.GzipFile(filename="", fileobj=target, mode="wb", mtime=0) as packed,
+        ):
+            shutil.copyfileobj(source, packed)
+
+
+def unpack(path: Path, folder: Path) -> None:
+    """Write the files of a .tar.gz below `folder`; none of them outside it.
+
+    Raises:
+        ProjectError: One of them would be.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tarfile.open(path) as packed:
+            packed.extractall(folder, filter="data")
+    except tarfile.FilterError as error:
+        raise ProjectError(f"the code has a file that leads out of the project: {error}", "git rm that link") from error

@@ -1,0 +1,87 @@
+"""How the job of a stage is asked for: `meta.job` in `dvc.yaml`, and `platform.yaml:job` for what that leaves open.
+
+None of it is part of what a stage is. DVC does not look at `meta`, so a change of it runs nothing again.
+"""
+
+import os
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from ..errors import ProjectError
+from ..settings import Section, check, load_platform, read_params, read_stage
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+class JobSpec(Section):
+    """What a job gets. SageMaker's names and units.
+
+    Args:
+        kind: Which of SageMaker's two kinds of jobs.
+        instance_type: Such as ml.m5.xlarge.
+        instance_count: Machines; more than one only for a training that `train.processes` spreads over them.
+        volume_gb: Disk of each machine, GB.
+        image: Address of the container image; null for the framework's own.
+        spot: Whether it may be interrupted, for a lower price.
+        max_runtime_s: After so many seconds it is stopped.
+        keep_alive_s: So long the machine is kept for the next job, seconds.
+        environment: More environment variables of the job. Git keeps this file: no secrets.
+        extra: More fields of SageMaker's request, as they are.
+        patience_s: So long a job tries again when the DVC remote is away, seconds.
+    """
+
+    kind: Literal["processing", "training"]
+    instance_type: Text = "ml.m5.xlarge"
+    instance_count: int = Field(default=1, ge=1, le=100)
+    volume_gb: int = Field(default=30, ge=1, le=16_384)
+    image: Text | None = None
+    spot: bool = False
+    max_runtime_s: int = Field(default=3600, ge=1, le=2_419_200)
+    keep_alive_s: int = Field(default=0, ge=0, le=3600)
+    environment: dict[str, str] = Field(default_factory=dict)
+    extra: dict[str, Any] = Field(default_factory=dict)
+    patience_s: int = Field(default=900, ge=0, le=86_400)
+
+
+def spec_of(stage: str) -> JobSpec:
+    """Return how the job of a stage is asked for.
+
+    Raises:
+        ProjectError: A key is unknown or out of its range, or the settings can't work together.
+    """
+    defaults, own = load_platform().job, read_stage(stage)["meta"]["job"] or {}
+    check("platform.yaml", "job", {"kind": "training", **defaults}, JobSpec)
+    spec = check("dvc.yaml", f"stages.{stage}.meta.job", {**defaults, **own}, JobSpec)
+    for refused, problem, fix in _conflicts(stage, spec):
+        if refused:
+            raise ProjectError(f"{stage} can't run as a job: {problem}", fix)
+    return spec
+
+
+def _conflicts(stage: str, spec: JobSpec) -> list[tuple[bool, str, str]]:
+    """Return what can't work, as (whether it is so, the problem, the fix)."""
+    place, here = f"dvc.yaml:stages.{stage}.meta.job", f"RUN_ON=local dvc repro {stage}"
+    uri = load_platform().tracking_uri
+    mlflow = stage == "register" or (stage == "train" and read_params().get("train", {}).get("init_from"))
+    password = [name for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN") if os.environ.get(name)]
+    training = spec.kind == "training"
+    return [
+        (
+            bool(mlflow) and (uri is None or uri.startswith("sqlite:")),
+            "it needs MLflow, which is a file on this machine that a job can't see",
+            f"platform.yaml:tracking_uri: a server; or take meta.job from {stage} in dvc.yaml; or {here}",
+        ),
+        (
+            bool(mlflow and password) and str(uri).startswith("http"),
+            f"it needs MLflow, and the secret in {' and '.join(password)} does not travel to a job",
+            f"platform.yaml:tracking_uri: SageMaker's MLflow, by ARN; or take meta.job from {stage}; or {here}",
+        ),
+        (spec.spot and not training, "only training jobs can be interrupted and resumed", f"{place}.spot: false"),
+        (spec.keep_alive_s > 0 and not training, "only training jobs keep a machine", f"{place}.keep_alive_s: 0"),
+        (
+            spec.instance_count > 1 and stage != "train",
+            f"on {spec.instance_count} machines it would do the same work {spec.instance_count} times",
+            f"{place}.instance_count: 1",
+        ),
+    ]
