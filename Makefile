@@ -63,9 +63,12 @@ test: setup
 check: setup
 	$(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
 
+# Not the project's tests: they are rendered, so they are checked once generated. Its package is plain Python.
+CHECKED := hooks tests "$(PROJECT)/{{cookiecutter.package_name}}"
+
 lint: setup
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/ruff format --check $(CHECKED)
 	$(BIN)/mypy
 
 bench: setup
