@@ -126,3 +126,13 @@ def metric(experiment: dict[str, Any], name: str) -> Any:
         if name in file["data"]:
             return file["data"][name]
     raise KeyError(name)
+
+
+def wait_for_queue(project: BakedProject) -> None:
+    """Wait until the queue is empty: `dvc queue logs --follow` ends with its task."""
+    while True:
+        busy = [row.split() for row in project.run("dvc", "queue", "status").stdout.splitlines()]
+        names = [row[0] for row in busy if {"Queued", "Running"} & set(row)]
+        if not names:
+            return
+        project.run("dvc", "queue", "logs", "--follow", names[0], check=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from ..conftest import BakedProject, new_project
-from .conftest import edit, executed, experiments, lock, metric, objects, out_md5, read, runs, versions
+from .conftest import edit, executed, experiments, lock, metric, objects, out_md5, read, runs, versions, wait_for_queue
 
 STAGES = ["prepare", "manifest", "train", "register"]
 COLUMNS = ["Experiment", "test_acc", "val_acc", "test_loss", "run", "train.max_lr"]
@@ -96,16 +96,6 @@ def test_sweep_is_compared_in_dvc_and_mlflow(project: BakedProject) -> None:
     columns = re.findall(r"[\w.]+", header)
     assert [name for name in columns if name != "State"] == COLUMNS  # State: of what was queued
     assert list(versions(project)) == [1], "a sweep that stops at train registers nothing"
-
-
-def wait_for_queue(project: BakedProject) -> None:
-    """Wait until the queue is empty: `dvc queue logs --follow` ends with its task."""
-    while True:
-        busy = [row.split() for row in project.run("dvc", "queue", "status").stdout.splitlines()]
-        names = [row[0] for row in busy if {"Queued", "Running"} & set(row)]
-        if not names:
-            return
-        project.run("dvc", "queue", "logs", "--follow", names[0], check=False)
 
 
 def test_revoking_a_subject_runs_everything_and_moves_nobody(project: BakedProject) -> None:
