@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 import tomllib
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 
 import pytest
@@ -65,9 +65,16 @@ def combination_of(answers: dict[str, str]) -> str:
 
 
 def pairs_of_choices() -> list[dict[str, str]]:
-    """Return answers in which every choice meets every choice of every other prompt."""
-    pairs = combinations(CHOICES.items(), 2)
-    return [{}, *({one: a, other: b} for (one, ones), (other, others) in pairs for a in ones for b in others)]
+    """Return the defaults, and few answers to all prompts in which every choice meets every choice of every other."""
+    prompts = list(combinations(CHOICES, 2))
+    unmet = {((one, a), (other, b)) for one, other in prompts for a in CHOICES[one] for b in CHOICES[other]}
+    whole = [dict(zip(CHOICES, answers, strict=True)) for answers in product(*CHOICES.values())]
+    found: list[dict[str, str]] = [{}]
+    while unmet:
+        best = max(whole, key=lambda answers: len(unmet & set(combinations(answers.items(), 2))))
+        unmet -= set(combinations(best.items(), 2))
+        found.append(best)
+    return found
 
 
 def expected_files(project: BakedProject, answers: dict[str, str]) -> set[str]:
