@@ -21,8 +21,8 @@ from .conftest import (
     out_md5,
     read,
     runs,
+    wait_for_queue,
 )
-from .test_repro import wait_for_queue
 
 MARKED = "stages/train.py"
 
