@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..conftest import BakedProject
-from ..mlflow.servers import MlflowServer
+from ..servers.mlflow import MlflowServer
 from .timing import copy_of
 
 RUNS = 10_000

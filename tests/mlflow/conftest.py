@@ -11,9 +11,10 @@ import pytest
 from mlflow import MlflowClient
 
 from ..conftest import BakedProject, isolate, new_project
-from .proxies import FaultProxy
-from .servers import MlflowServer
-from .stores import ObjectStore, PostgreSQL
+from ..servers.mlflow import MlflowServer
+from ..servers.proxies import FaultProxy
+from ..servers.s3 import ObjectStore
+from ..servers.stores import PostgreSQL
 from .trainings import Training
 
 Start = Callable[..., Training]

@@ -7,7 +7,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from .proxies import Proxy, Reply, Request, refusal
+from ..servers.proxies import Proxy, Reply, Request, refusal
 
 
 class SigV4Proxy(Proxy):

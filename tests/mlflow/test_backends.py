@@ -11,11 +11,11 @@ import pytest
 from mlflow import MlflowClient
 
 from ..conftest import BakedProject, isolate, new_project
+from ..servers.mlflow import MlflowServer, until
+from ..servers.proxies import FaultProxy
+from ..servers.s3 import BUCKET, KEY, SECRET, ObjectStore
 from .conftest import Start
-from .proxies import FaultProxy
 from .sagemaker import SigV4Proxy
-from .servers import MlflowServer, until
-from .stores import BUCKET, KEY, SECRET, ObjectStore
 from .trainings import assert_mirrored, assert_unhurt, points_of, runs_of, until_sent, written
 
 PASSWORD = "a-password-of-the-tests"  # noqa: S105

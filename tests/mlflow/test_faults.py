@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from ..servers.mlflow import MlflowServer, free_ports, until
+from ..servers.proxies import Fault, FaultProxy
+from ..servers.stores import SmallDisk
 from .conftest import Start
-from .proxies import Fault, FaultProxy
-from .servers import MlflowServer, free_ports, until
-from .stores import SmallDisk
 from .trainings import Training, assert_mirrored, assert_unhurt, keep_files, runs_of, until_sent, written
 
 AT_ONCE = 8

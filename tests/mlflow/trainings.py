@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
 from ..conftest import BakedProject
-from .servers import until
+from ..servers.mlflow import until
 
 TRAINER = Path(__file__).with_name("trainer.py")
 CURVES = Path("reports/train/plots/metrics")

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from ..conftest import BakedProject, isolate, new_project
-from ..mlflow.servers import MlflowServer
+from ..servers.mlflow import MlflowServer
 from .conftest import commit, edit
 from .mlflow_state import show, state
 
