@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,3 +86,14 @@ def bake(tmp_path: Path) -> Bake:
         return new_project(folder, **answers)
 
     return bake_into
+
+
+@pytest.fixture(scope="session")
+def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BakedProject]:
+    """The default project after `dvc repro`, to look at and not to change."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        isolate(monkeypatch, tmp_path_factory)
+        made = new_project(tmp_path_factory.mktemp("reproduced"))
+        made.run("python", "-m", made.package, "setup")
+        made.run("dvc", "repro")
+        yield made

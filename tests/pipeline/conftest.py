@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from ruamel.yaml import YAML
 
-from ..conftest import BakedProject, isolate, new_project
-
-
-@pytest.fixture(scope="session")
-def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BakedProject]:
-    """The default project after `dvc repro`, to look at and not to change."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        isolate(monkeypatch, tmp_path_factory)
-        made = new_project(tmp_path_factory.mktemp("reproduced"))
-        made.run("python", "-m", made.package, "setup")
-        made.run("dvc", "repro")
-        yield made
+from ..conftest import BakedProject
 
 
 @pytest.fixture

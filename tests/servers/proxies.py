@@ -1,4 +1,4 @@
-"""A network that stands between a client and an `mlflow server`, and that goes bad when told."""
+"""A network that stands between a client and a server, and that counts, or goes bad when told."""
 
 import http.client
 import json
@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal, NamedTuple
 
 # Headers of one connection, and not of the message.
-HOP = {"host", "connection", "transfer-encoding", "content-length", "keep-alive"}
+HOP = frozenset({"host", "connection", "transfer-encoding", "content-length", "keep-alive"})
 ANSWER_S = 120  # for the server behind
 
 
@@ -48,7 +48,12 @@ class Proxy:
 
     Args:
         upstream: Address of the server behind: `http://127.0.0.1:5000`.
+
+    Attributes:
+        hop: Headers that are not passed on.
     """
+
+    hop: frozenset[str] = HOP
 
     def __init__(self, upstream: str) -> None:
         """Listen on a free port."""
@@ -65,11 +70,13 @@ class Proxy:
     def forward(self, request: Request) -> Reply | None:
         """Ask the server behind; None when it is away."""
         connection = http.client.HTTPConnection(self._upstream, timeout=ANSWER_S)
-        headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP}
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in self.hop}
         try:
             connection.request(request.method, request.target, request.body, headers)
             answer = connection.getresponse()
-            told = [(name, value) for name, value in answer.getheaders() if name.lower() not in HOP]
+            # The reply to a HEAD tells the length of a body that it does not have.
+            lost = self.hop - {"content-length"} if request.method == "HEAD" else self.hop
+            told = [(name, value) for name, value in answer.getheaders() if name.lower() not in lost]
             return Reply(answer.status, told, answer.read())
         except (OSError, http.client.HTTPException):
             return None
@@ -98,11 +105,12 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             self.send_response(reply.status)
             for name, value in reply.headers:
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(reply.body)))
+            if self.command != "HEAD":
+                self.send_header("Content-Length", str(len(reply.body)))
             self.end_headers()
             self.wfile.write(reply.body)
 
-        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _answer
+        do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _answer
 
     return Handler
 

@@ -2,13 +2,17 @@
 
 import json
 import subprocess
+import urllib.parse
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from .mlflow import free_ports, until
+from .proxies import HOP, Proxy, Reply, Request
 
 KEY, SECRET = "AKIATEST", "a-secret-of-the-tests"
 REGION = "eu-west-1"
@@ -38,6 +42,8 @@ class ObjectStore:
         self.url = f"http://127.0.0.1:{ports['-s3.port']}"
         command = ["weed", "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-filer", "-s3"]
         limits = ["-master.volumeSizeLimitMB=64", "-volume.max=20", f"-s3.config={config}"]
+        # Services that nobody uses here, on fixed ports: a second store on this machine could not start.
+        ports |= {"-s3.port.iceberg": 0, "-s3.port.lance": 0}
         numbers = [f"{option}={port}" for option, port in ports.items()]
         with (folder / "server.log").open("ab") as told:
             self._process = subprocess.Popen([*command, *limits, *numbers], cwd=folder, stdout=told, stderr=told)
@@ -78,3 +84,56 @@ class ObjectStore:
         """End it."""
         self._process.kill()
         self._process.wait()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that the store answered.
+
+    Args:
+        method: GET, PUT and so on; LIST for a list of a bucket's objects.
+        key: Of the object; "" for none.
+        status: Of HTTP.
+        sent_bytes: Of the request's body.
+        received_bytes: Of the reply's.
+    """
+
+    method: str
+    key: str
+    status: int
+    sent_bytes: int
+    received_bytes: int
+
+
+class CountingProxy(Proxy):
+    """One client's way to the store.
+
+    Attributes:
+        asked: What came through, in the order of the replies.
+    """
+
+    hop = HOP - {"host"}  # a part of the signature
+
+    def __init__(self, upstream: str) -> None:
+        """Listen on a free port."""
+        self.asked: list[Asked] = []
+        super().__init__(upstream)
+
+    def handle(self, request: Request) -> Reply | None:
+        """Pass a request on, and write it down."""
+        reply = self.forward(request)
+        if reply:
+            key = urllib.parse.unquote(urllib.parse.urlsplit(request.target).path).removeprefix(f"/{BUCKET}").strip("/")
+            method = "LIST" if request.method == "GET" and not key else request.method
+            self.asked.append(Asked(method, key, reply.status, len(request.body), len(reply.body)))
+        return reply
+
+    def objects(self, method: str) -> Counter[str]:
+        """Return how often each object was asked for in this way, and given or taken."""
+        return Counter(one.key for one in self.asked if one.method == method and one.status in (200, 206))
+
+    def summary(self) -> str:
+        """Return the number of requests of each kind, and what they moved."""
+        kinds = Counter(one.method for one in self.asked)
+        up, down = sum(one.sent_bytes for one in self.asked), sum(one.received_bytes for one in self.asked)
+        return f"{dict(sorted(kinds.items()))}, {up / 1e6:.2f} MB up, {down / 1e6:.2f} MB down"
