@@ -34,7 +34,8 @@ def find(remote: Mapping[str, Any]) -> dict[str, str]:
             raise ProjectError(f"no AWS credentials: {error}", "aws configure, or AWS_PROFILE=<a profile>") from error
         if found is None:
             raise ProjectError("there are no AWS credentials for the job", "aws configure, or AWS_PROFILE=<a profile>")
-        key, secret, token = found.get_frozen_credentials()[:3]
+        frozen = found.get_frozen_credentials()  # one moment's: they may be renewed while we look
+        key, secret, token = frozen.access_key, frozen.secret_key, frozen.token
     return {"AccessKeyId": str(key), "SecretAccessKey": str(secret), "Token": token or ""}
 
 
