@@ -1,5 +1,98 @@
+<<<<<<< HEAD
 """The projects of the pipeline's tests, for those of its stages as jobs."""
 
 from ..pipeline.conftest import project, reproduced
 
 __all__ = ["project", "reproduced"]
+=======
+"""A store for data in S3, and a project whose pipeline has run as jobs in the sandbox."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ..conftest import BakedProject, isolate
+from ..pipeline.conftest import commit, edit
+from ..servers.s3 import ObjectStore, Traffic
+from .laptops import Hashed, Laptop, as_jobs
+
+collect_ignore_glob = [] if sys.platform == "linux" else ["test_*.py"]
+
+NOISE_BYTES = 8_000_000
+NOISE = f"""    import random
+
+    for noise in (reports / "samples" / "noise.bin", Path("data", "noise.bin")):
+        noise.write_bytes(random.Random(str(noise)).randbytes({NOISE_BYTES}))
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let no server see the settings of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        isolate(monkeypatch, tmp_path_factory)
+        yield
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """An S3 store."""
+    started = ObjectStore(tmp_path_factory.mktemp("s3"))
+    yield started
+    started.close()
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A run of the pipeline, and what it took."""
+
+    laptop: Laptop
+    traffic: dict[str, Traffic]
+    hashed: list[Hashed]
+
+    @property
+    def project(self) -> BakedProject:
+        """Return the project."""
+        return self.laptop.project
+
+
+@pytest.fixture(scope="session")
+def by_jobs(tmp_path_factory: pytest.TempPathFactory, object_store: ObjectStore) -> Iterator[Counted]:
+    """What `RUN_ON=sandbox dvc repro` made from nothing; to look at and not to change.
+
+    The stage `manifest` makes two large files more, one of them in a folder.
+    """
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        isolate(monkeypatch, tmp_path_factory)
+        laptop = Laptop(tmp_path_factory.mktemp("by-jobs"), object_store)
+        laptop.enter(monkeypatch)
+        _make_noise(laptop)
+        with monkeypatch.context() as counted:
+            laptop.count_hashes(counted)
+            as_jobs(laptop.project)
+        took = laptop.traffic(), laptop.hashed()
+        commit(laptop.project, "First results")
+        yield Counted(laptop, *took)
+        laptop.close()
+
+
+def _make_noise(laptop: Laptop) -> None:
+    """Let `manifest` make what is too large to be read twice."""
+    project, first = laptop.project, "data/manifest.parquet"
+    edit(project, f"{project.package}/stages/manifest.py", "    _write_csv(reports", f"{NOISE}    _write_csv(reports")
+    edit(project, "dvc.yaml", f"outs:\n      - {first}", f"outs:\n      - {first}\n      - data/noise.bin")
+    edit(project, ".gitignore", f"/{first}", f"/{first}\n/data/noise.bin")
+    commit(project, "A stage that makes much")
+
+
+@pytest.fixture
+def laptop(tmp_path: Path, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Laptop]:
+    """A fresh one with its environment; its jobs are not told apart."""
+    made = Laptop(tmp_path / tmp_path.parent.name, object_store, apart=False)
+    made.enter(monkeypatch)
+    yield made
+    made.close()
+>>>>>>> ebfc975 (Jobs on data in S3, shown: each object put and got once, nothing large hashed on the laptop)

@@ -128,6 +128,17 @@ class CountingProxy(Proxy):
             self.asked.append(Asked(method, key, reply.status, len(request.body), len(reply.body)))
         return reply
 
+    def traffic(self) -> "Traffic":
+        """Return what came through until now."""
+        return Traffic(tuple(self.asked))
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What one client asked of the store."""
+
+    asked: tuple[Asked, ...]
+
     def objects(self, method: str) -> Counter[str]:
         """Return how often each object was asked for in this way, and given or taken."""
         return Counter(one.key for one in self.asked if one.method == method and one.status in (200, 206))
