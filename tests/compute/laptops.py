@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,20 @@ from . import hashing
 
 JOBS = {"prepare": "processing", "manifest": "processing", "train": "training"}
 LAPTOP = "laptop"
+MODULE = """
+import contextlib
+import json
+import os
+from pathlib import Path
+
+from ..files import write_json
+
+
+def main() -> None:
+    dataset = Path("data", "dataset")
+    dataset.mkdir(parents=True, exist_ok=True)
+    write_json(Path("reports", "prepare.json"), {"excluded": 0})
+"""
 
 
 @dataclass(frozen=True)
@@ -67,6 +82,21 @@ class Laptop:
         text = f"python -m {self.project.package} stage {stage}\n    meta:\n      job: {{kind: {JOBS[stage]}"
         url = self.proxies[stage].url
         edit(self.project, "dvc.yaml", text, f"{text}, environment: {{AWS_ENDPOINT_URL_S3: '{url}'}}")
+
+    def let_prepare(self, body: str) -> None:
+        """Let the stage `prepare` do something else, and commit that.
+
+        Args:
+            body: Of its `main`, after its folder `dataset` was made.
+        """
+        code = f"{MODULE}{textwrap.indent(textwrap.dedent(body).strip(), ' ' * 4)}\n"
+        module = self.project.path / self.project.package / "stages" / "prepare.py"
+        module.write_text(code, encoding="utf-8", newline="\n")
+        commit(self.project, "Another stage")
+
+    def prepare_here(self) -> None:
+        """Call the stage as a script would: DVC has no part in it."""
+        self.project.run("python", "-c", f"from {self.project.package}.stages.prepare import main; main()")
 
     def enter(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Make its environment that of this process."""
@@ -128,7 +158,7 @@ def clone(project: BakedProject, folder: Path) -> BakedProject:
     return copied
 
 
-def texts(path: Path) -> dict[str, bytes]:
+def contents(path: Path) -> dict[str, bytes]:
     """Return the content of all files in a folder, by their paths in it."""
     return {
         os.path.relpath(file, path): file.read_bytes()

@@ -4,6 +4,7 @@ Neither the environment of the job nor its folder holds them.
 """
 
 import json
+import os
 import secrets
 import threading
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from typing import Any
 from ..errors import ProjectError
 
 KEYS = ("access_key_id", "secret_access_key", "session_token")  # in DVC's configuration of a remote
+FILES = {"credentialpath": "AWS_SHARED_CREDENTIALS_FILE", "configpath": "AWS_CONFIG_FILE"}  # options there, too
 VALID = timedelta(days=1)  # those that last are asked for again then
 
 
@@ -26,6 +28,8 @@ def find(remote: Mapping[str, Any]) -> dict[str, str]:
     import boto3
     from botocore.exceptions import BotoCoreError
 
+    for option in FILES.keys() & remote.keys():
+        os.environ.setdefault(FILES[option], remote[option])  # what DVC does
     key, secret, token = (remote.get(name) for name in KEYS)
     if not (key and secret):
         try:
