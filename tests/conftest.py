@@ -1,6 +1,7 @@
 """What all tests share: a project baked from this template, and a machine without anyone's settings."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -97,3 +98,17 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BakedProjec
         made.run("python", "-m", made.package, "setup")
         made.run("dvc", "repro")
         yield made
+
+
+@pytest.fixture
+def project(reproduced: BakedProject, tmp_path: Path) -> BakedProject:
+    """A copy of it with a storage of its own and the results committed, to change."""
+    path = tmp_path / reproduced.path.name
+    shutil.copytree(reproduced.path, path, symlinks=True)
+    copied = BakedProject(path, reproduced.package)
+    copied.run("git", "config", "user.name", "Test")
+    copied.run("git", "config", "user.email", "test@example.org")
+    copied.run("dvc", "remote", "modify", "--local", "storage", "url", str(path / "dvc-storage"))
+    copied.run("git", "add", ".")
+    copied.run("git", "commit", "--quiet", "-m", "First results")
+    return copied

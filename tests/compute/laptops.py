@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ..conftest import BakedProject, new_project
-from ..pipeline.conftest import commit, edit
+from ..projects import commit, edit
 from ..servers.s3 import BUCKET, CountingProxy, ObjectStore, Traffic
 from . import hashing
 

@@ -10,8 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from ..conftest import BakedProject, isolate, new_project
-from ..mlflow.servers import MlflowServer
-from ..pipeline.conftest import (
+from ..projects import (
     clone,
     commit,
     edit,
@@ -25,6 +24,7 @@ from ..pipeline.conftest import (
     versions,
     wait_for_queue,
 )
+from ..servers.mlflow import MlflowServer
 from .jobs import jobs, result
 
 DATA = ("data/dataset", "data/manifest.parquet", "models/model")

@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from ..conftest import BakedProject
-from .conftest import edit, executed, lock, out_md5, read, runs, versions
+from ..projects import edit, executed, lock, out_md5, read, runs, versions
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port: refused at once
 

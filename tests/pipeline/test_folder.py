@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ..conftest import Bake, BakedProject
-from .conftest import clone, commit, edit, executed, lock, out_md5, read, runs
+from ..projects import clone, commit, edit, executed, lock, out_md5, read, runs
 
 SUBJECTS = [f"{number:05}" for number in range(30)]  # as hospitals write them: not numbers
 

@@ -10,7 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from ..conftest import BakedProject
-from .conftest import (
+from ..projects import (
     clone,
     commit,
     edit,

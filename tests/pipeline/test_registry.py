@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from ..conftest import BakedProject, isolate
-from .conftest import commit, edit
+from ..projects import commit, edit
 
 pytestmark = pytest.mark.slow
 

@@ -17,8 +17,8 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from ..conftest import BakedProject, isolate, new_project
+from ..projects import commit, edit
 from ..servers.mlflow import MlflowServer
-from .conftest import commit, edit
 from .mlflow_state import show, state
 
 pytestmark = pytest.mark.slow

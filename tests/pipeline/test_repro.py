@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from ..conftest import BakedProject, new_project
-from .conftest import edit, executed, experiments, lock, metric, objects, out_md5, read, runs, versions, wait_for_queue
+from ..projects import edit, executed, experiments, lock, metric, objects, out_md5, read, runs, versions, wait_for_queue
 
 STAGES = ["prepare", "manifest", "train", "register"]
 COLUMNS = ["Experiment", "test_acc", "val_acc", "test_loss", "run", "train.max_lr"]

@@ -1,29 +1,14 @@
-"""Generated projects whose pipeline has run, for the tests that go on from there."""
+"""What tests do in a generated project, and what they look at there."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
-import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from ruamel.yaml import YAML
 
-from ..conftest import BakedProject
-
-
-@pytest.fixture
-def project(reproduced: BakedProject, tmp_path: Path) -> BakedProject:
-    """A copy of it with a storage of its own and the results committed, to change."""
-    path = tmp_path / reproduced.path.name
-    shutil.copytree(reproduced.path, path, symlinks=True)
-    copied = BakedProject(path, reproduced.package)
-    copied.run("git", "config", "user.name", "Test")
-    copied.run("git", "config", "user.email", "test@example.org")
-    copied.run("dvc", "remote", "modify", "--local", "storage", "url", str(path / "dvc-storage"))
-    commit(copied, "First results")
-    return copied
+from .conftest import BakedProject
 
 
 def commit(project: BakedProject, message: str) -> str:
