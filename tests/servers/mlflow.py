@@ -17,7 +17,7 @@ Found = TypeVar("Found")
 POLL_S = 0.3
 
 
-def until(condition: Callable[[], Found], wait_s: float = 60) -> Found:
+def until(condition: Callable[[], Found | None], wait_s: float = 60, poll_s: float = POLL_S) -> Found:
     """Wait until a condition holds.
 
     Returns:
@@ -29,7 +29,7 @@ def until(condition: Callable[[], Found], wait_s: float = 60) -> Found:
     deadline = time.monotonic() + wait_s
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not in {wait_s} s: {condition}"
-        time.sleep(POLL_S)
+        time.sleep(poll_s)
     return found
 
 

@@ -114,8 +114,9 @@ def start(name: str) -> None:
             stderr=told,
             start_new_session=True,  # Ctrl-C is for us, and what it means for the job is ours to say
         )
-    with contextlib.suppress(BrokenPipeError):
-        supervisor.communicate(json.dumps(secret).encode())
+    assert supervisor.stdin
+    with contextlib.suppress(BrokenPipeError), supervisor.stdin as told_in_secret:  # not communicate(): it waits
+        told_in_secret.write(json.dumps(secret).encode())
     while not (place / STARTED).exists():
         if supervisor.poll() is not None and not _is_supervised(place):
             raise ProjectError(f"job {name} did not start", f"see {place / LOG}")
