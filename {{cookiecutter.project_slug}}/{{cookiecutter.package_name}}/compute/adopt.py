@@ -30,11 +30,11 @@ def adopt(name: str, out: Path) -> dict[str, Any]:
         The content of `result.json`.
 
     Raises:
-        ProjectError: An output is missing, or the stage changed while the job ran.
+        ProjectError: An output is missing or damaged, or the stage changed while the job ran.
     """
     from dvc.repo import Repo
 
-    result: dict[str, Any] = read_json(out / RESULT)
+    result = _read(name, out)
     entry = result["entry"]
     with Repo(os.getcwd()) as repo:
         stage = _as_made(repo, name, entry)
@@ -48,19 +48,50 @@ def adopt(name: str, out: Path) -> dict[str, Any]:
 
 
 def lost(name: str, out: Path) -> list[str]:
-    """Return the outputs of a finished job that are no longer in the DVC remote, as after somebody's `dvc gc -c`."""
+    """Return the outputs of a finished job that are no longer in the DVC remote, as after somebody's `dvc gc -c`.
+
+    Raises:
+        ProjectError: The remote can't be asked.
+    """
     from dvc.repo import Repo
 
+    entry = _read(name, out)["entry"]
     with Repo(os.getcwd()) as repo:
-        stage = _as_made(repo, name, read_json(out / RESULT)["entry"])
-        remote = repo.cloud.get_remote_odb(None)
-        made = {str(one): one.hash_info.value for one in stage.outs if one.use_cache}
-        there = set(remote.oids_exist(list(made.values())))
-        gone = [path for path, digest in made.items() if digest not in there]
-        if gone:
-            return gone
-        parts = {info.value for infos in stage.get_used_objs().values() for info in infos}
-        return sorted(parts - set(remote.oids_exist(list(parts)))) if parts else []
+        stage = _as_made(repo, name, entry)
+        try:
+            return _not_there(repo, stage)
+        except Exception as error:  # each kind of remote lets its own kinds of errors through
+            raise ProjectError(
+                f"the DVC remote does not say whether it has the outputs of {name}: {error.__cause__ or error}",
+                f"see that the remote answers, then dvc repro {name}: the job is not run again",
+            ) from error
+
+
+def _not_there(repo: "Repo", stage: "PipelineStage") -> list[str]:
+    remote = repo.cloud.get_remote_odb(None)
+    made = {str(one): one.hash_info.value for one in stage.outs if one.use_cache}
+    there = set(remote.oids_exist(list(made.values())))
+    gone = [path for path, digest in made.items() if digest not in there]
+    if gone:
+        return gone
+    parts = {info.value for infos in stage.get_used_objs().values() for info in infos}
+    return sorted(parts - set(remote.oids_exist(list(parts)))) if parts else []
+
+
+def _read(name: str, out: Path) -> dict[str, Any]:
+    try:
+        result: dict[str, Any] = read_json(out / RESULT)
+        result["entry"]["outs"], result["mirrored"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise _damaged(name, out / RESULT, error) from error
+    return result
+
+
+def _damaged(name: str, path: Path, error: Exception) -> ProjectError:
+    return ProjectError(
+        f"{path}, which the job of {name} handed back, can't be read: {error}",
+        f"JOB_FRESH=1 dvc repro --force --single-item {name}, which starts a new job",
+    )
 
 
 def _as_made(repo: "Repo", name: str, entry: dict[str, Any]) -> "PipelineStage":
@@ -101,8 +132,11 @@ def _not_fetched(stage: "PipelineStage", said: str) -> ProjectError:
 
 
 def _unpack(stage: "PipelineStage", small: Path) -> None:
-    with tarfile.open(small) as packed:
-        packed.extractall(Path.cwd(), filter="data")
+    try:
+        with tarfile.open(small) as packed:
+            packed.extractall(Path.cwd(), filter="data")
+    except (FileNotFoundError, tarfile.TarError) as error:
+        raise _damaged(stage.name, small, error) from error
 
 
 def _check_whole(stage: "PipelineStage", entry: dict[str, Any]) -> None:
