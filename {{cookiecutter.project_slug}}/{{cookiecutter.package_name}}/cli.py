@@ -39,6 +39,8 @@ def main() -> None:
     """Train a model whose data, code and parameters can be named."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger(__package__).setLevel(logging.INFO)
+    for name in ("dvc", "dvc_data", "dvc_objects"):
+        logging.getLogger(name).propagate = False  # DVC prints its own; here they would come again, with tracebacks
 
 
 @main.command()
