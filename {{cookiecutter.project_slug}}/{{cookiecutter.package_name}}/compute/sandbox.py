@@ -25,7 +25,7 @@ from ..files import read_json, write_json
 from ..settings import PACKAGE, home
 from ..tracking import server
 from ..tracking.origin import Origin
-from . import bundle, credentials, remote
+from . import bundle, credentials, processes, remote
 from .job import RESULT
 from .state import State
 
@@ -63,7 +63,7 @@ def state(name: str) -> State:
     place = folder() / name
     if not (place / STARTED).exists():
         return State.PREPARED
-    if _is_supervised(place):
+    if not (place / ENDED).exists() and _is_supervised(place):  # others who ask hold that lock for a moment too
         return State.RUNNING
     return State(ending_of(name)["state"])
 
@@ -128,18 +128,9 @@ def _sweep(place: Path) -> None:
     for earlier in place.parent.glob(f"{place.name.rpartition('-')[0]}-*"):
         if earlier == place or not (earlier / STARTED).exists() or _is_supervised(earlier):
             continue
-        _kill(read_json(earlier / STARTED))
+        processes.kill(read_json(earlier / STARTED))
         for name in SCRATCH:
             shutil.rmtree(earlier / name, ignore_errors=True)
-
-
-def _kill(started: dict[str, Any]) -> None:
-    """Kill the processes of a job whose supervisor is gone."""
-    with contextlib.suppress(psutil.Error):
-        job = psutil.Process(started["pid"])
-        if abs(job.create_time() - started["at"]) < 1:  # else the number was given to another process
-            for process in (*job.children(recursive=True), job):
-                process.kill()
 
 
 def _needs_aws(place: Path) -> bool:

@@ -19,7 +19,7 @@ from ..errors import ProjectError
 from ..files import read_json, write_json
 from ..settings import PACKAGE, home, load_platform
 from ..tracking.git import without_credentials
-from . import bundle, credentials, walls
+from . import bundle, credentials, processes, walls
 from .job import REASON
 from .sandbox import CODE, DESCRIPTION, ENDED, SCRATCH, STARTED, SUPERVISED, folder
 from .state import State
@@ -75,6 +75,7 @@ class _Supervisor:
         started = {"pid": process.pid, "at": process.create_time(), "supervisor": os.getpid()}
         write_json(self._place / STARTED, started)
         peak_bytes = self._wait(process, begin + self._job["spec"]["max_runtime_s"])
+        processes.kill(started)
         return {**self._ended(process.returncode), "seconds": round(time.time() - begin, 1), "peak_bytes": peak_bytes}
 
     def _command(self) -> list[str]:
