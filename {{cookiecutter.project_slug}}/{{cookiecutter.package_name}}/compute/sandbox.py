@@ -114,13 +114,21 @@ def start(name: str) -> None:
             stderr=told,
             start_new_session=True,  # Ctrl-C is for us, and what it means for the job is ours to say
         )
+    try:
+        _hand_over(supervisor, secret)
+        while not (place / STARTED).exists():
+            if supervisor.poll() is not None and not _is_supervised(place):
+                raise ProjectError(f"job {name} did not start", f"see {place / LOG}")
+            time.sleep(POLL_S / 5)
+    except KeyboardInterrupt:
+        supervisor.terminate()  # what it has started by then, it stops
+        raise
+
+
+def _hand_over(supervisor: "subprocess.Popen[bytes]", secret: dict[str, str]) -> None:
     assert supervisor.stdin
-    with contextlib.suppress(BrokenPipeError), supervisor.stdin as told_in_secret:  # not communicate(): it waits
-        told_in_secret.write(json.dumps(secret).encode())
-    while not (place / STARTED).exists():
-        if supervisor.poll() is not None and not _is_supervised(place):
-            raise ProjectError(f"job {name} did not start", f"see {place / LOG}")
-        time.sleep(POLL_S / 5)
+    with contextlib.suppress(BrokenPipeError), supervisor.stdin as pipe:  # not communicate(), which waits for its end
+        pipe.write(json.dumps(secret).encode())
 
 
 def _sweep(place: Path) -> None:
