@@ -10,7 +10,8 @@ from PIL import Image
 
 from {{ cookiecutter.package_name }}.errors import ProjectError
 from {{ cookiecutter.package_name }}.tracking.draw import draw
-from {{ cookiecutter.package_name }}.tracking.live import PLOTS, Live
+from {{ cookiecutter.package_name }}.tracking.live import Live
+from {{ cookiecutter.package_name }}.tracking.record import PLOTS
 
 
 @pytest.fixture

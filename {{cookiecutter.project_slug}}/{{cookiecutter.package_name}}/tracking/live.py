@@ -20,11 +20,11 @@ from dvclive.serialize import dump_json, dump_yaml
 from ruamel.yaml.representer import RepresenterError
 
 from ..files import replacing, write_json
+from .record import PLOTS
 
 SYNC_S = 5.0  # between two writings of summary and report, and two signals to the VS Code extension
 FLUSH_SHARE = 0.003  # the part of the time that handing rows to the operating system may take
 OLDEST_S = 1.0  # a row that waits for that, when no step ends
-PLOTS = "plots.json"
 
 
 class Live(dvclive.Live):

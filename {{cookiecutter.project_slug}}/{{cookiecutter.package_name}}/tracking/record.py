@@ -10,12 +10,12 @@ from typing import Any
 from ..errors import ProjectError
 from ..files import read_json
 from .curves import CURVES
-from .live import PLOTS
 
 log = logging.getLogger(__name__)
 
 RUN_DIR = Path("reports/train")
 LINEAGE = RUN_DIR / "lineage.json"
+PLOTS = "plots.json"  # in the run's folder: how DVCLive would draw each of its plots
 READ = ("data/manifest.parquet", "reports/manifest.json")  # as the run found it at its start
 ARTIFACTS = (*READ, "reports/confusion.csv", "reports/per_class.csv")
 FACTS = (  # what the run is made from, as MLflow has it among the params: they can't be changed there
