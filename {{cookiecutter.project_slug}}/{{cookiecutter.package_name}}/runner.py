@@ -23,11 +23,10 @@ def run_stage(name: str) -> None:
     _check_code_is_here()
     try:
         if runs_as_job(name):
-            _compute().run(name)
+            _compute().run(name, lambda: _publish(name))
         else:
             _run_here(name)
-        if name == "register" and not job_file():
-            _publish()
+            _publish(name)
     except OSError as error:
         if error.errno not in OUT_OF_SPACE:
             raise
@@ -59,10 +58,12 @@ def _run_here(name: str) -> None:
     importlib.import_module(f".stages.{name}", __package__).main()
 
 
-def _publish() -> None:
-    from .registry import versions
+def _publish(name: str) -> None:
+    """Tell Git what a stage made; a job, which has no Git, leaves that to the clone that started it."""
+    if name == "register" and not job_file():
+        from .registry import versions
 
-    versions.publish()
+        versions.publish()
 
 
 def _check_code_is_here() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from {{ cookiecutter.package_name }}.compute import credentials
+from {{ cookiecutter.package_name }}.compute.sandbox import credentials
 from {{ cookiecutter.package_name }}.errors import ProjectError
 
 SECRET = {"AccessKeyId": "AKIATEST", "SecretAccessKey": "a secret", "Token": ""}
@@ -24,7 +24,7 @@ def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_serve_gives_them_to_clients_of_aws(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in credentials.serve(SECRET).items():
+    for name, value in credentials.serve(lambda: SECRET).items():
         monkeypatch.setenv(name, value)
     found = boto3.Session().get_credentials()
     assert found is not None
@@ -32,21 +32,21 @@ def test_serve_gives_them_to_clients_of_aws(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_serve_refuses_who_does_not_know_the_token() -> None:
-    address = credentials.serve(SECRET)["AWS_CONTAINER_CREDENTIALS_FULL_URI"]
+    address = credentials.serve(lambda: SECRET)["AWS_CONTAINER_CREDENTIALS_FULL_URI"]
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(address)
 
 
 def test_find_takes_those_that_dvc_would_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     configured = {"access_key_id": "AKIADVC", "secret_access_key": "of DVC"}
-    assert credentials.find(configured)["SecretAccessKey"] == "of DVC"
+    assert credentials.find(configured)()["SecretAccessKey"] == "of DVC"
     (tmp_path / "credentials").write_text(
         "[team]\naws_access_key_id = AKIATEAM\naws_secret_access_key = of the team\n", encoding="utf-8"
     )
-    assert credentials.find({"profile": "team"})["AccessKeyId"] == "AKIATEAM"
+    assert credentials.find({"profile": "team"})()["AccessKeyId"] == "AKIATEAM"
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENV")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of the environment")
-    assert credentials.find({}) == {"AccessKeyId": "AKIAENV", "SecretAccessKey": "of the environment", "Token": ""}
+    assert credentials.find({})() == {"AccessKeyId": "AKIAENV", "SecretAccessKey": "of the environment", "Token": ""}
 
 
 @pytest.mark.parametrize("remote", [{}, {"profile": "nobody"}], ids=["none", "unknown-profile"])

@@ -17,10 +17,10 @@ ENTRY: dict[str, Any] = {
 
 def changed(**parts: Any) -> inputs.Inputs:
     """Return the inputs of an entry with other parts."""
-    return inputs.before({**ENTRY, **parts})
+    return inputs.of_entry({**ENTRY, **parts})
 
 
-def test_before_leaves_out_what_the_stage_makes() -> None:
+def test_of_entry_leaves_out_what_the_stage_makes() -> None:
     assert changed() == changed(outs=[{"path": "models/model", "md5": "another"}])
     assert changed()["outs"] == ["models/model"]
 

@@ -1,12 +1,13 @@
 """What a job can't see: this machine's files."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from {{ cookiecutter.package_name }}.compute import walls
+from {{ cookiecutter.package_name }}.compute.sandbox import walls
 
 pytestmark = pytest.mark.skipif(not walls.can_be_built(), reason="this system lets nobody hide files")
 
@@ -21,11 +22,14 @@ def home(tmp_path: Path) -> Path:
 
 def inside(home: Path, *command: str) -> str:
     """Run a command behind walls around `home`, and return what it printed."""
-    work = home / "project" / "work"
-    done = subprocess.run(
-        walls.around(list(command), [home, home / "project"], [work]), capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
+    return subprocess.run(around(home, *command), capture_output=True, text=True, check=True).stdout.strip()
+
+
+def around(home: Path, *command: str) -> list[str]:
+    """Return what runs a command behind them."""
+    work, tmp = home / "project" / "work", home / "tmp"
+    tmp.mkdir(exist_ok=True)
+    return walls.around(list(command), work, tmp, [home], [work])
 
 
 def test_around_hides_files_that_are_not_the_job_s(home: Path) -> None:
@@ -41,17 +45,31 @@ def test_around_lets_the_job_write_in_its_folder(home: Path) -> None:
 
 
 def test_around_keeps_the_interpreter_and_its_packages(home: Path) -> None:
-    there = Path(sys.prefix).parent
-    command = walls.around([sys.executable, "-c", "import numpy"], [there], [home / "project" / "work"])
-    subprocess.run(command, check=True)
+    hidden = [home, Path(sys.prefix).parent, Path(sys.base_prefix).parent]
+    code = "import numpy, sys; print(sys.prefix)"
+    command = walls.around([sys.executable, "-c", code], home / "project" / "work", home, hidden, [])
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == sys.prefix
+
+
+def test_around_keeps_an_interpreter_behind_links(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "bin").mkdir()
+    (home / "bin" / "python").symlink_to(os.path.realpath(sys.executable))
+    subprocess.run([home / "bin" / "python", "-m", "venv", "--without-pip", home / "venv"], check=True)
+    monkeypatch.setattr(sys, "executable", str(home / "venv" / "bin" / "python"))
+    monkeypatch.setattr(sys, "prefix", str(home / "venv"))
+    assert inside(home, sys.executable, "-c", "print(7)") == "7"
 
 
 def test_around_a_home_that_is_the_root_hides_nothing_more(home: Path) -> None:
-    command = walls.around(["true"], [Path("/")], [home / "project" / "work"])
-    subprocess.run(command, check=True)
+    subprocess.run(walls.around(["true"], home / "project" / "work", home, [Path("/")], []), check=True)
+
+
+def test_around_gives_a_temporary_folder_of_its_own(home: Path) -> None:
+    inside(home, "sh", "-c", "ls /tmp > seen; echo mine > /tmp/made")
+    assert "made" not in (home / "project" / "work" / "seen").read_text(encoding="utf-8")
+    assert (home / "tmp" / "made").read_text(encoding="utf-8") == "mine\n"
 
 
 def test_around_passes_arguments_and_exit_codes(home: Path) -> None:
     assert inside(home, "printf", "%s|", "a b", "$HOME", "'q'") == "a b|$HOME|'q'|"
-    work = home / "project" / "work"
-    assert subprocess.run(walls.around(["sh", "-c", "exit 7"], [home], [work])).returncode == 7
+    assert subprocess.run(around(home, "sh", "-c", "exit 7")).returncode == 7

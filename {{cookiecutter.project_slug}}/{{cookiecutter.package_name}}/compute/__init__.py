@@ -6,13 +6,15 @@ What comes back is what a local run leaves, to the byte of `dvc.lock`. This file
 the folder, stages run on this machine.
 """
 
+from collections.abc import Callable
+
 from .verbs import verbs
 
 __all__ = ["run", "verbs"]
 
 
-def run(stage: str) -> None:
-    """Run a stage as a job, and take over what it made."""
+def run(stage: str, publish: Callable[[], None]) -> None:
+    """Run a stage as a job, and take over what it made; `publish` does what is left to do with its results."""
     from .launch import run as launch
 
-    launch(stage)
+    launch(stage, publish)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ProjectError
 from ..files import read_json
-from . import inputs
+from . import bundle, inputs
 from .job import RESULT, SMALL
 
 if TYPE_CHECKING:
@@ -19,32 +19,54 @@ if TYPE_CHECKING:
     from dvc.stage import PipelineStage
 
 
-def adopt(name: str, out: Path) -> dict[str, Any]:
+def adopt(name: str, out: Path) -> None:
     """Bring the outputs of a stage here.
 
     Args:
         name: The stage.
         out: What its job handed back.
 
-    Returns:
-        The content of `result.json`.
-
     Raises:
         ProjectError: An output is missing or damaged, or the stage changed while the job ran.
     """
     from dvc.repo import Repo
 
-    result = _read(name, out)
-    entry = result["entry"]
+    entry = _entry(name, out)
     with Repo(os.getcwd()) as repo:
         stage = _as_made(repo, name, entry)
-        _check_same(inputs.of(repo.stage.load_one(name=name)), entry, name)
+        _check_same(inputs.of_work_tree(repo.stage.load_one(name=name)), entry, name)
         _fetch(repo, stage)
-        _unpack(stage, out / SMALL)
-        for made in (one for one in stage.outs if one.use_cache):
-            made.checkout(force=True)  # tells DVC's state the hashes: nothing large is read again
-        _check_whole(repo.stage.load_one(name=name), entry)
-    return result
+        _unpack(name, out / SMALL)
+        _check_out(stage)
+
+
+def check(name: str, out: Path) -> None:
+    """See that DVC would write of the work tree what the job wrote of its own.
+
+    With `dvc repro --allow-missing`, DVC would put new params beside the old hash of an output that is missing, and
+    call that up to date.
+
+    Raises:
+        ProjectError: It would write something else.
+    """
+    from dvc.output import OutputDoesNotExistError
+    from dvc.repo import Repo
+    from dvc.stage.serialize import to_single_stage_lockfile
+
+    entry = _entry(name, out)
+    with Repo(os.getcwd()) as repo:
+        stage = repo.stage.load_one(name=name)
+        try:
+            stage.save(run_cache=False)
+        except OutputDoesNotExistError as error:
+            raise ProjectError(f"the job's output {error.path} did not arrive", f"dvc repro {name}") from error
+        now = inputs.plain(to_single_stage_lockfile(stage))
+    _check_same(inputs.of_entry(now), entry, name)
+    if not inputs.same(now, entry):
+        raise ProjectError(
+            f"what is in the work tree is not what the job of {name} made",
+            f"see that nothing else writes its outputs, then dvc repro {name}",
+        )
 
 
 def lost(name: str, out: Path) -> list[str]:
@@ -55,7 +77,7 @@ def lost(name: str, out: Path) -> list[str]:
     """
     from dvc.repo import Repo
 
-    entry = _read(name, out)["entry"]
+    entry = _entry(name, out)
     with Repo(os.getcwd()) as repo:
         stage = _as_made(repo, name, entry)
         try:
@@ -72,19 +94,18 @@ def _not_there(repo: "Repo", stage: "PipelineStage") -> list[str]:
     made = {str(one): one.hash_info.value for one in stage.outs if one.use_cache}
     there = set(remote.oids_exist(list(made.values())))
     gone = [path for path, digest in made.items() if digest not in there]
-    if gone:
-        return gone
-    parts = {info.value for infos in stage.get_used_objs().values() for info in infos}
-    return sorted(parts - set(remote.oids_exist(list(parts)))) if parts else []
+    parts = set() if gone else _objects(repo, stage)
+    return gone or sorted(parts - set(remote.oids_exist(list(parts))))
 
 
-def _read(name: str, out: Path) -> dict[str, Any]:
+def _entry(name: str, out: Path) -> dict[str, Any]:
+    path = out / RESULT
     try:
-        result: dict[str, Any] = read_json(out / RESULT)
-        result["entry"]["outs"], result["mirrored"]
+        entry: dict[str, Any] = read_json(path)["entry"]
+        inputs.of_entry(entry)
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise _damaged(name, out / RESULT, error) from error
-    return result
+        raise _damaged(name, path, error) from error
+    return entry
 
 
 def _damaged(name: str, path: Path, error: Exception) -> ProjectError:
@@ -101,12 +122,15 @@ def _as_made(repo: "Repo", name: str, entry: dict[str, Any]) -> "PipelineStage":
     StageLoader.fill_from_lock(stage, entry)
     missing = [str(one) for one in stage.outs if not one.hash_info]
     if missing:
-        raise ProjectError(f"the job made no {', '.join(missing)}, which dvc.yaml:stages.{name} names", "dvc repro")
+        raise ProjectError(
+            f"the job made no {', '.join(missing)}, which dvc.yaml:stages.{name} names",
+            f"let the stage make it, or take it from dvc.yaml; then dvc repro {name}",
+        )
     return stage
 
 
 def _check_same(now: inputs.Inputs, entry: dict[str, Any], name: str) -> None:
-    changed = inputs.differences(inputs.before(entry), now)
+    changed = inputs.differences(inputs.of_entry(entry), now)
     if changed:
         raise ProjectError(
             f"{', '.join(changed)} changed while the job of {name} ran, so what it made belongs to what was before",
@@ -116,12 +140,43 @@ def _check_same(now: inputs.Inputs, entry: dict[str, Any], name: str) -> None:
 
 def _fetch(repo: "Repo", stage: "PipelineStage") -> None:
     try:
-        wanted = {info for infos in stage.get_used_objs().values() for info in infos}
-        failed = repo.cloud.pull(wanted).failed if wanted else ()
+        wanted = _objects(repo, stage)
+        infos = {info for infos in stage.get_used_objs().values() for info in infos}
+        repo.cloud.pull(infos)
+        missing = wanted - set(repo.cache.local.oids_exist(list(wanted)))
     except Exception as error:  # each kind of remote lets its own kinds of errors through
         raise _not_fetched(stage, str(error.__cause__ or error)) from error
-    if failed:
-        raise _not_fetched(stage, f"{len(failed)} of {len(wanted)} files")
+    if missing:
+        raise _not_fetched(stage, f"{len(missing)} of {len(wanted)} files")
+
+
+def _check_out(stage: "PipelineStage") -> None:
+    from dvc.exceptions import DvcException
+
+    for made in (one for one in stage.outs if one.use_cache):
+        try:
+            made.checkout(force=True)  # tells DVC's state the hashes: nothing large is read again
+        except DvcException as error:
+            raise ProjectError(
+                f"{made} can't be written to the work tree: {error.__cause__ or error}",
+                f"see that the disk has room, then dvc repro {stage.name}: the job is not run again",
+            ) from error
+
+
+def _objects(repo: "Repo", stage: "PipelineStage") -> set[str]:
+    """Return the hashes of all files of a stage's outputs, of which those in folders stand in lists that are fetched.
+
+    Raises:
+        LookupError: A list is not to be had. DVC would ask the person at the terminal whether to go on without.
+    """
+    made = [one for one in stage.outs if one.use_cache]
+    lists = {one.hash_info for one in made if one.hash_info.isdir}
+    if lists:
+        repo.cloud.pull(lists)
+    absent = [info.value for info in lists if not repo.cache.local.exists(info.value)]
+    if absent:
+        raise LookupError(f"it has no {', '.join(absent)}")
+    return {info.value for infos in stage.get_used_objs().values() for info in infos}
 
 
 def _not_fetched(stage: "PipelineStage", said: str) -> ProjectError:
@@ -131,29 +186,8 @@ def _not_fetched(stage: "PipelineStage", said: str) -> ProjectError:
     )
 
 
-def _unpack(stage: "PipelineStage", small: Path) -> None:
+def _unpack(name: str, small: Path) -> None:
     try:
-        with tarfile.open(small) as packed:
-            packed.extractall(Path.cwd(), filter="data")
+        bundle.unpack(small, Path.cwd())
     except (FileNotFoundError, tarfile.TarError) as error:
-        raise _damaged(stage.name, small, error) from error
-
-
-def _check_whole(stage: "PipelineStage", entry: dict[str, Any]) -> None:
-    """See that DVC would write of the work tree what the job wrote of its own.
-
-    With `dvc repro --allow-missing`, DVC would put new params beside the old hash of an output that is missing, and
-    call that up to date.
-    """
-    from dvc.output import OutputDoesNotExistError
-    from dvc.stage.serialize import to_single_stage_lockfile
-
-    try:
-        stage.save(run_cache=False)
-    except OutputDoesNotExistError as error:
-        raise ProjectError(f"the job's output {error.path} did not arrive", f"dvc repro {stage.name}") from error
-    if to_single_stage_lockfile(stage) != entry:
-        raise ProjectError(
-            f"what is in the work tree is not what the job of {stage.name} made",
-            f"see that nothing else writes its outputs, then dvc repro {stage.name}",
-        )
+        raise _damaged(name, small, error) from error

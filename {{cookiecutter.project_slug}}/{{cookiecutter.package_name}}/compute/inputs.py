@@ -1,11 +1,11 @@
 """What a stage is before it runs, as DVC sees it: its command, its deps by hash, its params, the names of its outs.
 
-The same inputs are the same job, on whatever machine.
+The same inputs are the same job.
 """
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import ProjectError
 
@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 Inputs = dict[str, Any]
 
 
-def of(stage: "PipelineStage") -> Inputs:
+class Kept(NamedTuple):
+    """Data that a stage reads and DVC keeps: where they are, and the stage or `.dvc` file they are of."""
+
+    path: str
+    address: str
+
+
+def of_work_tree(stage: "PipelineStage") -> Inputs:
     """Return the inputs of a stage as they are in the work tree.
 
     Raises:
@@ -31,43 +38,59 @@ def of(stage: "PipelineStage") -> Inputs:
         raise ProjectError(
             f"{stage.name} reads {error.path}, which is not there", f"dvc pull, or dvc repro {stage.name}"
         ) from error
-    return before(to_single_stage_lockfile(stage))
+    return of_entry(to_single_stage_lockfile(stage))
 
 
-def before(entry: dict[str, Any]) -> Inputs:
+def of_entry(entry: dict[str, Any]) -> Inputs:
     """Return the part of an entry of `dvc.lock` that is known before the stage runs."""
-    told = {name: entry[name] for name in ("cmd", "deps", "params") if name in entry}
-    plain: Inputs = json.loads(json.dumps({**told, "outs": [out["path"] for out in entry.get("outs", [])]}))
-    return plain
+    told: Inputs = {name: entry[name] for name in ("cmd", "deps", "params") if name in entry}
+    return plain({**told, "outs": [out["path"] for out in entry["outs"]]})
+
+
+def plain(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return what is left of an entry in JSON: keys are texts, and so are dates."""
+    left: dict[str, Any] = json.loads(_text(entry))
+    return left
 
 
 def digest(inputs: Inputs, *more: str) -> str:
     """Return 12 hexadecimal digits that stand for inputs and what else makes a job what it is, such as its image."""
     deps = [{key: dep[key] for key in dep if key not in ("size", "nfiles")} for dep in inputs.get("deps", [])]
-    text = json.dumps([{**inputs, "deps": deps}, *more], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashlib.sha256(_text([{**inputs, "deps": deps}, *more]).encode()).hexdigest()[:12]
+
+
+def same(one: Any, other: Any) -> bool:
+    """Return whether two are equal, and NaN is equal to itself."""
+    return _text(one) == _text(other)
 
 
 def differences(one: Inputs, other: Inputs) -> list[str]:
     """Return what differs between two, as paths and names of params; "cmd" and "outs" for those."""
-    found = [name for name in ("cmd", "outs") if one.get(name) != other.get(name)]
     deps = [{dep["path"]: dep for dep in inputs.get("deps", [])} for inputs in (one, other)]
-    found += sorted(path for path in deps[0].keys() | deps[1].keys() if deps[0].get(path) != deps[1].get(path))
-    files = [inputs.get("params", {}) for inputs in (one, other)]
-    for name in sorted(files[0].keys() | files[1].keys()):
-        params = [told.get(name, {}) for told in files]
-        keys = sorted(params[0].keys() | params[1].keys())
-        found += [f"{name}:{key}" for key in keys if params[0].get(key) != params[1].get(key)]
-    return found
+    params = [
+        {f"{file}:{key}": value for file, values in inputs.get("params", {}).items() for key, value in values.items()}
+        for inputs in (one, other)
+    ]
+    whole = [{name: inputs.get(name) for name in ("cmd", "outs")} for inputs in (one, other)]
+    return [
+        name
+        for first, second in (whole, deps, params)
+        for name in sorted(first.keys() | second.keys())
+        if not same(first.get(name), second.get(name))
+    ]
 
 
-def data(repo: "Repo", stage: "PipelineStage") -> dict[str, str]:
-    """Return the deps that DVC keeps, and not Git: each path with the address of the stage or `.dvc` file it is of."""
-    kept = [out for out in repo.index.outs if out.use_cache]
-    return {
-        dep.def_path: out.stage.addressing
-        for dep in stage.deps
-        if dep.protocol == "local" and dep.def_path
-        for out in kept
-        if repo.fs.isin_or_eq(dep.fs_path, out.fs_path) or repo.fs.isin_or_eq(out.fs_path, dep.fs_path)
-    }
+def kept_by_dvc(repo: "Repo", stage: "PipelineStage") -> list[Kept]:
+    """Return what a stage reads and DVC keeps; the rest of its deps is Git's."""
+    found = set()
+    for dep in (dep for dep in stage.deps if dep.protocol == "local" and dep.def_path):
+        for out in (out for out in repo.index.outs if out.use_cache):
+            if repo.fs.isin_or_eq(dep.fs_path, out.fs_path):
+                found.add(Kept(dep.def_path, out.stage.addressing))
+            elif repo.fs.isin(out.fs_path, dep.fs_path):
+                found.add(Kept(repo.fs.relpath(out.fs_path), out.stage.addressing))
+    return sorted(found)
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)

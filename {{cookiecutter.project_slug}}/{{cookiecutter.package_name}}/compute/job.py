@@ -10,13 +10,11 @@ import os
 import signal
 import tarfile
 import time
-from configparser import ConfigParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ProjectError
 from ..files import read_json, write_json
-from ..tracking import outbox
 from . import inputs
 
 if TYPE_CHECKING:
@@ -34,15 +32,14 @@ def run(job_file: Path, out: Path) -> None:
 
     Args:
         job_file: What the clone that starts the job wrote (`launch.py`).
-        out: A folder whose content is brought back: `result.json` with the entry for `dvc.lock`, and `small.tar` with
-            the outputs that Git keeps.
+        out: A folder whose content is brought back: `small.tar` with the outputs that Git keeps, and at last
+            `result.json` with the entry for `dvc.lock`.
 
     Raises:
         ProjectError: The inputs are not to be had, or others than those that the job was started for; the stage
             failed; or its outputs can't be pushed.
     """
     signal.signal(signal.SIGTERM, _interrupt)
-    logging.getLogger("dvc").setLevel(logging.WARNING)  # what it tells, the DVC that started us has told
     job = read_json(job_file)
     try:
         _run(job, out)
@@ -59,6 +56,8 @@ def _interrupt(*_: object) -> None:
 def _run(job: dict[str, Any], out: Path) -> None:
     from dvc.repo import Repo
 
+    # After the import, which sets it too. What it tells, the DVC that started us has told.
+    logging.getLogger("dvc").setLevel(logging.WARNING)
     _configure(job["remote"])
     clock = [time.monotonic()]
     with Repo(os.getcwd()) as repo:
@@ -69,27 +68,27 @@ def _run(job: dict[str, Any], out: Path) -> None:
         clock.append(time.monotonic())
     with Repo(os.getcwd()) as repo:  # its lock file is another one now
         stage = repo.stage.load_one(name=job["stage"])
-        up = _push(repo, stage, job["patience_s"])
+        up = _push(repo, stage, job["spec"]["patience_s"])
         clock.append(time.monotonic())
         _hand_back(stage, out, clock, {"down": down, "up": up})
 
 
 def _configure(remote: dict[str, str]) -> None:
     """Make the DVC configuration the job's own: no Git, the remote without secrets, a cache in this folder."""
+    from dvc.config import Config
+
     name = remote.pop("name")
-    config = ConfigParser(interpolation=None)
-    config["core"] = {"remote": name, "no_scm": "true", "analytics": "false"}
-    config[f"'remote \"{name}\"'"] = remote
-    # Nobody else uses this cache, so files can be linked and needn't be copied.
-    config["cache"] = {"dir": str(Path.cwd() / ".dvc" / "cache"), "type": "reflink,hardlink,copy"}
     Path(".dvc").mkdir(exist_ok=True)
-    with Path(".dvc", "config").open("w", encoding="utf-8") as file:
-        config.write(file)
+    with Config.init(".dvc").edit("repo") as config:
+        config["core"] = {"remote": name, "no_scm": True, "analytics": False}
+        config["remote"] = {name: remote}
+        # Nobody else uses this cache, so files can be linked and needn't be copied.
+        config["cache"] = {"dir": str(Path.cwd() / ".dvc" / "cache"), "type": ["reflink", "hardlink", "copy"]}
 
 
 def _pull(repo: "Repo", stage: "PipelineStage", wanted: inputs.Inputs) -> int:
     """Bring the deps here, and see that they are those of the clone; return their bytes."""
-    paths = sorted(inputs.data(repo, stage))
+    paths = [one.path for one in inputs.kept_by_dvc(repo, stage)]
     try:
         if paths:
             repo.pull(targets=paths)
@@ -98,11 +97,11 @@ def _pull(repo: "Repo", stage: "PipelineStage", wanted: inputs.Inputs) -> int:
             f"the DVC remote does not give what {stage.name} reads ({', '.join(paths)}): {error.__cause__ or error}",
             "dvc push, where they are; then the same command",
         ) from error
-    found = inputs.of(stage)
-    if found != wanted:
+    found = inputs.of_work_tree(stage)
+    if not inputs.same(found, wanted):
         raise ProjectError(
             f"the job has other inputs than the clone that started it: {', '.join(inputs.differences(wanted, found))}",
-            "commit them to Git, or dvc add them, without filters that change bytes (.gitattributes)",
+            "commit them to Git, or dvc add them, without attributes that change or leave out files (.gitattributes)",
         )
     return sum(dep.meta.size or 0 for dep in stage.deps if dep.def_path in paths and dep.meta)
 
@@ -144,5 +143,5 @@ def _hand_back(stage: "PipelineStage", out: Path, clock: list[float], moved: dic
         for small in (one for one in stage.outs if not one.use_cache):
             packed.add(small.def_path)
     seconds = {name: round(clock[n + 1] - clock[n], 2) for n, name in enumerate(("pull", "stage", "push"))}
-    entry = load_yaml("dvc.lock")["stages"][stage.name]
-    write_json(out / RESULT, {"entry": entry, "mirrored": not outbox.waiting(), "seconds": seconds, "bytes": moved})
+    entry = inputs.plain(load_yaml("dvc.lock")["stages"][stage.name])
+    write_json(out / RESULT, {"entry": entry, "seconds": seconds, "bytes": moved})

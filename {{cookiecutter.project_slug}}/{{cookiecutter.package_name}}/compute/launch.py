@@ -5,17 +5,18 @@ launcher, and one that was killed and is started again. `JOB_FRESH=1 dvc repro -
 """
 
 import contextlib
+import dataclasses
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from ..errors import ProjectError
 from ..settings import load_platform
-from ..tracking import branch, origin, outbox, storage
-from . import inputs, remote, sandbox
-from .adopt import adopt, lost
+from ..tracking import origin, outbox, storage
+from ..tracking.origin import Origin
+from . import adopt, inputs, remote
+from .sandbox import service
 from .spec import JobSpec, spec_of
 from .state import State
 
@@ -38,20 +39,26 @@ class Request:
         return f"{load_platform().project}-{self.stage}-{digest}"
 
 
-def run(stage: str) -> None:
+def run(stage: str, publish: Callable[[], None]) -> None:
     """Run `stage` as a job and take over what it made.
+
+    Args:
+        stage: One of `dvc.yaml`.
+        publish: What is left to do with its results, since a job has no Git.
 
     Raises:
         ProjectError: It can't run as a job, or the job failed or was stopped; or see `adopt`.
     """
-    if not os.environ.get("DVC_STAGE"):
-        raise ProjectError(f"{stage} was started by hand, and a job's results need DVC", f"dvc repro {stage}")
-    request = _request(stage)
-    name = _find_or_start(request)
-    sandbox.follow(name)
-    result = adopt(stage, sandbox.out_dir(name))
-    if not result["mirrored"]:
-        _deliver()
+    if os.environ.get("DVC_STAGE", "").rpartition(":")[2] != stage:
+        raise ProjectError(f"{stage} was not started as this stage of DVC's, as a job must be", f"dvc repro {stage}")
+    name = _find_or_start(_request(stage))
+    try:
+        service.follow(name)
+    finally:
+        _deliver(service.origin_of(name).run)
+    adopt.adopt(stage, service.out_dir(name))
+    publish()
+    adopt.check(stage, service.out_dir(name))  # the last act: next, DVC looks at the work tree
     log.info("%s has the results of job %s", stage, name)
 
 
@@ -61,41 +68,56 @@ def _request(stage: str) -> Request:
     spec = spec_of(stage)
     with Repo(os.getcwd()) as repo:
         loaded = repo.stage.load_one(name=stage)
-        upstream = tuple(sorted(set(inputs.data(repo, loaded).values())))
-        return Request(stage, spec, inputs.of(loaded), upstream)
+        elsewhere = [str(out) for out in loaded.outs if out.use_cache and (out.remote or not out.can_push)]
+        if elsewhere:
+            raise ProjectError(
+                f"a job can't bring {', '.join(elsewhere)} back: it is not for the default DVC remote",
+                f"take `remote` and `push` from dvc.yaml:stages.{stage}.outs",
+            )
+        upstream = tuple(sorted({one.address for one in inputs.kept_by_dvc(repo, loaded)}))
+        return Request(stage, spec, inputs.of_work_tree(loaded), upstream)
 
 
 def _find_or_start(request: Request) -> str:
     """Return the name of a job that runs, or has run well, for the same inputs; start one where there is none."""
     with _only_one(request.base):
-        last = sandbox.last(request.base)
-        state = sandbox.state(last) if last else State.FAILED
-        if last and not os.environ.get("JOB_FRESH") and _usable(request, last, state):
+        last = service.last(request.base)
+        state = service.state(last) if last else None
+        if last and _usable(request, last, state):
             return last
-        name = last if last and state is State.PREPARED else _next(request.base, last)
-        if state is not State.PREPARED:
-            sandbox.prepare(name, _describe(request, name))
+        if request.upstream:
+            storage.push(list(request.upstream))
+        name = last if last and state is State.PREPARED else service.following(request.base, last)
         _start(request, name)
         return name
 
 
 @contextlib.contextmanager
 def _only_one(base: str) -> Iterator[None]:
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
 
-    folder = sandbox.folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{base}.lock"):
+    service.folder().mkdir(parents=True, exist_ok=True)
+    lock = FileLock(service.folder() / f"{base}.lock")
+    try:
+        lock.acquire(timeout=0.5)
+    except Timeout:
+        log.info("another launcher starts the same job: waiting for that")
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
-def _usable(request: Request, name: str, state: State) -> bool:
+def _usable(request: Request, name: str, state: State | None) -> bool:
+    if os.environ.get("JOB_FRESH", "0") != "0":
+        return False
     if state is State.RUNNING:
         log.info("job %s is at it already: following it", name)
         return True
     if state is not State.COMPLETED:
         return False
-    gone = lost(request.stage, sandbox.out_dir(name))
+    gone = adopt.lost(request.stage, service.out_dir(name))
     if gone:
         log.info("job %s has done it, but the DVC remote lost %s of its results: starting anew", name, len(gone))
         return False
@@ -103,38 +125,37 @@ def _usable(request: Request, name: str, state: State) -> bool:
     return True
 
 
-def _next(base: str, last: str | None) -> str:
-    number = int(last.removeprefix(f"{base}-")) if last else 0
-    return f"{base}-{number + 1}"
-
-
-def _describe(request: Request, name: str) -> dict[str, Any]:
-    """Return what the job is told, from inside and outside; no secret is in it."""
-    return {
+def _start(request: Request, name: str) -> None:
+    """Describe the job, and start it; no secret is in the description."""
+    start = _origin(request.stage, name)
+    description = {
         "name": name,
         "stage": request.stage,
         "inputs": request.inputs,
-        "origin": origin.ask(request.stage).as_json(),
+        "origin": start.as_json(),
         "remote": remote.public(),
         "spec": request.spec.model_dump(),
-        "patience_s": request.spec.patience_s,
     }
-
-
-def _start(request: Request, name: str) -> None:
-    if request.upstream:
-        storage.push(list(request.upstream))
+    service.prepare(name, description)
     if request.stage == "train":
-        start = sandbox.origin_of(name)
-        if not branch.has(f"run: {start.run}"):  # else a launcher was killed after it wrote that
-            origin.log_training(start)
+        origin.log_training(start)
     log.info("job %s starts", name)
-    sandbox.start(name)
+    service.start(name)
 
 
-def _deliver() -> None:
-    """Send the run to MLflow, which the job could not reach."""
+def _origin(stage: str, name: str) -> Origin:
+    """Ask where the job is started; a launcher that was killed before it started the same has given the run its id."""
+    asked = origin.ask(stage)
+    before = service.origin_of(name) if service.is_described(name) else asked
+    return dataclasses.replace(asked, run=before.run) if before.commit == asked.commit else asked
+
+
+def _deliver(run: str) -> None:
+    """Send to MLflow what the job could not; also of a training that failed, or was stopped."""
+    if run not in outbox.waiting():
+        return
     try:
-        outbox.deliver()
+        outbox.deliver(outbox.folder() / run)
     except ProjectError as error:
-        log.warning("%s. The run is kept. Fix: %s", error.problem, error.fix)
+        if run in outbox.waiting():  # else another launcher of the same has sent it
+            log.warning("%s. The run is kept. Fix: %s", error.problem, error.fix)

@@ -10,18 +10,17 @@ import os
 import subprocess
 import sys
 import time
-from typing import Any
 
 from ..errors import ProjectError
-from ..files import read_json
 from ..runner import STAGES
 from ..settings import load_platform, read_stage
 from ..tracking.snapshot import snapshot
-from . import remote, sandbox
+from . import remote
+from .sandbox import service
 from .spec import JobSpec, spec_of
 
 NAME = "rehearsal"
-HEAD = ("stage", "job", "pull s", "run s", "push s", "memory GB", "read MB", "made MB")
+COLUMNS = ("stage", "job", "pull s", "run s", "push s", "memory GB", "read MB", "made MB")
 
 
 def rehearse() -> str:
@@ -40,8 +39,8 @@ def rehearse() -> str:
     snapshot(stages[-1])  # a file that Git does not track is not in the copy either: say so now
     begin = time.time()
     _run(stages)
-    rows = [_row(specs[told["stage"]], told, name) for name, told in _jobs(begin)]
-    return "\n".join([_table([HEAD, *rows]), "", "SageMaker would need:", *(f"- {need}" for need in _needs(specs))])
+    rows = [_row(specs[service.describe(name)["stage"]], name) for name in _jobs(begin)]
+    return "\n".join([_table([COLUMNS, *rows]), "", "SageMaker would need:", *(f"- {need}" for need in _needs(specs))])
 
 
 def _run(stages: list[str]) -> None:
@@ -57,18 +56,18 @@ def _dvc(*arguments: str, quiet: bool = False) -> int:
     return subprocess.run([sys.executable, "-m", "dvc", *arguments], env=environment, capture_output=quiet).returncode
 
 
-def _jobs(begin: float) -> list[tuple[str, dict[str, Any]]]:
-    place = sandbox.folder()
-    told = [(name, read_json(place / name / sandbox.DESCRIPTION)) for name in sandbox.names()]
-    return [one for one in told if (place / one[0] / sandbox.DESCRIPTION).stat().st_mtime >= begin]
+def _jobs(begin: float) -> list[str]:
+    """Return the jobs of this rehearsal."""
+    since = [name for name in service.names() if service.described_at(name) >= begin]
+    return [name for name in since if service.origin_of(name).dvc_exp_name == NAME]
 
 
-def _row(spec: JobSpec, told: dict[str, Any], name: str) -> tuple[str, ...]:
-    result, ended = sandbox.result_of(name), sandbox.ending_of(name)
+def _row(spec: JobSpec, name: str) -> tuple[str, ...]:
+    stage, result, ended = service.describe(name)["stage"], service.result_of(name), service.ending_of(name)
     machine = spec.instance_type if spec.instance_count == 1 else f"{spec.instance_count} x {spec.instance_type}"
     seconds = [f"{result['seconds'][part]:.1f}" for part in ("pull", "stage", "push")]
     megabytes = [f"{result['bytes'][way] / 1e6:.1f}" for way in ("down", "up")]
-    return told["stage"], f"{spec.kind} on {machine}", *seconds, f"{ended['peak_bytes'] / 1e9:.1f}", *megabytes
+    return stage, f"{spec.kind} on {machine}", *seconds, f"{ended['peak_bytes'] / 1e9:.1f}", *megabytes
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from ..errors import ProjectError
 from ..settings import Section, check, load_platform, read_params, read_stage
+from ..tracking import server
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -66,9 +67,10 @@ def _conflicts(stage: str, spec: JobSpec) -> list[tuple[bool, str, str]]:
     mlflow = stage == "register" or (stage == "train" and read_params().get("train", {}).get("init_from"))
     password = [name for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN") if os.environ.get(name)]
     training = spec.kind == "training"
+    local = uri is None or not server.is_remote(uri)
     return [
         (
-            bool(mlflow) and (uri is None or uri.startswith("sqlite:")),
+            bool(mlflow) and local,
             "it needs MLflow, which is a file on this machine that a job can't see",
             f"platform.yaml:tracking_uri: a server; or take meta.job from {stage} in dvc.yaml; or {here}",
         ),

@@ -13,28 +13,36 @@ def verbs() -> None:
 @verbs.command("list")
 def list_jobs() -> None:
     """List the jobs of this clone, the oldest first, and what became of them."""
-    from . import sandbox
+    from .sandbox import service
 
-    for name in sandbox.names():
-        click.echo(f"{sandbox.state(name):<11} {name}")
+    for name in service.names():
+        click.echo(f"{service.state(name):<11} {name}")
 
 
 @verbs.command()
 @click.argument("name")
 def logs(name: str) -> None:
     """Show what a job printed."""
-    from . import sandbox
+    from .sandbox import service
 
-    click.echo(sandbox.log_of(name), nl=False)
+    click.echo(service.log_of(name), nl=False)
 
 
 @verbs.command()
 @click.argument("name")
 def stop(name: str) -> None:
     """Stop a job; its training ends as after Ctrl-C."""
-    from . import sandbox
+    from .sandbox import service
 
-    sandbox.stop(name)
+    service.stop(name)
+
+
+@verbs.command()
+def clean() -> None:
+    """Delete the folders in which ended jobs worked; their results and logs stay."""
+    from .sandbox import service
+
+    click.echo(f"{service.clean() / 1e6:.0f} MB are free again")
 
 
 @verbs.command()
@@ -59,6 +67,6 @@ def run(job_file: Path, out: Path) -> None:
 @click.argument("name")
 def supervise(name: str) -> None:
     """Start a job in the sandbox, wait for it, write how it ended."""
-    from .supervisor import supervise as supervise_job
+    from .sandbox.supervisor import supervise as supervise_job
 
     supervise_job(name)

@@ -17,6 +17,7 @@ from ..tracking.git import exists, git
 from ..tracking.origin import Origin
 from ..tracking.outbox import deliver
 from ..tracking.record import read_facts
+from ..tracking.snapshot import snapshot
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -82,8 +83,10 @@ def publish() -> None:
     A job, which has no Git, leaves this to the clone that started it.
     """
     name, told = load_platform().project, read_json(REGISTERED)
-    number, commit = told["version"], told["version_commit"][0]
-    branch.record(told["commit"][0], f"register {name} version {number}\n\nrun: {read_facts()['run']}\n")
+    number, commit, result = told["version"], told["version_commit"][0], told["commit"][0]
+    if not exists(result):  # a job's, that another clone started: here, the same has another name
+        result = snapshot("register")
+    branch.record_once(result, f"register {name} version {number}\n\nrun: {read_facts()['run']}\n")
     if exists(commit):  # else another clone registered it, and has the tag
         branch.tag(tag_of(name, number), commit, f"{name} version {number}")
 

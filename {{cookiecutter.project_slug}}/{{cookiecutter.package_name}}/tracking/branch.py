@@ -41,14 +41,16 @@ def record(commit: str, message: str) -> None:
     )
 
 
-def has(line: str) -> bool:
-    """Return whether an entry of the log holds a text."""
+def record_once(commit: str, message: str) -> None:
+    """Do what `record` does, unless the log has that entry: who was killed after it wrote it comes here again."""
+    subject = message.partition("\n")[0]
     try:
-        log = ("log", "--first-parent", "--max-count=1", "--format=%H", "--fixed-strings", f"--grep={line}")
-        told = git(*log, REF, where=home())
+        options = ("--first-parent", "--format=%B%x00", "--fixed-strings", f"--grep={subject}")
+        entries = [entry.strip() for entry in git("log", *options, REF, where=home()).split("\0")]
     except GitError:  # there is no such branch yet
-        return False
-    return bool(told)
+        entries = []
+    if message.strip() not in entries:
+        record(commit, message)
 
 
 def push(remote: str = "origin", tags: tuple[str, ...] = ()) -> str:

@@ -99,10 +99,8 @@ def ask(stage: str) -> Origin:
 
 def log_training(origin: Origin) -> None:
     """Write a training into the branch `lineage`, before it begins; once, however often this is called."""
-    trailer = f"run: {origin.run}"
-    if not branch.has(trailer):
-        project = load_platform().project
-        branch.record(origin.commit, f"train {origin.name}\n\n{trailer}\nproject: {project}\n")
+    project = load_platform().project
+    branch.record_once(origin.commit, f"train {origin.name}\n\nrun: {origin.run}\nproject: {project}\n")
 
 
 def _check_upstream() -> None:

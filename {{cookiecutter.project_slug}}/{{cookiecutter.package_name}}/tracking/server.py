@@ -27,9 +27,14 @@ class NoAnswerError(ProjectError):
 
 
 def in_sight() -> bool:
-    """Return whether there is an MLflow to speak to: a job can't see the SQLite file of the clone that started it."""
-    uri = load_platform().tracking_uri or SQLITE
-    return job_file() is None or not uri.startswith(SQLITE)
+    """Return whether there is an MLflow to speak to: a job can't see the files of the clone that started it."""
+    uri = load_platform().tracking_uri
+    return job_file() is None or (uri is not None and is_remote(uri))
+
+
+def is_remote(uri: str) -> bool:
+    """Return whether a tracking URI is that of a server, and not of files of one machine."""
+    return uri.startswith(("http://", "https://", "arn:", "databricks"))
 
 
 def tracking_uri() -> str:
