@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from ..errors import ProjectError
 from .evaluation import evaluate
+from .processes import ALONE, Group
 from .transforms import Images, Normalise
 
 
@@ -51,9 +52,17 @@ def make_deterministic(seed: int, threads: int) -> None:
 
 
 def fit(
-    module: nn.Module, train: Images, val: Images, normalise: Normalise, recipe: Recipe, report: Callable[[Epoch], None]
+    module: nn.Module,
+    train: Images,
+    val: Images,
+    normalise: Normalise,
+    recipe: Recipe,
+    report: Callable[[Epoch], None],
+    group: Group = ALONE,
 ) -> Epoch:
     """Train `module` in place and leave it with the weights of its best epoch.
+
+    Several processes do it together: the steps and their learning rates are those of one, and each returns the same.
 
     Args:
         module: Turns (N, channels, px, px) float32 into (N, classes) logits.
@@ -62,6 +71,7 @@ def fit(
         normalise: Turns pixels into the network's input.
         recipe: Epochs, batch size, learning rate, weight decay.
         report: Called after each epoch.
+        group: The processes to train with; the weights to keep are those in the first.
 
     Returns:
         The best epoch.
@@ -72,14 +82,14 @@ def fit(
     if len(train.labels) < 2:
         raise ProjectError("the training split has one record", "change params.yaml:split.salt, or give more data")
     optimizer = torch.optim.AdamW(module.parameters(), lr=recipe.max_lr, weight_decay=recipe.weight_decay)
-    steps = recipe.epochs * len(_batches(train, recipe.batch_size))
+    steps = recipe.epochs * len(_batches(train, recipe.batch_size, group))
     schedule = OneCycleLR(optimizer, max_lr=recipe.max_lr, total_steps=steps)
+    parallel = group.parallel(module)
     best, weights = Epoch(-1, math.inf, math.inf, -1.0, 0.0), module.state_dict()  # any epoch is better
     for number in tqdm(range(recipe.epochs), desc="train", unit="epoch", delay=2):
         lr = float(schedule.get_last_lr()[0])
-        train_loss = _train_once(module, train, normalise, recipe, optimizer, schedule)
-        found = evaluate(module, val, normalise)
-        epoch = Epoch(number, train_loss, found.loss, found.accuracy, lr)
+        train_loss = _train_once(parallel, train, normalise, recipe, optimizer, schedule, group)
+        epoch = Epoch(number, train_loss, *_validate(module, val, normalise, group), lr)
         _check_finite(epoch, recipe)
         report(epoch)
         if (epoch.val_acc, -epoch.val_loss) > (best.val_acc, -best.val_loss):
@@ -95,23 +105,37 @@ def _train_once(
     recipe: Recipe,
     optimizer: torch.optim.Optimizer,
     schedule: OneCycleLR,
+    group: Group,
 ) -> float:
     """Return the mean loss over all images, in nats."""
     module.train()
     total = torch.zeros((), dtype=torch.float64)
-    for batch in _batches(images, recipe.batch_size):  # (batch_size,) positions
-        loss = functional.cross_entropy(module(normalise(images.pixels[batch])), images.labels[batch])
+    for batch in _batches(images, recipe.batch_size, group):  # (batch_size,) positions
+        mine, weight = group.share(batch)
+        loss = functional.cross_entropy(module(normalise(images.pixels[mine])), images.labels[mine])
+        if weight != 1:
+            loss = loss * weight
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         total += loss.detach() * len(batch)
-    return total.item() / len(images.labels)
+    return group.mean(total).item() / len(images.labels)
 
 
-def _batches(images: Images, size: int) -> list[Tensor]:
+def _validate(module: nn.Module, images: Images, normalise: Normalise, group: Group) -> tuple[float, float]:
+    """Return loss and accuracy of the first process's weights and running statistics, which are the ones to be kept."""
+    figures = torch.zeros(2, dtype=torch.float64)
+    if group.rank == 0:
+        found = evaluate(module, images, normalise)
+        figures = torch.tensor([found.loss, found.accuracy], dtype=torch.float64)
+    loss, accuracy = group.agreed(figures).tolist()
+    return loss, accuracy
+
+
+def _batches(images: Images, size: int, group: Group) -> list[Tensor]:
     """Shuffle; a last batch of one joins the one before, since BatchNorm can't take a variance over one."""
-    order = torch.randperm(len(images.labels))
+    order = group.agreed(torch.randperm(len(images.labels)))
     batches = [order[start : start + size] for start in range(0, len(order), size)]
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [torch.cat(batches[-2:])]

@@ -6,6 +6,7 @@
 Yours to edit: the networks are in `model/networks.py`, the loop in `model/training.py`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,9 +19,11 @@ from torch import nn
 from ..data import shards
 from ..errors import ProjectError
 from ..files import write_json
+from ..model import torchrun
 from ..model.evaluation import Evaluation, confusion, confusion_image, evaluate, write_confusion, write_per_class
 from ..model.networks import NETWORKS, Arch, build
 from ..model.predictor import MODEL_DATA, Card, Predictor, save
+from ..model.processes import ALONE, Group, joined
 from ..model.training import Epoch, Recipe, fit, make_deterministic
 from ..model.transforms import IMAGENET, Images, Normalise, decode
 from ..registry import versions
@@ -54,6 +57,7 @@ class TrainParams(Section):
     weight_decay: float = Field(ge=0, le=1)
     seed: int = Field(ge=0, lt=2**32)
     threads: int = Field(ge=1, le=256)
+    processes: int = Field(ge=1, le=256)
 
     @field_validator("weights")
     @classmethod
@@ -71,6 +75,14 @@ class TrainParams(Section):
             raise ValueError("a model starts from one place; set train.weights or train.init_from to null")
         return uri
 
+    @field_validator("processes")
+    @classmethod
+    def _have_work(cls, processes: int, info: ValidationInfo) -> int:
+        most = info.data.get("batch_size", 2) // 2
+        if processes > max(1, most):
+            raise ValueError(f"train.batch_size is shared among them, two records each or more: for {most} at most")
+        return processes
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -85,11 +97,19 @@ class Dataset:
 def main() -> None:
     """Run the stage."""
     params = load_params("train", TrainParams)
-    parent = versions.fetch(params.init_from) if params.init_from else None
-    start = Predictor.load(parent.path / MODEL_DATA) if parent else None
-    dataset = read_dataset(DATASET_DIR, NETWORKS[params.arch].channels, params.image_px)
-    with training_run([parent.run] if parent else []) as live:
-        train(params, dataset, start, live)
+    if torchrun.is_to_start(params.processes):
+        torchrun.start(params.processes, params.threads, "stage", "train")
+        return
+    with torchrun.telling():
+        parent = versions.fetch(params.init_from) if params.init_from else None
+        start = Predictor.load(parent.path / MODEL_DATA) if parent else None
+        dataset = read_dataset(DATASET_DIR, NETWORKS[params.arch].channels, params.image_px)
+        with joined(params.processes) as group:
+            if group.rank > 0:  # the first one reports and writes
+                learn(params, dataset, start, lambda epoch: None, group)
+                return
+            with training_run([parent.run] if parent else []) as live:
+                train(params, dataset, start, live, group)
 
 
 def read_dataset(directory: Path, channels: int, image_px: int) -> Dataset:
@@ -119,7 +139,7 @@ def _images(table: pa.Table, classes: tuple[str, ...], channels: int, image_px: 
     return Images(decode(table["image"].to_pylist(), channels, image_px), labels)
 
 
-def train(params: TrainParams, dataset: Dataset, start: Predictor | None, live: "Live") -> None:
+def train(params: TrainParams, dataset: Dataset, start: Predictor | None, live: "Live", group: Group = ALONE) -> None:
     """Train, then write the model directory, the metrics and the plots.
 
     Args:
@@ -127,11 +147,9 @@ def train(params: TrainParams, dataset: Dataset, start: Predictor | None, live: 
         dataset: Decoded images.
         start: A model to go on from.
         live: Gets the figures of each epoch.
+        group: The processes to train with; this is the first of them.
     """
-    make_deterministic(params.seed, params.threads)
-    module, normalise = _begin(params, dataset, start)
-    recipe = Recipe(params.epochs, params.batch_size, params.max_lr, params.weight_decay)
-    best = fit(module, dataset.train, dataset.val, normalise, recipe, lambda epoch: _report(epoch, live))
+    module, normalise, best = learn(params, dataset, start, lambda epoch: _report(epoch, live), group)
     live.summary["best_epoch"] = best.number  # the figures of `metrics` are this epoch's; curves go on to the last
     print(f"best epoch {best.number + 1} of {params.epochs}: validation accuracy {best.val_acc:.4f}")
     card = Card(
@@ -145,6 +163,29 @@ def train(params: TrainParams, dataset: Dataset, start: Predictor | None, live: 
     save(MODEL_DIR, module, card)
     saved = Predictor.load(MODEL_DIR)  # what is measured is what was saved
     _write_reports(saved, dataset, live)
+
+
+def learn(
+    params: TrainParams, dataset: Dataset, start: Predictor | None, report: Callable[[Epoch], None], group: Group
+) -> tuple[nn.Module, Normalise, Epoch]:
+    """Train and write nothing: what every process of the group does.
+
+    Args:
+        params: What may change the model.
+        dataset: Decoded images.
+        start: A model to go on from.
+        report: Called after each epoch.
+        group: The processes to train with.
+
+    Returns:
+        The network with the weights of its best epoch, the normalisation these expect, and that epoch.
+    """
+    # Dropout is to differ between processes; weights to start from, and the order of the images, are the first one's.
+    make_deterministic(params.seed + group.rank, params.threads)
+    module, normalise = _begin(params, dataset, start)
+    recipe = Recipe(params.epochs, params.batch_size, params.max_lr, params.weight_decay)
+    best = fit(module, dataset.train, dataset.val, normalise, recipe, report, group)
+    return module, normalise, best
 
 
 def _begin(params: TrainParams, dataset: Dataset, start: Predictor | None) -> tuple[nn.Module, Normalise]:
