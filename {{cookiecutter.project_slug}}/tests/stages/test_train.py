@@ -28,6 +28,7 @@ PARAMS: dict[str, Any] = {
     "weight_decay": 0.0001,
     "seed": 0,
     "threads": 1,
+    "processes": 1,
 }
 
 
@@ -159,6 +160,8 @@ def test_read_dataset_with_one_label_is_refused(project: Path) -> None:
         ({"max_lr": float("nan")}, "train.max_lr is nan"),
         ({"max_lr": 0}, "train.max_lr is 0: .*greater than 0"),
         ({"batch_size": 1}, "train.batch_size is 1: .*2"),
+        ({"processes": 0}, "train.processes is 0: .*1"),
+        ({"processes": 3, "batch_size": 5}, "train.processes is 3: train.batch_size is shared .* for 2 at most"),
     ],
     ids=str,
 )
