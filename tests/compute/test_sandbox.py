@@ -24,7 +24,7 @@ from ..projects import (
     versions,
     wait_for_queue,
 )
-from ..servers.mlflow import MlflowServer
+from ..servers.mlflow import MlflowServer, until
 from .jobs import jobs, result
 
 DATA = ("data/dataset", "data/manifest.parquet", "models/model")
@@ -95,9 +95,9 @@ def test_repro_in_sandbox_mlflow_has_the_run_once_its_results_are_here(sandboxed
 
 @of_sandboxed
 def test_repro_in_sandbox_leaves_no_working_folder(sandboxed: BakedProject) -> None:
-    for name in jobs(sandboxed):
-        left = {path.name for path in (sandboxed.path / ".dvc/tmp/jobs" / name).iterdir()}
-        assert left == {"code.tar.gz", "ended.json", "job.json", "log", "out", "started.json", "supervised"}
+    kept = {"code.tar.gz", "ended.json", "job.json", "log", "out", "started.json", "supervised"}
+    places = [sandboxed.path / ".dvc/tmp/jobs" / name for name in jobs(sandboxed)]
+    until(lambda: all({path.name for path in place.iterdir()} == kept for place in places))
 
 
 @pytest.mark.usefixtures("in_sandbox")

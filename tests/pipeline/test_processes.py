@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from ..conftest import BakedProject
-from .conftest import edit, lock, out_md5, read, runs
+from ..projects import edit, lock, out_md5, read, runs
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals; and torch for Windows lacks libuv")
 

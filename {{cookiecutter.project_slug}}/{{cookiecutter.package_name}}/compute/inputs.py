@@ -48,8 +48,8 @@ def of_entry(entry: dict[str, Any]) -> Inputs:
 
 
 def plain(entry: dict[str, Any]) -> dict[str, Any]:
-    """Return what is left of an entry in JSON: keys are texts, and so are dates."""
-    left: dict[str, Any] = json.loads(_text(entry))
+    """Return what is left of an entry in JSON: keys are texts, and so are dates. Their order stays."""
+    left: dict[str, Any] = json.loads(json.dumps(entry, default=str))
     return left
 
 

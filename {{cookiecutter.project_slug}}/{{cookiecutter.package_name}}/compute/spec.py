@@ -66,7 +66,7 @@ def _conflicts(stage: str, spec: JobSpec) -> list[tuple[bool, str, str]]:
     uri = load_platform().tracking_uri
     mlflow = stage == "register" or (stage == "train" and read_params().get("train", {}).get("init_from"))
     password = [name for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN") if os.environ.get(name)]
-    training = spec.kind == "training"
+    training, processes = spec.kind == "training", read_params().get("train", {}).get("processes", 1)
     local = uri is None or not server.is_remote(uri)
     return [
         (
@@ -85,5 +85,10 @@ def _conflicts(stage: str, spec: JobSpec) -> list[tuple[bool, str, str]]:
             spec.instance_count > 1 and stage != "train",
             f"on {spec.instance_count} machines it would do the same work {spec.instance_count} times",
             f"{place}.instance_count: 1",
+        ),
+        (
+            stage == "train" and processes % spec.instance_count != 0,
+            f"{processes} process(es) can't be shared by {spec.instance_count} machines",
+            f"params.yaml:train.processes: a multiple of {spec.instance_count}, or {place}.instance_count: 1",
         ),
     ]
