@@ -58,10 +58,10 @@ $(VENV)/.ready: requirements.lock $(PROJECT)/requirements.lock
 	@$(PYTHON) -c "import pathlib; pathlib.Path('$@').touch()"
 
 test: setup
-	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 check: setup
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" $(ARGS)
 
 # Not the project's tests: they are rendered, so they are checked once generated. Its package is plain Python.
 CHECKED := hooks tests "$(PROJECT)/{{cookiecutter.package_name}}"

@@ -11,7 +11,7 @@ from ..projects import executed, lock, out_md5, read
 from .conftest import NOISE_BYTES, Counted
 from .laptops import JOBS, LAPTOP, clone, result
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("by_jobs")]  # they share a pipeline
+pytestmark = pytest.mark.slow  # they share a pipeline
 
 LARGE_BYTES = 1_000_000
 

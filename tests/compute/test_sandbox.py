@@ -30,8 +30,6 @@ from .jobs import jobs, result
 DATA = ("data/dataset", "data/manifest.parquet", "models/model")
 JOBS = ("prepare", "manifest", "train")
 
-of_sandboxed = pytest.mark.xdist_group("sandboxed")  # one worker makes it, for all of them
-
 
 @pytest.fixture(scope="module")
 def sandboxed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BakedProject]:
@@ -52,26 +50,22 @@ def in_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUN_ON", "sandbox")
 
 
-@of_sandboxed
 def test_repro_in_sandbox_leaves_the_lock_of_the_jobs(sandboxed: BakedProject) -> None:
     assert [name.split("-")[-3] for name in jobs(sandboxed)] == list(JOBS)
     for name, stage in zip(jobs(sandboxed), JOBS, strict=True):
         assert result(sandboxed, name)["entry"] == lock(sandboxed)[stage]
 
 
-@of_sandboxed
 def test_repro_in_sandbox_makes_the_bytes_of_a_local_run(sandboxed: BakedProject, reproduced: BakedProject) -> None:
     for name in DATA:
         assert out_md5(lock(sandboxed), name) == out_md5(lock(reproduced), name), name
 
 
-@of_sandboxed
 def test_repro_in_sandbox_then_here_runs_nothing(sandboxed: BakedProject) -> None:
     assert executed(sandboxed.run("dvc", "repro").stdout) == []
     assert sandboxed.run("dvc", "status").stdout.strip() == "Data and pipelines are up to date."
 
 
-@of_sandboxed
 def test_repro_in_sandbox_then_in_a_clone_runs_nothing(sandboxed: BakedProject, tmp_path: Path) -> None:
     sandboxed.run("git", "config", "user.name", "Test")
     sandboxed.run("git", "config", "user.email", "test@example.org")
@@ -80,7 +74,6 @@ def test_repro_in_sandbox_then_in_a_clone_runs_nothing(sandboxed: BakedProject, 
     assert executed(colleague.run("dvc", "repro").stdout) == []
 
 
-@of_sandboxed
 def test_repro_in_sandbox_mlflow_has_the_run_once_its_results_are_here(sandboxed: BakedProject) -> None:
     (run,) = runs(sandboxed).values()
     facts = read(sandboxed, "reports/train/lineage.json")
@@ -93,7 +86,6 @@ def test_repro_in_sandbox_mlflow_has_the_run_once_its_results_are_here(sandboxed
     assert log == [f"register {sandboxed.path.name} version 1", f"train {facts['run']}", "The log begins"]
 
 
-@of_sandboxed
 def test_repro_in_sandbox_leaves_no_working_folder(sandboxed: BakedProject) -> None:
     kept = {"code.tar.gz", "ended.json", "job.json", "log", "out", "started.json", "supervised"}
     places = [sandboxed.path / ".dvc/tmp/jobs" / name for name in jobs(sandboxed)]

@@ -57,7 +57,7 @@ def test_spec_of_own_settings_go_before_defaults() -> None:
         ("prepare", {"kind": "processing", "spot": True}, {}, r"only training jobs[\s\S]*meta.job.spot: false"),
         ("prepare", {"kind": "processing", "keep_alive_s": 60}, {}, r"[\s\S]*meta.job.keep_alive_s: 0"),
         ("manifest", {"kind": "processing", "instance_count": 2}, {}, r"same work 2 times[\s\S]*instance_count: 1"),
-        ("train", {"kind": "training", "instance_count": 2}, {}, r"1 process\(es\)[\s\S]*train.processes: a multiple of 2"),
+        ("train", {"kind": "training", "instance_count": 2}, {}, r"1 process\(es\)[\s\S]*processes: a multiple of 2"),
         ("register", {"kind": "processing"}, {}, r"MLflow, which is a file[\s\S]*platform.yaml:tracking_uri: a server"),
         (
             "register",

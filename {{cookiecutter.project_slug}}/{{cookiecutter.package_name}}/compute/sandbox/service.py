@@ -141,7 +141,7 @@ def start(name: str) -> None:
     if os.name == "nt":
         raise ProjectError("the sandbox needs Linux or macOS", "work in WSL, or run the stage here: RUN_ON=local")
     place = folder() / name
-    _clear(describe(name)["stage"])
+    _sweep(describe(name)["stage"])
     if credentials.are_needed(describe(name)["remote"]["url"]):
         credentials.find(remote.options())  # the supervisor does too, but could not say so well when there are none
     with (place / LOG).open("ab") as told:
@@ -162,14 +162,19 @@ def start(name: str) -> None:
         raise
 
 
-def _clear(stage: str) -> None:
+def _sweep(stage: str) -> None:
     """End and delete what earlier jobs of a stage left."""
     for place in folder().glob(f"{load_platform().project}-{stage}-*-*"):
         if (place / STARTED).exists() and not _is_supervised(place):
             processes.kill(place / DESCRIPTION)
             keep_run(place)
-            for name in SCRATCH:
-                shutil.rmtree(place / name, ignore_errors=True)
+            clear(place)
+
+
+def clear(place: Path) -> None:
+    """Delete the folders in which a job worked."""
+    for name in SCRATCH:
+        shutil.rmtree(place / name, ignore_errors=True)
 
 
 def keep_run(place: Path) -> None:
@@ -239,13 +244,12 @@ def stop(name: str) -> None:
 def clean() -> int:
     """Delete what ended jobs left but their results; return how many bytes that were."""
     ended = [folder() / name for name in names() if state(name) not in (State.RUNNING, State.PREPARED)]
-    scratch = [place / part for place in ended for part in SCRATCH if (place / part).exists()]
-    size = sum(path.lstat().st_size for part in scratch for path in part.rglob("*") if path.is_file())
+    files = [path for place in ended for part in SCRATCH for path in (place / part).rglob("*") if path.is_file()]
+    size = sum(path.lstat().st_size for path in files)
     for place in ended:
         processes.kill(place / DESCRIPTION)
         keep_run(place)
-    for part in scratch:
-        shutil.rmtree(part, ignore_errors=True)
+        clear(place)
     return size
 
 

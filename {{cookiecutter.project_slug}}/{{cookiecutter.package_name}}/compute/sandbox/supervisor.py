@@ -24,10 +24,11 @@ from .. import bundle, remote
 from ..job import REASON
 from ..state import State
 from . import credentials, processes, walls
-from .service import CODE, DESCRIPTION, ENDED, SCRATCH, STARTED, SUPERVISED, folder, keep_run
+from .service import CODE, DESCRIPTION, ENDED, SCRATCH, STARTED, SUPERVISED, clear, folder, keep_run
 
 WAIT_S = 5.0  # others hold the lock for a moment, to ask
 LOOK_S = 0.5  # between two looks at the job
+ROOM_BYTES = 1_000_000  # a disk with less is full
 GRACE_S = 30.0  # between asking a job to stop and killing it: SageMaker's is 120
 # Of our environment, what is no secret and tells where things are.
 PASSED = """
@@ -49,11 +50,22 @@ def supervise(name: str) -> None:
         except Exception as error:  # whatever it is, those who wait must know
             ended = {"state": State.FAILED, "reason": f"{type(error).__name__}: {error}"}
         processes.kill(place / DESCRIPTION)  # what outlived it
+        _end(place, ended)
+        if ended["state"] is State.COMPLETED:
+            clear(place)
+
+
+def _end(place: Path, ended: dict[str, Any]) -> None:
+    """Write how a job ended; it may be that it filled the disk."""
+    full = shutil.disk_usage(place).free < ROOM_BYTES
+    if full and ended["state"] is State.FAILED:
+        ended = {**ended, "reason": f"the disk of {place} is full. {ended['reason']}"}
+    try:
         keep_run(place)
         write_json(place / ENDED, ended)
-        if ended["state"] is State.COMPLETED:
-            for scratch in SCRATCH:
-                shutil.rmtree(place / scratch, ignore_errors=True)
+    except OSError:
+        clear(place)
+        write_json(place / ENDED, ended)
 
 
 class _Supervisor:
@@ -61,8 +73,8 @@ class _Supervisor:
         self._place, self._job = place, read_json(place / DESCRIPTION)
         self._asked = ""  # why the job is to stop
         signal.signal(signal.SIGTERM, self._hear)
+        clear(place)
         for name in SCRATCH:
-            shutil.rmtree(place / name, ignore_errors=True)
             (place / name).mkdir()
         bundle.unpack(place / CODE, place / "work")
         self._environment = self._public() | self._credentials()
@@ -146,5 +158,5 @@ class _Supervisor:
         if self._asked:
             return {"state": State.STOPPED, "reason": self._asked}
         told = self._place / "out" / REASON
-        reason = told.read_text(encoding="utf-8") if told.exists() else f"it ended with code {code}"
+        reason = (told.exists() and told.read_text(encoding="utf-8")) or f"it ended with code {code}"
         return {"state": State.FAILED, "reason": "it was killed" if code == -signal.SIGKILL else reason}
