@@ -36,8 +36,8 @@ def run(job_file: Path, out: Path) -> None:
             `result.json` with the entry for `dvc.lock`.
 
     Raises:
-        ProjectError: The inputs are not to be had, or others than those that the job was started for; the stage
-            failed; or its outputs can't be pushed.
+        SystemExit: The inputs are not to be had, or others than those that the job was started for; the stage failed;
+            or its outputs can't be pushed. The clone that started the job tells of it.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     job = read_json(job_file)
@@ -45,7 +45,7 @@ def run(job_file: Path, out: Path) -> None:
         _run(job, out)
     except ProjectError as error:
         (out / REASON).write_text(error.problem, encoding="utf-8")
-        raise
+        raise SystemExit(2) from error
 
 
 def _interrupt(*_: object) -> None:

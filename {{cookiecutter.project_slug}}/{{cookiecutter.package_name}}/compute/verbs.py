@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from .state import State
+
 
 @click.group(name="jobs")
 def verbs() -> None:
@@ -12,11 +14,13 @@ def verbs() -> None:
 
 @verbs.command("list")
 def list_jobs() -> None:
-    """List the jobs of this clone, the oldest first, and what became of them."""
+    """List the jobs of this clone, the oldest first, and what became of each."""
     from .sandbox import service
 
     for name in service.names():
-        click.echo(f"{service.state(name):<11} {name}")
+        state = service.state(name)
+        why = f"  {service.ending_of(name)['reason']}" if state in (State.FAILED, State.STOPPED) else ""
+        click.echo(f"{state:<11} {name}{why}")
 
 
 @verbs.command()

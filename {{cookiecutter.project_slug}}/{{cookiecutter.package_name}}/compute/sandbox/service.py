@@ -180,8 +180,10 @@ def clear(place: Path) -> None:
 def keep_run(place: Path) -> None:
     """Put the run of a job that is over into the outbox of this clone, when MLflow does not have all of it."""
     run, work = read_json(place / DESCRIPTION)["origin"]["run"], place / "work"
-    if (work / ".dvc" / "tmp" / "outbox" / run).exists():
+    waiting = work / ".dvc" / "tmp" / "outbox" / run
+    if waiting.exists():
         outbox.gather(run, work)
+        shutil.rmtree(waiting, ignore_errors=True)
 
 
 def follow(name: str) -> None:
