@@ -23,7 +23,7 @@ from ..compute import hashing
 from ..conftest import BakedProject
 from .timing import copy_of
 
-PARTS = ("describe", "push deps", "start", "pull", "run", "push", "rest of job", "take over", "rest of dvc")
+PARTS = ("push and describe", "start", "pull", "run", "push", "rest of job", "take over", "rest of dvc")
 HEAD = (
     "outputs",
     "rounds",
@@ -116,7 +116,7 @@ def _row(name: str, stage: str, source: BakedProject, rounds: int) -> tuple[str,
     figures = (here, here + pushed, job, job / here, job / (here + pushed), *hashed)
     return (
         f"| {name} | {rounds} | {' | '.join(f'{figure:.2f}' for figure in figures)} |\n",
-        f"| {name} | {' | '.join(f'{part:.2f}' for part in (*medians, sum(medians[:3])))} |\n",
+        f"| {name} | {' | '.join(f'{part:.2f}' for part in (*medians, sum(medians[:2])))} |\n",
     )
 
 
@@ -182,8 +182,7 @@ def _parts(project: BakedProject, stage: str, marks: dict[str, float]) -> list[f
     pull, run, push = (float(inside[part]) for part in ("pull", "stage", "push"))
     return [
         described - marks["command"],
-        marks["starts"] - described,
-        started - marks["starts"],
+        started - described,
         pull,
         run,
         push,

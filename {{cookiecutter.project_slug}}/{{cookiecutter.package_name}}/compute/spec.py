@@ -4,6 +4,7 @@ None of it is part of what a stage is. DVC does not look at `meta`, so a change 
 """
 
 import os
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -13,6 +14,7 @@ from ..settings import Section, check, load_platform, read_params, read_stage
 from ..tracking import server
 
 Text = Annotated[str, Field(min_length=1)]
+SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")  # of a server; they stay here
 
 
 class JobSpec(Section):
@@ -54,41 +56,45 @@ def spec_of(stage: str) -> JobSpec:
     defaults, own = load_platform().job, read_stage(stage)["meta"]["job"] or {}
     check("platform.yaml", "job", {"kind": "training", **defaults}, JobSpec)
     spec = check("dvc.yaml", f"stages.{stage}.meta.job", {**defaults, **own}, JobSpec)
-    for refused, problem, fix in _conflicts(stage, spec):
-        if refused:
-            raise ProjectError(f"{stage} can't run as a job: {problem}", fix)
+    for problem, fix in (*_without_mlflow(stage), *_at_odds(stage, spec)):
+        raise ProjectError(f"{stage} can't run as a job: {problem}", fix)
     return spec
 
 
-def _conflicts(stage: str, spec: JobSpec) -> list[tuple[bool, str, str]]:
-    """Return what can't work, as (whether it is so, the problem, the fix)."""
-    place, here = f"dvc.yaml:stages.{stage}.meta.job", f"RUN_ON=local dvc repro {stage}"
+def _without_mlflow(stage: str) -> Iterator[tuple[str, str]]:
+    """Give what keeps a job from the MLflow that its stage needs, and the fix."""
+    if stage != "register" and not (stage == "train" and _train_params().get("init_from")):
+        return
+    elsewhere = f"take meta.job from dvc.yaml:stages.{stage}; or RUN_ON=local dvc repro {stage}"
     uri = load_platform().tracking_uri
-    mlflow = stage == "register" or (stage == "train" and read_params().get("train", {}).get("init_from"))
-    password = [name for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN") if os.environ.get(name)]
-    training, processes = spec.kind == "training", read_params().get("train", {}).get("processes", 1)
-    local = uri is None or not server.is_remote(uri)
-    return [
-        (
-            bool(mlflow) and local,
+    if uri is None or not server.is_remote(uri):
+        yield (
             "it needs MLflow, which is a file on this machine that a job can't see",
-            f"platform.yaml:tracking_uri: a server; or take meta.job from {stage} in dvc.yaml; or {here}",
-        ),
-        (
-            bool(mlflow and password) and str(uri).startswith("http"),
-            f"it needs MLflow, and the secret in {' and '.join(password)} does not travel to a job",
-            f"platform.yaml:tracking_uri: SageMaker's MLflow, by ARN; or take meta.job from {stage}; or {here}",
-        ),
-        (spec.spot and not training, "only training jobs can be interrupted and resumed", f"{place}.spot: false"),
-        (spec.keep_alive_s > 0 and not training, "only training jobs keep a machine", f"{place}.keep_alive_s: 0"),
-        (
-            spec.instance_count > 1 and stage != "train",
-            f"on {spec.instance_count} machines it would do the same work {spec.instance_count} times",
-            f"{place}.instance_count: 1",
-        ),
-        (
-            stage == "train" and processes % spec.instance_count != 0,
-            f"{processes} process(es) can't be shared by {spec.instance_count} machines",
-            f"params.yaml:train.processes: a multiple of {spec.instance_count}, or {place}.instance_count: 1",
-        ),
-    ]
+            f"platform.yaml:tracking_uri: a server; or {elsewhere}",
+        )
+    elif secrets := [name for name in SECRETS if os.environ.get(name) and not uri.startswith("arn:")]:
+        yield (
+            f"it needs MLflow, and the secret in {' and '.join(secrets)} does not travel to a job",
+            f"platform.yaml:tracking_uri: SageMaker's MLflow, by ARN; or {elsewhere}",
+        )
+
+
+def _at_odds(stage: str, spec: JobSpec) -> Iterator[tuple[str, str]]:
+    """Give the settings that don't go together, and the fix."""
+    place, machines = f"dvc.yaml:stages.{stage}.meta.job", spec.instance_count
+    if spec.spot and spec.kind != "training":
+        yield "only training jobs can be interrupted and resumed", f"{place}.spot: false"
+    if spec.keep_alive_s and spec.kind != "training":
+        yield "only training jobs keep a machine", f"{place}.keep_alive_s: 0"
+    if machines > 1 and stage != "train":
+        yield f"on {machines} machines it would do the same work {machines} times", f"{place}.instance_count: 1"
+    if stage == "train" and (processes := _train_params().get("processes", 1)) % machines:
+        yield (
+            f"{processes} process(es) can't be shared by {machines} machines",
+            f"params.yaml:train.processes: a multiple of {machines}, or {place}.instance_count: 1",
+        )
+
+
+def _train_params() -> dict[str, Any]:
+    params: dict[str, Any] = read_params().get("train", {})
+    return params
