@@ -103,7 +103,7 @@ def state(name: str) -> State:
 def ending_of(name: str) -> dict[str, Any]:
     """Return how a job ended: `state`, `reason`, and unless its supervisor was killed `seconds` and `peak_bytes`."""
     path = folder() / name / ENDED
-    told: dict[str, Any] = {"state": State.FAILED, "reason": "its supervisor was killed"}
+    told: dict[str, Any] = {"state": State.FAILED, "reason": "it and its supervisor were killed"}
     return read_json(path) if path.exists() else told
 
 

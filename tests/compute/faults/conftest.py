@@ -1,0 +1,99 @@
+"""Projects in which stages run as jobs in the sandbox: before a job, and after one that nobody took over."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ...conftest import BakedProject, isolate, new_project
+from ...projects import commit, edit
+from ...servers.s3 import BUCKET, ObjectStore
+from .launches import copy, die, jobs
+from .network import Network
+
+# Jobs are killed by their session, and small disks are made with namespaces, as Linux has them.
+collect_ignore = [] if sys.platform == "linux" else ["test_faults.py"]
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BakedProject]:
+    """A project whose dataset has changed since `manifest` ran: that is the next job. To copy."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        isolate(monkeypatch, tmp_path_factory)
+        made = new_project(tmp_path_factory.mktemp("prepared"))
+        made.run("git", "config", "user.name", "Test")
+        made.run("git", "config", "user.email", "test@example.org")
+        made.run("python", "-m", made.package, "setup")
+        made.run("dvc", "repro", "manifest")
+        edit(made, "params.yaml", "fraction: 1.0", "fraction: 0.5")
+        edit(made, "params.yaml", "epochs: 15", "epochs: 2")
+        made.run("dvc", "repro", "prepare")
+        commit(made, "Half of the records")
+        yield made
+
+
+@pytest.fixture(scope="session")
+def expected(prepared: BakedProject, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The `dvc.lock` of one in which `manifest` ran here, and nothing went wrong."""
+    undisturbed = copy(prepared, tmp_path_factory.mktemp("undisturbed"))
+    undisturbed.run("dvc", "repro", "manifest")
+    return (undisturbed.path / "dvc.lock").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def finished(prepared: BakedProject, tmp_path_factory: pytest.TempPathFactory) -> BakedProject:
+    """One in which a job has made the manifest, and its launcher was killed before it took that over. To copy."""
+    left = copy(prepared, tmp_path_factory.mktemp("finished"))
+    die(left, ".compute.adopt:adopt", "manifest")
+    assert [job.state() for job in jobs(left)] == ["Completed"]
+    return left
+
+
+@pytest.fixture
+def project(prepared: BakedProject, tmp_path: Path) -> Iterator[BakedProject]:
+    """A copy of `prepared`, to change; the jobs that it leaves are killed."""
+    copied = copy(prepared, tmp_path)
+    yield copied
+    _clear(copied)
+
+
+@pytest.fixture
+def left(finished: BakedProject, tmp_path: Path) -> Iterator[BakedProject]:
+    """A copy of `finished`, to change; the jobs that it leaves are killed."""
+    copied = copy(finished, tmp_path)
+    yield copied
+    _clear(copied)
+
+
+def _clear(project: BakedProject) -> None:
+    for job in (job for stage in ("manifest", "train") for job in jobs(project, stage)):
+        if job.has_started() and not job.has_ended():
+            with contextlib.suppress(psutil.Error):
+                psutil.Process(job.read("started.json")["supervisor"]).kill()
+        if job.has_started():
+            job.kill()
+
+
+@pytest.fixture
+def network(object_store: ObjectStore) -> Iterator[Network]:
+    """What lies between it and DVC."""
+    between = Network(object_store.url)
+    yield between
+    between.release()
+    between.close()
+
+
+@pytest.fixture
+def s3_project(
+    project: BakedProject, object_store: ObjectStore, network: Network, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> BakedProject:
+    """`project` with its DVC remote, which is empty, in S3 behind the network."""
+    for name, value in object_store.environment().items():
+        if not name.endswith("_URL") and "ENDPOINT" not in name:
+            monkeypatch.setenv(name, value)
+    project.run("dvc", "remote", "modify", "--local", "storage", "url", f"s3://{BUCKET}/{tmp_path.name}")
+    project.run("dvc", "remote", "modify", "--local", "storage", "endpointurl", network.url)
+    return project

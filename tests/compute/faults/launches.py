@@ -1,0 +1,186 @@
+"""`dvc repro` whose stages run as jobs in the sandbox, and what it leaves: to be killed, stopped and looked at."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+from filelock import FileLock, Timeout
+
+from ...conftest import BakedProject
+from ...projects import read
+from ...servers.mlflow import until
+
+DEADLY = Path(__file__).with_name("deadly")
+
+
+def copy(project: BakedProject, folder: Path) -> BakedProject:
+    """Copy a project, jobs and all, and give it a storage of its own."""
+    path = folder / project.path.name
+    shutil.copytree(project.path, path, symlinks=True)
+    copied = BakedProject(path, project.package)
+    copied.run("dvc", "remote", "modify", "--local", "storage", "url", str(path / "dvc-storage"))
+    return copied
+
+
+class Launch:
+    """A command of DVC's that starts jobs, with a process group of its own.
+
+    Args:
+        project: Where.
+        command: What DVC is told; `repro` and a stage.
+        environment: More variables.
+    """
+
+    def __init__(self, project: BakedProject, *command: str, **environment: str) -> None:
+        """Start it."""
+        with tempfile.NamedTemporaryFile(dir=project.path.parent, delete=False) as told:
+            self._told = Path(told.name)
+            self.process = subprocess.Popen(
+                ["dvc", *command],
+                cwd=project.path,
+                env={**os.environ, "RUN_ON": "sandbox", **environment},
+                stdout=told,
+                stderr=told,
+                start_new_session=True,
+                # Tests that were started in the background ignore the signal, and so would their children.
+                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+            )
+
+    def signal(self, number: int) -> None:
+        """Send a signal to DVC and to the stage that it runs; not to a job, which is no child of theirs."""
+        os.killpg(self.process.pid, number)
+
+    def wait(self) -> str:
+        """Wait for the end, and return what was printed."""
+        self.process.wait(120)
+        return self.told()
+
+    def told(self) -> str:
+        """Return what was printed so far."""
+        return self._told.read_text(encoding="utf-8")
+
+    def kill(self) -> None:
+        """End it as by `kill -9`."""
+        self.signal(signal.SIGKILL)
+        self.wait()
+
+    def succeed(self) -> str:
+        """Wait for a good end, and return what was printed."""
+        output = self.wait()
+        assert self.process.returncode == 0, output
+        return output
+
+    def fail(self) -> str:
+        """Wait for a bad end that is told as users are told, and return what was printed."""
+        output = self.wait()
+        assert self.process.returncode > 0, output
+        assert "Traceback" not in output, output
+        return output
+
+
+def repro(project: BakedProject, *targets: str, **environment: str) -> Launch:
+    """Start `dvc repro` in a project."""
+    return Launch(project, "repro", *targets, **environment)
+
+
+def die(project: BakedProject, place: str, *targets: str) -> None:
+    """Run `dvc repro` until a place in its code, where it is killed with all its processes but jobs.
+
+    Args:
+        project: Where.
+        place: `<module>:<function>`; a module that begins with a dot is the project's.
+        targets: For DVC.
+    """
+    module = f"{project.package}{place}" if place.startswith(".") else place
+    launch = repro(project, *targets, DIE_AT=module, PYTHONPATH=str(DEADLY))
+    output = launch.wait()
+    assert launch.process.returncode == -signal.SIGKILL, output
+
+
+class Job:
+    """The folder of one job."""
+
+    def __init__(self, path: Path) -> None:
+        """Take it; the job need not have started."""
+        self.path = path
+
+    def has_started(self) -> bool:
+        """Return whether its supervisor has started it."""
+        return (self.path / "started.json").exists()
+
+    def has_ended(self) -> bool:
+        """Return whether its supervisor has written how it ended."""
+        return (self.path / "ended.json").exists()
+
+    def is_supervised(self) -> bool:
+        """Return whether its supervisor lives."""
+        try:
+            with FileLock(self.path / "supervised", 0):
+                return False
+        except Timeout:
+            return True
+
+    def read(self, name: str) -> Any:
+        """Read a JSON file in it."""
+        return read(BakedProject(self.path, ""), name)
+
+    def state(self) -> str:
+        """Return how it ended."""
+        return str(self.read("ended.json")["state"])
+
+    def log(self) -> str:
+        """Return what it printed."""
+        return (self.path / "log").read_text(encoding="utf-8")
+
+    def processes(self) -> list[psutil.Process]:
+        """Return those that live of the job, each of which is told what it is; without its supervisor."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(OSError, psutil.Error):
+                told = process.environ().get("STAGE_JOB") == str(self.path / "job.json")
+                if told and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def does(self, words: str) -> list[psutil.Process]:
+        """Return those of its processes whose command holds some words."""
+        found = []
+        for process in self.processes() if self.has_started() else []:
+            with contextlib.suppress(psutil.Error):
+                if words in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
+
+    def kill(self, supervisor: bool = False) -> None:
+        """End its processes as by `kill -9`; with its supervisor first, or without."""
+        started = self.read("started.json")
+        with contextlib.suppress(psutil.Error):
+            if supervisor:
+                psutil.Process(started["supervisor"]).kill()
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+
+def jobs(project: BakedProject, stage: str = "manifest") -> list[Job]:
+    """Return the jobs of a stage, in the order of their names."""
+    found = project.path.glob(f".dvc/tmp/jobs/{project.path.name}-{stage}-*/job.json")
+    return [Job(path.parent) for path in sorted(found)]
+
+
+def started(project: BakedProject, stage: str = "manifest") -> Job:
+    """Wait until a job has started, and return it."""
+    return until(lambda: next((job for job in jobs(project, stage) if job.has_started()), None), poll_s=0.02)
+
+
+def trainings(project: BakedProject) -> list[str]:
+    """Return the entries of trainings in the log, the latest first."""
+    log = project.run("git", "log", "--first-parent", "--format=%s", "lineage", check=False).stdout
+    return [line for line in log.splitlines() if line.startswith("train ")]
