@@ -206,8 +206,8 @@ def test_job_that_could_not_be_started_has_the_remote_of_the_next_launcher(
     project.run("dvc", "remote", "modify", "--local", "storage", "url", str(project.path.parent / "elsewhere"))
     repro(project, "manifest").succeed()
     assert lock(project) == expected
-    assert not (project.path / "dvc-storage").exists()
-    assert len(jobs(project)) == 1
+    (job,) = jobs(project)
+    assert job.read("job.json")["remote"]["url"] == str(project.path.parent / "elsewhere")
 
 
 def test_result_that_the_remote_lost_is_made_again(left: BakedProject, expected: bytes) -> None:

@@ -3,18 +3,22 @@
 import gzip
 import shutil
 import tarfile
+import tempfile
 from pathlib import Path
 
 from ..files import replacing
 from ..tracking.git import git
 
+# A person's setting would change the bytes.
+UMASK = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "tar.umask", "GIT_CONFIG_VALUE_0": "0022"}
+
 
 def pack(commit: str, path: Path) -> None:
     """Write the project's files at a commit as a .tar.gz: the same bytes for the same commit."""
-    with replacing(path) as new:
-        plain = new.with_suffix("")
-        # A person's tar.umask would change the bytes. Of a repository with several projects: this one's folder.
-        git("-c", "tar.umask=0022", "archive", "--format=tar", f"--output={plain}", commit)
+    with tempfile.TemporaryDirectory() as scratch, replacing(path) as new:
+        plain = Path(scratch, "code.tar")
+        # Of a repository with several projects: this one's folder.
+        git("archive", "--format=tar", f"--output={plain}", commit, env=UMASK)
         with (
             plain.open("rb") as source,
             new.open("wb") as target,

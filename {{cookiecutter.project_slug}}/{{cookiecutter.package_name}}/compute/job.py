@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RESULT, SMALL, REASON = "result.json", "small.tar", "reason"
+RESULT, SMALL, FAILURE = "result.json", "small.tar", "failure.json"
 PAUSE_S, LONGEST_S = 1.0, 30.0  # between two tries to push
 
 
@@ -44,7 +44,7 @@ def run(job_file: Path, out: Path) -> None:
     try:
         _run(job, out)
     except ProjectError as error:
-        (out / REASON).write_text(error.problem, encoding="utf-8")
+        write_json(out / FAILURE, {"reason": error.problem, "fix": error.fix})
         raise SystemExit(2) from error
 
 

@@ -205,9 +205,9 @@ def follow(name: str) -> None:
             if stopping:
                 print(f"\nJob {name} goes on stopping by itself.", flush=True)
                 raise
+            stop(name)
             print(f"\nStopping job {name}; Ctrl-C again leaves it to itself.", flush=True)
             stopping = True
-            stop(name)
     if stopping:
         raise KeyboardInterrupt
     if state(name) is not State.COMPLETED:
@@ -227,7 +227,8 @@ def _failure(name: str) -> ProjectError:
     ended = ending_of(name)
     return ProjectError(
         f"job {name} {ended['state'].lower()}: {ended['reason']}",
-        f"mend that, then the same command starts a new job; what this one left is in {folder() / name / 'work'}",
+        f"{ended.get('fix', 'mend that, then the same command: it starts a new job')}. "
+        f"What this one left is in {folder() / name / 'work'}",
     )
 
 

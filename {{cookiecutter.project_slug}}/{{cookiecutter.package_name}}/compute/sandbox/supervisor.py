@@ -21,7 +21,7 @@ from ...files import read_json, write_json
 from ...settings import PACKAGE, home, load_platform
 from ...tracking.git import without_credentials
 from .. import bundle, remote
-from ..job import REASON
+from ..job import FAILURE
 from ..state import State
 from . import credentials, processes, walls
 from .service import CODE, DESCRIPTION, ENDED, SCRATCH, STARTED, SUPERVISED, clear, folder, keep_run
@@ -30,6 +30,7 @@ WAIT_S = 5.0  # others hold the lock for a moment, to ask
 LOOK_S = 0.5  # between two looks at the job
 ROOM_BYTES = 1_000_000  # a disk with less is full
 GRACE_S = 30.0  # between asking a job to stop and killing it: SageMaker's is 120
+ASKS = 2  # Python can lose an interrupt in a callback
 # Of our environment, what is no secret and tells where things are.
 PASSED = """
     AWS_CA_BUNDLE AWS_DEFAULT_REGION AWS_EC2_METADATA_DISABLED AWS_ENDPOINT_URL AWS_ENDPOINT_URL_S3 AWS_REGION
@@ -137,7 +138,7 @@ class _Supervisor:
 
     def _wait(self, process: psutil.Popen, deadline: float) -> int:
         """Wait for the end, which may have to be made; return the most memory that the job had, bytes."""
-        peak, kill_at = 0, float("inf")
+        peak, asks, ask_at = 0, 0, 0.0
         while True:
             try:
                 process.wait(LOOK_S)
@@ -146,17 +147,18 @@ class _Supervisor:
                 peak = max(peak, processes.memory(process))
             if time.time() > deadline and not self._asked:
                 self._asked = f"it ran for more than {self._job['spec']['max_runtime_s']} s (max_runtime_s)"
-            if self._asked and kill_at == float("inf"):
-                kill_at = time.time() + GRACE_S
-                process.terminate()
-            if time.time() > kill_at:
-                processes.kill(self._place / DESCRIPTION)
+            if self._asked and time.time() > ask_at:
+                if asks < ASKS:
+                    process.terminate()
+                else:
+                    processes.kill(self._place / DESCRIPTION)
+                asks, ask_at = asks + 1, time.time() + GRACE_S / ASKS
 
     def _ended(self, code: int) -> dict[str, Any]:
         if code == 0:
             return {"state": State.COMPLETED, "reason": ""}
         if self._asked:
             return {"state": State.STOPPED, "reason": self._asked}
-        told = self._place / "out" / REASON
-        reason = (told.exists() and told.read_text(encoding="utf-8")) or f"it ended with code {code}"
-        return {"state": State.FAILED, "reason": "it was killed" if code == -signal.SIGKILL else reason}
+        path = self._place / "out" / FAILURE
+        told = {"reason": "it was killed" if code == -signal.SIGKILL else f"it ended with code {code}"}
+        return {"state": State.FAILED, **(read_json(path) if path.exists() else told)}
