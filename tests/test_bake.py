@@ -37,7 +37,7 @@ RENDERED = {
 TAKEN_AWAY = {
     ("dataset", "cifar10"): ("data/consent.csv",),
     ("dataset", "folder"): ("data/consent.csv",),
-    ("compute", "local"): ("PACKAGE/compute/*", "tests/compute/*"),
+    ("compute", "local"): ("PACKAGE/compute/*", "PACKAGE/compute/sandbox/*", "tests/compute/*"),
     ("serving", "no"): ("PACKAGE/serving/*", "tests/serving/*"),
     ("lineage", "dataset"): (
         *(f"PACKAGE/lineage/{noun}.py" for noun in ("records", "audit", "optout")),

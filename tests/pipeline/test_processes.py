@@ -73,7 +73,7 @@ def kill_starter(starter: psutil.Process, workers: list[psutil.Process]) -> None
         (kill_second, 2, "Error: process 1 (of 0 to 1) was killed by SIGKILL", "FAILED"),
         (interrupt, 130, "Interrupted", "KILLED"),
         (terminate, 130, "Interrupted", "KILLED"),
-        (kill_starter, -9, "", None),
+        (kill_starter, -9, "", "FAILED"),  # which no status means too
     ],
     ids=["killed", "ctrl-c", "sigterm", "starter killed"],
 )

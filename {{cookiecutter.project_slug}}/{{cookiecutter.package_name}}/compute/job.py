@@ -40,6 +40,7 @@ def run(job_file: Path, out: Path) -> None:
             or its outputs can't be pushed. The clone that started the job tells of it.
     """
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts us in the background lets it be ignored
     job = read_json(job_file)
     try:
         _run(job, out)

@@ -19,7 +19,7 @@ from . import remote
 from .sandbox import service
 from .spec import JobSpec, spec_of
 
-NAME = "rehearsal"
+NAME = "rehearsal-of-jobs"
 COLUMNS = ("stage", "job", "pull s", "run s", "push s", "memory GB", "read MB", "made MB")
 
 

@@ -30,7 +30,7 @@ WAIT_S = 5.0  # others hold the lock for a moment, to ask
 LOOK_S = 0.5  # between two looks at the job
 ROOM_BYTES = 1_000_000  # a disk with less is full
 GRACE_S = 30.0  # between asking a job to stop and killing it: SageMaker's is 120
-ASKS = 2  # Python can lose an interrupt in a callback
+ASKS = 2  # the first signal may come to a thread that is not Python's main one, and wait there
 # Of our environment, what is no secret and tells where things are.
 PASSED = """
     AWS_CA_BUNDLE AWS_DEFAULT_REGION AWS_EC2_METADATA_DISABLED AWS_ENDPOINT_URL AWS_ENDPOINT_URL_S3 AWS_REGION
