@@ -18,6 +18,7 @@ from ...projects import read
 from ...servers.mlflow import until
 
 DEADLY = Path(__file__).with_name("deadly")
+CURVE = "work/reports/train/plots/metrics/val/acc.tsv"  # in the folder of a job
 
 
 def copy(project: BakedProject, folder: Path) -> BakedProject:
@@ -184,3 +185,8 @@ def trainings(project: BakedProject) -> list[str]:
     """Return the entries of trainings in the log, the latest first."""
     log = project.run("git", "log", "--first-parent", "--format=%s", "lineage", check=False).stdout
     return [line for line in log.splitlines() if line.startswith("train ")]
+
+
+def lock(project: BakedProject) -> bytes:
+    """Return the content of `dvc.lock`."""
+    return (project.path / "dvc.lock").read_bytes()

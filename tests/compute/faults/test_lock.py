@@ -1,0 +1,114 @@
+"""`dvc.lock` is never wrong: whatever a job hands back, and whatever changes while it runs."""
+
+import json
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ...conftest import BakedProject
+from ...projects import commit, edit, experiments, metric, runs
+from .launches import Launch, jobs, lock, repro, started, trainings
+
+
+def _no_out(result: dict[str, Any]) -> None:
+    result["entry"]["outs"] = [out for out in result["entry"]["outs"] if out["path"] != "data/manifest.parquet"]
+
+
+def _other_out(result: dict[str, Any]) -> None:
+    one, other = (
+        out for out in result["entry"]["outs"] if out["path"] in ("data/manifest.parquet", "reports/labels.csv")
+    )
+    one["md5"], other["md5"] = other["md5"], one["md5"]
+
+
+def _no_outs(result: dict[str, Any]) -> None:
+    del result["entry"]["outs"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (_no_out, "the job made no data/manifest.parquet"),
+        (_no_outs, "can't be read: 'outs'"),
+        (_other_out, "the DVC remote lost"),
+    ],
+    ids=["an out less", "no outs", "another hash"],
+)
+def test_result_that_is_not_whole_never_gets_into_dvc_lock(
+    left: BakedProject, damage: Callable[[dict[str, Any]], None], said: str
+) -> None:
+    before, (job,) = lock(left), jobs(left)
+    result = job.read("out/result.json")
+    damage(result)
+    (job.path / "out/result.json").write_text(json.dumps(result), encoding="utf-8")
+    launch = repro(left, "--allow-missing", "manifest")
+    if damage is _other_out:
+        assert said in launch.succeed()
+        assert len(jobs(left)) == 2
+    else:
+        assert said in launch.fail()
+        assert lock(left) == before
+
+
+@pytest.mark.parametrize("name", ["result.json", "small.tar"])
+@pytest.mark.parametrize("text", [None, "", "{"], ids=["gone", "empty", "torn"])
+def test_damaged_files_of_a_job_are_told_with_the_fix(
+    left: BakedProject, expected: bytes, name: str, text: str | None
+) -> None:
+    before, (job,) = lock(left), jobs(left)
+    path = job.path / "out" / name
+    path.unlink()
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    said = repro(left, "--allow-missing", "manifest").fail()
+    assert f"{name}, which the job of manifest handed back, can't be read" in said
+    assert "JOB_FRESH=1 dvc repro --force --single-item manifest" in said
+    assert lock(left) == before
+
+
+@pytest.mark.slow
+def test_stage_that_changes_while_its_job_runs_is_refused_and_with_that_undone_taken_over(
+    project: BakedProject,
+) -> None:
+    project.run("dvc", "repro", "manifest")
+    before = lock(project)
+    launch = repro(project, "train")
+    job = started(project, "train")
+    launch.signal(signal.SIGSTOP)
+    edit(project, "params.yaml", "max_lr: 0.003", "max_lr: 0.002")
+    launch.signal(signal.SIGCONT)
+    said = launch.fail()
+    assert "params.yaml:train changed while the job of train ran" in said
+    assert "with the change undone, it takes over what was made" in said
+    assert job.state() == "Completed"
+    assert lock(project) == before
+    edit(project, "params.yaml", "max_lr: 0.002", "max_lr: 0.003")
+    repro(project, "train").succeed()
+    assert len(jobs(project, "train")) == len(trainings(project)) == len(runs(project)) == 1
+
+
+def test_finished_job_is_used_again_unless_a_fresh_one_is_asked_for(left: BakedProject, expected: bytes) -> None:
+    for _ in range(2):
+        said = repro(left, "--force", "--single-item", "manifest").succeed()
+        assert "has done it already" in said
+        assert lock(left) == expected
+        assert len(jobs(left)) == 1
+    repro(left, "--force", "--single-item", "manifest", JOB_FRESH="1").succeed()
+    assert lock(left) == expected
+    assert len(jobs(left)) == 2
+
+
+@pytest.mark.slow
+def test_two_launchers_of_the_same_share_one_job(project: BakedProject) -> None:
+    project.run("dvc", "repro", "manifest")
+    commit(project, "The manifest")
+    first = Launch(project, "exp", "run", "--temp", "--name", "one", "train")
+    job = started(project, "train")
+    second = Launch(project, "exp", "run", "--temp", "--name", "two", "train")
+    assert f"job {job.path.name} is at it already" in second.succeed()
+    first.succeed()
+    made = experiments(project)
+    assert metric(made["one"], "test_acc") == metric(made["two"], "test_acc")
+    assert len(jobs(project, "train")) == len(trainings(project)) == len(runs(project)) == 1
