@@ -54,7 +54,11 @@ def test_spec_of_own_settings_go_before_defaults() -> None:
         ("train", {"kind": "training", "instance": "x"}, {}, r"meta.job.instance \(did you mean 'instance_type'\?\)"),
         ("train", {"kind": "training"}, {"job": {"volume": 3}}, r"platform.yaml .*job.volume \(did you mean 'volume_g"),
         ("train", {"kind": "training", "max_runtime_s": 0}, {}, r"max_runtime_s is 0: .*greater than or equal to 1"),
-        ("prepare", {"kind": "processing", "spot": True}, {}, r"only training jobs[\s\S]*meta.job.spot: false"),
+        ("prepare", {"kind": "processing", "spot": True}, {}, r"only a training[\s\S]*meta.job.spot: false"),
+        ("train", {"kind": "processing", "spot": True}, {}, r"only a training[\s\S]*meta.job.spot: false"),
+        ("train", {"kind": "training", "spot": True, "max_wait_s": 60}, {}, r"only 60 s[\s\S]*max_wait_s: 7200"),
+        ("train", {"kind": "training", "spot": True, "keep_alive_s": 60}, {}, r"[\s\S]*meta.job.keep_alive_s: 0"),
+        ("train", {"kind": "training", "subnets": ["subnet-1"]}, {}, r"both[\s\S]*meta.job.security_groups"),
         ("prepare", {"kind": "processing", "keep_alive_s": 60}, {}, r"[\s\S]*meta.job.keep_alive_s: 0"),
         ("manifest", {"kind": "processing", "instance_count": 2}, {}, r"same work 2 times[\s\S]*instance_count: 1"),
         ("train", {"kind": "training", "instance_count": 2}, {}, r"1 process\(es\)[\s\S]*processes: a multiple of 2"),
@@ -105,5 +109,5 @@ def test_runs_as_job_only_where_both_say_so(monkeypatch: pytest.MonkeyPatch) -> 
 def test_runs_as_job_unknown_place_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     write("train", {"kind": "training"})
     monkeypatch.setenv("RUN_ON", "moon")
-    with pytest.raises(ProjectError, match="run_on is 'moon': .*'local' or 'sandbox'"):
+    with pytest.raises(ProjectError, match="run_on is 'moon': .*'local', 'sandbox' or 'sagemaker'"):
         runs_as_job("train")

@@ -8,6 +8,8 @@ There is no Git here. The working directory holds the files of one commit; `JOB_
 import logging
 import os
 import signal
+import subprocess
+import sys
 import tarfile
 import time
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ProjectError
 from ..files import read_json, write_json
+from ..settings import PACKAGE
 from . import inputs
 
 if TYPE_CHECKING:
@@ -39,14 +42,34 @@ def run(job_file: Path, out: Path) -> None:
         SystemExit: The inputs are not to be had, or others than those that the job was started for; the stage failed;
             or its outputs can't be pushed. The clone that started the job tells of it.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts us in the background lets it be ignored
+    _hear()
     job = read_json(job_file)
     try:
         _run(job, out)
     except ProjectError as error:
         write_json(out / FAILURE, {"reason": error.problem, "fix": error.fix})
         raise SystemExit(2) from error
+
+
+def assist(job_file: Path) -> None:
+    """Take part in a training that another machine of the job leads; that one alone writes.
+
+    Raises:
+        SystemExit: The training has ended here.
+    """
+    from dvc.repo import Repo
+
+    _hear()
+    job = read_json(job_file)
+    _configure(job["remote"])
+    with Repo(os.getcwd()) as repo:
+        _pull(repo, repo.stage.load_one(name=job["stage"]), job["inputs"])
+    raise SystemExit(subprocess.run([sys.executable, "-m", PACKAGE, "stage", job["stage"]]).returncode)
+
+
+def _hear() -> None:
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts us in the background lets it be ignored
 
 
 def _interrupt(*_: object) -> None:

@@ -21,17 +21,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import ProjectError
 from ..files import read_json
-from ..settings import PACKAGE
+from ..settings import PACKAGE, RESOURCES
 from .processes import is_lost
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-RESOURCES = Path("/opt/ml/input/config/resourceconfig.json")
-"""Where SageMaker names the machines of a job.
-
-Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html
-"""
 PORT = 29500  # on the first of several machines; torchrun's default
 LOST, INTERRUPTED = 3, 130  # exit codes of a process: another one ended; Ctrl-C
 WATCH_S = 1.0  # between two looks at whether the starter lives

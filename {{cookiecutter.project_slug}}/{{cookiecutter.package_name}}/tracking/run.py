@@ -13,7 +13,7 @@ from typing import Any
 
 from ..environment import differences
 from ..files import read_json, write_json
-from ..settings import PACKAGE, job_file, load_platform, read_params
+from ..settings import PACKAGE, RESOURCES, job_file, load_platform, read_params
 from . import label, origin, outbox, server, storage
 from .live import Live
 from .origin import Origin
@@ -23,7 +23,6 @@ from .sidecar import Sidecar
 log = logging.getLogger(__name__)
 
 RUN_PATH = Path("reports/run.json")
-RESOURCES = Path("/opt/ml/input/config/resourceconfig.json")
 MADE_BY = ("data", "split", "train")  # the sections of params.yaml that can change the model
 
 
@@ -138,14 +137,12 @@ def _facts(start: Origin, parents: list[str]) -> dict[str, Any]:
 
 
 def _place() -> dict[str, str]:
-    """Return the job that the training runs in, and the instance type when SageMaker runs it.
-
-    Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html
-    """
+    """Return the job that the training runs in, and when SageMaker runs it, the image and the instance type."""
     told = job_file()
-    job = read_json(told)["name"] if told else ""
+    job = read_json(told) if told else {}
     config = read_json(RESOURCES) if RESOURCES.exists() else {}
-    place = {"job": job, "instance_type": config.get("current_instance_type", "")}
+    image = job.get("image") or ""
+    place = {"job": job.get("name", ""), "image": image, "instance_type": config.get("current_instance_type", "")}
     return {name: value for name, value in place.items() if value}
 
 
