@@ -126,7 +126,7 @@ def client(service: str) -> Any:
     if not region:
         raise ProjectError("no AWS region is set", "platform.yaml:region: such as us-east-1")
     # "standard" waits longer after each throttling, and does the same after a lost connection.
-    patient = Config(retries={"mode": "standard", "total_max_attempts": 8}, connect_timeout=10, read_timeout=60)
+    patient = Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=10, read_timeout=60)
     return boto3.Session(region_name=region).client(service, config=patient)
 
 
