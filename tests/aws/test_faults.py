@@ -135,6 +135,7 @@ def test_two_launchers_share_one_job(project: BakedProject, account: Account, be
     project.run("git", "clone", "--quiet", str(project.path), str(tmp_path / "other"))
     other = BakedProject(tmp_path / "other", project.package)
     (other.path / ".dvc/config.local").write_bytes((project.path / ".dvc/config.local").read_bytes())
+    project.run("dvc", "push")
     other.run("dvc", "pull", "--quiet", "prepare")
     launches = [Launch(project, "manifest"), Launch(other, "manifest")]
     for launch in launches:

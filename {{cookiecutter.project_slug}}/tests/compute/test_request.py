@@ -12,6 +12,7 @@ from {{ cookiecutter.package_name }}.compute.sagemaker import storage
 from {{ cookiecutter.package_name }}.compute.sagemaker.request import Asked, request
 from {{ cookiecutter.package_name }}.compute.spec import JobSpec
 from {{ cookiecutter.package_name }}.errors import ProjectError
+from {{ cookiecutter.package_name }}.settings import PACKAGE
 
 PLATFORM: dict[str, Any] = {
     "project": "demo",
@@ -65,7 +66,7 @@ def test_request_both_kinds_run_the_same(kind: str) -> None:
     specification = made["AlgorithmSpecification" if kind == "training" else "AppSpecification"]
     shell, option, script = specification["ContainerEntrypoint"]
     assert (shell, option) == ("/bin/bash", "-c")
-    assert script.split("; ")[-1].startswith("exec python -m {{ cookiecutter.package_name }} jobs contain /opt/ml/")
+    assert script.split("; ")[-1].startswith(f"exec python -m {PACKAGE} jobs contain /opt/ml/")
     assert made["Environment"]["RUN_ON"] == "local"
     assert made["Environment"]["STAGE_JOB"].endswith("/job/job.json")
     assert {tag["Key"]: tag["Value"] for tag in made["Tags"]} == {"project": "demo", "stage": "train", "commit": "00"}
