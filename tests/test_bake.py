@@ -38,7 +38,8 @@ TAKEN_AWAY = {
     ("dataset", "cifar10"): ("data/consent.csv",),
     ("dataset", "folder"): ("data/consent.csv",),
     ("compute", "local"): (
-        *("PACKAGE/compute/*", "PACKAGE/compute/sandbox/*", "PACKAGE/compute/sagemaker/*", "tests/compute/*"),
+        *("PACKAGE/compute/*", "PACKAGE/compute/sandbox/*", "PACKAGE/compute/sagemaker/*"),
+        *("PACKAGE/compute/sagemaker/checks/*", "tests/compute/*"),
         *("aws/*", "Dockerfile", ".dockerignore", "docs/sagemaker.md"),
     ),
     ("serving", "no"): ("PACKAGE/serving/*", "tests/serving/*"),
