@@ -323,6 +323,7 @@ def test_doctor_of_who_may_not_enough_tells_what_is_lacking(
 ) -> None:
     _enter(monkeypatch, moto_account, "intern")
     laptop.change("platform.yaml", "role/jobs", "role/poor")
+    laptop.change("platform.yaml", f"image: {REGISTRY}/own@{laptop.names['digest']}", "image: null")
     new = Path(laptop.project.package, "stages", "new.py")
     (laptop.project.path / new).write_text("", encoding="utf-8")
     code, found = laptop.doctor()
@@ -339,6 +340,7 @@ def test_doctor_of_who_may_not_enough_tells_what_is_lacking(
     )
     assert has(found, "own rights", "to be mended", r"we may not iam:PassRole on \S+role/poor", policies)
     assert not has(found, "own rights", "to be mended", "Processing")
+    assert has(found, "image", "to be mended", "framework's image has torch .* environment.json pins", "make image")
     assert has(found, "git", "to be mended", "1 file.* that Git does not track", f"git add {new.as_posix()}")
 
 

@@ -20,9 +20,8 @@ MISSING = ("RepositoryNotFoundException", "ImageNotFoundException")
 
 def images() -> Findings:
     """See that the images are there."""
-    for spec in {spec.image: spec for spec in specs().values()}.values():
-        uri, _ = image.of(spec)
-        yield from _own(uri) if spec.image else iter([ok(f"the framework's: {uri}")])
+    for uri, is_own in sorted({(image.of(spec)[0], bool(spec.image)) for spec in specs().values()}):
+        yield from _own(uri) if is_own else iter([ok(f"the framework's: {uri}")])
 
 
 def _own(uri: str) -> Findings:
