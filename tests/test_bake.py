@@ -27,6 +27,7 @@ RENDERED = {
     "Makefile",
     "README.md",
     "docs/dataset-walkthrough.md",
+    "docs/sagemaker.md",
     "dvc.yaml",
     "params.yaml",
     "platform.yaml",
