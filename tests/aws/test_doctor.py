@@ -29,7 +29,7 @@ MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 QUOTAS = {
     "ml.m5.xlarge for training job usage": 4,
     "ml.m5.xlarge for processing job usage": 1,
-    "ml.g5.xlarge for spot training job usage": 0,
+    "ml.g5.xlarge for training job usage": 0,
     "ml.g5.xlarge for training warm pool usage": 0,
 }
 
@@ -268,7 +268,7 @@ BROKEN = {  # what is changed: in which file, and what for what; what is said, a
             ("platform.yaml", "security_groups: []", "security_groups: [$group]"),
             ("platform.yaml", "kms_key: null", "kms_key: 00000000-0000-0000-0000-000000000000"),
             ("platform.yaml", "tracking_uri: null", "tracking_uri: http://127.0.0.1:9"),
-            ("dvc.yaml", "{kind: training}", "{kind: training, instance_type: ml.g5.xlarge, spot: true}"),
+            ("dvc.yaml", "{kind: training}", "{kind: training, instance_type: ml.g5.xlarge}"),
         ],
         [
             ("role", "there is no role .*role/nobody", "make aws-setup, or platform.yaml:role_arn"),
@@ -279,7 +279,7 @@ BROKEN = {  # what is changed: in which file, and what for what; what is said, a
             ("MLflow", "MLflow at http://127.0.0.1:9 did not do it", "start it, or platform.yaml:tracking_uri"),
             (
                 "quotas",
-                "ml.g5.xlarge for spot training job usage: 0, and 1 are needed",
+                "ml.g5.xlarge for training job usage: 0, and 1 are needed",
                 r"quotas/L-2, or another instance_type",
             ),
         ],
