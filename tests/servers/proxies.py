@@ -6,6 +6,7 @@ import math
 import threading
 import time
 import urllib.parse
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ def refusal(status: int, code: str, message: str) -> Reply:
     return Reply(status, [("Content-Type", "application/json")], body)
 
 
-class Server:
+class Server(ABC):
     """An HTTP server in threads of the test process, on a free port."""
 
     def __init__(self) -> None:
@@ -53,9 +54,9 @@ class Server:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
+    @abstractmethod
     def handle(self, request: Request) -> Reply | None:
         """Answer a request; None means to hang up without an answer."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Take no more connections."""

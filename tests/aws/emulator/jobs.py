@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,7 +22,7 @@ LOOK_S = 0.05
 ENDED = ("Completed", "Failed", "Stopped")
 
 
-class Job:
+class Job(ABC):
     """A job; its subclasses know the folders and fields of their kind.
 
     Args:
@@ -59,30 +60,31 @@ class Job:
 
     # What each kind has its own way of.
 
+    @abstractmethod
     def image(self) -> str:
         """Return the image that is asked for."""
-        raise NotImplementedError
 
+    @abstractmethod
     def command(self) -> list[str]:
         """Return the command of the container."""
-        raise NotImplementedError
 
+    @abstractmethod
     def bring(self) -> None:
         """Make the folders of `/opt/ml`, and bring its inputs there."""
-        raise NotImplementedError
 
+    @abstractmethod
     def take(self) -> None:
         """Bring its results to S3."""
-        raise NotImplementedError
 
+    @abstractmethod
     def told(self) -> dict[str, Any]:
         """Return what its kind tells more than others."""
-        raise NotImplementedError
 
+    @abstractmethod
     def failure(self) -> str:
         """Return the reason that the container gave for its failure."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sync(self) -> None:
         """Bring checkpoints to S3, where it has any."""
 

@@ -103,6 +103,9 @@ class Processing(Job):
     def _outputs(self) -> list[dict[str, str]]:
         return [one["S3Output"] for one in self.request.get("ProcessingOutputConfig", {}).get("Outputs", [])]
 
+    def sync(self) -> None:
+        """Do nothing: it has no checkpoints."""
+
     def take(self) -> None:
         """Bring its outputs to S3, and read its message."""
         self.message = text(self.ml / "output/message")[:1024]
