@@ -38,7 +38,12 @@ def run_stage(name: str) -> None:
 
 def runs_as_job(name: str) -> bool:
     """Return whether a stage is to run as a job; one without `meta.job` in `dvc.yaml` never does."""
-    return load_platform().run_on != "local" and "job" in (read_stage(name).get("meta") or {})
+    return load_platform().run_on != "local" and has_job(name)
+
+
+def has_job(name: str) -> bool:
+    """Return whether `dvc.yaml` says how a stage runs as a job."""
+    return "job" in (read_stage(name).get("meta") or {})
 
 
 def _compute() -> Any:

@@ -35,20 +35,20 @@ class Request:
         spec: How its job is asked for.
         inputs: As they are now.
         upstream: The stages and `.dvc` files that these are of.
-        remote: Where its results go: the address of the DVC remote.
+        remote: Where its results go: what a job may know of the DVC remote.
     """
 
     stage: str
     spec: JobSpec
     inputs: inputs.Inputs
     upstream: tuple[str, ...]
-    remote: str
+    remote: dict[str, str]
 
     @property
     def base(self) -> str:
         """Return the name of its jobs, but for the number of the attempt."""
         platform = load_platform()
-        digest = inputs.digest(self.inputs, self.spec.image or "", platform.run_on, self.remote)
+        digest = inputs.digest(self.inputs, self.spec.image or "", platform.run_on, self.remote["url"])
         return f"{platform.project}-{self.stage}-{digest}"
 
 
@@ -107,7 +107,7 @@ def _request(stage: str) -> Request:
                 f"take `remote` and `push` from dvc.yaml:stages.{stage}.outs",
             )
         upstream = tuple(sorted({one.address for one in inputs.kept_by_dvc(repo, loaded)}))
-        return Request(stage, spec, inputs.of_work_tree(loaded), upstream, remote.public()["url"])
+        return Request(stage, spec, inputs.of_work_tree(loaded), upstream, remote.public())
 
 
 def _find_or_start(request: Request, service: Place) -> str:
@@ -173,7 +173,7 @@ def _description(request: Request, name: str, start: Origin) -> dict[str, Any]:
         "stage": request.stage,
         "inputs": request.inputs,
         "origin": start.as_json(),
-        "remote": remote.public(),
+        "remote": request.remote,
         "spec": request.spec.model_dump(),
     }
 

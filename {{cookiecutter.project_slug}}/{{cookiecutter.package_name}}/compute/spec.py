@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ..errors import ProjectError
-from ..runner import STAGES
+from ..runner import STAGES, has_job
 from ..settings import Section, check, load_platform, read_params, read_stage
 from ..tracking import server
 
@@ -58,7 +58,7 @@ class JobSpec(Section):
 
 def job_stages() -> list[str]:
     """Return the stages that can run as jobs, in the pipeline's order."""
-    return [stage for stage in STAGES if "job" in (read_stage(stage).get("meta") or {})]
+    return [stage for stage in STAGES if has_job(stage)]
 
 
 def spec_of(stage: str) -> JobSpec:

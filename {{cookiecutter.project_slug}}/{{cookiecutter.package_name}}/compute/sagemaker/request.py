@@ -55,19 +55,28 @@ def results_uri(kind: str, name: str) -> str:
     return f"{storage.jobs_uri()}/results/{name}" + ("/output" if kind == "training" else "")
 
 
+def role_arn() -> str:
+    """Return the role of jobs.
+
+    Raises:
+        ProjectError: None is set.
+    """
+    found = load_platform().role_arn
+    if not found:
+        raise ProjectError("no role is set for SageMaker's jobs", "make aws-setup, or platform.yaml:role_arn: an ARN")
+    return found
+
+
 def request(asked: Asked) -> dict[str, Any]:
     """Return the request.
 
     Raises:
         ProjectError: No role is set.
     """
-    role = load_platform().role_arn
-    if not role:
-        raise ProjectError("no role is set for SageMaker's jobs", "make aws-setup, or platform.yaml:role_arn: an ARN")
     own = _training(asked) if asked.spec.kind == "training" else _processing(asked)
     tags = {"project": load_platform().project, "stage": asked.stage, **asked.tags, **asked.spec.tags}
     common = {
-        "RoleArn": role,
+        "RoleArn": role_arn(),
         "Environment": _environment(asked),
         "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
     }

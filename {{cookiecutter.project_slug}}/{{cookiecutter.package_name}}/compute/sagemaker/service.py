@@ -21,7 +21,7 @@ from ..state import State
 from . import api, follower, image, storage
 from .container import RUN
 from .logs import all_of
-from .request import CODE, DESCRIPTION, Asked, request, results_uri
+from .request import CODE, DESCRIPTION, Asked, request, results_uri, role_arn
 
 REQUEST, OUT = "request.json", "out"
 
@@ -38,8 +38,7 @@ def check() -> None:
         ProjectError: A setting is missing, or AWS does not know us.
     """
     storage.jobs_uri()
-    if not load_platform().role_arn:
-        raise ProjectError("no role is set for SageMaker's jobs", "make aws-setup, or platform.yaml:role_arn: an ARN")
+    role_arn()
 
 
 def last(base: str) -> str | None:
@@ -60,7 +59,7 @@ def state(name: str) -> State:
         return found.state
     if is_described(name):
         return State.PREPARED
-    raise unknown(name)
+    raise _unknown(name)
 
 
 def find(name: str) -> api.Job | None:
@@ -68,8 +67,14 @@ def find(name: str) -> api.Job | None:
     return api.describe(name, describe(name)["spec"]["kind"] if is_described(name) else None)
 
 
-def unknown(name: str) -> ProjectError:
-    """Return the error for a job that is not there."""
+def _started(name: str) -> api.Job:
+    found = find(name)
+    if not found:
+        raise _unknown(name)
+    return found
+
+
+def _unknown(name: str) -> ProjectError:
     return ProjectError(f"SageMaker has no job {name!r} in {load_platform().region}", f"python -m {PACKAGE} jobs list")
 
 
@@ -87,7 +92,7 @@ def describe(name: str) -> dict[str, Any]:
     if not is_described(name):
         found = api.describe(name)
         if not found:
-            raise unknown(name)
+            raise _unknown(name)
         _learn(found)
     told: dict[str, Any] = read_json(folder() / name / DESCRIPTION)
     return told
@@ -167,10 +172,7 @@ def follow(name: str) -> None:
         KeyboardInterrupt: It was stopped by Ctrl-C.
         ProjectError: It failed, or was stopped otherwise; or AWS refuses.
     """
-    found = find(name)
-    if not found:
-        raise unknown(name)
-    job, asked = follower.follow(found)
+    job, asked = follower.follow(_started(name))
     out = follower.patiently(partial(out_dir, name))
     _keep_run(name, out)
     if asked:
@@ -239,10 +241,7 @@ def log_of(name: str) -> str:
     Raises:
         ProjectError: There is no such job, or AWS can't be asked.
     """
-    found = find(name)
-    if not found:
-        raise unknown(name)
-    return "".join(f"{line}\n" for line in all_of(found))
+    return "".join(f"{line}\n" for line in all_of(_started(name)))
 
 
 def stop(name: str) -> None:
@@ -252,7 +251,4 @@ def stop(name: str) -> None:
         AwayError: AWS can't be reached.
         ProjectError: There is no such job, or AWS refuses.
     """
-    found = find(name)
-    if not found:
-        raise unknown(name)
-    api.stop(found)
+    api.stop(_started(name))

@@ -8,10 +8,10 @@ from typing import Any
 
 from ...errors import ProjectError
 from ...settings import load_platform
+from ...tracking.storage import remote_url
+from ..remote import S3
 from . import api, image, platform_file
 from .stack import Proposal, Stack
-
-S3 = "s3://"
 
 
 def stack() -> Stack:
@@ -33,7 +33,7 @@ def propose(own: Stack, mlflow: bool | None, erasure_role: str | None) -> Propos
     Raises:
         ProjectError: The DVC remote is not the stack's, or see `Stack.propose`.
     """
-    platform, remote = load_platform(), _remote_url()
+    platform, remote = load_platform(), remote_url()
     there = own.outputs()
     values = {
         "Project": platform.project,
@@ -79,20 +79,11 @@ def configure(outputs: dict[str, str]) -> list[str]:
     return [*platform_file.write(values), *lines, *_write_remote(outputs["DvcRemoteUrl"], outputs["Region"])]
 
 
-def _remote_url() -> str:
-    """Return the address of the DVC remote; "" when there is none yet."""
-    from dvc.repo import Repo
-
-    with Repo(os.getcwd()) as repo:
-        name = repo.config["core"].get("remote")
-        return str(repo.config["remote"].get(name, {}).get("url", ""))
-
-
 def _write_remote(url: str, region: str) -> list[str]:
     """Point the DVC remote to the bucket: for all clones, and in this one for commits that know of no bucket too."""
     from dvc.repo import Repo
 
-    before = _remote_url()
+    before = remote_url()
     with Repo(os.getcwd()) as repo:
         name = repo.config["core"].get("remote", "storage")
         for level in ("local", "repo"):  # in this order: a region does not go with a local folder

@@ -22,13 +22,24 @@ def jobs_uri() -> str:
     uri = load_platform().jobs_uri
     if uri:
         return uri.rstrip("/")
-    data = remote.public()["url"]
-    if not data.startswith(remote.S3):
+    return f"{in_s3(remote.public()).rstrip('/')}-jobs"
+
+
+def in_s3(told: dict[str, str]) -> str:
+    """Return the address of a DVC remote.
+
+    Args:
+        told: What a job may know of it.
+
+    Raises:
+        ProjectError: It is not in S3.
+    """
+    if not told["url"].startswith(remote.S3):
         raise ProjectError(
-            f"SageMaker's jobs have no way to the DVC remote {data}, a folder of this machine",
+            f"SageMaker's jobs have no way to the DVC remote {told['url']}, a folder of this machine",
             "make aws-setup, or dvc remote add -d -f storage s3://…; then dvc push",
         )
-    return f"{data.rstrip('/')}-jobs"
+    return told["url"]
 
 
 def put(path: Path, uri: str, kms_key: str | None) -> None:

@@ -18,14 +18,9 @@ UNENCRYPTED = "ServerSideEncryptionConfigurationNotFoundError"
 def places() -> Findings:
     """See that the DVC remote, and with it jobs' files, are in S3."""
     told = remote.public()
-    if not told["url"].startswith(remote.S3):
-        yield mend(
-            f"SageMaker's jobs have no way to the DVC remote {told['url']}, a folder of this machine",
-            "make aws-setup, or dvc remote add -d -f storage s3://…; then dvc push",
-        )
-        return
+    url = storage.in_s3(told)
     elsewhere = f", at {told['endpointurl']}, where jobs ask too" if "endpointurl" in told else ""
-    yield ok(f"data in {told['url']}{elsewhere}; jobs' code and results in {storage.jobs_uri()}")
+    yield ok(f"data in {url}{elsewhere}; jobs' code and results in {storage.jobs_uri()}")
 
 
 def buckets() -> Findings:
