@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from cookiecutter.main import cookiecutter
 
+from .servers.s3 import ObjectStore
+
 TEMPLATE = Path(__file__).parents[1]
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -49,6 +51,22 @@ class BakedProject:
 def clean_machine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no test see the settings of whoever runs it."""
     isolate(monkeypatch, tmp_path_factory)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let no server see the settings of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        isolate(monkeypatch, tmp_path_factory)
+        yield
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """An S3 store."""
+    started = ObjectStore(tmp_path_factory.mktemp("s3"))
+    yield started
+    started.close()
 
 
 def isolate(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:

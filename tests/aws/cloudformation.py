@@ -14,6 +14,8 @@ from moto.core.common_models import CloudFormationModel
 from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 
+from ..servers.s3 import KEY, SECRET
+
 ACCOUNT = "123456789012"
 
 
@@ -84,8 +86,8 @@ class MlflowApp(Lacking, CloudFormationModel):
 
 
 @contextmanager
-def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Run moto's server with an empty account, and yield its address.
+def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run moto's server with an empty account, and let this process have credentials for it.
 
     moto forgets the outputs and parameters of a stack that a change set makes, answers a change set without changes
     with an error where AWS makes one that has failed, and knows no rollback. That is added here.
@@ -112,8 +114,11 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
     try:
-        yield f"http://{host}:{port}"
+        yield
     finally:
         requests.post(f"http://{host}:{port}/moto-api/reset", timeout=10)
         server.stop()

@@ -38,36 +38,26 @@ class Account:
         return {**self.store.environment(), **self.sagemaker.environment()}
 
 
-@pytest.fixture(scope="session", autouse=True)
-def clean_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Let no server see the settings of whoever runs the tests."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        isolate(monkeypatch, tmp_path_factory)
-        yield
-
-
 @pytest.fixture(scope="session")
-def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
+def account(tmp_path_factory: pytest.TempPathFactory, object_store: ObjectStore) -> Iterator[Account]:
     """One for all tests; its jobs find nothing of what the tests write."""
-    store = ObjectStore(tmp_path_factory.mktemp("s3"))
     with pytest.MonkeyPatch.context() as monkeypatch:
-        for name, value in store.environment().items():
+        for name, value in object_store.environment().items():
             monkeypatch.setenv(name, value)
         server = MlflowServer(tmp_path_factory.mktemp("mlflow"), artifact_root=f"s3://{BUCKET}/artifacts")
     door = SigV4Proxy(server.url, APP, KEY, SECRET)
     sagemaker = SageMaker(
         tmp_path_factory.mktemp("sagemaker"),
-        store.url,
+        object_store.url,
         {"/own:": Path(sys.executable).parent},
         [tmp_path_factory.getbasetemp()],
-        {"SAGEMAKER_MLFLOW_CUSTOM_ENDPOINT": door.url, "MLFLOW_S3_ENDPOINT_URL": store.url},
+        {"SAGEMAKER_MLFLOW_CUSTOM_ENDPOINT": door.url, "MLFLOW_S3_ENDPOINT_URL": object_store.url},
         grace_s=20,
     )
-    yield Account(sagemaker, store, door, server)
+    yield Account(sagemaker, object_store, door, server)
     sagemaker.close()
     door.close()
     server.kill()
-    store.close()
 
 
 def laptop(folder: Path, tracking_uri: str = "") -> BakedProject:

@@ -1,15 +1,12 @@
 """What goes wrong around a SageMaker job, made to happen: there is one result, and nothing was paid twice."""
 
-import os
 import signal
-import subprocess
-import tempfile
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 
+from ..compute.faults.launches import Launch, lock
 from ..conftest import BakedProject
 from ..projects import edit
 from ..servers.mlflow import until
@@ -20,41 +17,9 @@ from .emulator.service import wait
 pytestmark = pytest.mark.slow
 
 
-class Launch:
-    """`dvc repro`, with a process group of its own."""
-
-    def __init__(self, project: BakedProject, *targets: str, **environment: str) -> None:
-        """Start it."""
-        with tempfile.NamedTemporaryFile(dir=project.path.parent, delete=False) as told:
-            self._told = Path(told.name)
-            self.process = subprocess.Popen(
-                ["dvc", "repro", *targets],
-                cwd=project.path,
-                env={**os.environ, **environment},
-                stdout=told,
-                stderr=told,
-                start_new_session=True,
-                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-            )
-
-    def told(self) -> str:
-        """Return what it printed so far."""
-        return self._told.read_text(encoding="utf-8")
-
-    def signal(self, number: int) -> None:
-        """Send a signal to it and to what it started."""
-        os.killpg(self.process.pid, number)
-
-    def succeed(self) -> str:
-        """Wait for a good end, and return what was printed."""
-        assert self.process.wait(120) == 0, self.told()
-        return self.told()
-
-    def fail(self) -> str:
-        """Wait for a bad end that is told as users are told, and return what was printed."""
-        assert self.process.wait(120) > 0, self.told()
-        assert "Traceback" not in self.told(), self.told()
-        return self.told()
+def repro(project: BakedProject, stage: str) -> Launch:
+    """Start `dvc repro` of a stage, on SageMaker."""
+    return Launch(project, "repro", stage, RUN_ON="sagemaker")
 
 
 @pytest.fixture(autouse=True)
@@ -100,17 +65,12 @@ def begin(project: BakedProject, code: str) -> None:
     path.write_text(f"{head}{opened}{docstring}{closed}{code}{body}", encoding="utf-8", newline="\n")
 
 
-def lock(project: BakedProject) -> bytes:
-    return (project.path / "dvc.lock").read_bytes()
-
-
 def test_launcher_killed_finds_its_job_again(project: BakedProject, account: Account, before: set[str]) -> None:
     begin(project, SLOW)
-    launch = Launch(project, "manifest")
+    launch = repro(project, "manifest")
     job = started(account, before)
-    launch.signal(signal.SIGKILL)
-    launch.process.wait()
-    said = Launch(project, "manifest").succeed()
+    launch.kill()
+    said = repro(project, "manifest").succeed()
     assert f"job {job.name} is at it already: following it" in said
     assert said.count("second 0\n") == 1
     assert jobs(account, before) == [job]
@@ -119,12 +79,11 @@ def test_launcher_killed_finds_its_job_again(project: BakedProject, account: Acc
 def test_launcher_killed_after_the_job_ended_takes_its_results_over(
     project: BakedProject, account: Account, before: set[str]
 ) -> None:
-    launch = Launch(project, "manifest")
+    launch = repro(project, "manifest")
     job = started(account, before)
-    launch.signal(signal.SIGKILL)
-    launch.process.wait()
+    launch.kill()
     assert wait(job) == "Completed"
-    said = Launch(project, "manifest").succeed()
+    said = repro(project, "manifest").succeed()
     assert f"job {job.name} has done it already: taking over its results" in said
     assert jobs(account, before) == [job]
 
@@ -137,20 +96,18 @@ def test_two_launchers_share_one_job(project: BakedProject, account: Account, be
     (other.path / ".dvc/config.local").write_bytes((project.path / ".dvc/config.local").read_bytes())
     project.run("dvc", "push")
     other.run("dvc", "pull", "--quiet", "prepare")
-    launches = [Launch(project, "manifest"), Launch(other, "manifest")]
+    launches = [repro(project, "manifest"), repro(other, "manifest")]
     for launch in launches:
         launch.succeed()
     assert len(jobs(account, before)) == 1
     assert lock(project) == lock(other)
 
 
-def test_ctrl_c_stops_the_job_and_a_second_one_detaches(
-    project: BakedProject, account: Account, before: set[str]
-) -> None:
+def test_ctrl_c_stops_the_job(project: BakedProject, account: Account, before: set[str]) -> None:
     edit(project, "params.yaml", "epochs: 3", "epochs: 100000")
-    Launch(project, "manifest").succeed()
+    repro(project, "manifest").succeed()
     known = set(account.sagemaker.jobs)
-    launch = Launch(project, "train")
+    launch = repro(project, "train")
     job = started(account, known)
     until(lambda: any("MLflow gets run" in line for line in account_log(account, job)))
     launch.signal(signal.SIGINT)
@@ -173,7 +130,7 @@ def test_api_that_does_not_answer_is_waited_for(
     project: BakedProject, account: Account, before: set[str], fault: str
 ) -> None:
     begin(project, SLOW)
-    launch = Launch(project, "manifest")
+    launch = repro(project, "manifest")
     job = started(account, before)
     account.sagemaker.breaks(fault, "", 6)
     said = launch.succeed()
@@ -186,14 +143,14 @@ def test_credentials_that_expire_are_told_and_the_job_goes_on(
     project: BakedProject, account: Account, before: set[str]
 ) -> None:
     begin(project, SLOW)
-    launch = Launch(project, "manifest")
+    launch = repro(project, "manifest")
     job = started(account, before)
     account.sagemaker.breaks("expire", "Describe", 100)
     said = launch.fail()
     assert "the AWS credentials have expired" in said
     assert "Fix: log in again (aws sso login), then the same command" in said
     account.sagemaker.heals()
-    Launch(project, "manifest").succeed()
+    repro(project, "manifest").succeed()
     assert jobs(account, before) == [job]
 
 
@@ -201,13 +158,13 @@ def test_log_that_may_not_be_read_keeps_nobody_from_the_results(
     project: BakedProject, account: Account, before: set[str]
 ) -> None:
     account.sagemaker.breaks("refuse", "DescribeLogStreams", 1000)
-    said = Launch(project, "manifest").succeed()
+    said = repro(project, "manifest").succeed()
     assert "the log does not come: AWS refuses" in said
 
 
 def test_log_that_comes_late_is_shown_whole(project: BakedProject, account: Account, before: set[str]) -> None:
     account.sagemaker.logs.delay_s = 1.5
-    said = Launch(project, "manifest").succeed()
+    said = repro(project, "manifest").succeed()
     assert "1797 records of 14 subjects" in said
 
 
@@ -215,10 +172,10 @@ def test_no_capacity_is_told_and_the_next_attempt_runs(
     project: BakedProject, account: Account, before: set[str]
 ) -> None:
     account.sagemaker.breaks("capacity")
-    said = Launch(project, "manifest").fail()
+    said = repro(project, "manifest").fail()
     assert "CapacityError: Unable to provision" in said
     assert "Fix: the same command, later; or another instance_type in meta.job" in said
-    Launch(project, "manifest").succeed()
+    repro(project, "manifest").succeed()
     first, second = jobs(account, before)
     assert (first.status, second.status) == ("Failed", "Completed")
     assert second.name == f"{first.name.removesuffix('-1')}-2"
@@ -228,7 +185,7 @@ def test_job_that_is_killed_is_told_with_its_last_lines(
     project: BakedProject, account: Account, before: set[str]
 ) -> None:
     begin(project, SLOW)
-    launch = Launch(project, "manifest")
+    launch = repro(project, "manifest")
     job = started(account, before)
     until(lambda: "second 1" in account_log(account, job))
     assert job.container
@@ -251,14 +208,14 @@ def test_job_over_its_time_is_told(project: BakedProject, account: Account, befo
         "stage manifest\n    meta:\n      job: {kind: processing",
         "stage manifest\n    meta:\n      job: {kind: training, max_runtime_s: 2",
     )
-    said = Launch(project, "manifest").fail()
+    said = repro(project, "manifest").fail()
     assert "MaxRuntimeExceeded" in said
     assert "a larger max_runtime_s in meta.job" in said
 
 
 def test_stage_that_fails_is_told_by_its_own_reason(project: BakedProject, account: Account, before: set[str]) -> None:
     begin(project, "    raise ValueError('nonsense')\n")
-    launch = Launch(project, "manifest")
+    launch = repro(project, "manifest")
     assert launch.process.wait(120) > 0
     assert "ValueError: nonsense" in launch.told()
     (job,) = jobs(account, before)
@@ -268,9 +225,9 @@ def test_stage_that_fails_is_told_by_its_own_reason(project: BakedProject, accou
 
 def test_launchers_that_are_refused_say_whom_to_ask(project: BakedProject, account: Account, before: set[str]) -> None:
     account.sagemaker.breaks("refuse", "CreateProcessingJob", 10)
-    said = Launch(project, "manifest").fail()
+    said = repro(project, "manifest").fail()
     assert "AWS refuses: User is not authorized" in said
     assert "jobs doctor" in said
     account.sagemaker.heals()
-    Launch(project, "manifest").succeed()
+    repro(project, "manifest").succeed()
     assert len(jobs(account, before)) == 1

@@ -39,10 +39,7 @@ if sys.argv[1] == "push":
 @pytest.fixture(autouse=True)
 def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Be in an account that `make aws-setup` has not seen."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-the-tests")
-    with serving(monkeypatch) as url:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    with serving(monkeypatch):
         yield
 
 

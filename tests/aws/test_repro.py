@@ -1,5 +1,6 @@
 """`dvc repro` on SageMaker, and what it leaves; nobody can tell it from a local one."""
 
+import hashlib
 import json
 import subprocess
 from collections.abc import Iterator
@@ -116,11 +117,14 @@ def test_job_was_told_no_secret_of_the_laptop(at_home: BakedProject, account: Ac
             assert key not in path.read_text(encoding="utf-8")
 
 
-def test_code_of_a_commit_goes_up_once(at_home: BakedProject, account: Account) -> None:
-    asked = [account.sagemaker.jobs[name].request for name in _names(at_home).values()]
-    assert all(request["RoleArn"] == ROLE for request in asked)
-    bundles = [name for name in account.store.names() if name.startswith("by-jobs") and name.endswith("code.tar.gz")]
-    assert len(bundles) == len(set(bundles))
+def test_code_is_at_a_name_made_of_its_content(at_home: BakedProject, account: Account) -> None:
+    for name in _names(at_home).values():
+        told = account.sagemaker.jobs[name].ml.parent  # the job's own folder
+        request = read(at_home, f".dvc/tmp/jobs/sagemaker/{name}/request.json")
+        assert request["RoleArn"] == ROLE
+        code = (told / "ml/input/data/code/code.tar.gz", told / "ml/processing/input/code/code.tar.gz")
+        (unpacked,) = [path for path in code if path.exists()]
+        assert hashlib.sha256(unpacked.read_bytes()).hexdigest() in json.dumps(request)
 
 
 def test_dry_run_prints_the_request_and_asks_nothing(at_home: BakedProject, account: Account) -> None:

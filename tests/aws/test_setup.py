@@ -20,10 +20,7 @@ ERASER = f"arn:aws:iam::{ACCOUNT}:role/Eraser"
 @pytest.fixture(autouse=True)
 def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Be in an empty account, with credentials."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-the-tests")
-    with serving(monkeypatch) as url:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    with serving(monkeypatch):
         yield
 
 

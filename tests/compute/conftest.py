@@ -22,22 +22,6 @@ NOISE = f"""    import random
 """
 
 
-@pytest.fixture(scope="session", autouse=True)
-def clean_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Let no server see the settings of whoever runs the tests."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        isolate(monkeypatch, tmp_path_factory)
-        yield
-
-
-@pytest.fixture(scope="session")
-def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    """An S3 store."""
-    started = ObjectStore(tmp_path_factory.mktemp("s3"))
-    yield started
-    started.close()
-
-
 @dataclass(frozen=True)
 class Counted:
     """A run of the pipeline, and what it took."""

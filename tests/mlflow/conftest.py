@@ -13,7 +13,6 @@ from mlflow import MlflowClient
 from ..conftest import BakedProject, isolate, new_project
 from ..servers.mlflow import MlflowServer
 from ..servers.proxies import FaultProxy
-from ..servers.s3 import ObjectStore
 from ..servers.stores import PostgreSQL
 from .trainings import Training
 
@@ -26,26 +25,10 @@ collect_ignore = [] if sys.platform == "linux" else ["test_backends.py", "test_f
 logging.getLogger("mlflow.tracking.request_header.registry").setLevel(logging.ERROR)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def clean_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Let no server see the settings of whoever runs the tests."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        isolate(monkeypatch, tmp_path_factory)
-        yield
-
-
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSQL]:
     """A PostgreSQL."""
     started = PostgreSQL()
-    yield started
-    started.close()
-
-
-@pytest.fixture(scope="session")
-def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    """An S3 store."""
-    started = ObjectStore(tmp_path_factory.mktemp("s3"))
     yield started
     started.close()
 

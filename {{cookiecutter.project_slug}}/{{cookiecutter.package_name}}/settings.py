@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from .errors import ProjectError
+from .files import read_json
 
 PACKAGE = __name__.partition(".")[0]  # the name that `python -m` takes
 RESOURCES = Path("/opt/ml/input/config/resourceconfig.json")
@@ -111,6 +112,12 @@ def job_file() -> Path | None:
     """Return the file that tells a job what it is; None when this process is not part of one."""
     path = os.environ.get("STAGE_JOB")
     return Path(path) if path else None
+
+
+def read_machines(path: Path = RESOURCES) -> dict[str, Any]:
+    """Return what SageMaker tells of the machines of a training job; elsewhere, that there is one."""
+    told: dict[str, Any] = read_json(path) if path.exists() else {"hosts": [""], "current_host": ""}
+    return told
 
 
 def _read(name: str) -> dict[str, Any]:

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import ProjectError
-from ..files import read_json
-from ..settings import PACKAGE, RESOURCES
+from ..settings import PACKAGE, RESOURCES, read_machines
 from .processes import is_lost
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ def options(processes: int, resources: Path) -> list[str]:
         ProjectError: The machines can't have the same number of processes each.
     """
     quiet = ["--local-ranks-filter=0", "--signals-to-handle=SIGINT"]  # one prints for all; see _forward_as_interrupt
-    config = read_json(resources) if resources.exists() else {"hosts": [""], "current_host": ""}
+    config = read_machines(resources)
     hosts = sorted(config["hosts"])
     if processes % len(hosts):
         raise ProjectError(

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..environment import differences
 from ..files import read_json, write_json
-from ..settings import PACKAGE, RESOURCES, job_file, load_platform, read_params
+from ..settings import PACKAGE, job_file, load_platform, read_machines, read_params
 from . import label, origin, outbox, server, storage
 from .live import Live
 from .origin import Origin
@@ -140,9 +140,8 @@ def _place() -> dict[str, str]:
     """Return the job that the training runs in, and when SageMaker runs it, the image and the instance type."""
     told = job_file()
     job = read_json(told) if told else {}
-    config = read_json(RESOURCES) if RESOURCES.exists() else {}
-    image = job.get("image") or ""
-    place = {"job": job.get("name", ""), "image": image, "instance_type": config.get("current_instance_type", "")}
+    machine = read_machines().get("current_instance_type", "")
+    place = {"job": job.get("name", ""), "image": job.get("image", ""), "instance_type": machine}
     return {name: value for name, value in place.items() if value}
 
 

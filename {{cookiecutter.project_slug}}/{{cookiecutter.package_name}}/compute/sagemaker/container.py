@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ...files import read_json
-from ...settings import RESOURCES
+from ...settings import read_machines
 from ...tracking import outbox
 from .. import job
 
@@ -27,8 +27,8 @@ def contain(job_file: Path, out: Path) -> None:
     Raises:
         SystemExit: It failed.
     """
-    config = read_json(RESOURCES) if RESOURCES.exists() else {"hosts": [""], "current_host": ""}
-    if config["current_host"] != min(config["hosts"]):
+    machines = read_machines()
+    if machines["current_host"] != min(machines["hosts"]):
         job.assist(job_file)
     out.mkdir(parents=True, exist_ok=True)
     told = read_json(job_file)
