@@ -121,7 +121,7 @@ def failure(job: Job, out: Path) -> ProjectError:
     """
     how = f"job {job.name} {job.state.lower()}"
     seen = f"Its page: {job.page}"
-    if (out / FAILURE).exists():
+    if job.state is State.FAILED and (out / FAILURE).exists():  # what was stopped only says that it was interrupted
         told = read_json(out / FAILURE)
         return ProjectError(f"{how}: {told['reason']}", f"{told['fix']}. {seen}")
     if job.state is State.STOPPED and "Max" not in job.phase:
