@@ -15,6 +15,8 @@ from .servers.s3 import ObjectStore
 
 TEMPLATE = Path(__file__).parents[1]
 
+SETTINGS = ("ARGS", "MFLAGS", "RUN_ON", "JOB_FRESH")
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Bake = Callable[..., "BakedProject"]
 
@@ -70,13 +72,13 @@ def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectSto
 
 
 def isolate(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Take away the settings of whoever runs the tests: home, Git's configuration, outer make, cloud, MLflow.
+    """Take away the settings of whoever runs the tests: home, Git's configuration, outer make, cloud, MLflow, jobs.
 
     The environment of the tests comes first on PATH, as `make` does it in a generated project.
     """
     home = tmp_path_factory.mktemp("home")
     for name in list(os.environ):
-        if name == "ARGS" or name.startswith(("GIT_", "MAKE", "MFLAGS", "AWS_", "MLFLOW_", "DVC_", "COOKIECUTTER_")):
+        if name in SETTINGS or name.startswith(("GIT_", "MAKE", "AWS_", "MLFLOW_", "DVC_", "COOKIECUTTER_")):
             monkeypatch.delenv(name)
     for name in ("HOME", "USERPROFILE", "XDG_CONFIG_HOME"):
         monkeypatch.setenv(name, str(home))
@@ -108,14 +110,14 @@ def bake(tmp_path: Path) -> Bake:
 
 
 @pytest.fixture(scope="session")
-def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BakedProject]:
+def reproduced(tmp_path_factory: pytest.TempPathFactory) -> BakedProject:
     """The default project after `dvc repro`, to look at and not to change."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         isolate(monkeypatch, tmp_path_factory)
         made = new_project(tmp_path_factory.mktemp("reproduced"))
         made.run("python", "-m", made.package, "setup")
         made.run("dvc", "repro")
-        yield made
+    return made
 
 
 @pytest.fixture

@@ -122,9 +122,9 @@ def moto_account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
         users, names = _made()
         project = new_project(tmp_path_factory.mktemp("account"), s3_bucket="data", sagemaker_role_arn=_role("jobs"))
         edit(project, "platform.yaml", "image: null", f"image: {REGISTRY}/own@{names['digest']}")
-        yield Account(project, variables, users, names)
-        aws.close()
-        server.stop()
+    yield Account(project, variables, users, names)
+    aws.close()
+    server.stop()
 
 
 def _key(name: str, secret: str) -> dict[str, str]:

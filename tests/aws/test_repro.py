@@ -3,7 +3,6 @@
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ STAGES = ("prepare", "manifest", "train", "register")
 
 
 @pytest.fixture(scope="session")
-def by_jobs(account: Account, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BakedProject]:
+def by_jobs(account: Account, tmp_path_factory: pytest.TempPathFactory) -> BakedProject:
     """A project whose four stages ran as jobs, from nothing, with MLflow by ARN; to look at and not to change."""
     folder = tmp_path_factory.mktemp("by-jobs")
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -30,7 +29,7 @@ def by_jobs(account: Account, tmp_path_factory: pytest.TempPathFactory) -> Itera
         made.run("python", "-m", made.package, "setup")
         made.run("dvc", "repro")
         commit(made, "First results")
-        yield made
+    return made
 
 
 @pytest.fixture

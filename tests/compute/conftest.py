@@ -52,8 +52,8 @@ def by_jobs(tmp_path_factory: pytest.TempPathFactory, object_store: ObjectStore)
             as_jobs(laptop.project)
         took = laptop.traffic(), laptop.hashed()
         commit(laptop.project, "First results")
-        yield Counted(laptop, *took)
-        laptop.close()
+    yield Counted(laptop, *took)
+    laptop.close()
 
 
 def _make_noise(laptop: Laptop) -> None:

@@ -3,7 +3,6 @@
 import os
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,7 +31,7 @@ JOBS = ("prepare", "manifest", "train")
 
 
 @pytest.fixture(scope="module")
-def sandboxed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BakedProject]:
+def sandboxed(tmp_path_factory: pytest.TempPathFactory) -> BakedProject:
     """The default project after its first `RUN_ON=sandbox dvc repro`, to look at and not to change."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         isolate(monkeypatch, tmp_path_factory)
@@ -40,8 +39,7 @@ def sandboxed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BakedProject
         made = new_project(tmp_path_factory.mktemp("sandboxed"))
         made.run("python", "-m", made.package, "setup")
         made.run("dvc", "repro")
-        monkeypatch.delenv("RUN_ON")
-        yield made
+    return made
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ FORM = "form-13"  # a subject in the test set of both versions
 
 
 @pytest.fixture(scope="module")
-def registered(reproduced: BakedProject, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BakedProject]:
+def registered(reproduced: BakedProject, tmp_path_factory: pytest.TempPathFactory) -> BakedProject:
     """Two versions: the champion, and one of another network that learned little from half the records."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         isolate(monkeypatch, tmp_path_factory)
@@ -38,7 +37,7 @@ def registered(reproduced: BakedProject, tmp_path_factory: pytest.TempPathFactor
         edit(made, f"{made.package}/model/networks.py", "_conv(32, 64)", "_conv(24, 64)")
         made.run("dvc", "repro")
         commit(made, "Version 2")
-        yield made
+    return made
 
 
 @pytest.fixture

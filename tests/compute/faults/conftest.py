@@ -20,7 +20,7 @@ collect_ignore_glob = [] if sys.platform == "linux" else ["test_*.py"]
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BakedProject]:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> BakedProject:
     """A project whose dataset has changed since `manifest` ran: that is the next job. To copy."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         isolate(monkeypatch, tmp_path_factory)
@@ -33,7 +33,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BakedProject]
         edit(made, "params.yaml", "epochs: 15", "epochs: 2")
         made.run("dvc", "repro", "prepare")
         commit(made, "Half of the records")
-        yield made
+    return made
 
 
 @pytest.fixture(scope="session")
