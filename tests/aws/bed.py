@@ -1,0 +1,138 @@
+"""An AWS on this machine: S3, SageMaker's jobs, and MLflow behind SageMaker's door."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..servers.mlflow import MlflowServer, until
+from ..servers.s3 import BUCKET, KEY, REGION, SECRET, ObjectStore
+from ..servers.sagemaker import SigV4Proxy
+from .door import S3Door
+from .emulator.container import Image
+from .emulator.credentials import ACCOUNT, Credentials
+from .emulator.faults import Faults
+from .emulator.jobs import Job
+from .emulator.server import Server
+
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/sagemaker-jobs"
+APP = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:mlflow-app/app-SANDBOX"
+IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/training:1"
+TRUST = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    ],
+}
+
+
+class Bed:
+    """All of it, started.
+
+    Args:
+        folder: For files of the servers and the jobs.
+        mlflow: Whether there is an MLflow App too.
+        python: What runs in the containers, whatever their image.
+        grace_s: Between SIGTERM and SIGKILL.
+        hidden: Folders of this machine that jobs do not see.
+
+    Attributes:
+        store: S3.
+        door: The way to it, for everybody.
+        server: SageMaker and the rest.
+        credentials: Who may ask.
+        app: The ARN of the MLflow App; "" for none.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        mlflow: bool = True,
+        python: Path | None = None,
+        grace_s: float = 2.0,
+        hidden: Iterable[Path] = (),
+    ) -> None:
+        """Start it."""
+        self.credentials = Credentials(KEY, SECRET)
+        self.store = ObjectStore(folder / "s3")
+        self.door = S3Door(self.store.url, self.credentials)
+        self.app, network = "", {"AWS_ENDPOINT_URL_S3": self.door.url, "MLFLOW_S3_ENDPOINT_URL": self.door.url}
+        if mlflow:
+            self.mlflow = MlflowServer(folder / "mlflow", artifact_root=f"s3://{BUCKET}/mlflow")
+            self.mlflow_door = SigV4Proxy(self.mlflow.url, APP, self.credentials.secret_of)
+            self.app, network["SAGEMAKER_MLFLOW_CUSTOM_ENDPOINT"] = APP, self.mlflow_door.url
+        image = Image(python or Path(sys.executable), {})
+        registry = f"{ACCOUNT}.dkr.ecr."
+        self.server = Server(folder / "jobs", {registry: image}, self.credentials, network, hidden, grace_s)
+        self.door.faults = self.server.faults
+        self._network = network
+        self._make_role()
+        if mlflow:
+            self.server.apps.add(APP, "sandbox", f"s3://{BUCKET}/mlflow", ROLE)
+
+    def _make_role(self) -> None:
+        name = ROLE.partition("role/")[2]
+        self.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(TRUST))
+
+    @property
+    def jobs(self) -> Mapping[str, Job]:
+        """Return all jobs by their names."""
+        return self.server.jobs
+
+    @property
+    def calls(self) -> Counter[str]:
+        """Return how often each action was called."""
+        return self.server.faults.calls
+
+    @property
+    def faults(self) -> Faults:
+        """Return the switches for what goes wrong."""
+        return self.server.faults
+
+    def client(self, service: str) -> Any:
+        """Return boto3's client of a service, for the caller."""
+        return self.store_client() if service == "s3" else self.server.client(service, REGION)
+
+    def store_client(self) -> Any:
+        """Return boto3's client of S3, which goes around the door."""
+        return self.store.client
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables by which a project on this machine finds all of it."""
+        return {
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_ENDPOINT_URL": self.server.url,
+            **self._network,
+        }
+
+    def wait(self, name: str, state: Callable[[Job], bool] = lambda job: job.is_over, wait_s: float = 60) -> Job:
+        """Wait for a job, and return it."""
+        until(lambda: name in self.jobs and state(self.jobs[name]), wait_s, 0.02)
+        return self.jobs[name]
+
+    def log_of(self, job: Job) -> list[str]:
+        """Return what a job printed, of all its streams, as CloudWatch has it."""
+        told = {"logGroupName": job.log_group, "logStreamNamePrefix": f"{job.name}/"}
+        logs = self.server.logs
+        names = [stream["logStreamName"] for stream in logs.describe_streams(told)["logStreams"]]
+        pages = [logs.events({"logGroupName": job.log_group, "logStreamName": name, "startFromHead": True}) for name in names]
+        return [event["message"] for page in pages for event in page["events"]]
+
+    def objects(self, prefix: str) -> dict[str, bytes]:
+        """Return the objects below a prefix in the bucket, by the rest of their names."""
+        keys = [key for key in self.store.names() if key.startswith(prefix)]
+        return {key.removeprefix(prefix): self.store.client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
+
+    def close(self) -> None:
+        """End it."""
+        self.server.close()
+        if self.app:
+            self.mlflow_door.close()
+            self.mlflow.kill()
+        self.door.close()
+        self.store.close()

@@ -1,0 +1,390 @@
+"""A job, from the request to its end: what SageMaker's two kinds have in common."""
+
+import abc
+import math
+import shutil
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from .checks import fitted
+from .container import ML, Container, Image
+from .credentials import ACCOUNT, Credentials
+from .errors import JobError, not_emulated
+from .faults import CAPACITY, Faults
+from .logs import Logs
+from .transfer import Transfer
+
+TERMINAL = frozenset({"Completed", "Failed", "Stopped"})
+REASON_CHARACTERS = 1024
+TICK_S = 0.05
+SYNC_S = 1.0  # between two looks at checkpoints
+DAY_S = 86_400
+
+Outcome = Literal["exited", "stopped", "timeout", "interrupted"]
+
+
+@dataclass
+class Account:
+    """What jobs have of the account that they run in.
+
+    Args:
+        work: Folder for their files.
+        image_of: Gives the image of an address; None for one that is not there.
+        logs: Where they print to.
+        faults: What goes wrong.
+        credentials: Who may ask.
+        s3: Gives a client of S3 for a region.
+        network: Variables by which a job finds AWS here, instead of in the Internet.
+        credentials_url: Where jobs ask for credentials.
+        hidden: Folders of this machine that jobs do not see.
+        grace_s: Between SIGTERM and SIGKILL.
+    """
+
+    work: Path
+    image_of: Callable[[str], Image | None]
+    logs: Logs
+    faults: Faults
+    credentials: Credentials
+    s3: Callable[[str], Any]
+    network: Mapping[str, str]
+    credentials_url: str
+    hidden: list[Path]
+    grace_s: float = 120.0
+
+
+class Job(abc.ABC):
+    """A job on one machine.
+
+    Args:
+        account: Where it runs.
+        request: That asked for it, checked.
+        region: Where it was asked for.
+    """
+
+    noun: ClassVar[str]
+    log_group: ClassVar[str]
+    reason_file: ClassVar[str]  # in /opt/ml/output
+
+    def __init__(self, account: Account, request: dict[str, Any], region: str) -> None:
+        """Start it."""
+        self.request, self.region = request, region
+        self.name: str = request[f"{self.noun}Name"]
+        kind = self.noun.replace("Job", "-job").lower()
+        self.arn = f"arn:aws:sagemaker:{region}:{ACCOUNT}:{kind}/{self.name}"
+        self.status, self.secondary, self.failure = "InProgress", "Starting", ""
+        self.created = self.modified = time.time()
+        self.started: float | None = None
+        self.ended: float | None = None
+        self.transitions: list[dict[str, Any]] = []
+        self.attempts = 0
+        self._account = account
+        self._transfer = Transfer(account.s3(region))
+        self._folder = account.work / kind / self.name
+        self._ml = self._folder / "ml"
+        self._container: Container | None = None
+        self._stopping, self._interrupted = threading.Event(), threading.Event()
+        self._machine_since: float | None = None
+        self._spent_s = 0.0  # on machines that are gone
+        self._lock = threading.RLock()
+        self._enter("Starting", "Preparing the instances for training")
+        self._thread = threading.Thread(target=self._live, name=self.name, daemon=True)
+
+    def start(self) -> None:
+        """Let it live."""
+        self._thread.start()
+
+    # What is asked of it
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether it has ended."""
+        return self.status in TERMINAL
+
+    @property
+    def used_s(self) -> float:
+        """Return how long its machines have run."""
+        running = (self.ended or time.time()) - self._machine_since if self._machine_since else 0.0
+        return self._spent_s + running
+
+    def describe(self) -> dict[str, Any]:
+        """Return what SageMaker tells of it."""
+        with self._lock:
+            told = {
+                **self.request,
+                f"{self.noun}Arn": self.arn,
+                f"{self.noun}Status": self.status,
+                "CreationTime": self.created,
+                "LastModifiedTime": self.modified,
+                "FailureReason": self.failure or None,
+                **self._described(),
+            }
+        return fitted(f"Describe{self.noun}", told)
+
+    def stop(self) -> None:
+        """Ask it to stop."""
+        with self._lock:
+            if not self.is_over:
+                self.status = "Stopping"
+        self._stopping.set()
+
+    def interrupt(self) -> None:
+        """Take its machine away, as happens on spot."""
+        self._interrupted.set()
+
+    def kill(self) -> None:
+        """Kill its first process, as the kernel does when memory runs out."""
+        if self._container:
+            self._container.kill()
+
+    def close(self) -> None:
+        """End it, with nothing uploaded; the emulator ends."""
+        self.stop()
+        self.kill()
+        self._thread.join(10)
+
+    # Its life
+
+    def _live(self) -> None:
+        try:
+            self._run()
+        except JobError as error:
+            self._finish("Failed", str(error))
+        except Exception as error:
+            traceback.print_exc()  # a fault of the emulator: who runs it must see it
+            self._finish("Failed", f"InternalServerError: {error!r}")
+        finally:
+            if self._container:
+                self._container.kill()
+
+    def _run(self) -> None:
+        image = self._image()
+        waited = self._get_machine()
+        outcome: Outcome = waited or "interrupted"
+        while outcome == "interrupted":
+            self.attempts += 1
+            outcome = self._attempt(image)
+        if outcome == "exited":
+            code = self._exit_code
+            if code:
+                self._finish("Failed", self._algorithm_error(code))
+            else:
+                self._finish("Completed")
+        else:
+            self._finish("Stopped", secondary=self._stopped_as(outcome))
+
+    def _image(self) -> Image:
+        uri = self._asked_image()
+        image = self._account.image_of(uri)
+        if not image:
+            repository, registry = uri.partition("/")[2].partition(":")[0], uri.partition(".")[0]
+            raise JobError(
+                f"ClientError: Cannot find repository: {repository} in registry ID: {registry} Please check if your "
+                f"ECR repository and image exist and role {self.request['RoleArn']} has proper pull permissions for "
+                "SageMaker: ecr:BatchCheckLayerAvailability, ecr:BatchGetImage, ecr:GetDownloadUrlForLayer"
+            )
+        return image
+
+    def _get_machine(self) -> Outcome | None:
+        """Wait for a machine; return why it waits no more, None when it has one."""
+        self._enter("Starting", "Launching requested ML instances")
+        if self._account.faults.capacity == "wait":
+            self._enter("Pending", "Insufficient capacity error from EC2 while launching instances, retrying!")
+        while self._account.faults.capacity == "wait":
+            if self._stopping.wait(TICK_S):
+                return "stopped"
+            if time.time() > self._patience_ends():
+                return "timeout"
+        if self._account.faults.capacity == "none":
+            raise JobError(CAPACITY)
+        return None
+
+    def _attempt(self, image: Image) -> Outcome:
+        """Do it on one machine."""
+        self._machine_since = time.time()
+        self.started = self.started or self._machine_since
+        shutil.rmtree(self._ml, ignore_errors=True)
+        (self._ml / "output").mkdir(parents=True)
+        self._enter("Downloading", "Downloading input data")
+        self.prepare()
+        self._enter("Training", "Training image download completed. Training in progress.")
+        outcome = self._execute(image)
+        if outcome == "interrupted":
+            self._enter("Interrupted", "The instances were interrupted")
+            self._spent_s, self._machine_since = self.used_s, None
+            self._interrupted.clear()
+            self._enter("Starting", "Launching requested ML instances")
+            return self._get_machine() or "interrupted"
+        self._enter("Uploading", "Uploading generated training model")
+        self.upload(well=outcome != "exited" or not self._exit_code)
+        return outcome
+
+    def _execute(self, image: Image) -> Outcome:
+        tmp = self._folder / "tmp"
+        shutil.rmtree(tmp, ignore_errors=True)
+        tmp.mkdir(parents=True)
+        token = self._account.credentials.admit(self.request["RoleArn"])
+        self._container = container = Container(
+            image,
+            self._command(),
+            self._environment(token),
+            self._ml,
+            tmp,
+            self._account.hidden,
+            self._asked_network_isolation(),
+        )
+        printing = threading.Thread(target=self._print, args=(container,), daemon=True)
+        printing.start()
+        try:
+            outcome = self._watch(container)
+        finally:
+            self._account.credentials.dismiss(token)
+            container.kill()
+        printing.join(10)
+        if outcome != "interrupted":
+            self.sync()
+        return outcome
+
+    def _watch(self, container: Container) -> Outcome:
+        """Stay with a container until it ends, or has to."""
+        synced = time.monotonic()
+        while not container.wait(TICK_S):
+            if self._interrupted.is_set():
+                container.kill()
+                container.wait(math.inf)
+                return "interrupted"
+            if self._stopping.is_set():
+                self._end(container)
+                return "stopped"
+            if self._is_too_long():
+                self._end(container)
+                return "timeout"
+            if time.monotonic() - synced > SYNC_S:
+                self.sync()
+                synced = time.monotonic()
+        return "exited"
+
+    def _end(self, container: Container) -> None:
+        self._enter("Stopping", "Stopping the training job")
+        container.signal(signal.SIGTERM)
+        if not container.wait(self._account.grace_s):
+            container.kill()
+            container.wait(math.inf)
+
+    @property
+    def _exit_code(self) -> int:
+        assert self._container
+        return self._container.exit_code or 0
+
+    def _print(self, container: Container) -> None:
+        """Bring what it prints to CloudWatch."""
+        logs, seen = self._account.logs, self._account.faults.takes_stream()
+        stream = ""
+        for raw in container.output:
+            if seen and not stream:
+                stream = logs.open(self.log_group, f"{self.name}/algo-1")
+            if stream:
+                logs.write(self.log_group, stream, raw.decode(errors="replace").rstrip("\r\n"))
+
+    def _environment(self, token: str) -> dict[str, str]:
+        return {
+            "AWS_REGION": self.region,
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI": self._account.credentials_url,
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN": token,
+            "AWS_EC2_METADATA_DISABLED": "true",  # nobody answers there
+            **self._account.network,
+            **self._own_environment(),
+            **self.request.get("Environment", {}),
+        }
+
+    def _is_too_long(self) -> bool:
+        return self.used_s > self._longest_s() or time.time() > self._patience_ends()
+
+    def _longest_s(self) -> float:
+        return float(self.request.get("StoppingCondition", {}).get("MaxRuntimeInSeconds", DAY_S))
+
+    def _patience_ends(self) -> float:
+        return math.inf
+
+    def _algorithm_error(self, code: int) -> str:
+        return f"AlgorithmError: {self.said() or 'See job logs for more information'}, exit code: {code}"
+
+    def said(self) -> str:
+        """Return what it wrote of why it failed."""
+        path = self._ml / "output" / self.reason_file
+        return path.read_text(encoding="utf-8", errors="replace").strip()[:REASON_CHARACTERS] if path.is_file() else ""
+
+    def _stopped_as(self, outcome: Outcome) -> str:
+        return "Stopped"
+
+    def _enter(self, secondary: str, message: str = "") -> None:
+        now = time.time()
+        with self._lock:
+            if self.transitions:
+                self.transitions[-1].setdefault("EndTime", now)
+            self.transitions.append({"Status": secondary, "StartTime": now, "StatusMessage": message})
+            self.secondary, self.modified = secondary, now
+
+    def _finish(self, status: str, failure: str = "", secondary: str = "") -> None:
+        with self._lock:
+            self.ended = time.time()
+            self.failure = failure[:REASON_CHARACTERS]
+            self._enter(secondary or status, self.failure)
+            self.transitions[-1]["EndTime"] = self.ended
+            self.status = status
+
+    # What the two kinds do each in their way
+
+    @abc.abstractmethod
+    def check(self) -> None:
+        """See that it is something this emulator can do.
+
+        Raises:
+            ServiceError: It is not.
+        """
+
+    @abc.abstractmethod
+    def prepare(self) -> None:
+        """Fill its `/opt/ml`."""
+
+    @abc.abstractmethod
+    def upload(self, well: bool) -> None:
+        """Bring its results to S3.
+
+        Args:
+            well: Whether it did not fail.
+        """
+
+    def sync(self) -> None:
+        """Bring to S3 what is brought while it runs."""
+
+    @abc.abstractmethod
+    def _described(self) -> dict[str, Any]:
+        """Return what is told of this kind."""
+
+    @abc.abstractmethod
+    def _asked_image(self) -> str:
+        """Return the address of its image."""
+
+    @abc.abstractmethod
+    def _asked_network_isolation(self) -> bool:
+        """Return whether it is to have no network."""
+
+    @abc.abstractmethod
+    def _command(self) -> list[str]:
+        """Return what its container runs."""
+
+    def _own_environment(self) -> dict[str, str]:
+        """Return the variables that this kind has more."""
+        return {}
+
+    def inside(self, path: str) -> Path:
+        """Return the folder of this machine for one of the container's."""
+        if not Path(path).is_relative_to(ML) or ".." in Path(path).parts:
+            raise not_emulated(f"a LocalPath outside {ML}: {path}")
+        return self._ml / Path(path).relative_to(ML)

@@ -1,0 +1,289 @@
+"""The HTTP server: who asks what, and where it is answered.
+
+Jobs, their logs, and a few calls more are answered here; everything else is moto's, in this process.
+"""
+
+import io
+import json
+import socket
+import threading
+import traceback
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from email.message import Message
+from pathlib import Path
+from typing import Any
+
+import boto3
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.wrappers import Request as HttpRequest
+from werkzeug.wrappers import Response
+
+from ...servers.proxies import Request
+from .container import Image
+from .credentials import ACCOUNT, Credentials, Identity
+from .emulator import Emulator
+from .errors import ServiceError, not_emulated
+from .faults import Faults
+from .gaps import MlflowApps, caller, form_of, simulate
+from .jobs import Account, Job
+from .logs import Logs
+
+CONTROL = "/_emulator"
+JSON = "application/x-amz-json-1.1"
+Environ = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of AWS's.
+
+    Args:
+        identity: Who asks.
+        service: Name of the service, as in a signature.
+        region: That is asked.
+        action: What for; "" where only the path says so.
+        body: As it came.
+    """
+
+    identity: Identity
+    service: str
+    region: str
+    action: str
+    body: bytes
+
+
+class Quiet(WSGIRequestHandler):
+    """Says nothing of requests, and keeps connections."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log(self, type: str, message: str, *args: object) -> None:
+        """Say nothing."""
+
+
+class Server:
+    """The emulator, listening.
+
+    Args:
+        work: Folder for the jobs' files.
+        images: By address, or the beginning of one: what stands for it.
+        credentials: Who may ask.
+        network: Variables by which a job finds what is not here; AWS_ENDPOINT_URL_S3 is needed, and used for S3 here.
+        hidden: Folders of this machine that jobs do not see.
+        grace_s: Between SIGTERM and SIGKILL.
+        port: To listen on; 0 for a free one.
+
+    Attributes:
+        url: Its address.
+        faults: What goes wrong, and what was asked.
+        emulator: The jobs.
+        apps: MLflow Apps.
+    """
+
+    def __init__(
+        self,
+        work: Path,
+        images: Mapping[str, Image],
+        credentials: Credentials,
+        network: Mapping[str, str],
+        hidden: Iterable[Path] = (),
+        grace_s: float = 120.0,
+        port: int = 0,
+    ) -> None:
+        """Listen."""
+        self.credentials, self.faults, self.apps = credentials, Faults(), MlflowApps()
+        self.logs = Logs(lambda: self.faults.log_delay_s)
+        self._images = images
+        self._moto = DomainDispatcherApplication(_backend)
+        self._http = make_server("127.0.0.1", port, self, threaded=True, request_handler=Quiet)
+        self._http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._http.server_port}"
+        account = Account(
+            work=work,
+            image_of=self._image_of,
+            logs=self.logs,
+            faults=self.faults,
+            credentials=credentials,
+            s3=lambda region: self._client("s3", region, network["AWS_ENDPOINT_URL_S3"]),
+            network={"AWS_ENDPOINT_URL": self.url, **network},
+            credentials_url=f"{self.url}{CONTROL}/credentials",
+            hidden=[work, Path.cwd(), Path.home(), *hidden],
+            grace_s=grace_s,
+        )
+        self.account = account
+        self.emulator = Emulator(account, self._assume)
+        self.emulator.actions |= self.apps.actions()
+        threading.Thread(target=self._http.serve_forever, daemon=True).start()
+
+    @property
+    def jobs(self) -> dict[str, Job]:
+        """Return all jobs by their names."""
+        return self.emulator.jobs
+
+    def close(self) -> None:
+        """End all jobs, and listen no more."""
+        self.emulator.close()
+        self._http.shutdown()
+        self._http.server_close()
+
+    def client(self, service: str, region: str) -> Any:
+        """Return boto3's client of a service, for the caller."""
+        return self._client(service, region, self.url)
+
+    def _client(self, service: str, region: str, url: str) -> Any:
+        return boto3.client(
+            service,
+            region_name=region,
+            endpoint_url=url,
+            aws_access_key_id=self.credentials.key,
+            aws_secret_access_key=self.credentials.secret,
+        )
+
+    def _image_of(self, uri: str) -> Image | None:
+        return next((image for beginning, image in self._images.items() if uri.startswith(beginning)), None)
+
+    def _assume(self, role_arn: str) -> None:
+        """See that SageMaker can assume a role.
+
+        Raises:
+            ServiceError: There is none, or it does not trust SageMaker.
+        """
+        from moto.backends import get_backend
+
+        known = {role.arn: role for role in get_backend("iam")[ACCOUNT]["aws"].roles.values()}
+        role = known.get(role_arn)
+        if not role or "sagemaker.amazonaws.com" not in str(role.assume_role_policy_document):
+            raise ServiceError(
+                "ValidationException",
+                f"Could not assume role {role_arn}. Please ensure that the role exists and allows principal "
+                "'sagemaker.amazonaws.com' to assume the role.",
+            )
+
+    # HTTP
+
+    def __call__(self, environ: Environ, start: Any) -> Iterable[bytes]:
+        """Answer a request, as WSGI has it."""
+        request = _request(environ)
+        if request.target.startswith(CONTROL):
+            return self._control(request)(environ, start)
+        signed: tuple[Identity, str, str] | None = None
+        try:
+            identity, signature = self.credentials.check(request)
+            signed = identity, signature.service, signature.region
+        except ServiceError as error:
+            return _refusal(request, error)(environ, start)
+        identity, service, region = signed
+        call = Call(identity, service, region, _action(request), request.body)
+        fault = self.faults.meet(call.action)
+        if fault and fault.what == "lose request":
+            return _hang_up(environ)
+        if fault and fault.error:
+            return _refusal(request, fault.error)(environ, start)
+        environ["wsgi.input"] = io.BytesIO(request.body)
+        answer = self._answer(call, request, environ)
+        return _hang_up(environ) if fault else answer(environ, start)
+
+    def _answer(self, call: Call, request: Request, environ: Environ) -> Response:
+        """Answer a call."""
+        try:
+            return self._own(call) or Response.from_app(self._moto, environ, buffered=True)
+        except NotImplementedError as error:
+            return _refusal(request, not_emulated(f"{call.service} {call.action}: {error}"))
+        except ServiceError as error:
+            return _refusal(request, error)
+        except Exception:
+            traceback.print_exc()  # a fault of the emulator: who runs it must see it
+            return _refusal(request, ServiceError("InternalFailure", traceback.format_exc(limit=-1), 500))
+
+    def _own(self, call: Call) -> Response | None:
+        if call.service == "sagemaker" and call.action in self.emulator.actions:
+            return _json(self.emulator.call(call.action, json.loads(call.body or b"{}"), call.region))
+        if call.service == "logs" and call.action in ("DescribeLogStreams", "GetLogEvents"):
+            told = json.loads(call.body)
+            if self.logs.has(told.get("logGroupName", "")):
+                ask = self.logs.events if call.action == "GetLogEvents" else self.logs.describe_streams
+                return _json(ask(told))
+        if call.service == "sts" and call.action == "GetCallerIdentity":
+            return Response(caller(call.identity), content_type="text/xml")
+        if call.service == "iam" and call.action == "SimulatePrincipalPolicy":
+            return Response(simulate(form_of(call.body), self.faults), content_type="text/xml")
+        return None
+
+    def _control(self, request: Request) -> Response:
+        """Answer what only the emulator is asked."""
+        try:
+            return _json(self._do(request))
+        except ServiceError as error:
+            return _json({"code": error.code, "message": error.message}, error.status)
+
+    def _do(self, request: Request) -> Any:
+        verb, _, name = request.target.removeprefix(f"{CONTROL}/").partition("/")
+        if verb == "credentials":
+            return self.credentials.issue(request.headers.get("Authorization", ""))
+        if verb == "calls":
+            return dict(self.faults.calls)
+        told = json.loads(request.body or b"{}")
+        switches: dict[str, Any] = {
+            "throttle": lambda: self.faults.throttle(**told),
+            "drop": lambda: self.faults.drop(**told),
+            "heal": self.faults.heal,
+            "expire": lambda: self.credentials.expire(**told),
+            "set": lambda: [setattr(self.faults, key, value) for key, value in told.items()],
+            **{what: lambda what=what: getattr(self._job(name), what)() for what in ("interrupt", "kill")},
+        }
+        if request.method != "POST" or verb not in switches:
+            known = ", ".join((*switches, "calls"))
+            raise ServiceError("NotFound", f"{request.method} {request.target}: POST one of {known}", 404)
+        switches[verb]()
+        return {}
+
+    def _job(self, name: str) -> Job:
+        if name not in self.jobs:
+            raise ServiceError("NotFound", f"there is no job {name!r}", 404)
+        return self.jobs[name]
+
+
+def _backend(service: str) -> Any:
+    """Return moto's application of a service, which lets what it lacks be known."""
+    app = create_backend_app(service)
+    app.config["PROPAGATE_EXCEPTIONS"] = True
+    return app
+
+
+def _request(environ: Environ) -> Request:
+    http = HttpRequest(environ)
+    headers = Message()
+    for name, value in http.headers.items():
+        headers[name] = value
+    return Request(http.method, environ.get("RAW_URI", environ["REQUEST_URI"]), headers, http.get_data())
+
+
+def _action(request: Request) -> str:
+    target = request.headers.get("X-Amz-Target", "")
+    if target:
+        return target.rpartition(".")[2]
+    if "x-www-form-urlencoded" in request.headers.get("Content-Type", ""):
+        return form_of(request.body).get("Action", [""])[0]
+    return ""
+
+
+def _json(told: Any, status: int = 200) -> Response:
+    return Response(json.dumps(told), status, content_type=JSON)
+
+
+def _refusal(request: Request, error: ServiceError) -> Response:
+    """Return an error in the form that the caller reads."""
+    if request.headers.get("X-Amz-Target"):
+        return _json({"__type": error.code, "message": error.message}, error.status)
+    xml = (
+        f"<ErrorResponse><Error><Type>Sender</Type><Code>{error.code}</Code><Message>{error.message}</Message></Error>"
+        "<RequestId>emulated</RequestId></ErrorResponse>"
+    )
+    return Response(xml, error.status, content_type="text/xml")
+
+
+def _hang_up(environ: Environ) -> Iterable[bytes]:
+    environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+    raise ConnectionResetError("on purpose")
