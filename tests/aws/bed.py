@@ -22,9 +22,7 @@ APP = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:mlflow-app/app-SANDBOX"
 IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/training:1"
 TRUST = {
     "Version": "2012-10-17",
-    "Statement": [
-        {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
-    ],
+    "Statement": [{"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}],
 }
 
 
@@ -33,7 +31,6 @@ class Bed:
 
     Args:
         folder: For files of the servers and the jobs.
-        mlflow: Whether there is an MLflow App too.
         python: What runs in the containers, whatever their image.
         grace_s: Between SIGTERM and SIGKILL.
         hidden: Folders of this machine that jobs do not see.
@@ -43,13 +40,12 @@ class Bed:
         door: The way to it, for everybody.
         server: SageMaker and the rest.
         credentials: Who may ask.
-        app: The ARN of the MLflow App; "" for none.
+        network: Variables by which jobs find all of it.
     """
 
     def __init__(
         self,
         folder: Path,
-        mlflow: bool = True,
         python: Path | None = None,
         grace_s: float = 2.0,
         hidden: Iterable[Path] = (),
@@ -58,23 +54,35 @@ class Bed:
         self.credentials = Credentials(KEY, SECRET)
         self.store = ObjectStore(folder / "s3")
         self.door = S3Door(self.store.url, self.credentials)
-        self.app, network = "", {"AWS_ENDPOINT_URL_S3": self.door.url, "MLFLOW_S3_ENDPOINT_URL": self.door.url}
-        if mlflow:
-            self.mlflow = MlflowServer(folder / "mlflow", artifact_root=f"s3://{BUCKET}/mlflow")
-            self.mlflow_door = SigV4Proxy(self.mlflow.url, APP, self.credentials.secret_of)
-            self.app, network["SAGEMAKER_MLFLOW_CUSTOM_ENDPOINT"] = APP, self.mlflow_door.url
+        self.network = {"AWS_ENDPOINT_URL_S3": self.door.url, "MLFLOW_S3_ENDPOINT_URL": self.door.url}
+        self._folder = folder
+        self._clients: dict[str, Any] = {}
+        self._mlflow: MlflowServer | None = None
         image = Image(python or Path(sys.executable), {})
         registry = f"{ACCOUNT}.dkr.ecr."
-        self.server = Server(folder / "jobs", {registry: image}, self.credentials, network, hidden, grace_s)
+        self.server = Server(folder / "jobs", {registry: image}, self.credentials, self.network, hidden, grace_s)
         self.door.faults = self.server.faults
-        self._network = network
         self._make_role()
-        if mlflow:
-            self.server.apps.add(APP, "sandbox", f"s3://{BUCKET}/mlflow", ROLE)
 
     def _make_role(self) -> None:
         name = ROLE.partition("role/")[2]
         self.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(TRUST))
+
+    def start_mlflow(self) -> str:
+        """Start the MLflow App, unless it is started; return its ARN."""
+        if not self._mlflow:
+            store = f"s3://{BUCKET}/mlflow"
+            self._mlflow = MlflowServer(self._folder / "mlflow", artifact_root=store)
+            self._app = SigV4Proxy(self._mlflow.url, APP, self.credentials.secret_of)
+            self.network["SAGEMAKER_MLFLOW_CUSTOM_ENDPOINT"] = self._app.url
+            self.server.apps.add(APP, "sandbox", store, ROLE)
+        return APP
+
+    @property
+    def mlflow_url(self) -> str:
+        """Return the address of the server behind the MLflow App, which asks nobody for a signature."""
+        assert self._mlflow, "start_mlflow first"
+        return self._mlflow.url
 
     @property
     def jobs(self) -> Mapping[str, Job]:
@@ -91,13 +99,18 @@ class Bed:
         """Return the switches for what goes wrong."""
         return self.server.faults
 
-    def client(self, service: str) -> Any:
-        """Return boto3's client of a service, for the caller."""
-        return self.store_client() if service == "s3" else self.server.client(service, REGION)
+    def client(self, service: str, **config: Any) -> Any:
+        """Return boto3's client of a service, for the caller.
 
-    def store_client(self) -> Any:
-        """Return boto3's client of S3, which goes around the door."""
-        return self.store.client
+        Args:
+            service: Its name.
+            config: Of botocore's.
+        """
+        key = f"{service} {config}"
+        if key not in self._clients:
+            url = self.door.url if service == "s3" else ""
+            self._clients[key] = self.server.client(service, REGION, url, **config)
+        return self._clients[key]
 
     def environment(self) -> dict[str, str]:
         """Return the variables by which a project on this machine finds all of it."""
@@ -106,8 +119,7 @@ class Bed:
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_DEFAULT_REGION": REGION,
             "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_ENDPOINT_URL": self.server.url,
-            **self._network,
+            **self.network,
         }
 
     def wait(self, name: str, state: Callable[[Job], bool] = lambda job: job.is_over, wait_s: float = 60) -> Job:
@@ -119,20 +131,27 @@ class Bed:
         """Return what a job printed, of all its streams, as CloudWatch has it."""
         told = {"logGroupName": job.log_group, "logStreamNamePrefix": f"{job.name}/"}
         logs = self.server.logs
+        if not logs.has_group(job.log_group):
+            return []
         names = [stream["logStreamName"] for stream in logs.describe_streams(told)["logStreams"]]
-        pages = [logs.events({"logGroupName": job.log_group, "logStreamName": name, "startFromHead": True}) for name in names]
+        pages = [
+            logs.events({"logGroupName": job.log_group, "logStreamName": name, "startFromHead": True}) for name in names
+        ]
         return [event["message"] for page in pages for event in page["events"]]
 
     def objects(self, prefix: str) -> dict[str, bytes]:
         """Return the objects below a prefix in the bucket, by the rest of their names."""
         keys = [key for key in self.store.names() if key.startswith(prefix)]
-        return {key.removeprefix(prefix): self.store.client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
+        return {
+            key.removeprefix(prefix): self.store.client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+            for key in keys
+        }
 
     def close(self) -> None:
         """End it."""
         self.server.close()
-        if self.app:
-            self.mlflow_door.close()
-            self.mlflow.kill()
+        if self._mlflow:
+            self._app.close()
+            self._mlflow.kill()
         self.door.close()
         self.store.close()

@@ -29,3 +29,8 @@ if sys.platform == "linux":
         yield aws_account
         aws_account.faults.heal()
         aws_account.credentials.renew(aws_account.credentials.key)
+
+    @pytest.fixture
+    def mlflow_app(aws: Bed) -> str:
+        """The ARN of an MLflow App there."""
+        return aws.start_mlflow()

@@ -6,8 +6,8 @@ from botocore.credentials import Credentials as Keys
 
 from ..servers.proxies import Reply, Request
 from ..servers.s3 import CountingProxy
-from ..servers.sigv4 import problem_of, signed_again, signature_of
-from .emulator.credentials import EXPIRED, Credentials
+from ..servers.sigv4 import problem_of, signature_of, signed_again
+from .emulator.credentials import Credentials
 from .emulator.faults import Faults
 
 

@@ -14,8 +14,8 @@ from ..conftest import BakedProject, isolate, new_project
 from ..servers.mlflow import MlflowServer, until
 from ..servers.proxies import FaultProxy
 from ..servers.s3 import BUCKET, KEY, SECRET, ObjectStore
-from .conftest import Start
 from ..servers.sagemaker import SigV4Proxy
+from .conftest import Start
 from .trainings import assert_mirrored, assert_unhurt, points_of, runs_of, until_sent, written
 
 PASSWORD = "a-password-of-the-tests"  # noqa: S105

@@ -78,7 +78,7 @@ def problem_of(request: Request, signed: Signature, secret: str, service: str, r
     return ""
 
 
-class _AsTold(S3SigV4Auth):
+class _AsTold(S3SigV4Auth):  # type: ignore[misc]  # botocore has no types
     """S3's signer for a body that is sent as it came, in chunks and without a hash perhaps."""
 
     told = ""

@@ -11,7 +11,6 @@ from botocore.validate import ParamValidator
 from .errors import ServiceError
 
 
-
 @functools.cache
 def model() -> Any:
     """Return botocore's model of SageMaker."""

@@ -21,6 +21,7 @@ ML = Path("/opt/ml")
 # What an image has too. All other folders at the root are of this machine.
 SYSTEM = frozenset("bin boot dev etc lib lib32 lib64 libx32 nix proc sbin sys usr var".split())  # noqa: SIM905
 RESOLVER = Path("/run/systemd/resolve")  # where names of hosts are looked up, on many a Linux
+KILLED = "sigprocmask unblock failed"  # says unshare, and exits with 1, when what it started was killed
 ASK_PYTHON = "import json, sys; print(json.dumps([sys.prefix, sys.base_prefix, *sys.path]))"
 
 
@@ -94,22 +95,46 @@ class Container:
         shown = {ML: ml, Path("/tmp"): tmp, **{folder: folder for folder in image.folders()}}  # noqa: S108
         apart = [*_unshare(), *(["--net"] if cut_off else [])]
         self._process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", *apart, "/bin/sh", "-c", _entrance(shown, hidden), "container", *command],
+            [
+                "setpriv",
+                "--pdeathsig",
+                "KILL",
+                *apart,
+                "/bin/sh",
+                "-c",
+                _entrance(shown, hidden),
+                "container",
+                *command,
+            ],
             env={"PATH": path, "HOME": "/root", "LANG": "C.UTF-8", **image.environment, **environment},
             cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # of unshare, which complains when its child is killed; the child prints to stdout
+            stderr=subprocess.PIPE,  # of unshare; what it starts prints to stdout
             start_new_session=True,  # Ctrl-C is not for it
         )
         assert self._process.stdout
         self.output = self._process.stdout
+        self._complaint = ""
 
     @property
     def exit_code(self) -> int | None:
-        """Return its exit code, as a shell would: 137 when it was killed; None while it runs."""
+        """Return its exit code, as a shell would: 137 when it was killed; None while it runs.
+
+        Raises:
+            RuntimeError: It could not be made.
+        """
         code = self._process.poll()
-        return 128 - code if code is not None and code < 0 else code
+        if code is None:
+            return None
+        if not self._complaint:
+            assert self._process.stderr
+            self._complaint = self._process.stderr.read().decode()
+        if KILLED in self._complaint:
+            return 128 + signal.SIGKILL
+        if self._complaint:
+            raise RuntimeError(f"no container: {self._complaint.strip()}")
+        return 128 - code if code < 0 else code
 
     def signal(self, number: int) -> None:
         """Send a signal to its first process."""

@@ -9,6 +9,7 @@ from .checks import check, fitted
 from .errors import ServiceError
 from .jobs import Account, Job
 from .processing import ProcessingJob
+from .quotas import Quotas, usage_of
 from .rules import apply
 from .training import TrainingJob
 
@@ -24,16 +25,17 @@ class Emulator:
     Args:
         account: Where they run.
         assume: Sees that a role can be assumed.
+        quotas: How many machines there may be.
 
     Attributes:
         jobs: By their names.
         actions: By their names; those of SageMaker that are answered here.
     """
 
-    def __init__(self, account: Account, assume: Callable[[str], None]) -> None:
+    def __init__(self, account: Account, assume: Callable[[str], None], quotas: Quotas) -> None:
         """Have no jobs yet."""
         self.jobs: dict[str, Job] = {}
-        self._account, self._assume = account, assume
+        self._account, self._assume, self._quotas = account, assume, quotas
         self._lock = threading.Lock()
         self.actions: dict[str, Action] = {"ListTags": self._tags}
         for kind in KINDS:
@@ -76,8 +78,12 @@ class Emulator:
                     text = "names must be unique within an AWS account and region, and a"
                     what = "Training" if kind is TrainingJob else "Processing"
                     raise ServiceError(
-                        "ResourceInUse", f"{what} job {text} {what.lower()} job with this name already exists ({job.arn})"
+                        "ResourceInUse",
+                        f"{what} job {text} {what.lower()} job with this name already exists ({job.arn})",
                     )
+                self._quotas.check(
+                    usage_of(job), [usage_of(other) for other in self.jobs.values() if not other.is_over]
+                )
                 self.jobs[job.name] = job
             job.start()
             return {f"{kind.noun}Arn": job.arn}
@@ -139,8 +145,6 @@ def _fits(job: Job, told: Mapping[str, Any]) -> bool:
 def _summary(job: Job) -> dict[str, Any]:
     told = job.describe()
     end = "TrainingEndTime" if job.noun == "TrainingJob" else "ProcessingEndTime"
-    fields = ("CreationTime", "LastModifiedTime", end, "SecondaryStatus", "FailureReason", "ExitMessage")
+    more = ("SecondaryStatus",) if job.noun == "TrainingJob" else ("FailureReason", "ExitMessage")
     own = [f"{job.noun}{field}" for field in ("Name", "Arn", "Status")]
-    if job.noun == "TrainingJob":
-        fields = fields[:-2]
-    return {name: told[name] for name in (*own, *fields) if name in told}
+    return {name: told[name] for name in (*own, "CreationTime", "LastModifiedTime", end, *more) if name in told}

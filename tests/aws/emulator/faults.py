@@ -4,13 +4,12 @@ import math
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from .errors import ServiceError
 
 CAPACITY = (
-    "CapacityError: Unable to provision requested ML compute capacity. "
-    "Please retry using a different ML instance type."
+    "CapacityError: Unable to provision requested ML compute capacity. Please retry using a different ML instance type."
 )
 
 
@@ -75,6 +74,18 @@ class Faults:
             self._faults.clear()
         self.log_delay_s, self.capacity, self.without_stream, self.slow_down = 0.0, "yes", 0, 0
         self.denied.clear()
+
+    def set(self, **switches: Any) -> None:
+        """Set switches by their names.
+
+        Raises:
+            ServiceError: There is none of this name.
+        """
+        known = ("log_delay_s", "capacity", "without_stream", "denied", "slow_down")
+        for name, value in switches.items():
+            if name not in known:
+                raise ServiceError("NotFound", f"no switch {name!r}; there are {', '.join(known)}", 404)
+            setattr(self, name, set(value) if name == "denied" else value)
 
     def meet(self, action: str) -> Fault | None:
         """Count a call, and return what is done to it."""

@@ -69,7 +69,7 @@ class Job(abc.ABC):
 
     noun: ClassVar[str]
     log_group: ClassVar[str]
-    reason_file: ClassVar[str]  # in /opt/ml/output
+    stop_signal: ClassVar[signal.Signals]
 
     def __init__(self, account: Account, request: dict[str, Any], region: str) -> None:
         """Start it."""
@@ -86,13 +86,13 @@ class Job(abc.ABC):
         self._account = account
         self._transfer = Transfer(account.s3(region))
         self._folder = account.work / kind / self.name
-        self._ml = self._folder / "ml"
+        self._ml: Path = self._folder / "ml"
         self._container: Container | None = None
         self._stopping, self._interrupted = threading.Event(), threading.Event()
         self._machine_since: float | None = None
         self._spent_s = 0.0  # on machines that are gone
         self._lock = threading.RLock()
-        self._enter("Starting", "Preparing the instances for training")
+        self._enter("Starting", "Starting the training job")
         self._thread = threading.Thread(target=self._live, name=self.name, daemon=True)
 
     def start(self) -> None:
@@ -172,7 +172,7 @@ class Job(abc.ABC):
         if outcome == "exited":
             code = self._exit_code
             if code:
-                self._finish("Failed", self._algorithm_error(code))
+                self._finish("Failed", f"AlgorithmError: {self.reason()}, exit code: {code}")
             else:
                 self._finish("Completed")
         else:
@@ -194,11 +194,12 @@ class Job(abc.ABC):
         """Wait for a machine; return why it waits no more, None when it has one."""
         self._enter("Starting", "Launching requested ML instances")
         if self._account.faults.capacity == "wait":
-            self._enter("Pending", "Insufficient capacity error from EC2 while launching instances, retrying!")
+            self._enter("Starting", "Insufficient capacity error from EC2 while launching instances, retrying!")
         while self._account.faults.capacity == "wait":
             if self._stopping.wait(TICK_S):
                 return "stopped"
             if time.time() > self._patience_ends():
+                self._enter("Stopping", "Stopping the training job")
                 return "timeout"
         if self._account.faults.capacity == "none":
             raise JobError(CAPACITY)
@@ -218,7 +219,6 @@ class Job(abc.ABC):
             self._enter("Interrupted", "The instances were interrupted")
             self._spent_s, self._machine_since = self.used_s, None
             self._interrupted.clear()
-            self._enter("Starting", "Launching requested ML instances")
             return self._get_machine() or "interrupted"
         self._enter("Uploading", "Uploading generated training model")
         self.upload(well=outcome != "exited" or not self._exit_code)
@@ -271,7 +271,7 @@ class Job(abc.ABC):
 
     def _end(self, container: Container) -> None:
         self._enter("Stopping", "Stopping the training job")
-        container.signal(signal.SIGTERM)
+        container.signal(self.stop_signal)
         if not container.wait(self._account.grace_s):
             container.kill()
             container.wait(math.inf)
@@ -311,13 +311,14 @@ class Job(abc.ABC):
     def _patience_ends(self) -> float:
         return math.inf
 
-    def _algorithm_error(self, code: int) -> str:
-        return f"AlgorithmError: {self.said() or 'See job logs for more information'}, exit code: {code}"
+    def wrote(self, name: str) -> bytes:
+        """Return the content of a file in `/opt/ml/output`; nothing when there is none."""
+        path = self._ml / "output" / name
+        return path.read_bytes() if path.is_file() else b""
 
-    def said(self) -> str:
-        """Return what it wrote of why it failed."""
-        path = self._ml / "output" / self.reason_file
-        return path.read_text(encoding="utf-8", errors="replace").strip()[:REASON_CHARACTERS] if path.is_file() else ""
+    def reason(self) -> str:
+        """Return what it told of why it failed."""
+        return ""
 
     def _stopped_as(self, outcome: Outcome) -> str:
         return "Stopped"
@@ -360,6 +361,7 @@ class Job(abc.ABC):
             well: Whether it did not fail.
         """
 
+    @abc.abstractmethod
     def sync(self) -> None:
         """Bring to S3 what is brought while it runs."""
 

@@ -73,9 +73,13 @@ class Logs:
         with self._lock:
             self._groups[group][stream].events.append(Event(now, line, now + self._delay_s()))
 
-    def has(self, group: str) -> bool:
-        """Return whether this is a group of ours."""
+    def keeps(self, group: str) -> bool:
+        """Return whether a group of this name is for jobs."""
         return group.startswith("/aws/sagemaker/")
+
+    def has_group(self, group: str) -> bool:
+        """Return whether there is a group: not before a job of its kind prints."""
+        return group in self._groups
 
     def describe_streams(self, told: dict[str, Any]) -> dict[str, Any]:
         """Answer DescribeLogStreams."""
@@ -101,9 +105,7 @@ class Logs:
         start, end = _range(told, len(found))
         page = found[start:end]
         return {
-            "events": [
-                {"timestamp": _ms(one.at), "message": one.text, "ingestionTime": _ms(one.seen)} for one in page
-            ],
+            "events": [{"timestamp": _ms(one.at), "message": one.text, "ingestionTime": _ms(one.seen)} for one in page],
             "nextForwardToken": f"f/{start + len(page):056d}",
             "nextBackwardToken": f"b/{start:056d}",
         }

@@ -4,10 +4,11 @@ Source: https://docs.aws.amazon.com/sagemaker/latest/dg/build-your-own-processin
 """
 
 import json
+import signal
 from typing import Any
 
-from .errors import not_emulated
-from .jobs import Job
+from .errors import JobError, not_emulated
+from .jobs import REASON_CHARACTERS, Job
 
 HOST = "algo-1"
 
@@ -17,7 +18,7 @@ class ProcessingJob(Job):
 
     noun = "ProcessingJob"
     log_group = "/aws/sagemaker/ProcessingJobs"
-    reason_file = "message"
+    stop_signal = signal.SIGINT  # the guide names SIGINT and SIGKILL
     _exit_message = ""
 
     @property
@@ -61,9 +62,15 @@ class ProcessingJob(Job):
         for name, content in {"resourceconfig.json": resources, "processingjobconfig.json": told}.items():
             (self._ml / "config" / name).write_text(json.dumps(content), encoding="utf-8")
 
+    def sync(self) -> None:
+        """Do nothing: all is brought at the end."""
+
     def upload(self, well: bool) -> None:
         """Bring outputs to S3."""
-        self._exit_message = self.said()
+        try:
+            self._exit_message = self.wrote("message").decode()[:REASON_CHARACTERS]
+        except UnicodeDecodeError as error:
+            raise JobError("ClientError: /opt/ml/output/message is not UTF-8") from error
         for one in self._outputs:
             self._transfer.put_folder(self.inside(one["S3Output"]["LocalPath"]), one["S3Output"]["S3Uri"])
 

@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from moto.server import DomainDispatcherApplication, create_backend_app
+from botocore.config import Config
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request as HttpRequest
 from werkzeug.wrappers import Response
 
 from ...servers.proxies import Request
-from .container import Image
+from . import quotas
+from .container import Image, problem
 from .credentials import ACCOUNT, Credentials, Identity
 from .emulator import Emulator
 from .errors import ServiceError, not_emulated
@@ -29,6 +31,7 @@ from .faults import Faults
 from .gaps import MlflowApps, caller, form_of, simulate
 from .jobs import Account, Job
 from .logs import Logs
+from .quotas import Quotas
 
 CONTROL = "/_emulator"
 JSON = "application/x-amz-json-1.1"
@@ -70,7 +73,7 @@ class Server:
         work: Folder for the jobs' files.
         images: By address, or the beginning of one: what stands for it.
         credentials: Who may ask.
-        network: Variables by which a job finds what is not here; AWS_ENDPOINT_URL_S3 is needed, and used for S3 here.
+        network: Variables by which a job finds AWS; AWS_ENDPOINT_URL_S3 must be there, AWS_ENDPOINT_URL is set.
         hidden: Folders of this machine that jobs do not see.
         grace_s: Between SIGTERM and SIGKILL.
         port: To listen on; 0 for a free one.
@@ -80,6 +83,10 @@ class Server:
         faults: What goes wrong, and what was asked.
         emulator: The jobs.
         apps: MLflow Apps.
+        quotas: How many machines there may be.
+
+    Raises:
+        RuntimeError: Containers can't be had here.
     """
 
     def __init__(
@@ -87,33 +94,35 @@ class Server:
         work: Path,
         images: Mapping[str, Image],
         credentials: Credentials,
-        network: Mapping[str, str],
+        network: dict[str, str],
         hidden: Iterable[Path] = (),
         grace_s: float = 120.0,
         port: int = 0,
     ) -> None:
         """Listen."""
-        self.credentials, self.faults, self.apps = credentials, Faults(), MlflowApps()
+        if problem():
+            raise RuntimeError(f"no jobs can run here: {problem()}")
+        self.credentials, self.faults, self.apps, self.quotas = credentials, Faults(), MlflowApps(), Quotas()
         self.logs = Logs(lambda: self.faults.log_delay_s)
         self._images = images
         self._moto = DomainDispatcherApplication(_backend)
         self._http = make_server("127.0.0.1", port, self, threaded=True, request_handler=Quiet)
-        self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_port}"
+        network["AWS_ENDPOINT_URL"] = self.url
         account = Account(
             work=work,
             image_of=self._image_of,
             logs=self.logs,
             faults=self.faults,
             credentials=credentials,
-            s3=lambda region: self._client("s3", region, network["AWS_ENDPOINT_URL_S3"]),
-            network={"AWS_ENDPOINT_URL": self.url, **network},
+            s3=lambda region: self.client("s3", region, network["AWS_ENDPOINT_URL_S3"]),
+            network=network,
             credentials_url=f"{self.url}{CONTROL}/credentials",
             hidden=[work, Path.cwd(), Path.home(), *hidden],
             grace_s=grace_s,
         )
         self.account = account
-        self.emulator = Emulator(account, self._assume)
+        self.emulator = Emulator(account, self._assume, self.quotas)
         self.emulator.actions |= self.apps.actions()
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
 
@@ -128,17 +137,22 @@ class Server:
         self._http.shutdown()
         self._http.server_close()
 
-    def client(self, service: str, region: str) -> Any:
-        """Return boto3's client of a service, for the caller."""
-        return self._client(service, region, self.url)
+    def client(self, service: str, region: str, url: str = "", **config: Any) -> Any:
+        """Return boto3's client of a service, for the caller.
 
-    def _client(self, service: str, region: str, url: str) -> Any:
+        Args:
+            service: Its name.
+            region: That it asks.
+            url: Another address than that of the emulator.
+            config: Of botocore's.
+        """
         return boto3.client(
             service,
             region_name=region,
-            endpoint_url=url,
+            endpoint_url=url or self.url,
             aws_access_key_id=self.credentials.key,
             aws_secret_access_key=self.credentials.secret,
+            config=Config(**config),
         )
 
     def _image_of(self, uri: str) -> Image | None:
@@ -202,9 +216,14 @@ class Server:
             return _json(self.emulator.call(call.action, json.loads(call.body or b"{}"), call.region))
         if call.service == "logs" and call.action in ("DescribeLogStreams", "GetLogEvents"):
             told = json.loads(call.body)
-            if self.logs.has(told.get("logGroupName", "")):
+            if self.logs.keeps(told.get("logGroupName", "")):
                 ask = self.logs.events if call.action == "GetLogEvents" else self.logs.describe_streams
                 return _json(ask(told))
+        if call.service == "servicequotas" and json.loads(call.body).get("ServiceCode") == quotas.SERVICE:
+            if call.action == "ListServiceQuotas":
+                return _json(self.quotas.list())
+            if call.action == "GetServiceQuota":
+                return _json(self.quotas.get(json.loads(call.body)["QuotaCode"]))
         if call.service == "sts" and call.action == "GetCallerIdentity":
             return Response(caller(call.identity), content_type="text/xml")
         if call.service == "iam" and call.action == "SimulatePrincipalPolicy":
@@ -230,7 +249,7 @@ class Server:
             "drop": lambda: self.faults.drop(**told),
             "heal": self.faults.heal,
             "expire": lambda: self.credentials.expire(**told),
-            "set": lambda: [setattr(self.faults, key, value) for key, value in told.items()],
+            "set": lambda: self.faults.set(**told),
             **{what: lambda what=what: getattr(self._job(name), what)() for what in ("interrupt", "kill")},
         }
         if request.method != "POST" or verb not in switches:
@@ -245,7 +264,7 @@ class Server:
         return self.jobs[name]
 
 
-def _backend(service: str) -> Any:
+def _backend(service: Any) -> Any:
     """Return moto's application of a service, which lets what it lacks be known."""
     app = create_backend_app(service)
     app.config["PROPAGATE_EXCEPTIONS"] = True
@@ -257,7 +276,7 @@ def _request(environ: Environ) -> Request:
     headers = Message()
     for name, value in http.headers.items():
         headers[name] = value
-    return Request(http.method, environ.get("RAW_URI", environ["REQUEST_URI"]), headers, http.get_data())
+    return Request(http.method, str(environ["REQUEST_URI"]), headers, http.get_data())
 
 
 def _action(request: Request) -> str:

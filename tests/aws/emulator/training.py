@@ -5,6 +5,8 @@ Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training
 
 import json
 import math
+import signal
+import time
 from typing import Any
 
 from .errors import not_emulated
@@ -21,7 +23,7 @@ class TrainingJob(Job):
 
     noun = "TrainingJob"
     log_group = "/aws/sagemaker/TrainingJobs"
-    reason_file = "failure"
+    stop_signal = signal.SIGTERM
     _model_uri = ""
 
     @property
@@ -98,6 +100,10 @@ class TrainingJob(Job):
         if well and self._transfer.put_packed(self._ml / "model", f"{uri}/model.tar.gz"):
             self._model_uri = f"{uri}/model.tar.gz"
 
+    def reason(self) -> str:
+        """Return what it wrote of why it failed."""
+        return self.wrote("failure").decode(errors="replace").strip()
+
     def _described(self) -> dict[str, Any]:
         used = math.ceil(self.used_s)
         return {
@@ -108,7 +114,17 @@ class TrainingJob(Job):
             "TrainingTimeInSeconds": used if self.started else None,
             "BillableTimeInSeconds": math.ceil(used * SPOT_PRICE if self._is_spot else used) if self.is_over else None,
             "ModelArtifacts": {"S3ModelArtifacts": self._model_uri} if self._model_uri else None,
+            "WarmPoolStatus": {"Status": self._warm_pool()} if self._keep_alive_s else None,
         }
+
+    @property
+    def _keep_alive_s(self) -> int:
+        return int(self._machines.get("KeepAlivePeriodInSeconds", 0))
+
+    def _warm_pool(self) -> str:
+        if not self.ended:
+            return "InUse"
+        return "Available" if time.time() < self.ended + self._keep_alive_s else "Terminated"
 
     def _asked_image(self) -> str:
         return str(self.request["AlgorithmSpecification"]["TrainingImage"])

@@ -52,9 +52,9 @@ class Transfer:
             )
 
     def put_folder(self, folder: Path, uri: str) -> None:
-        """Copy the files of a folder below an address."""
+        """Copy the files of a folder below an address; links are not followed."""
         bucket, prefix = split(uri)
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
             self._client.upload_file(str(path), bucket, str(PurePosixPath(prefix, path.relative_to(folder).as_posix())))
 
     def put_packed(self, folder: Path, uri: str) -> bool:
