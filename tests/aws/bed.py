@@ -46,7 +46,7 @@ class Bed:
     def __init__(
         self,
         folder: Path,
-        python: Path | None = None,
+        python: Path = Path(sys.executable),
         grace_s: float = 2.0,
         hidden: Iterable[Path] = (),
     ) -> None:
@@ -58,7 +58,7 @@ class Bed:
         self._folder = folder
         self._clients: dict[str, Any] = {}
         self._mlflow: MlflowServer | None = None
-        image = Image(python or Path(sys.executable), {})
+        image = Image(python, {})
         registry = f"{ACCOUNT}.dkr.ecr."
         self.server = Server(folder / "jobs", {registry: image}, self.credentials, self.network, hidden, grace_s)
         self.door.faults = self.server.faults
