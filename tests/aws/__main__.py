@@ -17,8 +17,8 @@ from pathlib import Path
 
 from ..servers.s3 import BUCKET, REGION
 from .bed import IMAGE, ROLE, Bed
+from .emulator import control
 from .emulator.container import problem
-from .emulator.server import CONTROL
 
 TOLD = """
 An AWS on this machine: S3, SageMaker's jobs (each a process of its own), and an MLflow App.
@@ -50,7 +50,8 @@ Runs and models in a browser: {mlflow}
 
 Let something go wrong:
 
-    curl -X POST {control}/interrupt/<job>    take a spot machine away; kill/<job> is an end for lack of memory
+    curl -X POST {control}/interrupt -d '{{"job": "<its name>"}}'    its spot machine is taken away
+    curl -X POST {control}/kill -d '{{"job": "<its name>"}}'         it has no memory left
     curl -X POST {control}/throttle -d '{{"action": "DescribeTrainingJob", "times": 5}}'
     curl -X POST {control}/set -d '{{"capacity": "none"}}'
     curl -X POST {control}/heal               let everything go right again
@@ -91,7 +92,7 @@ def _instructions(bed: Bed, app: str, python: Path) -> str:
         bucket=BUCKET,
         python=python,
         mlflow=bed.mlflow_url,
-        control=f"{bed.server.url}{CONTROL}",
+        control=f"{bed.server.url}{control.PATH}",
     )
 
 

@@ -60,13 +60,22 @@ class Bed:
         self._mlflow: MlflowServer | None = None
         image = Image(python, {})
         registry = f"{ACCOUNT}.dkr.ecr."
-        self.server = Server(folder / "jobs", {registry: image}, self.credentials, self.network, hidden, grace_s)
+        self.server = Server(
+            folder / "jobs", {registry: image}, self.credentials, self.store.client, self.network, hidden, grace_s
+        )
         self.door.faults = self.server.faults
         self._make_role()
+        self._make_image()
 
     def _make_role(self) -> None:
         name = ROLE.partition("role/")[2]
         self.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(TRUST))
+
+    def _make_image(self) -> None:
+        repository, _, tag = IMAGE.partition("/")[2].partition(":")
+        self.client("ecr").create_repository(repositoryName=repository)
+        manifest = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "layers": []}
+        self.client("ecr").put_image(repositoryName=repository, imageTag=tag, imageManifest=json.dumps(manifest))
 
     def start_mlflow(self) -> str:
         """Start the MLflow App, unless it is started; return its ARN."""

@@ -7,7 +7,7 @@ from botocore.credentials import Credentials as Keys
 from ..servers.proxies import Reply, Request
 from ..servers.s3 import CountingProxy
 from ..servers.sigv4 import problem_of, signature_of, signed_again
-from .emulator.credentials import Credentials
+from .emulator.credentials import Credentials, Identity
 from .emulator.faults import Faults
 
 
@@ -30,22 +30,40 @@ class S3Door(CountingProxy):
 
     def forward(self, request: Request) -> Reply | None:
         """Pass a request on, or refuse it."""
-        if self.faults.slows_down():
-            return _refusal(503, "SlowDown", "Please reduce your request rate.")
-        fault = self.faults.meet("S3")
-        if fault and fault.what == "lose request":
-            return None
         signed = signature_of(request)
         identity = self._credentials.of(signed.key) if signed else None
-        if identity and identity.is_expired:
-            return _refusal(400, "ExpiredToken", "The provided token has expired.")
+        refused = self._refusal(request, identity)
+        if refused or self._is_lost():
+            return refused
         if not signed or not identity or not identity.token:
-            return super().forward(request)
+            return super().forward(request)  # the store knows the caller, and refuses others
         problem = problem_of(request, signed, identity.secret, "s3", signed.region)
-        if problem or request.headers.get("X-Amz-Security-Token") != identity.token:
-            return _refusal(403, "SignatureDoesNotMatch", problem or "The provided token is malformed.")
+        if problem:
+            return _refusal(403, "SignatureDoesNotMatch", problem)
         keys = Keys(self._credentials.key, self._credentials.secret)
         return super().forward(signed_again(request, self._store, keys, signed.region))
+
+    def _refusal(self, request: Request, identity: Identity | None) -> Reply | None:
+        if self.faults.slows_down():
+            return _refusal(503, "SlowDown", "Please reduce your request rate.")
+        if _action(request) in self.faults.denied:
+            return _refusal(403, "AccessDenied", f"not authorized to perform: {_action(request)}")
+        if identity and identity.is_expired:
+            return _refusal(400, "ExpiredToken", "The provided token has expired.")
+        if identity and request.headers.get("X-Amz-Security-Token", "") != identity.token:
+            return _refusal(400, "InvalidToken", "The provided token is malformed or otherwise invalid.")
+        return None
+
+    def _is_lost(self) -> bool:
+        fault = self.faults.meet("S3")
+        return bool(fault and fault.what == "lose request")
+
+
+def _action(request: Request) -> str:
+    """Return what is to be allowed for a request; parts of an upload are a PutObject."""
+    key = request.target.partition("?")[0].strip("/").partition("/")[2]
+    verbs = {"GET": "Get", "HEAD": "Get", "PUT": "Put", "POST": "Put", "DELETE": "Delete"}
+    return f"s3:{verbs[request.method]}Object" if key else "s3:ListBucket"
 
 
 def _refusal(status: int, code: str, message: str) -> Reply:

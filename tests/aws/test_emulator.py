@@ -8,17 +8,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError
 
 from ..servers.mlflow import until
 from ..servers.s3 import BUCKET, REGION
 from .bed import APP, IMAGE, ROLE, Bed
+from .emulator.control import PATH
 from .emulator.credentials import ACCOUNT
 from .emulator.faults import CAPACITY
 from .emulator.jobs import Job
 from .emulator.rules import RULES
-from .emulator.server import CONTROL
 
 Told = dict[str, Any]
 
@@ -220,7 +221,7 @@ def test_stop_asks_first_and_keeps_what_the_job_saves(aws: Bed, request_of: Call
     job = aws.wait(name)
     assert (job.status, job.failure) == ("Stopped", "")
     assert aws.log_of(job) == ["ready", "saved"]
-    assert "Stopping" in [one["Status"] for one in job.transitions]
+    assert "Stopping" in [one["Status"] for one in job.history.transitions]
 
 
 def test_stop_kills_what_does_not_listen(aws: Bed) -> None:
@@ -240,14 +241,14 @@ def _stop(aws: Bed, name: str) -> None:
 
 def test_too_long_a_training_is_stopped(aws: Bed) -> None:
     job = run(aws, training(f"trap exit TERM; {WAIT}", StoppingCondition={"MaxRuntimeInSeconds": 1}))
-    assert (job.status, job.secondary) == ("Stopped", "MaxRuntimeExceeded")
+    assert (job.status, job.history.secondary) == ("Stopped", "MaxRuntimeExceeded")
 
 
 def test_spot_that_gets_no_machine_in_time_is_stopped(aws: Bed) -> None:
     aws.faults.capacity = "wait"
     short = {"MaxRuntimeInSeconds": 1, "MaxWaitTimeInSeconds": 1}
     job = run(aws, training(**{**SPOT, "StoppingCondition": short}))
-    assert (job.status, job.secondary) == ("Stopped", "MaxWaitTimeExceeded")
+    assert (job.status, job.history.secondary) == ("Stopped", "MaxWaitTimeExceeded")
     assert aws.objects(f"results/{job.name}") == {}
 
 
@@ -262,7 +263,7 @@ def test_spot_interruption_goes_on_from_the_checkpoint_in_a_second_stream(aws: B
     assert aws.log_of(job) == ["first", "again"]
     streams = aws.server.logs.describe_streams({"logGroupName": job.log_group, "logStreamNamePrefix": f"{name}/"})
     assert len(streams["logStreams"]) == 2
-    assert "Interrupted" in [one["Status"] for one in job.transitions]
+    assert "Interrupted" in [one["Status"] for one in job.history.transitions]
     told = job.describe()
     assert told["BillableTimeInSeconds"] < told["TrainingTimeInSeconds"]
 
@@ -484,7 +485,7 @@ def test_no_machines_fail_a_job(aws: Bed) -> None:
 def test_job_waits_for_a_machine_until_there_is_one(aws: Bed) -> None:
     aws.faults.capacity = "wait"
     name = start(aws, training())
-    until(lambda: "Insufficient capacity" in aws.jobs[name].transitions[-1]["StatusMessage"], 10, 0.02)
+    until(lambda: "Insufficient capacity" in aws.jobs[name].history.transitions[-1]["StatusMessage"], 10, 0.02)
     assert aws.jobs[name].status == "InProgress"
     aws.faults.capacity = "yes"
     assert aws.wait(name).status == "Completed"
@@ -508,9 +509,28 @@ def test_expired_credentials_are_refused_everywhere(aws: Bed) -> None:
 
 
 def test_credentials_of_a_job_that_ended_are_not_given_again(aws: Bed) -> None:
-    asked = urllib.request.Request(f"{aws.server.url}{CONTROL}/credentials", headers={"Authorization": "a guess"})  # noqa: S310
+    asked = urllib.request.Request(f"{aws.server.url}{PATH}/credentials", headers={"Authorization": "a guess"})  # noqa: S310
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(asked)  # noqa: S310
+
+
+def test_session_of_a_job_ends(aws: Bed) -> None:
+    token = aws.credentials.admit(ROLE)
+    asked = urllib.request.Request(f"{aws.server.url}{PATH}/credentials", headers={"Authorization": token})  # noqa: S310
+    with urllib.request.urlopen(asked) as answer:  # noqa: S310
+        given = json.load(answer)
+    keys = {
+        "aws_access_key_id": given["AccessKeyId"],
+        "aws_secret_access_key": given["SecretAccessKey"],
+        "aws_session_token": given["Token"],
+    }
+    store = boto3.client("s3", region_name=REGION, endpoint_url=aws.door.url, **keys)
+    store.put_object(Bucket=BUCKET, Key="a", Body=b"1")
+    other = boto3.client("s3", region_name=REGION, endpoint_url=aws.door.url, **keys | {"aws_session_token": "a guess"})
+    assert refusal(lambda: other.put_object(Bucket=BUCKET, Key="a")).startswith("InvalidToken")
+    aws.credentials.expire()
+    assert refusal(lambda: store.put_object(Bucket=BUCKET, Key="a")).startswith("ExpiredToken")
+    assert aws.client("s3").list_objects_v2(Bucket=BUCKET)["Name"] == BUCKET
 
 
 def test_busy_s3_is_asked_again(aws: Bed) -> None:
@@ -520,14 +540,22 @@ def test_busy_s3_is_asked_again(aws: Bed) -> None:
     assert refusal(lambda: aws.client("s3", **ONCE).list_objects_v2(Bucket=BUCKET)).startswith("SlowDown")
 
 
-def test_denied_actions_are_simulated(aws: Bed) -> None:
-    aws.faults.denied.add("s3:PutObject")
+def test_denied_actions_are_simulated_and_denied(aws: Bed) -> None:
+    aws.faults.denied |= {"s3:PutObject", "sagemaker:ListTrainingJobs"}
     asked = {"PolicySourceArn": ROLE, "ActionNames": ["s3:GetObject", "s3:PutObject"]}
     told = aws.client("iam").simulate_principal_policy(**asked)["EvaluationResults"]
     assert {one["EvalActionName"]: one["EvalDecision"] for one in told} == {
         "s3:GetObject": "allowed",
         "s3:PutObject": "implicitDeny",
     }
+    assert refusal(lambda: aws.client("s3").put_object(Bucket=BUCKET, Key="a")).startswith("AccessDenied")
+    assert refusal(aws.client("sagemaker").list_training_jobs).startswith("AccessDeniedException")
+
+
+def test_image_is_in_the_registry(aws: Bed) -> None:
+    repository, _, tag = IMAGE.partition("/")[2].partition(":")
+    asked = {"repositoryName": repository, "imageIds": [{"imageTag": tag}]}
+    assert aws.client("ecr").describe_images(**asked)["imageDetails"][0]["imageTags"] == [tag]
 
 
 def test_mlflow_app_is_told_of(aws: Bed) -> None:
@@ -551,7 +579,7 @@ def control(aws: Bed) -> Iterator[Callable[..., Any]]:
 
     def ask(what: str, **told: Any) -> Any:
         body = json.dumps(told).encode()
-        request = urllib.request.Request(f"{aws.server.url}{CONTROL}/{what}", body, method="POST")  # noqa: S310
+        request = urllib.request.Request(f"{aws.server.url}{PATH}/{what}", body, method="POST")  # noqa: S310
         with urllib.request.urlopen(request) as answer:  # noqa: S310
             return json.load(answer)
 
@@ -567,7 +595,7 @@ def test_switches_can_be_set_from_outside(aws: Bed, control: Callable[..., Any])
     control("heal")
     name = start(aws, training(f"echo ready; {WAIT}"))
     printed(aws, name, "ready")
-    control(f"kill/{name}")
+    control("kill", job=name)
     assert aws.wait(name).status == "Failed"
-    with urllib.request.urlopen(f"{aws.server.url}{CONTROL}/calls") as answer:  # noqa: S310
+    with urllib.request.urlopen(f"{aws.server.url}{PATH}/calls") as answer:  # noqa: S310
         assert json.load(answer)["CreateTrainingJob"] == 1

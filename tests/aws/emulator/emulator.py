@@ -5,9 +5,10 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from .account import Account
 from .checks import check, fitted
 from .errors import ServiceError
-from .jobs import Account, Job
+from .jobs import Job
 from .processing import ProcessingJob
 from .quotas import Quotas, usage_of
 from .rules import apply
@@ -107,7 +108,7 @@ class Emulator:
             job = self._find(kind, told)
             if job.is_over:
                 what = kind.noun.replace("Job", " job").lower()
-                text = f"The request was rejected because the {what} is in status {job.status}."
+                text = f"The request was rejected because the {what} is in status {job.history.status}."
                 raise ServiceError("ValidationException", text)
             job.stop()
             return {}
@@ -119,7 +120,7 @@ class Emulator:
             found = [job for job in self._of(kind) if _fits(job, told)]
             name_first = told.get("SortBy") == "Name"
             descending = told.get("SortOrder", "Ascending" if name_first else "Descending") == "Descending"
-            found.sort(key=lambda job: job.name if name_first else job.created, reverse=descending)
+            found.sort(key=lambda job: job.name if name_first else job.history.created, reverse=descending)
             start, size = int(told.get("NextToken") or 0), told.get("MaxResults", PAGE)
             page = found[start : start + size]
             more = {"NextToken": str(start + size)} if start + size < len(found) else {}
@@ -136,10 +137,10 @@ class Emulator:
 
 def _fits(job: Job, told: Mapping[str, Any]) -> bool:
     with contextlib.suppress(KeyError):
-        if job.status != told["StatusEquals"]:
+        if job.history.status != told["StatusEquals"]:
             return False
     earliest, latest = told.get("CreationTimeAfter", 0), told.get("CreationTimeBefore", float("inf"))
-    return told.get("NameContains", "").lower() in job.name.lower() and earliest <= job.created <= latest
+    return told.get("NameContains", "").lower() in job.name.lower() and earliest <= job.history.created <= latest
 
 
 def _summary(job: Job) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Faults:
         log_delay_s: How much later than printed the lines of jobs can be read.
         capacity: Whether there are machines for new jobs: "yes", "none" (they fail at once), "wait" (they wait).
         without_stream: How many next jobs get no log stream.
-        denied: Actions that IAM's simulation denies, such as `s3:PutObject`.
+        denied: Actions that nobody may do, such as `s3:PutObject`; IAM's simulation says so too.
         slow_down: How many next calls of S3 are answered 503 SlowDown.
     """
 

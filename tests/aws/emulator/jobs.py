@@ -7,55 +7,23 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from .account import Account
 from .checks import fitted
 from .container import ML, Container, Image
-from .credentials import ACCOUNT, Credentials
+from .credentials import ACCOUNT
 from .errors import JobError, not_emulated
-from .faults import CAPACITY, Faults
-from .logs import Logs
+from .faults import CAPACITY
+from .history import History
 from .transfer import Transfer
 
-TERMINAL = frozenset({"Completed", "Failed", "Stopped"})
-REASON_CHARACTERS = 1024
 TICK_S = 0.05
 SYNC_S = 1.0  # between two looks at checkpoints
 DAY_S = 86_400
 
 Outcome = Literal["exited", "stopped", "timeout", "interrupted"]
-
-
-@dataclass
-class Account:
-    """What jobs have of the account that they run in.
-
-    Args:
-        work: Folder for their files.
-        image_of: Gives the image of an address; None for one that is not there.
-        logs: Where they print to.
-        faults: What goes wrong.
-        credentials: Who may ask.
-        s3: Gives a client of S3 for a region.
-        network: Variables by which a job finds AWS here, instead of in the Internet.
-        credentials_url: Where jobs ask for credentials.
-        hidden: Folders of this machine that jobs do not see.
-        grace_s: Between SIGTERM and SIGKILL.
-    """
-
-    work: Path
-    image_of: Callable[[str], Image | None]
-    logs: Logs
-    faults: Faults
-    credentials: Credentials
-    s3: Callable[[str], Any]
-    network: Mapping[str, str]
-    credentials_url: str
-    hidden: list[Path]
-    grace_s: float = 120.0
 
 
 class Job(abc.ABC):
@@ -72,27 +40,19 @@ class Job(abc.ABC):
     stop_signal: ClassVar[signal.Signals]
 
     def __init__(self, account: Account, request: dict[str, Any], region: str) -> None:
-        """Start it."""
+        """Be ready to start."""
         self.request, self.region = request, region
         self.name: str = request[f"{self.noun}Name"]
         kind = self.noun.replace("Job", "-job").lower()
         self.arn = f"arn:aws:sagemaker:{region}:{ACCOUNT}:{kind}/{self.name}"
-        self.status, self.secondary, self.failure = "InProgress", "Starting", ""
-        self.created = self.modified = time.time()
-        self.started: float | None = None
-        self.ended: float | None = None
-        self.transitions: list[dict[str, Any]] = []
+        self.history = History()
         self.attempts = 0
         self._account = account
-        self._transfer = Transfer(account.s3(region))
+        self._transfer = Transfer(account.s3)
         self._folder = account.work / kind / self.name
         self._ml: Path = self._folder / "ml"
         self._container: Container | None = None
         self._stopping, self._interrupted = threading.Event(), threading.Event()
-        self._machine_since: float | None = None
-        self._spent_s = 0.0  # on machines that are gone
-        self._lock = threading.RLock()
-        self._enter("Starting", "Starting the training job")
         self._thread = threading.Thread(target=self._live, name=self.name, daemon=True)
 
     def start(self) -> None:
@@ -104,33 +64,36 @@ class Job(abc.ABC):
     @property
     def is_over(self) -> bool:
         """Return whether it has ended."""
-        return self.status in TERMINAL
+        return self.history.is_over
 
     @property
-    def used_s(self) -> float:
-        """Return how long its machines have run."""
-        running = (self.ended or time.time()) - self._machine_since if self._machine_since else 0.0
-        return self._spent_s + running
+    def status(self) -> str:
+        """Return its status, the coarse one."""
+        return self.history.status
+
+    @property
+    def failure(self) -> str:
+        """Return why it failed."""
+        return self.history.failure
 
     def describe(self) -> dict[str, Any]:
         """Return what SageMaker tells of it."""
-        with self._lock:
+        history = self.history
+        with history.lock:
             told = {
                 **self.request,
                 f"{self.noun}Arn": self.arn,
-                f"{self.noun}Status": self.status,
-                "CreationTime": self.created,
-                "LastModifiedTime": self.modified,
-                "FailureReason": self.failure or None,
+                f"{self.noun}Status": history.status,
+                "CreationTime": history.created,
+                "LastModifiedTime": history.modified,
+                "FailureReason": history.failure or None,
                 **self._described(),
             }
         return fitted(f"Describe{self.noun}", told)
 
     def stop(self) -> None:
         """Ask it to stop."""
-        with self._lock:
-            if not self.is_over:
-                self.status = "Stopping"
+        self.history.is_to_stop()
         self._stopping.set()
 
     def interrupt(self) -> None:
@@ -154,10 +117,10 @@ class Job(abc.ABC):
         try:
             self._run()
         except JobError as error:
-            self._finish("Failed", str(error))
+            self.history.finish("Failed", str(error))
         except Exception as error:
             traceback.print_exc()  # a fault of the emulator: who runs it must see it
-            self._finish("Failed", f"InternalServerError: {error!r}")
+            self.history.finish("Failed", f"InternalServerError: {error!r}")
         finally:
             if self._container:
                 self._container.kill()
@@ -172,11 +135,11 @@ class Job(abc.ABC):
         if outcome == "exited":
             code = self._exit_code
             if code:
-                self._finish("Failed", f"AlgorithmError: {self.reason()}, exit code: {code}")
+                self.history.finish("Failed", f"AlgorithmError: {self.reason()}, exit code: {code}")
             else:
-                self._finish("Completed")
+                self.history.finish("Completed")
         else:
-            self._finish("Stopped", secondary=self._stopped_as(outcome))
+            self.history.finish("Stopped", secondary=self._stopped_as(outcome))
 
     def _image(self) -> Image:
         uri = self._asked_image()
@@ -192,14 +155,14 @@ class Job(abc.ABC):
 
     def _get_machine(self) -> Outcome | None:
         """Wait for a machine; return why it waits no more, None when it has one."""
-        self._enter("Starting", "Launching requested ML instances")
+        self.history.enter("Starting", "Launching requested ML instances")
         if self._account.faults.capacity == "wait":
-            self._enter("Starting", "Insufficient capacity error from EC2 while launching instances, retrying!")
+            self.history.enter("Starting", "Insufficient capacity error from EC2 while launching instances, retrying!")
         while self._account.faults.capacity == "wait":
             if self._stopping.wait(TICK_S):
                 return "stopped"
             if time.time() > self._patience_ends():
-                self._enter("Stopping", "Stopping the training job")
+                self.history.enter("Stopping", "Stopping the training job")
                 return "timeout"
         if self._account.faults.capacity == "none":
             raise JobError(CAPACITY)
@@ -207,20 +170,19 @@ class Job(abc.ABC):
 
     def _attempt(self, image: Image) -> Outcome:
         """Do it on one machine."""
-        self._machine_since = time.time()
-        self.started = self.started or self._machine_since
+        self.history.machine_starts()
         shutil.rmtree(self._ml, ignore_errors=True)
         (self._ml / "output").mkdir(parents=True)
-        self._enter("Downloading", "Downloading input data")
+        self.history.enter("Downloading", "Downloading input data")
         self.prepare()
-        self._enter("Training", "Training image download completed. Training in progress.")
+        self.history.enter("Training", "Training image download completed. Training in progress.")
         outcome = self._execute(image)
         if outcome == "interrupted":
-            self._enter("Interrupted", "The instances were interrupted")
-            self._spent_s, self._machine_since = self.used_s, None
+            self.history.enter("Interrupted", "The instances were interrupted")
+            self.history.machine_is_gone()
             self._interrupted.clear()
             return self._get_machine() or "interrupted"
-        self._enter("Uploading", "Uploading generated training model")
+        self.history.enter("Uploading", "Uploading generated training model")
         self.upload(well=outcome != "exited" or not self._exit_code)
         return outcome
 
@@ -270,7 +232,7 @@ class Job(abc.ABC):
         return "exited"
 
     def _end(self, container: Container) -> None:
-        self._enter("Stopping", "Stopping the training job")
+        self.history.enter("Stopping", "Stopping the training job")
         container.signal(self.stop_signal)
         if not container.wait(self._account.grace_s):
             container.kill()
@@ -303,7 +265,7 @@ class Job(abc.ABC):
         }
 
     def _is_too_long(self) -> bool:
-        return self.used_s > self._longest_s() or time.time() > self._patience_ends()
+        return self.history.used_s > self._longest_s() or time.time() > self._patience_ends()
 
     def _longest_s(self) -> float:
         return float(self.request.get("StoppingCondition", {}).get("MaxRuntimeInSeconds", DAY_S))
@@ -322,22 +284,6 @@ class Job(abc.ABC):
 
     def _stopped_as(self, outcome: Outcome) -> str:
         return "Stopped"
-
-    def _enter(self, secondary: str, message: str = "") -> None:
-        now = time.time()
-        with self._lock:
-            if self.transitions:
-                self.transitions[-1].setdefault("EndTime", now)
-            self.transitions.append({"Status": secondary, "StartTime": now, "StatusMessage": message})
-            self.secondary, self.modified = secondary, now
-
-    def _finish(self, status: str, failure: str = "", secondary: str = "") -> None:
-        with self._lock:
-            self.ended = time.time()
-            self.failure = failure[:REASON_CHARACTERS]
-            self._enter(secondary or status, self.failure)
-            self.transitions[-1]["EndTime"] = self.ended
-            self.status = status
 
     # What the two kinds do each in their way
 

@@ -8,7 +8,8 @@ import signal
 from typing import Any
 
 from .errors import JobError, not_emulated
-from .jobs import REASON_CHARACTERS, Job
+from .history import REASON_CHARACTERS
+from .jobs import Job
 
 HOST = "algo-1"
 
@@ -76,8 +77,8 @@ class ProcessingJob(Job):
 
     def _described(self) -> dict[str, Any]:
         return {
-            "ProcessingStartTime": self.started,
-            "ProcessingEndTime": self.ended,
+            "ProcessingStartTime": self.history.started,
+            "ProcessingEndTime": self.history.ended,
             "ExitMessage": self._exit_message or None,
         }
 

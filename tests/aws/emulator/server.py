@@ -22,18 +22,18 @@ from werkzeug.wrappers import Request as HttpRequest
 from werkzeug.wrappers import Response
 
 from ...servers.proxies import Request
-from . import quotas
+from . import control, quotas
+from .account import Account
 from .container import Image, problem
 from .credentials import ACCOUNT, Credentials, Identity
 from .emulator import Emulator
 from .errors import ServiceError, not_emulated
 from .faults import Faults
 from .gaps import MlflowApps, caller, form_of, simulate
-from .jobs import Account, Job
+from .jobs import Job
 from .logs import Logs
 from .quotas import Quotas
 
-CONTROL = "/_emulator"
 JSON = "application/x-amz-json-1.1"
 Environ = dict[str, Any]
 
@@ -73,7 +73,8 @@ class Server:
         work: Folder for the jobs' files.
         images: By address, or the beginning of one: what stands for it.
         credentials: Who may ask.
-        network: Variables by which a job finds AWS; AWS_ENDPOINT_URL_S3 must be there, AWS_ENDPOINT_URL is set.
+        s3: SageMaker's own client of S3.
+        network: Variables by which a job finds AWS. AWS_ENDPOINT_URL is set; others may come later.
         hidden: Folders of this machine that jobs do not see.
         grace_s: Between SIGTERM and SIGKILL.
         port: To listen on; 0 for a free one.
@@ -94,6 +95,7 @@ class Server:
         work: Path,
         images: Mapping[str, Image],
         credentials: Credentials,
+        s3: Any,
         network: dict[str, str],
         hidden: Iterable[Path] = (),
         grace_s: float = 120.0,
@@ -115,15 +117,16 @@ class Server:
             logs=self.logs,
             faults=self.faults,
             credentials=credentials,
-            s3=lambda region: self.client("s3", region, network["AWS_ENDPOINT_URL_S3"]),
+            s3=s3,
             network=network,
-            credentials_url=f"{self.url}{CONTROL}/credentials",
+            credentials_url=f"{self.url}{control.PATH}/credentials",
             hidden=[work, Path.cwd(), Path.home(), *hidden],
             grace_s=grace_s,
         )
         self.account = account
         self.emulator = Emulator(account, self._assume, self.quotas)
         self.emulator.actions |= self.apps.actions()
+        self._control = control.Control(self.faults, credentials, self.emulator.jobs)
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
 
     @property
@@ -180,8 +183,8 @@ class Server:
     def __call__(self, environ: Environ, start: Any) -> Iterable[bytes]:
         """Answer a request, as WSGI has it."""
         request = _request(environ)
-        if request.target.startswith(CONTROL):
-            return self._control(request)(environ, start)
+        if request.target.startswith(control.PATH):
+            return self._steer(request)(environ, start)
         signed: tuple[Identity, str, str] | None = None
         try:
             identity, signature = self.credentials.check(request)
@@ -191,6 +194,9 @@ class Server:
         identity, service, region = signed
         call = Call(identity, service, region, _action(request), request.body)
         fault = self.faults.meet(call.action)
+        if f"{service}:{call.action}" in self.faults.denied:
+            text = f"User: {identity.arn} is not authorized to perform: {service}:{call.action}"
+            return _refusal(request, ServiceError("AccessDeniedException", text))(environ, start)
         if fault and fault.what == "lose request":
             return _hang_up(environ)
         if fault and fault.error:
@@ -230,38 +236,11 @@ class Server:
             return Response(simulate(form_of(call.body), self.faults), content_type="text/xml")
         return None
 
-    def _control(self, request: Request) -> Response:
-        """Answer what only the emulator is asked."""
+    def _steer(self, request: Request) -> Response:
         try:
-            return _json(self._do(request))
+            return _json(self._control.answer(request))
         except ServiceError as error:
             return _json({"code": error.code, "message": error.message}, error.status)
-
-    def _do(self, request: Request) -> Any:
-        verb, _, name = request.target.removeprefix(f"{CONTROL}/").partition("/")
-        if verb == "credentials":
-            return self.credentials.issue(request.headers.get("Authorization", ""))
-        if verb == "calls":
-            return dict(self.faults.calls)
-        told = json.loads(request.body or b"{}")
-        switches: dict[str, Any] = {
-            "throttle": lambda: self.faults.throttle(**told),
-            "drop": lambda: self.faults.drop(**told),
-            "heal": self.faults.heal,
-            "expire": lambda: self.credentials.expire(**told),
-            "set": lambda: self.faults.set(**told),
-            **{what: lambda what=what: getattr(self._job(name), what)() for what in ("interrupt", "kill")},
-        }
-        if request.method != "POST" or verb not in switches:
-            known = ", ".join((*switches, "calls"))
-            raise ServiceError("NotFound", f"{request.method} {request.target}: POST one of {known}", 404)
-        switches[verb]()
-        return {}
-
-    def _job(self, name: str) -> Job:
-        if name not in self.jobs:
-            raise ServiceError("NotFound", f"there is no job {name!r}", 404)
-        return self.jobs[name]
 
 
 def _backend(service: Any) -> Any:

@@ -105,13 +105,13 @@ class TrainingJob(Job):
         return self.wrote("failure").decode(errors="replace").strip()
 
     def _described(self) -> dict[str, Any]:
-        used = math.ceil(self.used_s)
+        used = math.ceil(self.history.used_s)
         return {
-            "SecondaryStatus": self.secondary,
-            "SecondaryStatusTransitions": [dict(one) for one in self.transitions],
-            "TrainingStartTime": self.started,
-            "TrainingEndTime": self.ended,
-            "TrainingTimeInSeconds": used if self.started else None,
+            "SecondaryStatus": self.history.secondary,
+            "SecondaryStatusTransitions": [dict(one) for one in self.history.transitions],
+            "TrainingStartTime": self.history.started,
+            "TrainingEndTime": self.history.ended,
+            "TrainingTimeInSeconds": used if self.history.started else None,
             "BillableTimeInSeconds": math.ceil(used * SPOT_PRICE if self._is_spot else used) if self.is_over else None,
             "ModelArtifacts": {"S3ModelArtifacts": self._model_uri} if self._model_uri else None,
             "WarmPoolStatus": {"Status": self._warm_pool()} if self._keep_alive_s else None,
@@ -122,9 +122,9 @@ class TrainingJob(Job):
         return int(self._machines.get("KeepAlivePeriodInSeconds", 0))
 
     def _warm_pool(self) -> str:
-        if not self.ended:
+        if not self.history.ended:
             return "InUse"
-        return "Available" if time.time() < self.ended + self._keep_alive_s else "Terminated"
+        return "Available" if time.time() < self.history.ended + self._keep_alive_s else "Terminated"
 
     def _asked_image(self) -> str:
         return str(self.request["AlgorithmSpecification"]["TrainingImage"])
@@ -141,9 +141,9 @@ class TrainingJob(Job):
 
     def _patience_ends(self) -> float:
         longest = self.request.get("StoppingCondition", {}).get("MaxWaitTimeInSeconds") if self._is_spot else None
-        return self.created + longest if longest else math.inf
+        return self.history.created + longest if longest else math.inf
 
     def _stopped_as(self, outcome: Outcome) -> str:
         if outcome != "timeout":
             return "Stopped"
-        return "MaxRuntimeExceeded" if self.used_s > self._longest_s() else "MaxWaitTimeExceeded"
+        return "MaxRuntimeExceeded" if self.history.used_s > self._longest_s() else "MaxWaitTimeExceeded"

@@ -1,5 +1,6 @@
 """What SageMaker copies between S3 and a machine."""
 
+import contextlib
 import tarfile
 import tempfile
 from pathlib import Path, PurePosixPath
@@ -22,8 +23,9 @@ class Transfer:
     """
 
     def __init__(self, client: Any) -> None:
-        """Keep the client."""
+        """Have copied nothing yet."""
         self._client = client
+        self._put: dict[Path, tuple[int, int]] = {}  # time and size
 
     def fetch(self, uri: str, folder: Path) -> int:
         """Copy the objects whose names begin with a prefix into a folder; return how many."""
@@ -52,10 +54,18 @@ class Transfer:
             )
 
     def put_folder(self, folder: Path, uri: str) -> None:
-        """Copy the files of a folder below an address; links are not followed."""
+        """Copy the files of a folder below an address, but those that were and have not changed.
+
+        Links are not followed. Whoever writes the folder may go on.
+        """
         bucket, prefix = split(uri)
         for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
-            self._client.upload_file(str(path), bucket, str(PurePosixPath(prefix, path.relative_to(folder).as_posix())))
+            with contextlib.suppress(FileNotFoundError):  # it is gone by now
+                state = path.stat().st_mtime_ns, path.stat().st_size
+                if self._put.get(path) != state:
+                    key = str(PurePosixPath(prefix, path.relative_to(folder).as_posix()))
+                    self._client.upload_file(str(path), bucket, key)
+                    self._put[path] = state
 
     def put_packed(self, folder: Path, uri: str) -> bool:
         """Copy a folder as one packed file, unless there is nothing in it; return whether there was."""
