@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -160,6 +161,14 @@ def test_job_sees_no_credential_no_project_and_no_process_of_the_laptop(
     assert [line.rpartition(": ")[2] for line in log[:2]] == ["No such file or directory"] * 2
     assert not [line for line in log if "of-the-laptop" in line or "AWS_SECRET" in line or "PYTEST" in line]
     assert int(log[-1]) <= 3  # itself, `cat` and `wc`
+
+
+def test_what_a_job_installs_is_gone_with_it(aws: Bed) -> None:
+    installs = "touch $(dirname $(which python))/installed && echo ok; touch /etc/x"
+    log = aws.log_of(run(aws, processing(installs)))
+    assert log == ["ok", "touch: cannot touch '/etc/x': Read-only file system"]
+    assert not (Path(sys.executable).parent / "installed").exists()
+    assert aws.log_of(run(aws, processing("ls $(dirname $(which python)) | grep -c installed"))) == ["0"]
 
 
 def test_job_has_credentials_of_its_role_that_end(aws: Bed) -> None:

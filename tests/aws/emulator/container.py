@@ -1,17 +1,20 @@
 """A container on this machine: a process that sees `/opt/ml` and its image, and not whose machine it is.
 
 The image is a Python of this machine, put first on PATH, with what a Linux has in `/usr` and its like. Home, projects,
-temporary files and other processes are hidden; what is written anywhere but in `/opt/ml` and in the image is gone when
-the container ends.
+temporary files and other processes are hidden. The rest can't be written to but for `/opt/ml` and the image's folders,
+and what is written to those of the image is gone when the container ends.
 """
 
 import functools
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,15 +61,6 @@ def _unshare() -> list[str]:
     return ["unshare", *user, "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
 
 
-@functools.cache
-def problem() -> str:
-    """Return why there can be no containers here; "" when there can."""
-    if not shutil.which("unshare") or not shutil.which("setpriv"):
-        return "Linux is needed, with util-linux"
-    tried = subprocess.run([*_unshare(), "mount", "-t", "tmpfs", "none", STORE], capture_output=True, text=True)
-    return f"this system forbids namespaces, so run it as root: {tried.stderr.strip()}" if tried.returncode else ""
-
-
 class Container:
     """A process in a place of its own.
 
@@ -92,7 +86,8 @@ class Container:
     ) -> None:
         """Start it."""
         path = f"{image.python.parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        shown = {ML: ml, Path("/tmp"): tmp, **{folder: folder for folder in image.folders()}}  # noqa: S108
+        bound = {ML: ml, Path("/tmp"): tmp, **({RESOLVER: RESOLVER} if RESOLVER.is_dir() else {})}  # noqa: S108
+        entrance = _entrance(bound, image.folders(), hidden)
         apart = [*_unshare(), *(["--net"] if cut_off else [])]
         self._process = subprocess.Popen(
             [
@@ -102,7 +97,7 @@ class Container:
                 *apart,
                 "/bin/sh",
                 "-c",
-                _entrance(shown, hidden),
+                entrance,
                 "container",
                 *command,
             ],
@@ -165,27 +160,55 @@ class Container:
             return []
 
 
-def _entrance(shown: dict[Path, Path], hidden: list[Path]) -> str:
+@functools.cache
+def problem() -> str:
+    """Return why there can be no containers here; "" when there can."""
+    if not shutil.which("unshare") or not shutil.which("setpriv"):
+        return "Linux is needed, with util-linux"
+    with tempfile.TemporaryDirectory() as folder:
+        tried = Container(Image(Path(sys.executable), {}), ["true"], {}, Path(folder), Path(folder), [])
+        said = tried.output.read().decode().strip()
+        tried.wait(60)
+        try:
+            return said if tried.exit_code else ""
+        except RuntimeError as error:
+            return str(error)
+
+
+def _entrance(bound: dict[Path, Path], image: list[Path], hidden: list[Path]) -> str:
     """Return the shell script that makes the place and becomes the container's command.
 
     Args:
-        shown: Path inside: folder of this machine.
+        bound: Path inside: folder of this machine.
+        image: Folders that look as here; what is written there is kept apart, and gone at the end.
         hidden: Folders that look empty inside.
     """
     top = [path for path in Path("/").iterdir() if path.name not in SYSTEM and path.is_dir() and not path.is_symlink()]
     veiled = _outermost(path for path in _and_resolved([*top, *hidden]) if path.parent != path)
-    if RESOLVER.is_dir():
-        shown = {**shown, RESOLVER: RESOLVER}
-    inside = {path: source for path, source in shown.items() if path in (ML, Path("/tmp")) or _lies_in(path, veiled)}  # noqa: S108
     lines = ["exec 2>&1", "set -e", f"mount -t tmpfs none {STORE}"]
-    for number, source in enumerate(inside.values()):
-        lines += [f"mkdir {STORE}/{number}", f"mount --rbind {shlex.quote(str(source))} {STORE}/{number}"]
-    lines += [f"mount -t tmpfs none {shlex.quote(str(path))}" for path in veiled]
-    for number, path in enumerate(inside):
+    places = [*bound, *_outermost(_and_resolved(image))]
+    for number, path in enumerate(places):
+        lines += _bind(bound[path], number) if path in bound else _layer(path, number)
+    lines += [f"mount -t tmpfs none {shlex.quote(str(path))}" for path in (*veiled, Path("/var/tmp"))]  # noqa: S108
+    for number, path in enumerate(places):
         there = shlex.quote(str(path))
         lines += [f"mkdir -p {there}", f"mount --rbind {STORE}/{number} {there}"]
-    lines += [f"umount --recursive --lazy {STORE}", "mkdir -p /root", "cd /", 'exec "$@"']
+    lines += [f"umount --recursive --lazy {STORE}", "mkdir -p /root", "mount -o remount,bind,ro /", "cd /", 'exec "$@"']
     return "\n".join(lines)
+
+
+def _bind(folder: Path, number: int) -> list[str]:
+    return [f"mkdir {STORE}/{number}", f"mount --rbind {shlex.quote(str(folder))} {STORE}/{number}"]
+
+
+def _layer(folder: Path, number: int) -> list[str]:
+    """Return how to lay a folder that takes what is written over one that is kept as it is."""
+    place = f"{STORE}/{number}"
+    lower = re.sub(r"([\\\\,:])", r"\\\1", str(folder))
+    options = [f"lowerdir={lower}", f"upperdir={place}.new", f"workdir={place}.work"]
+    options += [] if os.geteuid() == 0 else ["userxattr"]
+    mount = f"mount -t overlay overlay -o {shlex.quote(','.join(options))} {place}"
+    return [f"mkdir {place} {place}.new {place}.work", mount]
 
 
 def _and_resolved(paths: Iterable[Path]) -> list[Path]:
