@@ -17,7 +17,11 @@ PACKAGE = ANSWERS["package_name"]
 # What is there for one answer only: (prompt, answer, paths). With another answer the paths are dropped.
 ONLY_FOR = (
     ("dataset", "digits", ("data/consent.csv",)),  # whose subjects they are: other images have other subjects
-    ("compute", "sagemaker", (f"{PACKAGE}/compute", "tests/compute")),
+    (
+        "compute",
+        "sagemaker",
+        (f"{PACKAGE}/compute", "tests/compute", "aws", "Dockerfile", ".dockerignore", "docs/sagemaker.md"),
+    ),
     ("serving", "yes", (f"{PACKAGE}/serving", "tests/serving")),
     (
         "lineage",

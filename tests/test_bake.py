@@ -37,7 +37,10 @@ RENDERED = {
 TAKEN_AWAY = {
     ("dataset", "cifar10"): ("data/consent.csv",),
     ("dataset", "folder"): ("data/consent.csv",),
-    ("compute", "local"): ("PACKAGE/compute/*", "PACKAGE/compute/sandbox/*", "tests/compute/*"),
+    ("compute", "local"): (
+        *("PACKAGE/compute/*", "PACKAGE/compute/sandbox/*", "PACKAGE/compute/sagemaker/*", "tests/compute/*"),
+        *("aws/*", "Dockerfile", ".dockerignore", "docs/sagemaker.md"),
+    ),
     ("serving", "no"): ("PACKAGE/serving/*", "tests/serving/*"),
     ("lineage", "dataset"): (
         *(f"PACKAGE/lineage/{noun}.py" for noun in ("records", "audit", "optout")),
@@ -103,7 +106,7 @@ def check_parses(path: Path) -> None:
     elif path.suffix == ".toml":
         tomllib.loads(text)
     elif path.suffix in (".yaml", ".yml"):
-        YAML(typ="safe").load(text)
+        YAML().load(text)  # CloudFormation has tags of its own
     elif path.suffix == ".json":
         json.loads(text)
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from ..servers.mlflow import MlflowServer, until
 from ..servers.s3 import BUCKET, KEY, REGION, SECRET, ObjectStore
 from ..servers.sagemaker import SigV4Proxy
@@ -47,7 +49,7 @@ class Bed:
         self,
         folder: Path,
         python: Path = Path(sys.executable),
-        grace_s: float = 2.0,
+        grace_s: float = 20.0,
         hidden: Iterable[Path] = (),
     ) -> None:
         """Start it."""
@@ -64,8 +66,7 @@ class Bed:
             folder / "jobs", {registry: image}, self.credentials, self.store.client, self.network, hidden, grace_s
         )
         self.door.faults = self.server.faults
-        self._make_role()
-        self._make_image()
+        self.furnish()
 
     def _make_role(self) -> None:
         name = ROLE.partition("role/")[2]
@@ -76,6 +77,15 @@ class Bed:
         self.client("ecr").create_repository(repositoryName=repository)
         manifest = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "layers": []}
         self.client("ecr").put_image(repositoryName=repository, imageTag=tag, imageManifest=json.dumps(manifest))
+
+    def furnish(self) -> None:
+        """Make role and image, unless they are there: whoever else uses moto in this process may empty it."""
+        for make in (self._make_role, self._make_image):
+            try:
+                make()
+            except ClientError as error:
+                if "AlreadyExists" not in error.response["Error"]["Code"]:
+                    raise
 
     def start_mlflow(self) -> str:
         """Start the MLflow App, unless it is started; return its ARN."""
@@ -130,6 +140,15 @@ class Bed:
             "AWS_EC2_METADATA_DISABLED": "true",
             **self.network,
         }
+
+    def running(self) -> list[Job]:
+        """Return the jobs that have not ended."""
+        return [job for job in self.jobs.values() if not job.is_over]
+
+    def heal(self) -> None:
+        """Let everything go right again, and the caller be logged in."""
+        self.faults.heal()
+        self.credentials.renew(self.credentials.key)
 
     def wait(self, name: str, state: Callable[[Job], bool] = lambda job: job.is_over, wait_s: float = 60) -> Job:
         """Wait for a job, and return it."""

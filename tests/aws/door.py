@@ -8,7 +8,7 @@ from ..servers.proxies import Reply, Request
 from ..servers.s3 import CountingProxy
 from ..servers.sigv4 import problem_of, signature_of, signed_again
 from .emulator.credentials import Credentials, Identity
-from .emulator.faults import Faults
+from .emulator.faults import S3, Faults
 
 
 class S3Door(CountingProxy):
@@ -55,7 +55,7 @@ class S3Door(CountingProxy):
         return None
 
     def _is_lost(self) -> bool:
-        fault = self.faults.meet("S3")
+        fault = self.faults.meet(S3)
         return bool(fault and fault.what == "lose request")
 
 

@@ -225,7 +225,6 @@ def test_unknown_image_fails_the_job(aws: Bed) -> None:
 def test_stop_asks_first_and_keeps_what_the_job_saves(aws: Bed, request_of: Callable[..., Told], signal: str) -> None:
     name = start(aws, request_of(f"trap 'echo saved; exit 1' {signal}; echo ready; {WAIT}"))
     printed(aws, name, "ready")
-    aws.client("sagemaker").get_paginator("list_training_jobs")
     _stop(aws, name)
     job = aws.wait(name)
     assert (job.status, job.failure) == ("Stopped", "")
@@ -233,11 +232,12 @@ def test_stop_asks_first_and_keeps_what_the_job_saves(aws: Bed, request_of: Call
     assert "Stopping" in [one["Status"] for one in job.history.transitions]
 
 
-def test_stop_kills_what_does_not_listen(aws: Bed) -> None:
+def test_stop_kills_what_does_not_listen(aws: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aws.server.account, "grace_s", 0.5)
     name = start(aws, training(f"trap '' TERM; echo ready; {WAIT}"))
     printed(aws, name, "ready")
     _stop(aws, name)
-    assert aws.wait(name, wait_s=aws.server.account.grace_s + 10).status == "Stopped"
+    assert aws.wait(name).status == "Stopped"
 
 
 def _stop(aws: Bed, name: str) -> None:
@@ -513,7 +513,7 @@ def test_expired_credentials_are_refused_everywhere(aws: Bed) -> None:
     assert refusal(aws.client("sagemaker").list_training_jobs).startswith("ExpiredTokenException")
     assert refusal(aws.client("sts").get_caller_identity).startswith("ExpiredToken")
     assert refusal(lambda: aws.client("s3").list_objects_v2(Bucket=BUCKET)).startswith("ExpiredToken")
-    aws.credentials.renew(key)
+    aws.heal()
     assert aws.client("sts").get_caller_identity()["Arn"].endswith("user/developer")
 
 

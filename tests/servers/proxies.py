@@ -43,8 +43,28 @@ def refusal(status: int, code: str, message: str) -> Reply:
     return Reply(status, [("Content-Type", "application/json")], body)
 
 
-class Proxy:
-    """An HTTP proxy in threads of the test process, which forwards everything.
+class Server:
+    """An HTTP server in threads of the test process, on a free port."""
+
+    def __init__(self) -> None:
+        """Listen."""
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def handle(self, request: Request) -> Reply | None:
+        """Answer a request; None means to hang up without an answer."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Take no more connections."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class Proxy(Server):
+    """An HTTP proxy, which forwards everything.
 
     Args:
         upstream: Address of the server behind: `http://127.0.0.1:5000`.
@@ -58,10 +78,7 @@ class Proxy:
     def __init__(self, upstream: str) -> None:
         """Listen on a free port."""
         self._upstream = upstream.removeprefix("http://")
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        super().__init__()
 
     def handle(self, request: Request) -> Reply | None:
         """Answer a request; None means to hang up without an answer."""
@@ -83,13 +100,8 @@ class Proxy:
         finally:
             connection.close()
 
-    def close(self) -> None:
-        """Take no more connections."""
-        self._server.shutdown()
-        self._server.server_close()
 
-
-def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
+def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -98,7 +110,7 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
 
         def _answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            reply = proxy.handle(Request(self.command, self.path, self.headers, body))
+            reply = server.handle(Request(self.command, self.path, self.headers, body))
             if reply is None:
                 self.close_connection = True
                 return

@@ -213,4 +213,5 @@ def data_export(folder: Path) -> None:
 
 for _folder in FOLDERS:
     if importlib.util.find_spec(f".{_folder}", __package__):
-        main.add_command(importlib.import_module(f".{_folder}", __package__).verbs)
+        for _group in importlib.import_module(f".{_folder}", __package__).groups:
+            main.add_command(_group)

@@ -13,13 +13,16 @@ CAPACITY = (
 )
 
 
+S3 = "S3"  # all its actions
+
+
 @dataclass
 class Fault:
     """What is done to calls.
 
     Args:
         what: Answer with an error; hang up before the call is done; do it, and hang up.
-        action: The call, such as DescribeTrainingJob; "*" for each.
+        action: The call, such as DescribeTrainingJob; "S3" for each of S3's, "*" for each of all others.
         times: How often.
         every: Only each so-manieth call that fits.
         error: The answer.
@@ -92,7 +95,7 @@ class Faults:
         with self._lock:
             self.calls[action] += 1
             for fault in self._faults:
-                if fault.action in ("*", action) and fault.hits < fault.times:
+                if fault.action in (action, "*" if action != S3 else action) and fault.hits < fault.times:
                     fault.seen += 1
                     if fault.seen % fault.every == 0:
                         fault.hits += 1

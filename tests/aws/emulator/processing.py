@@ -37,6 +37,8 @@ class ProcessingJob(Job):
 
     def check(self) -> None:
         """Refuse what only SageMaker can."""
+        if "InstanceType" not in self._machines:
+            raise not_emulated("a job without ClusterConfig.InstanceType")
         if self._machines.get("InstanceCount", 1) != 1:
             raise not_emulated("several instances")
         if "ContainerEntrypoint" not in self.request["AppSpecification"]:

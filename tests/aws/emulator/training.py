@@ -39,7 +39,9 @@ class TrainingJob(Job):
         """Refuse what only SageMaker can."""
         if "TrainingImage" not in self.request.get("AlgorithmSpecification", {}):
             raise not_emulated("a training without AlgorithmSpecification.TrainingImage")
-        if self.request.get("ResourceConfig", {}).get("InstanceCount", 1) != 1:
+        if "InstanceType" not in self.request.get("ResourceConfig", {}):
+            raise not_emulated("a training without ResourceConfig.InstanceType")
+        if self._machines.get("InstanceCount") != 1:
             raise not_emulated("several instances")
         if "ContainerEntrypoint" not in self.request["AlgorithmSpecification"]:
             raise not_emulated("a training without ContainerEntrypoint: here is no image that has one")

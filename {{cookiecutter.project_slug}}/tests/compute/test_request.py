@@ -12,6 +12,7 @@ from {{ cookiecutter.package_name }}.compute.sagemaker import storage
 from {{ cookiecutter.package_name }}.compute.sagemaker.request import Asked, request
 from {{ cookiecutter.package_name }}.compute.spec import JobSpec
 from {{ cookiecutter.package_name }}.errors import ProjectError
+from {{ cookiecutter.package_name }}.settings import PACKAGE
 
 PLATFORM: dict[str, Any] = {
     "project": "demo",
@@ -65,20 +66,12 @@ def test_request_both_kinds_run_the_same(kind: str) -> None:
     specification = made["AlgorithmSpecification" if kind == "training" else "AppSpecification"]
     shell, option, script = specification["ContainerEntrypoint"]
     assert (shell, option) == ("/bin/bash", "-c")
-    assert script.split("; ")[-1].startswith("exec python -m {{ cookiecutter.package_name }} jobs contain /opt/ml/")
+    assert script.split("; ")[-1].startswith(f"exec python -m {PACKAGE} jobs contain /opt/ml/")
     assert made["Environment"]["RUN_ON"] == "local"
     assert made["Environment"]["STAGE_JOB"].endswith("/job/job.json")
     assert {tag["Key"]: tag["Value"] for tag in made["Tags"]} == {"project": "demo", "stage": "train", "commit": "00"}
     assert "VpcConfig" not in made
     assert "NetworkConfig" not in made
-
-
-def test_request_spot_has_checkpoints() -> None:
-    made = asked("training", spot=True, max_runtime_s=100, max_wait_s=200)
-    assert made["EnableManagedSpotTraining"]
-    assert made["StoppingCondition"] == {"MaxRuntimeInSeconds": 100, "MaxWaitTimeInSeconds": 200}
-    uri = "s3://bucket/demo-jobs/checkpoints/demo-train-0123456789ab-1"
-    assert made["CheckpointConfig"] == {"S3Uri": uri, "LocalPath": made["Environment"]["CHECKPOINT_DIR"]}
 
 
 @pytest.mark.parametrize("kind", ["training", "processing"])

@@ -8,9 +8,12 @@ the folder, stages run on this machine.
 
 from collections.abc import Callable
 
-from .verbs import verbs
+from .sagemaker.verbs import verbs as aws
+from .verbs import verbs as jobs
 
-__all__ = ["run", "verbs"]
+__all__ = ["groups", "run"]
+
+groups = (jobs, aws)  # of the command line
 
 
 def run(stage: str, publish: Callable[[], None]) -> None:

@@ -28,18 +28,27 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be run: a stage, its inputs as they are now, and the stages and `.dvc` files that these are of."""
+    """What is to be run.
+
+    Args:
+        stage: Of `dvc.yaml`.
+        spec: How its job is asked for.
+        inputs: As they are now.
+        upstream: The stages and `.dvc` files that these are of.
+        remote: Where its results go: the address of the DVC remote.
+    """
 
     stage: str
     spec: JobSpec
     inputs: inputs.Inputs
     upstream: tuple[str, ...]
+    remote: str
 
     @property
     def base(self) -> str:
         """Return the name of its jobs, but for the number of the attempt."""
         platform = load_platform()
-        digest = inputs.digest(self.inputs, self.spec.image or "", platform.run_on)
+        digest = inputs.digest(self.inputs, self.spec.image or "", platform.run_on, self.remote)
         return f"{platform.project}-{self.stage}-{digest}"
 
 
@@ -98,7 +107,7 @@ def _request(stage: str) -> Request:
                 f"take `remote` and `push` from dvc.yaml:stages.{stage}.outs",
             )
         upstream = tuple(sorted({one.address for one in inputs.kept_by_dvc(repo, loaded)}))
-        return Request(stage, spec, inputs.of_work_tree(loaded), upstream)
+        return Request(stage, spec, inputs.of_work_tree(loaded), upstream, remote.public()["url"])
 
 
 def _find_or_start(request: Request, service: Place) -> str:

@@ -40,6 +40,7 @@ TAGS = {  # the first four are what MLflow's pages show as user, source and comm
     "dvc_exp_name": "dvc_exp_name",
     "baseline_commit": "baseline_commit",
     "job": "job",
+    "image": "image",
     "instance_type": "instance_type",
 }
 

@@ -112,6 +112,18 @@ class Job:
         return f"{place}#/{KINDS[self.kind].page}/{self.name}"
 
 
+def region() -> str:
+    """Return the project's region.
+
+    Raises:
+        ProjectError: No region is set.
+    """
+    found = load_platform().region
+    if not found:
+        raise ProjectError("no AWS region is set", "platform.yaml:region: such as us-east-1")
+    return found
+
+
 @functools.cache
 def client(service: str) -> Any:
     """Return boto3's client of a service in the project's region.
@@ -122,12 +134,9 @@ def client(service: str) -> Any:
     import boto3
     from botocore.config import Config
 
-    region = load_platform().region
-    if not region:
-        raise ProjectError("no AWS region is set", "platform.yaml:region: such as us-east-1")
     # "standard" waits longer after each throttling, and does the same after a lost connection.
-    patient = Config(retries={"mode": "standard", "total_max_attempts": 8}, connect_timeout=10, read_timeout=60)
-    return boto3.Session(region_name=region).client(service, config=patient)
+    patient = Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=10, read_timeout=60)
+    return boto3.Session(region_name=region()).client(service, config=patient)
 
 
 @contextlib.contextmanager

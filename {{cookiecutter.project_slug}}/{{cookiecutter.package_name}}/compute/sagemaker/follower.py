@@ -28,7 +28,6 @@ HINTS = {  # what SageMaker says of a failure, and what to do
     "CapacityError": "the same command, later; or another instance_type in meta.job",
     "137": "it ran out of memory, so a larger instance_type in meta.job; then the same command",
     "MaxRuntimeExceeded": "a larger max_runtime_s in meta.job, then the same command",
-    "MaxWaitTimeExceeded": "a larger max_wait_s in meta.job, or spot: false; then the same command",
     "No space left": "a larger volume_gb in meta.job, then the same command",
 }
 

@@ -22,7 +22,6 @@ from . import storage
 CODE, DESCRIPTION = "code.tar.gz", "job.json"  # one in each of the two folders
 INPUTS = {"training": "/opt/ml/input/data", "processing": "/opt/ml/processing/input"}
 OUT = {"training": "/opt/ml/output/data", "processing": "/opt/ml/processing/result"}
-CHECKPOINTS = "/opt/ml/checkpoints"
 WORK = "/opt/ml/code"
 
 
@@ -99,11 +98,6 @@ def _training(asked: Asked) -> dict[str, Any]:
         "StoppingCondition": {"MaxRuntimeInSeconds": spec.max_runtime_s},
         "VpcConfig": _vpc(spec),
     }
-    if spec.spot:
-        made["EnableManagedSpotTraining"] = True
-        made["StoppingCondition"]["MaxWaitTimeInSeconds"] = spec.max_wait_s
-        uri = f"{storage.jobs_uri()}/checkpoints/{asked.name}"
-        made["CheckpointConfig"] = {"S3Uri": uri, "LocalPath": CHECKPOINTS}
     return {name: value for name, value in made.items() if value}
 
 
@@ -179,7 +173,6 @@ def _environment(asked: Asked) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "TQDM_MININTERVAL": "10",  # seconds between two lines of a progress bar: CloudWatch keeps each
         **seen,
-        **({"CHECKPOINT_DIR": CHECKPOINTS} if asked.spec.spot else {}),
         **asked.spec.environment,
         "RUN_ON": "local",
         "STAGE_JOB": f"{INPUTS[asked.spec.kind]}/job/{DESCRIPTION}",

@@ -1,0 +1,250 @@
+"""What goes wrong around a SageMaker job, made to happen: there is one result, and nothing was paid twice."""
+
+import os
+import signal
+import subprocess
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from ..conftest import BakedProject
+from ..projects import edit
+from ..servers.mlflow import until
+from .bed import Bed
+from .emulator.jobs import Job
+
+pytestmark = pytest.mark.slow
+
+
+class Launch:
+    """`dvc repro`, with a process group of its own."""
+
+    def __init__(self, project: BakedProject, *targets: str, **environment: str) -> None:
+        """Start it."""
+        with tempfile.NamedTemporaryFile(dir=project.path.parent, delete=False) as told:
+            self._told = Path(told.name)
+            self.process = subprocess.Popen(
+                ["dvc", "repro", *targets],
+                cwd=project.path,
+                env={**os.environ, **environment},
+                stdout=told,
+                stderr=told,
+                start_new_session=True,
+                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+            )
+
+    def told(self) -> str:
+        """Return what it printed so far."""
+        return self._told.read_text(encoding="utf-8")
+
+    def signal(self, number: int) -> None:
+        """Send a signal to it and to what it started."""
+        os.killpg(self.process.pid, number)
+
+    def succeed(self) -> str:
+        """Wait for a good end, and return what was printed."""
+        assert self.process.wait(120) == 0, self.told()
+        return self.told()
+
+    def fail(self) -> str:
+        """Wait for a bad end that is told as users are told, and return what was printed."""
+        assert self.process.wait(120) > 0, self.told()
+        assert "Traceback" not in self.told(), self.told()
+        return self.told()
+
+
+def jobs(aws: Bed, since: set[str]) -> list[Job]:
+    """Return the jobs that were not there before."""
+    return [job for name, job in aws.jobs.items() if name not in since]
+
+
+@pytest.fixture
+def before(aws: Bed) -> set[str]:
+    """The names of the jobs that are there."""
+    return set(aws.jobs)
+
+
+def started(aws: Bed, before: set[str]) -> Job:
+    """Wait until a job is there and its command runs, and return it."""
+    return until(
+        lambda: next((job for job in jobs(aws, before) if job.history.secondary == "Training"), None), poll_s=0.02
+    )
+
+
+SLOW = """    import time
+
+    for second in range(5):
+        print("second", second, flush=True)
+        time.sleep(1)
+"""
+
+
+def begin(project: BakedProject, code: str) -> None:
+    """Let the stage `manifest` begin with some code."""
+    path = project.path / project.package / "stages/manifest.py"
+    head, opened, rest = path.read_text(encoding="utf-8").partition('def main() -> None:\n    """')
+    docstring, closed, body = rest.partition('"""\n')
+    assert closed
+    path.write_text(f"{head}{opened}{docstring}{closed}{code}{body}", encoding="utf-8", newline="\n")
+
+
+def lock(project: BakedProject) -> bytes:
+    return (project.path / "dvc.lock").read_bytes()
+
+
+def test_launcher_killed_finds_its_job_again(project: BakedProject, aws: Bed, before: set[str]) -> None:
+    begin(project, SLOW)
+    launch = Launch(project, "manifest")
+    job = started(aws, before)
+    launch.signal(signal.SIGKILL)
+    launch.process.wait()
+    said = Launch(project, "manifest").succeed()
+    assert f"job {job.name} is at it already: following it" in said
+    assert said.count("second 0\n") == 1
+    assert jobs(aws, before) == [job]
+
+
+def test_launcher_killed_after_the_job_ended_takes_its_results_over(
+    project: BakedProject, aws: Bed, before: set[str]
+) -> None:
+    launch = Launch(project, "manifest")
+    job = started(aws, before)
+    launch.signal(signal.SIGKILL)
+    launch.process.wait()
+    assert aws.wait(job.name).status == "Completed"
+    said = Launch(project, "manifest").succeed()
+    assert f"job {job.name} has done it already: taking over its results" in said
+    assert jobs(aws, before) == [job]
+
+
+def test_two_launchers_share_one_job(project: BakedProject, aws: Bed, before: set[str], tmp_path: Path) -> None:
+    begin(project, SLOW)
+    project.run("git", "commit", "--quiet", "-am", "Slower")
+    project.run("git", "clone", "--quiet", str(project.path), str(tmp_path / "other"))
+    other = BakedProject(tmp_path / "other", project.package)
+    (other.path / ".dvc/config.local").write_bytes((project.path / ".dvc/config.local").read_bytes())
+    project.run("dvc", "push")
+    other.run("dvc", "pull", "--quiet", "prepare")
+    launches = [Launch(project, "manifest"), Launch(other, "manifest")]
+    for launch in launches:
+        launch.succeed()
+    assert len(jobs(aws, before)) == 1
+    assert lock(project) == lock(other)
+
+
+def test_ctrl_c_stops_the_job_and_a_second_one_detaches(project: BakedProject, aws: Bed, before: set[str]) -> None:
+    edit(project, "params.yaml", "epochs: 3", "epochs: 100000")
+    Launch(project, "manifest").succeed()
+    known = set(aws.jobs)
+    launch = Launch(project, "train")
+    job = started(aws, known)
+    until(lambda: any("MLflow gets run" in line for line in aws.log_of(job)))
+    launch.signal(signal.SIGINT)
+    said = launch.fail()
+    assert f"Stopping job {job.name}; Ctrl-C again leaves it to itself." in said
+    assert job.status == "Stopped"
+    assert "train:" not in lock(project).decode()
+
+
+@pytest.mark.parametrize("fault", ["throttle", "drop"])
+def test_api_that_does_not_answer_is_waited_for(project: BakedProject, aws: Bed, before: set[str], fault: str) -> None:
+    begin(project, SLOW)
+    launch = Launch(project, "manifest")
+    job = started(aws, before)
+    getattr(aws.faults, fault)(times=6)
+    said = launch.succeed()
+    assert said.count("The job goes on; trying again") <= 3
+    assert all(f"second {number}\n" in said for number in range(5))
+    assert jobs(aws, before) == [job]
+
+
+def test_credentials_that_expire_are_told_and_the_job_goes_on(
+    project: BakedProject, aws: Bed, before: set[str]
+) -> None:
+    begin(project, SLOW)
+    launch = Launch(project, "manifest")
+    job = started(aws, before)
+    aws.credentials.expire(aws.credentials.key)
+    said = launch.fail()
+    assert "the AWS credentials have expired" in said
+    assert "Fix: log in again (aws sso login), then the same command" in said
+    aws.heal()
+    Launch(project, "manifest").succeed()
+    assert jobs(aws, before) == [job]
+
+
+def test_log_that_may_not_be_read_keeps_nobody_from_the_results(
+    project: BakedProject, aws: Bed, before: set[str]
+) -> None:
+    aws.faults.denied.add("logs:DescribeLogStreams")
+    said = Launch(project, "manifest").succeed()
+    assert "the log does not come: AWS refuses" in said
+
+
+def test_log_that_comes_late_is_shown_whole(project: BakedProject, aws: Bed, before: set[str]) -> None:
+    aws.faults.log_delay_s = 1.5
+    said = Launch(project, "manifest").succeed()
+    assert "1797 records of 14 subjects" in said
+
+
+def test_no_capacity_is_told_and_the_next_attempt_runs(project: BakedProject, aws: Bed, before: set[str]) -> None:
+    aws.faults.capacity = "none"
+    said = Launch(project, "manifest").fail()
+    aws.heal()
+    assert "CapacityError: Unable to provision" in said
+    assert "Fix: the same command, later; or another instance_type in meta.job" in said
+    Launch(project, "manifest").succeed()
+    first, second = jobs(aws, before)
+    assert (first.status, second.status) == ("Failed", "Completed")
+    assert second.name == f"{first.name.removesuffix('-1')}-2"
+
+
+def test_job_that_is_killed_is_told_with_its_last_lines(project: BakedProject, aws: Bed, before: set[str]) -> None:
+    begin(project, SLOW)
+    launch = Launch(project, "manifest")
+    job = started(aws, before)
+    until(lambda: "second 1" in aws.log_of(job))
+    job.kill()
+    said = launch.fail()
+    assert "exit code: 137" in said
+    assert "| second 1" in said
+    assert "it ran out of memory" in said
+    assert (
+        f"https://eu-west-1.console.aws.amazon.com/sagemaker/home?region=eu-west-1#/processing-jobs/{job.name}" in said
+    )
+    assert "manifest:" not in lock(project).decode()
+
+
+def test_job_over_its_time_is_told(project: BakedProject, aws: Bed, before: set[str]) -> None:
+    begin(project, SLOW)
+    edit(
+        project,
+        "dvc.yaml",
+        "stage manifest\n    meta:\n      job: {kind: processing",
+        "stage manifest\n    meta:\n      job: {kind: training, max_runtime_s: 2",
+    )
+    said = Launch(project, "manifest").fail()
+    assert "MaxRuntimeExceeded" in said
+    assert "a larger max_runtime_s in meta.job" in said
+
+
+def test_stage_that_fails_is_told_by_its_own_reason(project: BakedProject, aws: Bed, before: set[str]) -> None:
+    begin(project, "    raise ValueError('nonsense')\n")
+    launch = Launch(project, "manifest")
+    assert launch.process.wait(120) > 0
+    assert "ValueError: nonsense" in launch.told()
+    (job,) = jobs(aws, before)
+    assert job.describe()["ExitMessage"].startswith("the stage manifest failed")
+    assert f"job {job.name} failed: the stage manifest failed" in launch.told()
+
+
+def test_launchers_that_are_refused_say_whom_to_ask(project: BakedProject, aws: Bed, before: set[str]) -> None:
+    aws.faults.denied.add("sagemaker:CreateProcessingJob")
+    said = Launch(project, "manifest").fail()
+    assert "AWS refuses: User: arn:aws:iam::" in said
+    assert "jobs doctor" in said
+    aws.heal()
+    Launch(project, "manifest").succeed()
+    assert len(jobs(aws, before)) == 1

@@ -1,0 +1,167 @@
+"""`dvc repro` on SageMaker, and what it leaves; nobody can tell it from a local one."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from ..conftest import BakedProject, isolate
+from ..projects import clone, commit, edit, experiments, lock, metric, read, wait_for_queue
+from .bed import APP, IMAGE, ROLE, Bed
+from .conftest import enter, laptop
+
+pytestmark = pytest.mark.slow
+
+STAGES = ("prepare", "manifest", "train", "register")
+
+
+@pytest.fixture(scope="session")
+def by_jobs(aws_account: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BakedProject]:
+    """A project whose four stages ran as jobs, from nothing, with MLflow by ARN; to look at and not to change."""
+    folder = tmp_path_factory.mktemp("by-jobs")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        isolate(monkeypatch, tmp_path_factory)
+        aws_account.start_mlflow()
+        enter(monkeypatch, aws_account, folder)
+        made = laptop(folder, APP)
+        made.run("python", "-m", made.package, "setup")
+        made.run("dvc", "repro")
+        commit(made, "First results")
+        yield made
+
+
+@pytest.fixture
+def at_home(by_jobs: BakedProject, on_laptop: Bed) -> BakedProject:
+    """It, on a laptop that knows the account and its MLflow."""
+    return by_jobs
+
+
+def _names(project: BakedProject) -> dict[str, str]:
+    """Return the name of the job of each stage."""
+    told = project.run("python", "-m", project.package, "jobs", "list").stdout.split()
+    return {stage: name for stage in STAGES for name in told if f"-{stage}-" in name}
+
+
+def test_every_stage_ran_as_the_job_of_its_kind(at_home: BakedProject, aws: Bed) -> None:
+    names = _names(at_home)
+    assert {stage: aws.jobs[name].noun for stage, name in names.items()} == {
+        "prepare": "ProcessingJob",
+        "manifest": "ProcessingJob",
+        "train": "TrainingJob",
+        "register": "ProcessingJob",
+    }
+    assert all(aws.jobs[name].status == "Completed" for name in names.values())
+
+
+@pytest.mark.parametrize("place", ["local", "sandbox", "sagemaker"])
+def test_repro_anywhere_else_has_nothing_to_do(
+    at_home: BakedProject, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setenv("RUN_ON", place)
+    assert "Running stage" not in at_home.run("dvc", "repro").stdout
+    assert at_home.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_repro_in_a_fresh_clone_has_nothing_to_do(at_home: BakedProject, tmp_path: Path) -> None:
+    copied = clone(at_home, tmp_path / "clone", "HEAD")
+    assert "Running stage" not in copied.run("dvc", "repro").stdout
+
+
+def test_lock_has_the_entries_of_the_jobs(at_home: BakedProject) -> None:
+    written = lock(at_home)
+    for stage, name in _names(at_home).items():
+        handed_back = read(at_home, f".dvc/tmp/jobs/sagemaker/{name}/out/result.json")["entry"]
+        assert json.loads(json.dumps(written[stage])) == handed_back
+
+
+def test_dataset_manifest_and_weights_are_those_of_a_local_run(
+    at_home: BakedProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = clone(at_home, tmp_path / "clone", "HEAD")
+    monkeypatch.setenv("RUN_ON", "local")
+    before = {
+        path: (copied.path / path).read_bytes() for path in ("data/manifest.parquet", "models/model/model.safetensors")
+    }
+    copied.run("dvc", "repro", "--force", "train")
+    assert {path: (copied.path / path).read_bytes() for path in before} == before
+    assert lock(copied)["prepare"] == lock(at_home)["prepare"]
+
+
+def test_run_names_job_image_and_machine_and_the_version_its_commit(at_home: BakedProject, aws: Bed) -> None:
+    client = MlflowClient(aws.mlflow_url)
+    facts, name = read(at_home, "reports/train/lineage.json"), _names(at_home)["train"]
+    assert (facts["job"], facts["image"], facts["instance_type"]) == (name, IMAGE, "ml.m5.xlarge")
+    experiment = client.get_experiment_by_name(at_home.path.name)
+    assert experiment
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.data.params["image"] == IMAGE
+    assert run.data.metrics["test_acc"] == read(at_home, "reports/metrics.json")["test_acc"]
+    assert len(client.get_metric_history(run.info.run_id, "val.acc")) == 3
+    (version,) = client.search_model_versions()
+    tagged = at_home.run("git", "rev-parse", f"{at_home.path.name}@v1.0.0^{{commit}}").stdout.strip()
+    assert tagged == version.tags["result_commit"]
+
+
+def test_job_was_told_no_secret_of_the_laptop(at_home: BakedProject, aws: Bed) -> None:
+    secret = aws.store.environment()["AWS_SECRET_ACCESS_KEY"]
+    key = aws.store.environment()["AWS_ACCESS_KEY_ID"]
+    for name in _names(at_home).values():
+        told = list((at_home.path / ".dvc/tmp/jobs/sagemaker" / name).rglob("*.json"))
+        assert told
+        for path in told:
+            assert secret not in path.read_text(encoding="utf-8")
+            assert key not in path.read_text(encoding="utf-8")
+
+
+def test_code_of_a_commit_goes_up_once(at_home: BakedProject, aws: Bed) -> None:
+    asked = [aws.jobs[name].request for name in _names(at_home).values()]
+    assert all(request["RoleArn"] == ROLE for request in asked)
+    bundles = [name for name in aws.store.names() if name.startswith("by-jobs") and name.endswith("code.tar.gz")]
+    assert len(bundles) == len(set(bundles))
+
+
+def test_dry_run_prints_the_request_and_asks_nothing(at_home: BakedProject, aws: Bed) -> None:
+    calls = aws.calls.total()
+    told = json.loads(at_home.run("python", "-m", at_home.package, "jobs", "dry-run", "train").stdout)
+    assert aws.calls.total() == calls
+    name = _names(at_home)["train"]
+    assert told["TrainingJobName"] == name
+    ours = {key: value for key, value in aws.jobs[name].request.items() if key not in ("Tags", "InputDataConfig")}
+    assert {key: told[key] for key in ours} == ours
+
+
+def test_queue_of_experiments_is_as_many_trainings_side_by_side(
+    at_home: BakedProject, aws: Bed, tmp_path: Path
+) -> None:
+    copied = clone(at_home, tmp_path / "clone", "HEAD")
+    copied.run("git", "config", "user.name", "Test")
+    copied.run("git", "config", "user.email", "test@example.org")
+    edit(copied, "params.yaml", "epochs: 3", "epochs: 4")
+    commit(copied, "Longer")
+    before = set(aws.jobs)
+    for max_lr in ("0.004", "0.005", "0.006", "0.007"):
+        copied.run("dvc", "exp", "run", "train", "--queue", "-S", f"train.max_lr={max_lr}")
+    copied.run("dvc", "queue", "start", "-j", "4")
+    wait_for_queue(copied)
+    found = experiments(copied)
+    assert len(found) == 4
+    jobs = [job for name, job in aws.jobs.items() if name not in before]
+    assert len(jobs) == 4
+    assert max(job.history.created for job in jobs) < min(job.history.ended or 0 for job in jobs)  # side by side
+    client = MlflowClient(aws.mlflow_url)
+    experiment = client.get_experiment_by_name(at_home.path.name)
+    assert experiment
+    mirrored = {run.data.tags["mirror_id"]: run for run in client.search_runs([experiment.experiment_id])}
+    for one in found.values():
+        assert mirrored[metric(one, "run")].data.metrics["test_acc"] == metric(one, "test_acc")
+
+
+def test_list_of_a_clone_that_started_nothing_has_everyones_jobs(at_home: BakedProject, tmp_path: Path) -> None:
+    copied = clone(at_home, tmp_path / "clone", "HEAD")
+    said = subprocess.run(
+        ["python", "-m", copied.package, "jobs", "list", "--all"], cwd=copied.path, capture_output=True, text=True
+    ).stdout
+    assert set(_names(at_home).values()) <= set(said.split())
