@@ -206,9 +206,11 @@ def describe(name: str, kind: str | None = None) -> Job | None:
 
 
 def _is_unknown(error: Any) -> bool:
+    """Return whether there is no such job: the documented ResourceNotFound, or what SageMaker says in fact."""
     told = error.response["Error"]
+    said = told.get("Message", "").lower()
     return told["Code"] == "ResourceNotFound" or (
-        told["Code"] == "ValidationException" and "not found" in told.get("Message", "").lower()
+        told["Code"] == "ValidationException" and ("not found" in said or "could not find" in said)
     )
 
 
