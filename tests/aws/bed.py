@@ -22,6 +22,7 @@ from .emulator.server import Server
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/sagemaker-jobs"
 APP = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:mlflow-app/app-SANDBOX"
 IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/training:1"
+FRAMEWORKS = "763104351884"  # the account of AWS's own images
 TRUST = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}],
@@ -60,10 +61,9 @@ class Bed:
         self._folder = folder
         self._clients: dict[str, Any] = {}
         self._mlflow: MlflowServer | None = None
-        image = Image(python, {})
-        registry = f"{ACCOUNT}.dkr.ecr."
+        images = {rf"({ACCOUNT}|{FRAMEWORKS})\.dkr\.ecr\.": Image(python, {})}
         self.server = Server(
-            folder / "jobs", {registry: image}, self.credentials, self.store.client, self.network, hidden, grace_s
+            folder / "jobs", images, self.credentials, self.store.client, self.network, hidden, grace_s
         )
         self.door.faults = self.server.faults
         self.furnish()

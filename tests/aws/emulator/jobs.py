@@ -8,22 +8,19 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from .account import Account
 from .checks import fitted
-from .container import ML, Container, Image
+from .container import ML, Image
 from .credentials import ACCOUNT
 from .errors import JobError, not_emulated
 from .faults import CAPACITY
 from .history import History
+from .run import TICK_S, Outcome, Run
 from .transfer import Transfer
 
-TICK_S = 0.05
-SYNC_S = 1.0  # between two looks at checkpoints
 DAY_S = 86_400
-
-Outcome = Literal["exited", "stopped", "timeout", "interrupted"]
 
 
 class Job(abc.ABC):
@@ -49,10 +46,10 @@ class Job(abc.ABC):
         self.attempts = 0
         self._account = account
         self._transfer = Transfer(account.s3)
-        self._folder = account.work / kind / self.name
-        self._ml: Path = self._folder / "ml"
-        self._container: Container | None = None
-        self._stopping, self._interrupted = threading.Event(), threading.Event()
+        self.folder: Path = account.work / kind / self.name
+        self.ml: Path = self.folder / "ml"
+        self.stopping, self.interrupted = threading.Event(), threading.Event()
+        self._run: Run | None = None
         self._thread = threading.Thread(target=self._live, name=self.name, daemon=True)
 
     def start(self) -> None:
@@ -94,16 +91,16 @@ class Job(abc.ABC):
     def stop(self) -> None:
         """Ask it to stop."""
         self.history.is_to_stop()
-        self._stopping.set()
+        self.stopping.set()
 
     def interrupt(self) -> None:
         """Take its machine away, as happens on spot."""
-        self._interrupted.set()
+        self.interrupted.set()
 
     def kill(self) -> None:
         """Kill its first process, as the kernel does when memory runs out."""
-        if self._container:
-            self._container.kill()
+        if self._run:
+            self._run.kill()
 
     def close(self) -> None:
         """End it, with nothing uploaded; the emulator ends."""
@@ -115,17 +112,17 @@ class Job(abc.ABC):
 
     def _live(self) -> None:
         try:
-            self._run()
+            self._work()
         except JobError as error:
             self.history.finish("Failed", str(error))
         except Exception as error:
             traceback.print_exc()  # a fault of the emulator: who runs it must see it
             self.history.finish("Failed", f"InternalServerError: {error!r}")
         finally:
-            if self._container:
-                self._container.kill()
+            if self._run:
+                self._run.kill()
 
-    def _run(self) -> None:
+    def _work(self) -> None:
         image = self._image()
         waited = self._get_machine()
         outcome: Outcome = waited or "interrupted"
@@ -142,7 +139,7 @@ class Job(abc.ABC):
             self.history.finish("Stopped", secondary=self._stopped_as(outcome))
 
     def _image(self) -> Image:
-        uri = self._asked_image()
+        uri = self.image_uri()
         image = self._account.image_of(uri)
         if not image:
             repository, registry = uri.partition("/")[2].partition(":")[0], uri.partition(".")[0]
@@ -159,7 +156,7 @@ class Job(abc.ABC):
         if self._account.faults.capacity == "wait":
             self.history.enter("Starting", "Insufficient capacity error from EC2 while launching instances, retrying!")
         while self._account.faults.capacity == "wait":
-            if self._stopping.wait(TICK_S):
+            if self.stopping.wait(TICK_S):
                 return "stopped"
             if time.time() > self._patience_ends():
                 self.history.enter("Stopping", "Stopping the training job")
@@ -171,100 +168,29 @@ class Job(abc.ABC):
     def _attempt(self, image: Image) -> Outcome:
         """Do it on one machine."""
         self.history.machine_starts()
-        shutil.rmtree(self._ml, ignore_errors=True)
-        (self._ml / "output").mkdir(parents=True)
+        shutil.rmtree(self.ml, ignore_errors=True)
+        (self.ml / "output").mkdir(parents=True)
         self.history.enter("Downloading", "Downloading input data")
         self.prepare()
         self.history.enter("Training", "Training image download completed. Training in progress.")
-        outcome = self._execute(image)
+        self._run = Run(self, self._account, image)
+        outcome = self._run.outcome()
         if outcome == "interrupted":
             self.history.enter("Interrupted", "The instances were interrupted")
             self.history.machine_is_gone()
-            self._interrupted.clear()
+            self.interrupted.clear()
             return self._get_machine() or "interrupted"
         self.history.enter("Uploading", "Uploading generated training model")
         self.upload(well=outcome != "exited" or not self._exit_code)
         return outcome
 
-    def _execute(self, image: Image) -> Outcome:
-        tmp = self._folder / "tmp"
-        shutil.rmtree(tmp, ignore_errors=True)
-        tmp.mkdir(parents=True)
-        token = self._account.credentials.admit(self.request["RoleArn"])
-        self._container = container = Container(
-            image,
-            self._command(),
-            self._environment(token),
-            self._ml,
-            tmp,
-            self._account.hidden,
-            self._asked_network_isolation(),
-        )
-        printing = threading.Thread(target=self._print, args=(container,), daemon=True)
-        printing.start()
-        try:
-            outcome = self._watch(container)
-        finally:
-            self._account.credentials.dismiss(token)
-            container.kill()
-        printing.join(10)
-        if outcome != "interrupted":
-            self.sync()
-        return outcome
-
-    def _watch(self, container: Container) -> Outcome:
-        """Stay with a container until it ends, or has to."""
-        synced = time.monotonic()
-        while not container.wait(TICK_S):
-            if self._interrupted.is_set():
-                container.kill()
-                container.wait(math.inf)
-                return "interrupted"
-            if self._stopping.is_set():
-                self._end(container)
-                return "stopped"
-            if self._is_too_long():
-                self._end(container)
-                return "timeout"
-            if time.monotonic() - synced > SYNC_S:
-                self.sync()
-                synced = time.monotonic()
-        return "exited"
-
-    def _end(self, container: Container) -> None:
-        self.history.enter("Stopping", "Stopping the training job")
-        container.signal(self.stop_signal)
-        if not container.wait(self._account.grace_s):
-            container.kill()
-            container.wait(math.inf)
-
     @property
     def _exit_code(self) -> int:
-        assert self._container
-        return self._container.exit_code or 0
+        assert self._run
+        return self._run.exit_code
 
-    def _print(self, container: Container) -> None:
-        """Bring what it prints to CloudWatch."""
-        logs, seen = self._account.logs, self._account.faults.takes_stream()
-        stream = ""
-        for raw in container.output:
-            if seen and not stream:
-                stream = logs.open(self.log_group, f"{self.name}/algo-1")
-            if stream:
-                logs.write(self.log_group, stream, raw.decode(errors="replace").rstrip("\r\n"))
-
-    def _environment(self, token: str) -> dict[str, str]:
-        return {
-            "AWS_REGION": self.region,
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI": self._account.credentials_url,
-            "AWS_CONTAINER_AUTHORIZATION_TOKEN": token,
-            "AWS_EC2_METADATA_DISABLED": "true",  # nobody answers there
-            **self._account.network,
-            **self._own_environment(),
-            **self.request.get("Environment", {}),
-        }
-
-    def _is_too_long(self) -> bool:
+    def is_too_long(self) -> bool:
+        """Return whether it has had all the time that it was given."""
         return self.history.used_s > self._longest_s() or time.time() > self._patience_ends()
 
     def _longest_s(self) -> float:
@@ -275,7 +201,7 @@ class Job(abc.ABC):
 
     def wrote(self, name: str) -> bytes:
         """Return the content of a file in `/opt/ml/output`; nothing when there is none."""
-        path = self._ml / "output" / name
+        path = self.ml / "output" / name
         return path.read_bytes() if path.is_file() else b""
 
     def reason(self) -> str:
@@ -316,18 +242,18 @@ class Job(abc.ABC):
         """Return what is told of this kind."""
 
     @abc.abstractmethod
-    def _asked_image(self) -> str:
+    def image_uri(self) -> str:
         """Return the address of its image."""
 
     @abc.abstractmethod
-    def _asked_network_isolation(self) -> bool:
+    def is_cut_off(self) -> bool:
         """Return whether it is to have no network."""
 
     @abc.abstractmethod
-    def _command(self) -> list[str]:
+    def command(self) -> list[str]:
         """Return what its container runs."""
 
-    def _own_environment(self) -> dict[str, str]:
+    def variables(self) -> dict[str, str]:
         """Return the variables that this kind has more."""
         return {}
 
@@ -335,4 +261,4 @@ class Job(abc.ABC):
         """Return the folder of this machine for one of the container's."""
         if not Path(path).is_relative_to(ML) or ".." in Path(path).parts:
             raise not_emulated(f"a LocalPath outside {ML}: {path}")
-        return self._ml / Path(path).relative_to(ML)
+        return self.ml / Path(path).relative_to(ML)

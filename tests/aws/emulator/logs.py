@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .credentials import ACCOUNT
 from .errors import ServiceError
 
 PAGE = 10_000  # events in one answer, at most
@@ -73,9 +72,9 @@ class Logs:
         with self._lock:
             self._groups[group][stream].events.append(Event(now, line, now + self._delay_s()))
 
-    def keeps(self, group: str) -> bool:
-        """Return whether a group of this name is for jobs."""
-        return group.startswith("/aws/sagemaker/")
+    def keeps(self, told: dict[str, Any]) -> bool:
+        """Return whether a request is about a group for jobs."""
+        return str(told.get("logGroupName", "")).startswith("/aws/sagemaker/")
 
     def has_group(self, group: str) -> bool:
         """Return whether there is a group: not before a job of its kind prints."""
@@ -89,11 +88,12 @@ class Logs:
             raise ServiceError("InvalidParameterException", text)
         with self._lock:
             found = [one for one in self._group(group).values() if one.name.startswith(prefix) and self._is_there(one)]
-        found.sort(key=lambda one: one.name, reverse=told.get("descending", False))
+        order: Callable[[Stream], Any] = _last_event if told.get("orderBy") == "LastEventTime" else _name
+        found.sort(key=order, reverse=told.get("descending", False))
         start, limit = int(told.get("nextToken") or 0), int(told.get("limit") or STREAMS)
         page = found[start : start + limit]
         more = {"nextToken": str(start + limit)} if start + limit < len(found) else {}
-        return {"logStreams": [_described(group, one) for one in page], **more}
+        return {"logStreams": [_described(one) for one in page], **more}
 
     def events(self, told: dict[str, Any]) -> dict[str, Any]:
         """Answer GetLogEvents."""
@@ -132,9 +132,16 @@ def _range(told: dict[str, Any], number: int) -> tuple[int, int]:
     return (0, min(limit, number)) if told.get("startFromHead") else (max(0, number - limit), number)
 
 
-def _described(group: str, stream: Stream) -> dict[str, Any]:
-    arn = f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:{group}:log-stream:{stream.name}"
-    told = {"logStreamName": stream.name, "creationTime": _ms(stream.created), "arn": arn, "storedBytes": 0}
+def _name(stream: Stream) -> str:
+    return stream.name
+
+
+def _last_event(stream: Stream) -> float:
+    return max((event.at for event in stream.events), default=0.0)
+
+
+def _described(stream: Stream) -> dict[str, Any]:
+    told = {"logStreamName": stream.name, "creationTime": _ms(stream.created), "storedBytes": 0}
     events = stream.visible()
     if events:
         told |= {"firstEventTimestamp": _ms(events[0].at), "lastEventTimestamp": _ms(events[-1].at)}

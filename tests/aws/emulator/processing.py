@@ -59,11 +59,11 @@ class ProcessingJob(Job):
             self._transfer.fetch_input(one["S3Input"]["S3Uri"], self.inside(one["S3Input"]["LocalPath"]))
         for one in self._outputs:
             self.inside(one["S3Output"]["LocalPath"]).mkdir(parents=True, exist_ok=True)
-        (self._ml / "config").mkdir(exist_ok=True)
+        (self.ml / "config").mkdir(exist_ok=True)
         resources = {"current_host": HOST, "hosts": [HOST]}
         told = {"ProcessingJobArn": self.arn, **self.request}
         for name, content in {"resourceconfig.json": resources, "processingjobconfig.json": told}.items():
-            (self._ml / "config" / name).write_text(json.dumps(content), encoding="utf-8")
+            (self.ml / "config" / name).write_text(json.dumps(content), encoding="utf-8")
 
     def sync(self) -> None:
         """Do nothing: all is brought at the end."""
@@ -84,15 +84,19 @@ class ProcessingJob(Job):
             "ExitMessage": self._exit_message or None,
         }
 
-    def _asked_image(self) -> str:
+    def image_uri(self) -> str:
+        """Return the address of its image."""
         return str(self.request["AppSpecification"]["ImageUri"])
 
-    def _asked_network_isolation(self) -> bool:
+    def is_cut_off(self) -> bool:
+        """Return whether it is to have no network."""
         return bool(self.request.get("NetworkConfig", {}).get("EnableNetworkIsolation"))
 
-    def _command(self) -> list[str]:
+    def command(self) -> list[str]:
+        """Return what its container runs."""
         told = self.request["AppSpecification"]
         return [*told["ContainerEntrypoint"], *told.get("ContainerArguments", [])]
 
-    def _own_environment(self) -> dict[str, str]:
+    def variables(self) -> dict[str, str]:
+        """Return the variables that this kind has more."""
         return {"PROCESSING_JOB_ARN": self.arn}

@@ -5,6 +5,7 @@ Jobs, their logs, and a few calls more are answered here; everything else is mot
 
 import io
 import json
+import re
 import socket
 import threading
 import traceback
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 import boto3
 from botocore.config import Config
@@ -56,6 +58,17 @@ class Call:
     action: str
     body: bytes
 
+    @property
+    def name(self) -> str:
+        """Return the action as policies name it."""
+        return f"{self.service}:{self.action}"
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """Return what a body of JSON says."""
+        told: dict[str, Any] = json.loads(self.body or b"{}")
+        return told
+
 
 class Quiet(WSGIRequestHandler):
     """Says nothing of requests, and keeps connections."""
@@ -71,7 +84,7 @@ class Server:
 
     Args:
         work: Folder for the jobs' files.
-        images: By address, or the beginning of one: what stands for it.
+        images: What stands for an image, by a regular expression for the beginning of its address.
         credentials: Who may ask.
         s3: SageMaker's own client of S3.
         network: Variables by which a job finds AWS. AWS_ENDPOINT_URL is set; others may come later.
@@ -159,7 +172,7 @@ class Server:
         )
 
     def _image_of(self, uri: str) -> Image | None:
-        return next((image for beginning, image in self._images.items() if uri.startswith(beginning)), None)
+        return next((image for pattern, image in self._images.items() if re.match(pattern, uri)), None)
 
     def _assume(self, role_arn: str) -> None:
         """See that SageMaker can assume a role.
@@ -185,25 +198,30 @@ class Server:
         request = _request(environ)
         if request.target.startswith(control.PATH):
             return self._steer(request)(environ, start)
-        signed: tuple[Identity, str, str] | None = None
         try:
-            identity, signature = self.credentials.check(request)
-            signed = identity, signature.service, signature.region
+            call = self._call(request)
+            fault = self.faults.meet(call.action)
+            if fault and fault.what == "lose request":
+                return _hang_up(environ)
+            if fault and fault.error:
+                raise fault.error
+            if call.name in self.faults.denied:
+                text = f"User: {call.identity.arn} is not authorized to perform: {call.name}"
+                raise ServiceError("AccessDeniedException", text)
         except ServiceError as error:
             return _refusal(request, error)(environ, start)
-        identity, service, region = signed
-        call = Call(identity, service, region, _action(request), request.body)
-        fault = self.faults.meet(call.action)
-        if f"{service}:{call.action}" in self.faults.denied:
-            text = f"User: {identity.arn} is not authorized to perform: {service}:{call.action}"
-            return _refusal(request, ServiceError("AccessDeniedException", text))(environ, start)
-        if fault and fault.what == "lose request":
-            return _hang_up(environ)
-        if fault and fault.error:
-            return _refusal(request, fault.error)(environ, start)
         environ["wsgi.input"] = io.BytesIO(request.body)
         answer = self._answer(call, request, environ)
         return _hang_up(environ) if fault else answer(environ, start)
+
+    def _call(self, request: Request) -> Call:
+        """Return what is asked, and by whom.
+
+        Raises:
+            ServiceError: By nobody who may.
+        """
+        identity, signature = self.credentials.check(request)
+        return Call(identity, signature.service, signature.region, _action(request), request.body)
 
     def _answer(self, call: Call, request: Request, environ: Environ) -> Response:
         """Answer a call."""
@@ -218,21 +236,20 @@ class Server:
             return _refusal(request, ServiceError("InternalFailure", traceback.format_exc(limit=-1), 500))
 
     def _own(self, call: Call) -> Response | None:
+        """Answer a call that is not for moto."""
         if call.service == "sagemaker" and call.action in self.emulator.actions:
-            return _json(self.emulator.call(call.action, json.loads(call.body or b"{}"), call.region))
-        if call.service == "logs" and call.action in ("DescribeLogStreams", "GetLogEvents"):
-            told = json.loads(call.body)
-            if self.logs.keeps(told.get("logGroupName", "")):
-                ask = self.logs.events if call.action == "GetLogEvents" else self.logs.describe_streams
-                return _json(ask(told))
-        if call.service == "servicequotas" and json.loads(call.body).get("ServiceCode") == quotas.SERVICE:
-            if call.action == "ListServiceQuotas":
-                return _json(self.quotas.list())
-            if call.action == "GetServiceQuota":
-                return _json(self.quotas.get(json.loads(call.body)["QuotaCode"]))
-        if call.service == "sts" and call.action == "GetCallerIdentity":
+            return _json(self.emulator.call(call.action, call.told, call.region))
+        if call.name == "logs:GetLogEvents" and self.logs.keeps(call.told):
+            return _json(self.logs.events(call.told))
+        if call.name == "logs:DescribeLogStreams" and self.logs.keeps(call.told):
+            return _json(self.logs.describe_streams(call.told))
+        if call.name == "servicequotas:ListServiceQuotas" and call.told["ServiceCode"] == quotas.SERVICE:
+            return _json(self.quotas.list())
+        if call.name == "servicequotas:GetServiceQuota" and call.told["ServiceCode"] == quotas.SERVICE:
+            return _json(self.quotas.get(call.told["QuotaCode"]))
+        if call.name == "sts:GetCallerIdentity":
             return Response(caller(call.identity), content_type="text/xml")
-        if call.service == "iam" and call.action == "SimulatePrincipalPolicy":
+        if call.name == "iam:SimulatePrincipalPolicy":
             return Response(simulate(form_of(call.body), self.faults), content_type="text/xml")
         return None
 
@@ -276,7 +293,7 @@ def _refusal(request: Request, error: ServiceError) -> Response:
     if request.headers.get("X-Amz-Target"):
         return _json({"__type": error.code, "message": error.message}, error.status)
     xml = (
-        f"<ErrorResponse><Error><Type>Sender</Type><Code>{error.code}</Code><Message>{error.message}</Message></Error>"
+        f"<ErrorResponse><Error><Type>Sender</Type><Code>{error.code}</Code><Message>{escape(error.message)}</Message></Error>"
         "<RequestId>emulated</RequestId></ErrorResponse>"
     )
     return Response(xml, error.status, content_type="text/xml")

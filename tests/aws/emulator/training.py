@@ -10,7 +10,8 @@ import time
 from typing import Any
 
 from .errors import not_emulated
-from .jobs import Job, Outcome
+from .jobs import Job
+from .run import Outcome
 
 SPOT_PRICE = 0.3  # of the full one; AWS's savings are 1 - BillableTimeInSeconds / TrainingTimeInSeconds
 FOLDERS = ("input/config", "input/data", "model", "output/data", "checkpoints", "code")
@@ -55,12 +56,12 @@ class TrainingJob(Job):
     def prepare(self) -> None:
         """Fill its `/opt/ml`: folders, what describes the job, channels, checkpoints."""
         for folder in FOLDERS:
-            (self._ml / folder).mkdir(parents=True, exist_ok=True)
+            (self.ml / folder).mkdir(parents=True, exist_ok=True)
         for channel in self.request.get("InputDataConfig", []):
             uri = channel["DataSource"]["S3DataSource"]["S3Uri"]
-            self._transfer.fetch_input(uri, self._ml / "input/data" / channel["ChannelName"])
+            self._transfer.fetch_input(uri, self.ml / "input/data" / channel["ChannelName"])
         for name, told in self._configuration().items():
-            (self._ml / "input/config" / name).write_text(json.dumps(told), encoding="utf-8")
+            (self.ml / "input/config" / name).write_text(json.dumps(told), encoding="utf-8")
         checkpoints = self.request.get("CheckpointConfig")
         if checkpoints:
             self._transfer.fetch(f"{checkpoints['S3Uri'].rstrip('/')}/", self._checkpoints(checkpoints))
@@ -98,8 +99,8 @@ class TrainingJob(Job):
     def upload(self, well: bool) -> None:
         """Bring `output/data` to S3, and the model unless the job failed."""
         uri = f"{self.request['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{self.name}/output"
-        self._transfer.put_packed(self._ml / "output/data", f"{uri}/output.tar.gz")
-        if well and self._transfer.put_packed(self._ml / "model", f"{uri}/model.tar.gz"):
+        self._transfer.put_packed(self.ml / "output/data", f"{uri}/output.tar.gz")
+        if well and self._transfer.put_packed(self.ml / "model", f"{uri}/model.tar.gz"):
             self._model_uri = f"{uri}/model.tar.gz"
 
     def reason(self) -> str:
@@ -128,17 +129,21 @@ class TrainingJob(Job):
             return "InUse"
         return "Available" if time.time() < self.history.ended + self._keep_alive_s else "Terminated"
 
-    def _asked_image(self) -> str:
+    def image_uri(self) -> str:
+        """Return the address of its image."""
         return str(self.request["AlgorithmSpecification"]["TrainingImage"])
 
-    def _asked_network_isolation(self) -> bool:
+    def is_cut_off(self) -> bool:
+        """Return whether it is to have no network."""
         return bool(self.request.get("EnableNetworkIsolation"))
 
-    def _command(self) -> list[str]:
+    def command(self) -> list[str]:
+        """Return what its container runs."""
         told = self.request["AlgorithmSpecification"]
         return [*told["ContainerEntrypoint"], *told.get("ContainerArguments", [])]
 
-    def _own_environment(self) -> dict[str, str]:
+    def variables(self) -> dict[str, str]:
+        """Return the variables that this kind has more."""
         return {"TRAINING_JOB_NAME": self.name, "TRAINING_JOB_ARN": self.arn}
 
     def _patience_ends(self) -> float:
