@@ -27,6 +27,7 @@ RENDERED = {
     "Makefile",
     "README.md",
     "docs/dataset-walkthrough.md",
+    "docs/sagemaker.md",
     "dvc.yaml",
     "params.yaml",
     "platform.yaml",
@@ -38,7 +39,8 @@ TAKEN_AWAY = {
     ("dataset", "cifar10"): ("data/consent.csv",),
     ("dataset", "folder"): ("data/consent.csv",),
     ("compute", "local"): (
-        *("PACKAGE/compute/*", "PACKAGE/compute/sandbox/*", "PACKAGE/compute/sagemaker/*", "tests/compute/*"),
+        *("PACKAGE/compute/*", "PACKAGE/compute/sandbox/*", "PACKAGE/compute/sagemaker/*"),
+        *("PACKAGE/compute/sagemaker/checks/*", "tests/compute/*"),
         *("aws/*", "Dockerfile", ".dockerignore", "docs/sagemaker.md"),
     ),
     ("serving", "no"): ("PACKAGE/serving/*", "tests/serving/*"),

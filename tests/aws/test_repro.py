@@ -96,10 +96,10 @@ def test_run_names_job_image_and_machine_and_the_version_its_commit(at_home: Bak
     assert (facts["job"], facts["image"], facts["instance_type"]) == (name, IMAGE, "ml.m5.xlarge")
     experiment = client.get_experiment_by_name(at_home.path.name)
     assert experiment
-    (run,) = client.search_runs([experiment.experiment_id])
-    assert run.data.params["image"] == IMAGE
+    (run,) = client.search_runs([experiment.experiment_id], f"tags.mirror_id = '{facts['run']}'")
+    assert run.data.tags["image"] == IMAGE
     assert run.data.metrics["test_acc"] == read(at_home, "reports/metrics.json")["test_acc"]
-    assert len(client.get_metric_history(run.info.run_id, "val.acc")) == 3
+    assert len(client.get_metric_history(run.info.run_id, "val/acc")) == 3
     (version,) = client.search_model_versions()
     tagged = at_home.run("git", "rev-parse", f"{at_home.path.name}@v1.0.0^{{commit}}").stdout.strip()
     assert tagged == version.tags["result_commit"]

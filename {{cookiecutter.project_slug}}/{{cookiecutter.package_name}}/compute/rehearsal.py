@@ -13,11 +13,11 @@ import time
 
 from ..errors import ProjectError
 from ..runner import STAGES
-from ..settings import load_platform, read_stage
+from ..settings import load_platform
 from ..tracking.snapshot import snapshot
 from . import remote
 from .sandbox import service
-from .spec import JobSpec, spec_of
+from .spec import JobSpec, job_stages, spec_of
 
 NAME = "rehearsal-of-jobs"
 COLUMNS = ("stage", "job", "pull s", "run s", "push s", "memory GB", "read MB", "made MB")
@@ -32,7 +32,7 @@ def rehearse() -> str:
     Raises:
         ProjectError: A stage can't run as a job, or fails as one; what it says is above.
     """
-    stages = [stage for stage in STAGES if "job" in (read_stage(stage).get("meta") or {})]
+    stages = job_stages()
     if not stages:
         raise ProjectError("no stage has a meta.job", "dvc.yaml:stages.train.meta.job: {kind: training}")
     specs = {stage: spec_of(stage) for stage in stages}

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ..errors import ProjectError
+from ..runner import STAGES
 from ..settings import Section, check, load_platform, read_params, read_stage
 from ..tracking import server
 
@@ -55,6 +56,11 @@ class JobSpec(Section):
     patience_s: int = Field(default=900, ge=0, le=86_400)
 
 
+def job_stages() -> list[str]:
+    """Return the stages that can run as jobs, in the pipeline's order."""
+    return [stage for stage in STAGES if "job" in (read_stage(stage).get("meta") or {})]
+
+
 def spec_of(stage: str) -> JobSpec:
     """Return how the job of a stage is asked for.
 
@@ -69,9 +75,14 @@ def spec_of(stage: str) -> JobSpec:
     return spec
 
 
+def needs_mlflow(stage: str) -> bool:
+    """Return whether a stage asks MLflow for something that it can't do without."""
+    return stage == "register" or (stage == "train" and bool(_train_params().get("init_from")))
+
+
 def _without_mlflow(stage: str) -> Iterator[tuple[str, str]]:
     """Give what keeps a job from the MLflow that its stage needs, and the fix."""
-    if stage != "register" and not (stage == "train" and _train_params().get("init_from")):
+    if not needs_mlflow(stage):
         return
     elsewhere = f"take meta.job from dvc.yaml:stages.{stage}; or RUN_ON=local dvc repro {stage}"
     uri = load_platform().tracking_uri

@@ -1,5 +1,7 @@
 """The folder's part of the command line."""
 
+import json
+import sys
 from pathlib import Path
 
 import click
@@ -57,6 +59,17 @@ def dry_run(stage: str) -> None:
     from .launch import dry_run as request
 
     click.echo(request(stage))
+
+
+@verbs.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def doctor(as_json: bool) -> None:
+    """See that AWS has all that a job needs, before it costs anything; exit code 1 when something is to be mended."""
+    from .sagemaker.doctor import examine
+
+    found = examine()
+    click.echo(json.dumps(found.as_json(), indent=2) if as_json else found.table())
+    sys.exit(int(found.is_broken))
 
 
 @verbs.command()

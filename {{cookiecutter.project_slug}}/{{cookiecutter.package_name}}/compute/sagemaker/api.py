@@ -125,8 +125,12 @@ def region() -> str:
 
 
 @functools.cache
-def client(service: str) -> Any:
+def client(service: str, attempts: int = 4) -> Any:
     """Return boto3's client of a service in the project's region.
+
+    Args:
+        service: boto3's name of it.
+        attempts: How often it asks, when AWS is away or too busy.
 
     Raises:
         ProjectError: No region is set.
@@ -135,7 +139,7 @@ def client(service: str) -> Any:
     from botocore.config import Config
 
     # "standard" waits longer after each throttling, and does the same after a lost connection.
-    patient = Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=10, read_timeout=60)
+    patient = Config(retries={"mode": "standard", "total_max_attempts": attempts}, connect_timeout=10, read_timeout=60)
     return boto3.Session(region_name=region()).client(service, config=patient)
 
 

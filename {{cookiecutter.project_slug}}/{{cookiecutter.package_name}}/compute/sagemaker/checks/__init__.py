@@ -1,0 +1,1 @@
+"""What `jobs doctor` looks at, a module for each part of it."""
