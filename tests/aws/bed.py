@@ -67,6 +67,7 @@ class Bed:
         )
         self.door.faults = self.server.faults
         self.furnish()
+        self.calls.clear()
 
     def _make_role(self) -> None:
         name = ROLE.partition("role/")[2]
