@@ -36,13 +36,15 @@ Nothing leaves this machine and nothing costs money. Ctrl-C ends it and deletes 
     job:
       image: {image}
 
-3. The DVC remote (a place in the bucket that is this project's own):
+3. The DVC remote, with a place in the bucket that is this project's own:
 
     dvc remote add --default --force storage s3://{bucket}/my-project
+    dvc remote modify --local storage url s3://{bucket}/my-project
     dvc remote modify storage region {region}
 
-4. Commit that, then:
+4. Commit that, look whether all is well, and run:
 
+    python -m <package> jobs doctor
     RUN_ON=sagemaker dvc repro
 
 Jobs run with {python}: it must have the packages of the project (another one: make aws-sandbox JOB_PYTHON=…).
