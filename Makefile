@@ -1,6 +1,6 @@
 # Needs Python 3.11 or newer, git and make. Another Python: make demo PYTHON=python3.12
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test check lint bench clean
+.PHONY: help demo setup test check lint bench aws-sandbox clean
 
 PROJECT := {{cookiecutter.project_slug}}
 DEMO := demo/digit-classifier
@@ -25,6 +25,7 @@ help:
 	@echo "make check   run the tests that take less than 20 seconds each"
 	@echo "make lint    check style and types of hooks and tests"
 	@echo "make bench   measure"
+	@echo "make aws-sandbox   an AWS on this machine to try a project with (Linux): S3, SageMaker's jobs, MLflow"
 	@echo "make clean   delete demo/ and the environment"
 
 demo: $(DEMO)/Makefile
@@ -73,6 +74,12 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+# In the foreground; what to set in a project is printed. Jobs run with JOB_PYTHON, which needs the project's packages.
+JOB_PYTHON ?= $(BIN)/python
+
+aws-sandbox: setup
+	@$(BIN)/python -m tests.aws --python "$(JOB_PYTHON)" $(ARGS)
 
 clean:
 	@$(PYTHON) -c "import shutil; [shutil.rmtree(folder, ignore_errors=True) for folder in ('demo', '$(VENV)')]"

@@ -1,67 +1,50 @@
-"""An account of AWS's on this machine: SageMaker that runs jobs, S3, and MLflow by ARN."""
+"""An account of AWS's on this machine, and laptops with projects that work in it."""
 
 import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ..conftest import BakedProject, isolate, new_project
-from ..mlflow.sagemaker import SigV4Proxy
 from ..projects import commit, edit
-from ..servers.mlflow import MlflowServer
-from ..servers.s3 import BUCKET, KEY, REGION, SECRET, ObjectStore
-from .emulator.service import SageMaker
+from ..servers.s3 import BUCKET, REGION
 
-# Jobs are kept apart with namespaces, as Linux has them.
+if TYPE_CHECKING:
+    from .bed import Bed
+
+# Containers are made with namespaces, as Linux has them, and the S3 store is for Linux.
 collect_ignore_glob = [] if sys.platform == "linux" else ["test_*.py"]
-
-APP = f"arn:aws:sagemaker:{REGION}:123456789012:mlflow-app/app-TEST"
-ROLE = "arn:aws:iam::123456789012:role/jobs"
-IMAGE = f"123456789012.dkr.ecr.{REGION}.amazonaws.com/own:1"
-
-
-@dataclass(frozen=True)
-class Account:
-    """What there is of AWS."""
-
-    sagemaker: SageMaker
-    store: ObjectStore
-    door: SigV4Proxy
-    mlflow: MlflowServer
-
-    def environment(self) -> dict[str, str]:
-        """Return the variables by which a laptop finds it."""
-        return {**self.store.environment(), **self.sagemaker.environment()}
 
 
 @pytest.fixture(scope="session")
-def account(tmp_path_factory: pytest.TempPathFactory, object_store: ObjectStore) -> Iterator[Account]:
-    """One for all tests; its jobs find nothing of what the tests write."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        for name, value in object_store.environment().items():
-            monkeypatch.setenv(name, value)
-        server = MlflowServer(tmp_path_factory.mktemp("mlflow"), artifact_root=f"s3://{BUCKET}/artifacts")
-    door = SigV4Proxy(server.url, APP, KEY, SECRET)
-    sagemaker = SageMaker(
-        tmp_path_factory.mktemp("sagemaker"),
-        object_store.url,
-        {"/own:": Path(sys.executable).parent},
-        [tmp_path_factory.getbasetemp()],
-        {"SAGEMAKER_MLFLOW_CUSTOM_ENDPOINT": door.url, "MLFLOW_S3_ENDPOINT_URL": object_store.url},
-        grace_s=20,
-    )
-    yield Account(sagemaker, object_store, door, server)
-    sagemaker.close()
-    door.close()
-    server.kill()
+def aws_account(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Bed"]:
+    """An account for all tests; its jobs find nothing of what the tests write."""
+    from .bed import Bed
+
+    started = Bed(tmp_path_factory.mktemp("aws"), hidden=[tmp_path_factory.getbasetemp()])
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def aws(aws_account: "Bed") -> Iterator["Bed"]:
+    """It, with nothing going wrong and no calls counted; the jobs that a test leaves are ended."""
+    aws_account.furnish()
+    aws_account.calls.clear()
+    yield aws_account
+    aws_account.heal()
+    for job in aws_account.running():
+        job.close()
 
 
 def laptop(folder: Path, tracking_uri: str = "") -> BakedProject:
     """Generate a project for the account, with a place of its own in the bucket."""
+    from .bed import IMAGE, ROLE
+
     made = new_project(
         folder, s3_bucket=BUCKET, aws_region=REGION, sagemaker_role_arn=ROLE, mlflow_tracking_uri=tracking_uri
     )
@@ -74,7 +57,7 @@ def laptop(folder: Path, tracking_uri: str = "") -> BakedProject:
     return made
 
 
-def enter(monkeypatch: pytest.MonkeyPatch, account: Account, folder: Path) -> None:
+def enter(monkeypatch: pytest.MonkeyPatch, account: "Bed", folder: Path) -> None:
     """Let this process, and what it starts, be on a laptop that knows the account."""
     for name, value in account.environment().items():
         monkeypatch.setenv(name, value)
@@ -83,21 +66,19 @@ def enter(monkeypatch: pytest.MonkeyPatch, account: Account, folder: Path) -> No
 
 
 @pytest.fixture
-def on_laptop(account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Account:
-    """The account, which this process now knows; what went wrong in it is right again."""
-    enter(monkeypatch, account, tmp_path)
-    account.sagemaker.heals()
-    account.sagemaker.logs.delay_s, account.sagemaker.logs.lost = 0.0, False
-    return account
+def on_laptop(aws: "Bed", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Bed":
+    """The account, which this process now knows."""
+    enter(monkeypatch, aws, tmp_path)
+    return aws
 
 
 @pytest.fixture(scope="session")
-def fresh(account: Account, tmp_path_factory: pytest.TempPathFactory) -> BakedProject:
+def fresh(aws_account: "Bed", tmp_path_factory: pytest.TempPathFactory) -> BakedProject:
     """A project whose dataset was made here, and pushed; its next job is `manifest`. To copy."""
     folder = tmp_path_factory.mktemp("fresh")
     with pytest.MonkeyPatch.context() as monkeypatch:
         isolate(monkeypatch, tmp_path_factory)
-        enter(monkeypatch, account, folder)
+        enter(monkeypatch, aws_account, folder)
         made = laptop(folder)
         made.run("python", "-m", made.package, "setup")
         monkeypatch.setenv("RUN_ON", "local")
@@ -108,7 +89,7 @@ def fresh(account: Account, tmp_path_factory: pytest.TempPathFactory) -> BakedPr
 
 
 @pytest.fixture
-def project(fresh: BakedProject, on_laptop: Account, tmp_path: Path) -> BakedProject:
+def project(fresh: BakedProject, on_laptop: "Bed", tmp_path: Path) -> BakedProject:
     """A copy of it with a place of its own in the bucket, to change."""
     path = tmp_path / fresh.path.name
     shutil.copytree(fresh.path, path, symlinks=True)

@@ -1,7 +1,6 @@
 """What goes wrong around a SageMaker job, made to happen: there is one result, and nothing was paid twice."""
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,9 +9,8 @@ from ..compute.faults.launches import Launch, lock
 from ..conftest import BakedProject
 from ..projects import edit
 from ..servers.mlflow import until
-from .conftest import Account
+from .bed import Bed
 from .emulator.jobs import Job
-from .emulator.service import wait
 
 pytestmark = pytest.mark.slow
 
@@ -22,30 +20,22 @@ def repro(project: BakedProject, stage: str) -> Launch:
     return Launch(project, "repro", stage, RUN_ON="sagemaker")
 
 
-@pytest.fixture(autouse=True)
-def nothing_left(account: Account) -> Iterator[None]:
-    """End the jobs that a test leaves."""
-    yield
-    for job in account.sagemaker.running():
-        job.stopped.set()
-        if job.container:
-            job.container.kill()
-
-
-def jobs(account: Account, since: set[str]) -> list[Job]:
+def jobs(aws: Bed, since: set[str]) -> list[Job]:
     """Return the jobs that were not there before."""
-    return [job for name, job in account.sagemaker.jobs.items() if name not in since]
+    return [job for name, job in aws.jobs.items() if name not in since]
 
 
 @pytest.fixture
-def before(account: Account) -> set[str]:
+def before(aws: Bed) -> set[str]:
     """The names of the jobs that are there."""
-    return set(account.sagemaker.jobs)
+    return set(aws.jobs)
 
 
-def started(account: Account, before: set[str]) -> Job:
+def started(aws: Bed, before: set[str]) -> Job:
     """Wait until a job is there and its command runs, and return it."""
-    return until(lambda: next((job for job in jobs(account, before) if job.phase == "Training"), None), poll_s=0.02)
+    return until(
+        lambda: next((job for job in jobs(aws, before) if job.history.secondary == "Training"), None), poll_s=0.02
+    )
 
 
 SLOW = """    import time
@@ -65,30 +55,30 @@ def begin(project: BakedProject, code: str) -> None:
     path.write_text(f"{head}{opened}{docstring}{closed}{code}{body}", encoding="utf-8", newline="\n")
 
 
-def test_launcher_killed_finds_its_job_again(project: BakedProject, account: Account, before: set[str]) -> None:
+def test_launcher_killed_finds_its_job_again(project: BakedProject, aws: Bed, before: set[str]) -> None:
     begin(project, SLOW)
     launch = repro(project, "manifest")
-    job = started(account, before)
+    job = started(aws, before)
     launch.kill()
     said = repro(project, "manifest").succeed()
     assert f"job {job.name} is at it already: following it" in said
     assert said.count("second 0\n") == 1
-    assert jobs(account, before) == [job]
+    assert jobs(aws, before) == [job]
 
 
 def test_launcher_killed_after_the_job_ended_takes_its_results_over(
-    project: BakedProject, account: Account, before: set[str]
+    project: BakedProject, aws: Bed, before: set[str]
 ) -> None:
     launch = repro(project, "manifest")
-    job = started(account, before)
+    job = started(aws, before)
     launch.kill()
-    assert wait(job) == "Completed"
+    assert aws.wait(job.name).status == "Completed"
     said = repro(project, "manifest").succeed()
     assert f"job {job.name} has done it already: taking over its results" in said
-    assert jobs(account, before) == [job]
+    assert jobs(aws, before) == [job]
 
 
-def test_two_launchers_share_one_job(project: BakedProject, account: Account, before: set[str], tmp_path: Path) -> None:
+def test_two_launchers_share_one_job(project: BakedProject, aws: Bed, before: set[str], tmp_path: Path) -> None:
     begin(project, SLOW)
     project.run("git", "commit", "--quiet", "-am", "Slower")
     project.run("git", "clone", "--quiet", str(project.path), str(tmp_path / "other"))
@@ -99,17 +89,17 @@ def test_two_launchers_share_one_job(project: BakedProject, account: Account, be
     launches = [repro(project, "manifest"), repro(other, "manifest")]
     for launch in launches:
         launch.succeed()
-    assert len(jobs(account, before)) == 1
+    assert len(jobs(aws, before)) == 1
     assert lock(project) == lock(other)
 
 
-def test_ctrl_c_stops_the_job(project: BakedProject, account: Account, before: set[str]) -> None:
+def test_ctrl_c_stops_the_job_and_a_second_one_detaches(project: BakedProject, aws: Bed, before: set[str]) -> None:
     edit(project, "params.yaml", "epochs: 3", "epochs: 100000")
     repro(project, "manifest").succeed()
-    known = set(account.sagemaker.jobs)
+    known = set(aws.jobs)
     launch = repro(project, "train")
-    job = started(account, known)
-    until(lambda: any("MLflow gets run" in line for line in account_log(account, job)))
+    job = started(aws, known)
+    until(lambda: any("MLflow gets run" in line for line in aws.log_of(job)))
     launch.signal(signal.SIGINT)
     said = launch.fail()
     assert f"Stopping job {job.name}; Ctrl-C again leaves it to itself." in said
@@ -117,79 +107,65 @@ def test_ctrl_c_stops_the_job(project: BakedProject, account: Account, before: s
     assert "train:" not in lock(project).decode()
 
 
-def account_log(account: Account, job: Job) -> list[str]:
-    """Return what a job printed."""
-    names = [stream["logStreamName"] for stream in account.sagemaker.logs.streams(job.group, f"{job.name}/") or []]
-    return [
-        event["message"] for name in names for event in account.sagemaker.logs.events(job.group, name, None)["events"]
-    ]
-
-
 @pytest.mark.parametrize("fault", ["throttle", "drop"])
-def test_api_that_does_not_answer_is_waited_for(
-    project: BakedProject, account: Account, before: set[str], fault: str
-) -> None:
+def test_api_that_does_not_answer_is_waited_for(project: BakedProject, aws: Bed, before: set[str], fault: str) -> None:
     begin(project, SLOW)
     launch = repro(project, "manifest")
-    job = started(account, before)
-    account.sagemaker.breaks(fault, "", 6)
+    job = started(aws, before)
+    getattr(aws.faults, fault)(times=6)
     said = launch.succeed()
     assert said.count("The job goes on; trying again") <= 3
     assert all(f"second {number}\n" in said for number in range(5))
-    assert jobs(account, before) == [job]
+    assert jobs(aws, before) == [job]
 
 
 def test_credentials_that_expire_are_told_and_the_job_goes_on(
-    project: BakedProject, account: Account, before: set[str]
+    project: BakedProject, aws: Bed, before: set[str]
 ) -> None:
     begin(project, SLOW)
     launch = repro(project, "manifest")
-    job = started(account, before)
-    account.sagemaker.breaks("expire", "Describe", 100)
+    job = started(aws, before)
+    aws.credentials.expire(aws.credentials.key)
     said = launch.fail()
     assert "the AWS credentials have expired" in said
     assert "Fix: log in again (aws sso login), then the same command" in said
-    account.sagemaker.heals()
+    aws.heal()
     repro(project, "manifest").succeed()
-    assert jobs(account, before) == [job]
+    assert jobs(aws, before) == [job]
 
 
 def test_log_that_may_not_be_read_keeps_nobody_from_the_results(
-    project: BakedProject, account: Account, before: set[str]
+    project: BakedProject, aws: Bed, before: set[str]
 ) -> None:
-    account.sagemaker.breaks("refuse", "DescribeLogStreams", 1000)
+    aws.faults.denied.add("logs:DescribeLogStreams")
     said = repro(project, "manifest").succeed()
     assert "the log does not come: AWS refuses" in said
 
 
-def test_log_that_comes_late_is_shown_whole(project: BakedProject, account: Account, before: set[str]) -> None:
-    account.sagemaker.logs.delay_s = 1.5
+def test_log_that_comes_late_is_shown_whole(project: BakedProject, aws: Bed, before: set[str]) -> None:
+    aws.faults.log_delay_s = 1.5
     said = repro(project, "manifest").succeed()
     assert "1797 records of 14 subjects" in said
 
 
-def test_no_capacity_is_told_and_the_next_attempt_runs(
-    project: BakedProject, account: Account, before: set[str]
-) -> None:
-    account.sagemaker.breaks("capacity")
+def test_no_capacity_is_told_and_the_next_attempt_runs(project: BakedProject, aws: Bed, before: set[str]) -> None:
+    aws.faults.capacity = "none"
     said = repro(project, "manifest").fail()
+    aws.heal()
     assert "CapacityError: Unable to provision" in said
     assert "Fix: the same command, later; or another instance_type in meta.job" in said
     repro(project, "manifest").succeed()
-    first, second = jobs(account, before)
+    first, second = jobs(aws, before)
     assert (first.status, second.status) == ("Failed", "Completed")
     assert second.name == f"{first.name.removesuffix('-1')}-2"
 
 
-def test_job_that_is_killed_is_told_with_its_last_lines(
-    project: BakedProject, account: Account, before: set[str]
-) -> None:
+def test_job_that_is_killed_is_told_with_its_last_lines(project: BakedProject, aws: Bed, before: set[str]) -> None:
     begin(project, SLOW)
     launch = repro(project, "manifest")
-    job = started(account, before)
-    until(lambda: "second 1" in account_log(account, job))
-    assert job.container
-    job.container.kill()
+    job = started(aws, before)
+    until(lambda: "second 1" in aws.log_of(job))
+    job.kill()
     said = launch.fail()
     assert "exit code: 137" in said
     assert "| second 1" in said
@@ -200,7 +176,7 @@ def test_job_that_is_killed_is_told_with_its_last_lines(
     assert "manifest:" not in lock(project).decode()
 
 
-def test_job_over_its_time_is_told(project: BakedProject, account: Account, before: set[str]) -> None:
+def test_job_over_its_time_is_told(project: BakedProject, aws: Bed, before: set[str]) -> None:
     begin(project, SLOW)
     edit(
         project,
@@ -213,21 +189,21 @@ def test_job_over_its_time_is_told(project: BakedProject, account: Account, befo
     assert "a larger max_runtime_s in meta.job" in said
 
 
-def test_stage_that_fails_is_told_by_its_own_reason(project: BakedProject, account: Account, before: set[str]) -> None:
+def test_stage_that_fails_is_told_by_its_own_reason(project: BakedProject, aws: Bed, before: set[str]) -> None:
     begin(project, "    raise ValueError('nonsense')\n")
     launch = repro(project, "manifest")
     assert launch.process.wait(120) > 0
     assert "ValueError: nonsense" in launch.told()
-    (job,) = jobs(account, before)
-    assert job.reason.startswith("AlgorithmError: the stage manifest failed")
+    (job,) = jobs(aws, before)
+    assert job.describe()["ExitMessage"].startswith("the stage manifest failed")
     assert f"job {job.name} failed: the stage manifest failed" in launch.told()
 
 
-def test_launchers_that_are_refused_say_whom_to_ask(project: BakedProject, account: Account, before: set[str]) -> None:
-    account.sagemaker.breaks("refuse", "CreateProcessingJob", 10)
+def test_launchers_that_are_refused_say_whom_to_ask(project: BakedProject, aws: Bed, before: set[str]) -> None:
+    aws.faults.denied.add("sagemaker:CreateProcessingJob")
     said = repro(project, "manifest").fail()
-    assert "AWS refuses: User is not authorized" in said
+    assert "AWS refuses: User: arn:aws:iam::" in said
     assert "jobs doctor" in said
-    account.sagemaker.heals()
+    aws.heal()
     repro(project, "manifest").succeed()
-    assert len(jobs(account, before)) == 1
+    assert len(jobs(aws, before)) == 1

@@ -10,7 +10,8 @@ from mlflow import MlflowClient
 
 from ..conftest import BakedProject, isolate
 from ..projects import clone, commit, edit, experiments, lock, metric, read, wait_for_queue
-from .conftest import APP, IMAGE, ROLE, Account, enter, laptop
+from .bed import APP, IMAGE, ROLE, Bed
+from .conftest import enter, laptop
 
 pytestmark = pytest.mark.slow
 
@@ -18,13 +19,13 @@ STAGES = ("prepare", "manifest", "train", "register")
 
 
 @pytest.fixture(scope="session")
-def by_jobs(account: Account, tmp_path_factory: pytest.TempPathFactory) -> BakedProject:
+def by_jobs(aws_account: Bed, tmp_path_factory: pytest.TempPathFactory) -> BakedProject:
     """A project whose four stages ran as jobs, from nothing, with MLflow by ARN; to look at and not to change."""
     folder = tmp_path_factory.mktemp("by-jobs")
     with pytest.MonkeyPatch.context() as monkeypatch:
         isolate(monkeypatch, tmp_path_factory)
-        enter(monkeypatch, account, folder)
-        monkeypatch.setenv("SAGEMAKER_MLFLOW_CUSTOM_ENDPOINT", account.door.url)
+        aws_account.start_mlflow()
+        enter(monkeypatch, aws_account, folder)
         made = laptop(folder, APP)
         made.run("python", "-m", made.package, "setup")
         made.run("dvc", "repro")
@@ -33,9 +34,8 @@ def by_jobs(account: Account, tmp_path_factory: pytest.TempPathFactory) -> Baked
 
 
 @pytest.fixture
-def at_home(by_jobs: BakedProject, on_laptop: Account, monkeypatch: pytest.MonkeyPatch) -> BakedProject:
-    """It, and the way to its MLflow."""
-    monkeypatch.setenv("SAGEMAKER_MLFLOW_CUSTOM_ENDPOINT", on_laptop.door.url)
+def at_home(by_jobs: BakedProject, on_laptop: Bed) -> BakedProject:
+    """It, on a laptop that knows the account and its MLflow."""
     return by_jobs
 
 
@@ -45,15 +45,15 @@ def _names(project: BakedProject) -> dict[str, str]:
     return {stage: name for stage in STAGES for name in told if f"-{stage}-" in name}
 
 
-def test_every_stage_ran_as_the_job_of_its_kind(at_home: BakedProject, account: Account) -> None:
+def test_every_stage_ran_as_the_job_of_its_kind(at_home: BakedProject, aws: Bed) -> None:
     names = _names(at_home)
-    assert {stage: account.sagemaker.jobs[name].noun for stage, name in names.items()} == {
+    assert {stage: aws.jobs[name].noun for stage, name in names.items()} == {
         "prepare": "ProcessingJob",
         "manifest": "ProcessingJob",
         "train": "TrainingJob",
         "register": "ProcessingJob",
     }
-    assert all(account.sagemaker.jobs[name].status == "Completed" for name in names.values())
+    assert all(aws.jobs[name].status == "Completed" for name in names.values())
 
 
 @pytest.mark.parametrize("place", ["local", "sandbox", "sagemaker"])
@@ -90,8 +90,8 @@ def test_dataset_manifest_and_weights_are_those_of_a_local_run(
     assert lock(copied)["prepare"] == lock(at_home)["prepare"]
 
 
-def test_run_names_job_image_and_machine_and_the_version_its_commit(at_home: BakedProject, account: Account) -> None:
-    client = MlflowClient(account.mlflow.url)
+def test_run_names_job_image_and_machine_and_the_version_its_commit(at_home: BakedProject, aws: Bed) -> None:
+    client = MlflowClient(aws.mlflow_url)
     facts, name = read(at_home, "reports/train/lineage.json"), _names(at_home)["train"]
     assert (facts["job"], facts["image"], facts["instance_type"]) == (name, IMAGE, "ml.m5.xlarge")
     experiment = client.get_experiment_by_name(at_home.path.name)
@@ -105,9 +105,9 @@ def test_run_names_job_image_and_machine_and_the_version_its_commit(at_home: Bak
     assert tagged == version.tags["result_commit"]
 
 
-def test_job_was_told_no_secret_of_the_laptop(at_home: BakedProject, account: Account) -> None:
-    secret = account.store.environment()["AWS_SECRET_ACCESS_KEY"]
-    key = account.store.environment()["AWS_ACCESS_KEY_ID"]
+def test_job_was_told_no_secret_of_the_laptop(at_home: BakedProject, aws: Bed) -> None:
+    secret = aws.store.environment()["AWS_SECRET_ACCESS_KEY"]
+    key = aws.store.environment()["AWS_ACCESS_KEY_ID"]
     for name in _names(at_home).values():
         told = list((at_home.path / ".dvc/tmp/jobs/sagemaker" / name).rglob("*.json"))
         assert told
@@ -116,49 +116,45 @@ def test_job_was_told_no_secret_of_the_laptop(at_home: BakedProject, account: Ac
             assert key not in path.read_text(encoding="utf-8")
 
 
-def test_code_is_at_a_name_made_of_its_content(at_home: BakedProject, account: Account) -> None:
+def test_code_is_at_a_name_made_of_its_content(at_home: BakedProject, aws: Bed) -> None:
+    found = {name: data for name, data in aws.objects("by-jobs").items() if name.endswith("code.tar.gz")}
+    assert found
+    assert all(hashlib.sha256(data).hexdigest() in name for name, data in found.items())
     for name in _names(at_home).values():
-        told = account.sagemaker.jobs[name].ml.parent  # the job's own folder
-        request = read(at_home, f".dvc/tmp/jobs/sagemaker/{name}/request.json")
+        request = aws.jobs[name].request
         assert request["RoleArn"] == ROLE
-        code = (told / "ml/input/data/code/code.tar.gz", told / "ml/processing/input/code/code.tar.gz")
-        (unpacked,) = [path for path in code if path.exists()]
-        assert hashlib.sha256(unpacked.read_bytes()).hexdigest() in json.dumps(request)
+        assert any(name.rpartition("/")[0] in json.dumps(request) for name in found)
 
 
-def test_dry_run_prints_the_request_and_asks_nothing(at_home: BakedProject, account: Account) -> None:
-    calls = account.sagemaker.calls.total()
+def test_dry_run_prints_the_request_and_asks_nothing(at_home: BakedProject, aws: Bed) -> None:
+    calls = aws.calls.total()
     told = json.loads(at_home.run("python", "-m", at_home.package, "jobs", "dry-run", "train").stdout)
-    assert account.sagemaker.calls.total() == calls
+    assert aws.calls.total() == calls
     name = _names(at_home)["train"]
     assert told["TrainingJobName"] == name
-    ours = {
-        key: value
-        for key, value in account.sagemaker.jobs[name].request.items()
-        if key not in ("Tags", "InputDataConfig")
-    }
+    ours = {key: value for key, value in aws.jobs[name].request.items() if key not in ("Tags", "InputDataConfig")}
     assert {key: told[key] for key in ours} == ours
 
 
 def test_queue_of_experiments_is_as_many_trainings_side_by_side(
-    at_home: BakedProject, account: Account, tmp_path: Path
+    at_home: BakedProject, aws: Bed, tmp_path: Path
 ) -> None:
     copied = clone(at_home, tmp_path / "clone", "HEAD")
     copied.run("git", "config", "user.name", "Test")
     copied.run("git", "config", "user.email", "test@example.org")
     edit(copied, "params.yaml", "epochs: 3", "epochs: 4")
     commit(copied, "Longer")
-    before = set(account.sagemaker.jobs)
+    before = set(aws.jobs)
     for max_lr in ("0.004", "0.005", "0.006", "0.007"):
         copied.run("dvc", "exp", "run", "train", "--queue", "-S", f"train.max_lr={max_lr}")
     copied.run("dvc", "queue", "start", "-j", "4")
     wait_for_queue(copied)
     found = experiments(copied)
     assert len(found) == 4
-    jobs = [job for name, job in account.sagemaker.jobs.items() if name not in before]
+    jobs = [job for name, job in aws.jobs.items() if name not in before]
     assert len(jobs) == 4
-    assert max(job.created for job in jobs) < min(job.ended for job in jobs)  # side by side
-    client = MlflowClient(account.mlflow.url)
+    assert max(job.history.created for job in jobs) < min(job.history.ended or 0 for job in jobs)  # side by side
+    client = MlflowClient(aws.mlflow_url)
     experiment = client.get_experiment_by_name(at_home.path.name)
     assert experiment
     mirrored = {run.data.tags["mirror_id"]: run for run in client.search_runs([experiment.experiment_id])}

@@ -14,8 +14,8 @@ from ..conftest import BakedProject, isolate, new_project
 from ..servers.mlflow import MlflowServer, until
 from ..servers.proxies import FaultProxy
 from ..servers.s3 import BUCKET, KEY, SECRET, ObjectStore
+from ..servers.sagemaker import SigV4Proxy
 from .conftest import Start
-from .sagemaker import SigV4Proxy
 from .trainings import assert_mirrored, assert_unhurt, points_of, runs_of, until_sent, written
 
 PASSWORD = "a-password-of-the-tests"  # noqa: S105
@@ -179,7 +179,7 @@ def door(sagemaker_server: MlflowServer, object_store: ObjectStore, monkeypatch:
     opened: list[SigV4Proxy] = []
 
     def open_one(arn: str) -> SigV4Proxy:
-        opened.append(SigV4Proxy(sagemaker_server.url, arn, KEY, SECRET))
+        opened.append(SigV4Proxy(sagemaker_server.url, arn, {KEY: SECRET}.get))
         monkeypatch.setenv("SAGEMAKER_MLFLOW_CUSTOM_ENDPOINT", opened[-1].url)
         for name, value in object_store.environment().items():
             monkeypatch.setenv(name, value)

@@ -40,7 +40,16 @@ class ObjectStore:
             zip((f"-{part}.{kind}" for part in parts for kind in ("port", "port.grpc")), free_ports(8), strict=True)
         )
         self.url = f"http://127.0.0.1:{ports['-s3.port']}"
-        command = ["weed", "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-filer", "-s3"]
+        command = [
+            "weed",
+            "-logtostderr",
+            "server",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            f"-dir={folder}",
+            "-filer",
+            "-s3",
+        ]
         limits = ["-master.volumeSizeLimitMB=64", "-volume.max=20", f"-s3.config={config}"]
         # Services that nobody uses here, on fixed ports: a second store on this machine could not start.
         ports |= {"-s3.port.iceberg": 0, "-s3.port.lance": 0}

@@ -1,219 +1,264 @@
-"""A job from its request to its end: what is the same for trainings and processings.
+"""A job, from the request to its end: what SageMaker's two kinds have in common."""
 
-Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeTrainingJob.html
-"""
-
+import abc
+import math
 import shutil
 import signal
 import threading
 import time
-from abc import ABC, abstractmethod
+import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from . import buckets, rules
-from .containers import Container
+from .account import Account
+from .checks import fitted
+from .container import ML, Image
+from .credentials import ACCOUNT
+from .errors import JobError, not_emulated
+from .faults import CAPACITY
+from .history import History
+from .run import TICK_S, Outcome, Run
+from .transfer import Transfer
 
-if TYPE_CHECKING:
-    from .service import SageMaker
-
-ACCOUNT = "123456789012"
-LOOK_S = 0.05
-ENDED = ("Completed", "Failed", "Stopped")
+DAY_S = 86_400
 
 
-class Job(ABC):
-    """A job; its subclasses know the folders and fields of their kind.
+class Job(abc.ABC):
+    """A job on one machine.
 
     Args:
-        service: That it belongs to.
-        request: The Create request.
-
-    Attributes:
-        noun: Of its kind, in names of fields.
-        group: Of its logs in CloudWatch.
-        status: In SageMaker's words.
-        interrupted: To be set to take its machine away.
-        starts: How often its command was started.
+        account: Where it runs.
+        request: That asked for it, checked.
+        region: Where it was asked for.
     """
 
     noun: ClassVar[str]
-    path: ClassVar[str]
-    group: ClassVar[str]
+    log_group: ClassVar[str]
+    stop_signal: ClassVar[signal.Signals]
 
-    def __init__(self, service: "SageMaker", request: dict[str, Any]) -> None:
-        """Start it."""
-        self.service, self.request = service, request
-        self.name = request[f"{self.noun}Name"]
-        self.arn = f"arn:aws:sagemaker:{service.region}:{ACCOUNT}:{self.path}/{self.name}"
-        self.folder = service.folder / self.path / self.name
-        self.ml = self.folder / "ml"
-        self.status, self.phase, self.reason, self.message = "InProgress", "Starting", "", ""
-        self.created, self.started, self.ended = time.time(), 0.0, 0.0
-        self.transitions: list[dict[str, Any]] = []
-        self.container: Container | None = None
-        self.starts = 0
-        self.stopped, self.interrupted = threading.Event(), threading.Event()
-        self._step("Starting")
-        self.thread = threading.Thread(target=self._live, daemon=True)
-        self.thread.start()
+    def __init__(self, account: Account, request: dict[str, Any], region: str) -> None:
+        """Be ready to start."""
+        self.request, self.region = request, region
+        self.name: str = request[f"{self.noun}Name"]
+        kind = self.noun.replace("Job", "-job").lower()
+        self.arn = f"arn:aws:sagemaker:{region}:{ACCOUNT}:{kind}/{self.name}"
+        self.history = History()
+        self.attempts = 0
+        self._account = account
+        self._transfer = Transfer(account.s3)
+        self.folder: Path = account.work / kind / self.name
+        self.ml: Path = self.folder / "ml"
+        self.stopping, self.interrupted = threading.Event(), threading.Event()
+        self._run: Run | None = None
+        self._thread = threading.Thread(target=self._live, name=self.name, daemon=True)
 
-    # What each kind has its own way of.
+    def start(self) -> None:
+        """Let it live."""
+        self._thread.start()
 
-    @abstractmethod
-    def image(self) -> str:
-        """Return the image that is asked for."""
+    # What is asked of it
 
-    @abstractmethod
-    def command(self) -> list[str]:
-        """Return the command of the container."""
+    @property
+    def is_over(self) -> bool:
+        """Return whether it has ended."""
+        return self.history.is_over
 
-    @abstractmethod
-    def bring(self) -> None:
-        """Make the folders of `/opt/ml`, and bring its inputs there."""
+    @property
+    def status(self) -> str:
+        """Return its status, the coarse one."""
+        return self.history.status
 
-    @abstractmethod
-    def take(self) -> None:
-        """Bring its results to S3."""
-
-    @abstractmethod
-    def told(self) -> dict[str, Any]:
-        """Return what its kind tells more than others."""
-
-    @abstractmethod
+    @property
     def failure(self) -> str:
-        """Return the reason that the container gave for its failure."""
-
-    @abstractmethod
-    def sync(self) -> None:
-        """Bring checkpoints to S3, where it has any."""
-
-    # What all have.
-
-    def inside(self, path: str) -> Path:
-        """Return where a path of the container is on this machine."""
-        place: Path = self.ml / Path(path).relative_to("/opt/ml")
-        return place
+        """Return why it failed."""
+        return self.history.failure
 
     def describe(self) -> dict[str, Any]:
         """Return what SageMaker tells of it."""
-        told = {
-            **self.request,
-            f"{self.noun}Arn": self.arn,
-            f"{self.noun}Status": self.status,
-            "CreationTime": self.created,
-            "LastModifiedTime": time.time(),
-            "FailureReason": self.reason,
-            **self.told(),
-        }
-        known = rules.model().operation_model(f"Describe{self.noun}").output_shape.members
-        return {name: value for name, value in told.items() if name in known and value not in (None, "")}
+        history = self.history
+        with history.lock:
+            told = {
+                **self.request,
+                f"{self.noun}Arn": self.arn,
+                f"{self.noun}Status": history.status,
+                "CreationTime": history.created,
+                "LastModifiedTime": history.modified,
+                "FailureReason": history.failure or None,
+                **self._described(),
+            }
+        return fitted(f"Describe{self.noun}", told)
 
-    def _step(self, phase: str, message: str = "") -> None:
-        now = time.time()
-        if self.transitions:
-            self.transitions[-1]["EndTime"] = now
-        self.phase = phase
-        self.transitions.append({"Status": phase, "StartTime": now, "StatusMessage": message})
+    def stop(self) -> None:
+        """Ask it to stop."""
+        self.history.is_to_stop()
+        self.stopping.set()
 
-    def _end(self, status: str, reason: str = "", phase: str = "") -> None:
-        self.ended, self.reason = time.time(), reason[:1024]
-        self._step(phase or status, reason)
-        self.status = status
+    def interrupt(self) -> None:
+        """Take its machine away, as happens on spot."""
+        self.interrupted.set()
+
+    def kill(self) -> None:
+        """Kill its first process, as the kernel does when memory runs out."""
+        if self._run:
+            self._run.kill()
+
+    def close(self) -> None:
+        """End it, with nothing uploaded; the emulator ends."""
+        self.stop()
+        self.kill()
+        self._thread.join(10)
+
+    # Its life
 
     def _live(self) -> None:
         try:
-            if self.service.takes("capacity", self.name):
-                self._end("Failed", "CapacityError: Unable to provision requested ML compute capacity. Please retry.")
-                return
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self._step("Downloading")
-            self.bring()
-            self._step("Training")
-            self.started = time.time()
-            self._finish(self._run_until_left_alone())
-        except buckets.Missing as error:
-            self._end("Failed", f"ClientError: {error}")
+            self._work()
+        except JobError as error:
+            self.history.finish("Failed", str(error))
         except Exception as error:
-            self._end("Failed", f"InternalServerError: {error!r}")
+            traceback.print_exc()  # a fault of the emulator: who runs it must see it
+            self.history.finish("Failed", f"InternalServerError: {error!r}")
+        finally:
+            if self._run:
+                self._run.kill()
 
-    def _run_until_left_alone(self) -> str:
-        """Run the command, again whenever its machine was taken away; return how it ended."""
-        deadline = self.started + self.request.get("StoppingCondition", {}).get("MaxRuntimeInSeconds", 86_400)
-        while (how := self._run(deadline)) == "interrupted":
-            self._step("Interrupted")
-            self._step("Restarting")
-            shutil.rmtree(self.ml)
-            self.bring()
-            self._step("Training")
-        return how
-
-    def _run(self, deadline: float) -> str:
-        self.interrupted.clear()
-        self.starts += 1
-        python = self.service.python(self.image())
-        self.container = Container(self.command(), self.ml, self._environment(python), self.service.hidden)
-        stream = f"{self.name}/algo-1-{int(time.time() * 1000)}"
-        reader = threading.Thread(target=self._read_log, args=(stream,), daemon=True)
-        reader.start()
-        how = self._wait(self.container, deadline)
-        reader.join()
-        self.sync()
-        return how
-
-    def _wait(self, container: Container, deadline: float) -> str:
-        how, asked = "ended", 0.0
-        while container.code is None:
-            now = time.time()
-            if how == "ended":
-                how = self._asked(now > deadline)
-                if how != "ended":
-                    asked = now
-                    container.signal(signal.SIGTERM)
-            elif now - asked > self.service.grace_s:
-                container.kill()
-            self.sync()
-            time.sleep(LOOK_S)
-        return how
-
-    def _asked(self, late: bool) -> str:
-        if self.stopped.is_set():
-            self.status = "Stopping"
-            self._step("Stopping")
-            return "stopped"
-        return "late" if late else "interrupted" if self.interrupted.is_set() else "ended"
-
-    def _finish(self, how: str) -> None:
-        assert self.container
-        code = self.container.code
-        self._step("Uploading")
-        self.take()
-        if how == "stopped":
-            self._end("Stopped")
-        elif how == "late":
-            self._end("Stopped", phase="MaxRuntimeExceeded")
-        elif code == 0:
-            self._end("Completed")
+    def _work(self) -> None:
+        image = self._image()
+        waited = self._get_machine()
+        outcome: Outcome = waited or "interrupted"
+        while outcome == "interrupted":
+            self.attempts += 1
+            outcome = self._attempt(image)
+        if outcome == "exited":
+            code = self._exit_code
+            if code:
+                self.history.finish("Failed", f"AlgorithmError: {self.reason()}, exit code: {code}")
+            else:
+                self.history.finish("Completed")
         else:
-            said = self.failure() or "See job logs for more information"
-            self._end("Failed", f"AlgorithmError: {said}, exit code: {code}")
+            self.history.finish("Stopped", secondary=self._stopped_as(outcome))
 
-    def _environment(self, python: Path) -> dict[str, str]:
-        return {
-            "PATH": f"{python}:/usr/local/bin:/usr/bin:/bin",
-            "HOME": "/root",
-            "LANG": "C.UTF-8",
-            **self.service.network(self.name),
-            **self.request.get("Environment", {}),
-        }
+    def _image(self) -> Image:
+        uri = self.image_uri()
+        image = self._account.image_of(uri)
+        if not image:
+            repository, registry = uri.partition("/")[2].partition(":")[0], uri.partition(".")[0]
+            raise JobError(
+                f"ClientError: Cannot find repository: {repository} in registry ID: {registry} Please check if your "
+                f"ECR repository and image exist and role {self.request['RoleArn']} has proper pull permissions for "
+                "SageMaker: ecr:BatchCheckLayerAvailability, ecr:BatchGetImage, ecr:GetDownloadUrlForLayer"
+            )
+        return image
 
-    def _read_log(self, stream: str) -> None:
-        assert self.container
-        assert self.container.process.stdout
-        for line in self.container.process.stdout:
-            self.service.logs.put(self.group, stream, line.decode(errors="replace").rstrip("\r\n"))
+    def _get_machine(self) -> Outcome | None:
+        """Wait for a machine; return why it waits no more, None when it has one."""
+        self.history.enter("Starting", "Launching requested ML instances")
+        if self._account.faults.capacity == "wait":
+            self.history.enter("Starting", "Insufficient capacity error from EC2 while launching instances, retrying!")
+        while self._account.faults.capacity == "wait":
+            if self.stopping.wait(TICK_S):
+                return "stopped"
+            if time.time() > self._patience_ends():
+                self.history.enter("Stopping", "Stopping the training job")
+                return "timeout"
+        if self._account.faults.capacity == "none":
+            raise JobError(CAPACITY)
+        return None
 
+    def _attempt(self, image: Image) -> Outcome:
+        """Do it on one machine."""
+        self.history.machine_starts()
+        shutil.rmtree(self.ml, ignore_errors=True)
+        (self.ml / "output").mkdir(parents=True)
+        self.history.enter("Downloading", "Downloading input data")
+        self.prepare()
+        self.history.enter("Training", "Training image download completed. Training in progress.")
+        self._run = Run(self, self._account, image)
+        outcome = self._run.outcome()
+        if outcome == "interrupted":
+            self.history.enter("Interrupted", "The instances were interrupted")
+            self.history.machine_is_gone()
+            self.interrupted.clear()
+            return self._get_machine() or "interrupted"
+        self.history.enter("Uploading", "Uploading generated training model")
+        self.upload(well=outcome != "exited" or not self._exit_code)
+        return outcome
 
-def text(path: Path) -> str:
-    """Return the content of a file; "" when there is none."""
-    return path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else ""
+    @property
+    def _exit_code(self) -> int:
+        assert self._run
+        return self._run.exit_code
+
+    def is_too_long(self) -> bool:
+        """Return whether it has had all the time that it was given."""
+        return self.history.used_s > self._longest_s() or time.time() > self._patience_ends()
+
+    def _longest_s(self) -> float:
+        return float(self.request.get("StoppingCondition", {}).get("MaxRuntimeInSeconds", DAY_S))
+
+    def _patience_ends(self) -> float:
+        return math.inf
+
+    def wrote(self, name: str) -> bytes:
+        """Return the content of a file in `/opt/ml/output`; nothing when there is none."""
+        path = self.ml / "output" / name
+        return path.read_bytes() if path.is_file() else b""
+
+    def reason(self) -> str:
+        """Return what it told of why it failed."""
+        return ""
+
+    def _stopped_as(self, outcome: Outcome) -> str:
+        return "Stopped"
+
+    # What the two kinds do each in their way
+
+    @abc.abstractmethod
+    def check(self) -> None:
+        """See that it is something this emulator can do.
+
+        Raises:
+            ServiceError: It is not.
+        """
+
+    @abc.abstractmethod
+    def prepare(self) -> None:
+        """Fill its `/opt/ml`."""
+
+    @abc.abstractmethod
+    def upload(self, well: bool) -> None:
+        """Bring its results to S3.
+
+        Args:
+            well: Whether it did not fail.
+        """
+
+    @abc.abstractmethod
+    def sync(self) -> None:
+        """Bring to S3 what is brought while it runs."""
+
+    @abc.abstractmethod
+    def _described(self) -> dict[str, Any]:
+        """Return what is told of this kind."""
+
+    @abc.abstractmethod
+    def image_uri(self) -> str:
+        """Return the address of its image."""
+
+    @abc.abstractmethod
+    def is_cut_off(self) -> bool:
+        """Return whether it is to have no network."""
+
+    @abc.abstractmethod
+    def command(self) -> list[str]:
+        """Return what its container runs."""
+
+    def variables(self) -> dict[str, str]:
+        """Return the variables that this kind has more."""
+        return {}
+
+    def inside(self, path: str) -> Path:
+        """Return the folder of this machine for one of the container's."""
+        if not Path(path).is_relative_to(ML) or ".." in Path(path).parts:
+            raise not_emulated(f"a LocalPath outside {ML}: {path}")
+        return self.ml / Path(path).relative_to(ML)

@@ -1,56 +1,152 @@
-"""CloudWatch's logs."""
+"""CloudWatch's logs of jobs: groups, streams and events, with the tokens by which one reads on.
+
+Source: https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_GetLogEvents.html
+"""
 
 import threading
 import time
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import ServiceError
+
+PAGE = 10_000  # events in one answer, at most
+STREAMS = 50  # in one answer
 
 
-class Line(NamedTuple):
-    """A line and when it was printed, seconds since 1970."""
+@dataclass(frozen=True)
+class Event:
+    """A line.
+
+    Args:
+        at: When it was printed, seconds since 1970.
+        text: Without its end.
+        seen: When it can be read, seconds since 1970.
+    """
 
     at: float
     text: str
+    seen: float
+
+
+@dataclass
+class Stream:
+    """What one machine printed."""
+
+    name: str
+    created: float = field(default_factory=time.time)
+    events: list[Event] = field(default_factory=list)
+
+    def visible(self) -> list[Event]:
+        """Return the events that have arrived."""
+        now = time.time()
+        return [event for event in self.events if event.seen <= now]
 
 
 class Logs:
-    """Streams of lines.
+    """All groups of the emulator's jobs.
 
-    Attributes:
-        delay_s: So much later than it was printed a line is seen.
-        lost: Whether there is no stream at all.
+    Args:
+        delay_s: Gives how much later than printed a line can be read.
     """
 
-    def __init__(self) -> None:
-        """Have none."""
-        self.delay_s, self.lost = 0.0, False
-        self._streams: dict[tuple[str, str], list[Line]] = {}
+    def __init__(self, delay_s: Callable[[], float]) -> None:
+        """Have none yet."""
+        self._delay_s = delay_s
+        self._groups: dict[str, dict[str, Stream]] = {}
         self._lock = threading.Lock()
 
-    def put(self, group: str, stream: str, line: str) -> None:
-        """Take a line."""
+    def open(self, group: str, prefix: str) -> str:
+        """Make a stream, and return its name."""
         with self._lock:
-            self._streams.setdefault((group, stream), []).append(Line(time.time(), line or " "))
+            streams, number = self._groups.setdefault(group, {}), int(time.time())
+            while f"{prefix}-{number}" in streams:  # of the machine before, in the same second
+                number += 1
+            streams[f"{prefix}-{number}"] = Stream(f"{prefix}-{number}")
+        return f"{prefix}-{number}"
 
-    def streams(self, group: str, prefix: str) -> list[dict[str, Any]] | None:
-        """Return the streams of a group; None when there is no such group."""
-        with self._lock:
-            seen = {key: self._seen(lines) for key, lines in self._streams.items() if key[0] == group}
-        if self.lost or not any(seen.values()):
-            return None
-        return [
-            {"logStreamName": name, "creationTime": int(lines[0].at * 1000)}
-            for (_, name), lines in seen.items()
-            if lines and name.startswith(prefix)
-        ]
-
-    def events(self, group: str, stream: str, token: str | None) -> dict[str, Any]:
-        """Return the lines after a token."""
-        begin = int(token.removeprefix("f/")) if token else 0
-        with self._lock:
-            lines = self._seen(self._streams.get((group, stream), []))
-        found = [{"timestamp": int(line.at * 1000), "message": line.text} for line in lines[begin:]]
-        return {"events": found, "nextForwardToken": f"f/{len(lines)}", "nextBackwardToken": f"b/{begin}"}
-
-    def _seen(self, lines: list[Line]) -> list[Line]:
+    def write(self, group: str, stream: str, line: str) -> None:
+        """Add a line."""
         now = time.time()
-        return [line for line in lines if line.at + self.delay_s <= now]
+        with self._lock:
+            self._groups[group][stream].events.append(Event(now, line, now + self._delay_s()))
+
+    def keeps(self, told: dict[str, Any]) -> bool:
+        """Return whether a request is about a group for jobs."""
+        return str(told.get("logGroupName", "")).startswith("/aws/sagemaker/")
+
+    def has_group(self, group: str) -> bool:
+        """Return whether there is a group: not before a job of its kind prints."""
+        return group in self._groups
+
+    def describe_streams(self, told: dict[str, Any]) -> dict[str, Any]:
+        """Answer DescribeLogStreams."""
+        prefix, group = told.get("logStreamNamePrefix", ""), told.get("logGroupName", "")
+        if prefix and told.get("orderBy") == "LastEventTime":
+            text = "Cannot order by LastEventTime with a logStreamNamePrefix."
+            raise ServiceError("InvalidParameterException", text)
+        with self._lock:
+            found = [one for one in self._group(group).values() if one.name.startswith(prefix) and self._is_there(one)]
+        order: Callable[[Stream], Any] = _last_event if told.get("orderBy") == "LastEventTime" else _name
+        found.sort(key=order, reverse=told.get("descending", False))
+        start, limit = int(told.get("nextToken") or 0), int(told.get("limit") or STREAMS)
+        page = found[start : start + limit]
+        more = {"nextToken": str(start + limit)} if start + limit < len(found) else {}
+        return {"logStreams": [_described(one) for one in page], **more}
+
+    def events(self, told: dict[str, Any]) -> dict[str, Any]:
+        """Answer GetLogEvents."""
+        with self._lock:
+            stream = self._group(told.get("logGroupName", "")).get(told.get("logStreamName", ""))
+            if not stream or not self._is_there(stream):
+                raise ServiceError("ResourceNotFoundException", "The specified log stream does not exist.")
+            found = stream.visible()
+        start, end = _range(told, len(found))
+        page = found[start:end]
+        return {
+            "events": [{"timestamp": _ms(one.at), "message": one.text, "ingestionTime": _ms(one.seen)} for one in page],
+            "nextForwardToken": f"f/{start + len(page):056d}",
+            "nextBackwardToken": f"b/{start:056d}",
+        }
+
+    def _group(self, name: str) -> dict[str, Stream]:
+        if name not in self._groups:
+            raise ServiceError("ResourceNotFoundException", "The specified log group does not exist.")
+        return self._groups[name]
+
+    def _is_there(self, stream: Stream) -> bool:
+        """Return whether a stream can be seen: it comes as late as its lines."""
+        return stream.created + self._delay_s() <= time.time()
+
+
+def _range(told: dict[str, Any], number: int) -> tuple[int, int]:
+    """Return the first event of a page and the one after its last."""
+    limit, token = int(told.get("limit") or PAGE), told.get("nextToken") or ""
+    if token.startswith("f/"):
+        start = int(token.removeprefix("f/"))
+        return start, min(start + limit, number)
+    if token.startswith("b/"):
+        end = int(token.removeprefix("b/"))
+        return max(0, end - limit), end
+    return (0, min(limit, number)) if told.get("startFromHead") else (max(0, number - limit), number)
+
+
+def _name(stream: Stream) -> str:
+    return stream.name
+
+
+def _last_event(stream: Stream) -> float:
+    return max((event.at for event in stream.events), default=0.0)
+
+
+def _described(stream: Stream) -> dict[str, Any]:
+    told = {"logStreamName": stream.name, "creationTime": _ms(stream.created), "storedBytes": 0}
+    events = stream.visible()
+    if events:
+        told |= {"firstEventTimestamp": _ms(events[0].at), "lastEventTimestamp": _ms(events[-1].at)}
+    return told
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)
