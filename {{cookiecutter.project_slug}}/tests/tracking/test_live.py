@@ -108,6 +108,18 @@ def test_live_resumed_goes_on_after_the_last_whole_row() -> None:
     assert [row[1] for row in rows("run")] == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_live_resumed_from_what_was_written_goes_on_after_it(steps: int) -> None:
+    first = Live("run", **PLAIN)
+    for step in range(steps):
+        first.log_metric("loss", step / 10)
+        first.next_step()
+    first.write()
+    with Live("run", resume=True, **PLAIN) as live:
+        assert live.step == steps
+    first.end()
+
+
 def test_log_plot_says_how_it_is_to_be_drawn() -> None:
     with Live("run", **PLAIN) as live:
         live.log_plot("points", [{"a": 1, "b": 2}], x="a", y="b", template="scatter")

@@ -66,6 +66,22 @@ class Group:
             torch.distributed.broadcast(value, src=0)
         return value
 
+    def shared(self, data: bytes) -> bytes:
+        """Return the first process's bytes, in each of them."""
+        if self.size == 1:
+            return data
+        length = int(self.agreed(torch.tensor(len(data))))
+        mine = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(length, dtype=torch.uint8)
+        return self.agreed(mine).numpy().tobytes()
+
+    def gathered(self, value: Tensor) -> Tensor:
+        """Return the `value` of each process, (size, ...), in each of them; they have the same shape and dtype."""
+        if self.size == 1:
+            return value[None]
+        found = [torch.empty_like(value) for _ in range(self.size)]
+        torch.distributed.all_gather(found, value)
+        return torch.stack(found)
+
 
 ALONE = Group()
 

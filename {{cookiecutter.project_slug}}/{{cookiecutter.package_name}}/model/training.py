@@ -7,6 +7,7 @@ out one by one to stack them again (measured on the default network: 5 % more ti
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from tqdm import tqdm
 
 from ..errors import ProjectError
+from .checkpoint import Checkpoints
 from .evaluation import evaluate
 from .processes import ALONE, Group
 from .transforms import Images, Normalise
@@ -59,6 +61,7 @@ def fit(
     recipe: Recipe,
     report: Callable[[Epoch], None],
     group: Group = ALONE,
+    checkpoints: Checkpoints | None = None,
 ) -> Epoch:
     """Train `module` in place and leave it with the weights of its best epoch.
 
@@ -72,6 +75,7 @@ def fit(
         recipe: Epochs, batch size, learning rate, weight decay.
         report: Called after each epoch.
         group: The processes to train with; the weights to keep are those in the first.
+        checkpoints: What to go on from, and where to save that; the result is the same to the bit.
 
     Returns:
         The best epoch.
@@ -85,8 +89,16 @@ def fit(
     steps = recipe.epochs * len(_batches(train, recipe.batch_size, group))
     schedule = OneCycleLR(optimizer, max_lr=recipe.max_lr, total_steps=steps)
     parallel = group.parallel(module)
-    best, weights = Epoch(-1, math.inf, math.inf, -1.0, 0.0), module.state_dict()  # any epoch is better
-    for number in tqdm(range(recipe.epochs), desc="train", unit="epoch", delay=2):
+    begin, best, weights = 0, Epoch(-1, math.inf, math.inf, -1.0, 0.0), module.state_dict()  # any epoch is better
+    parts: dict[str, Any] = {"module": module, "optimizer": optimizer, "schedule": schedule}
+    checkpoints = checkpoints or Checkpoints()
+    if kept := checkpoints.state:
+        _settle(parallel, train, normalise)
+        for name, part in parts.items():
+            part.load_state_dict(kept[name])
+        begin, best, weights = kept["epochs"], Epoch(**kept["best"]), kept["weights"]
+        checkpoints.restore_random_numbers()
+    for number in tqdm(range(begin, recipe.epochs), "train", recipe.epochs, unit="epoch", initial=begin, delay=2):
         lr = float(schedule.get_last_lr()[0])
         train_loss = _train_once(parallel, train, normalise, recipe, optimizer, schedule, group)
         epoch = Epoch(number, train_loss, *_validate(module, val, normalise, group), lr)
@@ -94,8 +106,16 @@ def fit(
         report(epoch)
         if (epoch.val_acc, -epoch.val_loss) > (best.val_acc, -best.val_loss):
             best, weights = epoch, {name: tensor.clone() for name, tensor in module.state_dict().items()}
+        states = {name: part.state_dict() for name, part in parts.items()}
+        checkpoints.save({**states, "epochs": number + 1, "best": vars(best), "weights": weights})
     module.load_state_dict(weights)
     return best
+
+
+def _settle(module: nn.Module, images: Images, normalise: Normalise) -> None:
+    """Do a step that counts for nothing: after its first, DDP sums gradients in another order, to other last bits."""
+    module.train()
+    functional.cross_entropy(module(normalise(images.pixels[:2])), images.labels[:2]).backward()
 
 
 def _train_once(

@@ -6,6 +6,7 @@
 Yours to edit: the networks are in `model/networks.py`, the loop in `model/training.py`.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from ..data import shards
 from ..errors import ProjectError
 from ..files import write_json
 from ..model import torchrun
+from ..model.checkpoint import Checkpoints
 from ..model.evaluation import Evaluation, confusion, confusion_image, evaluate, write_confusion, write_per_class
 from ..model.networks import NETWORKS, Arch, build
 from ..model.predictor import MODEL_DATA, Card, Predictor, save
@@ -27,11 +29,12 @@ from ..model.processes import ALONE, Group, joined
 from ..model.training import Epoch, Recipe, fit, make_deterministic
 from ..model.transforms import IMAGENET, Images, Normalise, decode
 from ..registry import versions
-from ..settings import Section, load_params
+from ..settings import RESOURCES, Section, load_params
+from ..tracking import resume
 from ..tracking.run import training_run
 
 if TYPE_CHECKING:
-    from dvclive import Live
+    from ..tracking.live import Live
 
 DATASET_DIR = Path("data/dataset")
 MODEL_DIR = Path("models/model")
@@ -105,11 +108,19 @@ def main() -> None:
         start = Predictor.load(parent.path / MODEL_DATA) if parent else None
         dataset = read_dataset(DATASET_DIR, NETWORKS[params.arch].channels, params.image_px)
         with joined(params.processes) as group:
+            checkpoints = _checkpoints(group)
             if group.rank > 0:  # the first one reports and writes
-                learn(params, dataset, start, lambda epoch: None, group)
+                learn(params, dataset, start, lambda epoch: None, group, checkpoints)
                 return
-            with training_run([parent.run] if parent else []) as live:
-                train(params, dataset, start, live, group)
+            with training_run([parent.run] if parent else [], checkpoints.files) as live:
+                train(params, dataset, start, live, group, checkpoints)
+            if not RESOURCES.exists():  # a job of SageMaker's may still be cut off while it pushes the model
+                checkpoints.clear()
+
+
+def _checkpoints(group: Group) -> Checkpoints:
+    folder = os.environ.get("CHECKPOINT_DIR")
+    return Checkpoints(Path(folder), resume.inputs(), group) if folder else Checkpoints()
 
 
 def read_dataset(directory: Path, channels: int, image_px: int) -> Dataset:
@@ -139,7 +150,14 @@ def _images(table: pa.Table, classes: tuple[str, ...], channels: int, image_px: 
     return Images(decode(table["image"].to_pylist(), channels, image_px), labels)
 
 
-def train(params: TrainParams, dataset: Dataset, start: Predictor | None, live: "Live", group: Group = ALONE) -> None:
+def train(
+    params: TrainParams,
+    dataset: Dataset,
+    start: Predictor | None,
+    live: "Live",
+    group: Group = ALONE,
+    checkpoints: Checkpoints | None = None,
+) -> None:
     """Train, then write the model directory, the metrics and the plots.
 
     Args:
@@ -148,8 +166,11 @@ def train(params: TrainParams, dataset: Dataset, start: Predictor | None, live: 
         start: A model to go on from.
         live: Gets the figures of each epoch.
         group: The processes to train with; this is the first of them.
+        checkpoints: What to go on from, and where to save that.
     """
-    module, normalise, best = learn(params, dataset, start, lambda epoch: _report(epoch, live), group)
+    checkpoints = checkpoints or Checkpoints()
+    checkpoints.carry = lambda: resume.files(live)
+    module, normalise, best = learn(params, dataset, start, lambda epoch: _report(epoch, live), group, checkpoints)
     live.summary["best_epoch"] = best.number  # the figures of `metrics` are this epoch's; curves go on to the last
     print(f"best epoch {best.number + 1} of {params.epochs}: validation accuracy {best.val_acc:.4f}")
     card = Card(
@@ -166,7 +187,12 @@ def train(params: TrainParams, dataset: Dataset, start: Predictor | None, live: 
 
 
 def learn(
-    params: TrainParams, dataset: Dataset, start: Predictor | None, report: Callable[[Epoch], None], group: Group
+    params: TrainParams,
+    dataset: Dataset,
+    start: Predictor | None,
+    report: Callable[[Epoch], None],
+    group: Group,
+    checkpoints: Checkpoints,
 ) -> tuple[nn.Module, Normalise, Epoch]:
     """Train and write nothing: what every process of the group does.
 
@@ -176,6 +202,7 @@ def learn(
         start: A model to go on from.
         report: Called after each epoch.
         group: The processes to train with.
+        checkpoints: What to go on from, and where to save that.
 
     Returns:
         The network with the weights of its best epoch, the normalisation these expect, and that epoch.
@@ -184,7 +211,7 @@ def learn(
     make_deterministic(params.seed + group.rank, params.threads)
     module, normalise = _begin(params, dataset, start)
     recipe = Recipe(params.epochs, params.batch_size, params.max_lr, params.weight_decay)
-    best = fit(module, dataset.train, dataset.val, normalise, recipe, report, group)
+    best = fit(module, dataset.train, dataset.val, normalise, recipe, report, group, checkpoints)
     return module, normalise, best
 
 

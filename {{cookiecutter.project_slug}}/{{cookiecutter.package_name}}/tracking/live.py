@@ -97,6 +97,11 @@ class Live(dvclive.Live):
         end = time.monotonic()
         self._flush_due = end + (end - begin) / FLUSH_SHARE
 
+    def write(self) -> None:
+        """Bring curves and summary to the files now, for a copy to go on from: the last step is the last that ended."""
+        self._flush()
+        self._write_summary()
+
     def end(self) -> None:
         """Write what is left, and close the files."""
         self._sync_due = self._pace_s = 0.0  # Lightning tests after the end, and asks for nothing more than `sync`
@@ -110,6 +115,9 @@ class Live(dvclive.Live):
         """Write the summary, whole or not at all: another process reads it meanwhile."""
         if self._step is not None:
             self.summary["step"] = self.step
+        self._write_summary()
+
+    def _write_summary(self) -> None:
         with replacing(Path(self.metrics_file)) as new:
             dump_json(self.summary, new, cls=NumpyEncoder)
 
@@ -139,6 +147,11 @@ class Live(dvclive.Live):
         run_dir = Path(self.dir)
         told = {plot.output_path.relative_to(run_dir).as_posix(): plot.plot_config for plot in self._plots.values()}
         write_json(Path(self.dir, PLOTS), told)
+
+    def _init_resume(self) -> None:
+        super()._init_resume()
+        if self._step == 0 and any(Path(self.plots_dir, Metric.subfolder).rglob("*.tsv")):
+            self._step = 1  # DVCLive takes a run of one step for one of none
 
     def read_step(self) -> int:
         """Return the last step of a run to resume; the summary may be seconds behind the curves."""

@@ -6,6 +6,7 @@ least once, and looks at what MLflow has before it sends again what may have arr
     python -m <package> mirror sync
 """
 
+import bisect
 import itertools
 import logging
 import re
@@ -42,6 +43,7 @@ TAGS = {  # the first four are what MLflow's pages show as user, source and comm
     "job": "job",
     "image": "image",
     "instance_type": "instance_type",
+    "resumed_from": "resumed_from",
 }
 
 
@@ -86,6 +88,8 @@ class Mirror:
         self._root, self._client = root, client
         self._curves = Curves(root / record.RUN_DIR, record.milliseconds(facts["started_at"]))
         self._there: dict[str, set[tuple[int, int, str]]] = {}  # the points of a curve that need not be sent
+        self._resumed = [record.milliseconds(moment) for moment in facts.get("resumed_at", [])]
+        self._first: dict[str, dict[int, int]] = {}  # of a run that went on: the first attempt that sent a step
         self._sent: dict[str, Any] = {}  # params, tags and files that MLflow has confirmed
         self.run_id = find(client, facts["run"], facts["project"]) or self._create(facts)
 
@@ -101,7 +105,14 @@ class Mirror:
 
     def ended(self) -> bool:
         """Return whether MLflow has the whole run: its status is set last."""
-        return self._client.get_run(self.run_id).info.status in ENDED
+        info = self._client.get_run(self.run_id).info
+        # Of a run that went on after an end, MLflow may have that end, and not this one.
+        return info.status in ENDED and (not self._resumed or info.end_time == record.end(self._root)[1])
+
+    def reopen(self) -> None:
+        """Show as running a run that goes on after an end."""
+        if self._client.get_run(self.run_id).info.status in ENDED:
+            self._client.update_run(self.run_id, "RUNNING")
 
     def check_not_deleted(self) -> None:
         """See that nobody deleted the run in MLflow meanwhile.
@@ -147,12 +158,30 @@ class Mirror:
     def _send_points(self, points: list["Metric"]) -> None:
         keys = {point.key for point in points}
         for key in keys - self._there.keys():  # another process began it, or a request got no answer
-            self._there[key] = {_identity(point) for point in self._client.get_metric_history(self.run_id, key)}
-        new = [point for point in points if _identity(point) not in self._there[point.key]]
+            history = self._client.get_metric_history(self.run_id, key)
+            self._there[key] = {_identity(point) for point in history}
+            self._first[key] = self._attempts(history) if self._resumed else {}
+        new = [point for point in points if self._is_lacking(point)]
         known = {key: self._there.pop(key) for key in keys}
         if new:
             self._client.log_batch(self.run_id, metrics=new)
         self._there |= known
+
+    def _is_lacking(self, point: "Metric") -> bool:
+        """Return whether MLflow lacks a point.
+
+        What was sent after the last checkpoint is there already, when a training that went on computes it again.
+        """
+        if _identity(point) in self._there[point.key]:
+            return False
+        return self._attempt(point) <= self._first[point.key].get(point.step, sys.maxsize)
+
+    def _attempts(self, history: "list[Metric]") -> dict[int, int]:
+        last_first = sorted(history, key=lambda point: -point.timestamp)
+        return {point.step: self._attempt(point) for point in last_first}
+
+    def _attempt(self, point: "Metric") -> int:
+        return bisect.bisect_right(self._resumed, point.timestamp)
 
     def _send_summary(self, ended_ms: int) -> None:
         """Send the figures that are no curves, such as those of the test set."""

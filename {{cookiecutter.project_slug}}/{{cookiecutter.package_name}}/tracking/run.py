@@ -4,6 +4,7 @@ Everything about the run goes to files in `reports/train`, which DVC keeps; MLfl
 """
 
 import contextlib
+import dataclasses
 import logging
 import shutil
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import Any
 from ..environment import differences
 from ..files import read_json, write_json
 from ..settings import PACKAGE, job_file, load_platform, read_machines, read_params
-from . import label, origin, outbox, server, storage
+from . import label, origin, outbox, resume, server, storage
 from .live import Live
 from .origin import Origin
 from .record import LINEAGE, RUN_DIR
@@ -27,54 +28,64 @@ MADE_BY = ("data", "split", "train")  # the sections of params.yaml that can cha
 
 
 @contextlib.contextmanager
-def training_run(parents: list[str]) -> Iterator[Live]:
+def training_run(parents: list[str], kept: dict[str, bytes]) -> Iterator[Live]:
     """Record what happens in the block as one run.
 
     Before the block, a Git commit pins code, parameters and data, and the data are pushed to the DVC remote.
 
     Args:
         parents: Runs whose weights this one starts from; empty for none.
+        kept: Files of the run to go on with, as `resume.files` gave them; empty to start one.
 
     Yields:
         The DVCLive logger of the run, which writes to `reports/train`.
     """
-    start, pushed = _start()
-    facts = {**_facts(start, parents), "data_pushed": pushed}
+    earlier = resume.facts_of(kept)
+    start, pushed = _start(earlier)
+    facts = resume.with_history({**_facts(start, parents), "data_pushed": pushed}, earlier)
     write_json(RUN_PATH, {"run": facts["run"]})
-    with recorded(facts) as live:
+    with recorded(facts, kept) as live:
         live.log_params({name: values for name, values in read_params().items() if name in MADE_BY})
         yield live
 
 
-def _start() -> tuple[Origin, bool]:
-    """Return where the training was started, and whether its data are in the DVC remote."""
+def _start(earlier: dict[str, Any]) -> tuple[Origin, bool]:
+    """Return where the training was started, and whether its data are in the DVC remote.
+
+    Args:
+        earlier: Facts of the run whose checkpoint it goes on from; none when it begins.
+    """
     handed_over = origin.handed_over()
     if handed_over:
         return handed_over, True  # a job reads them from there
     asked = origin.ask("train")
+    if resume.is_same(earlier, asked.commit, asked.dvc_exp_name):
+        asked = dataclasses.replace(asked, run=earlier["run"])
     origin.log_training(asked)
     return asked, storage.push_or_owe(origin.UPSTREAM)
 
 
 @contextlib.contextmanager
-def recorded(facts: dict[str, Any]) -> Iterator[Live]:
+def recorded(facts: dict[str, Any], kept: dict[str, bytes] | None = None) -> Iterator[Live]:
     """Write the files of a run, while a sidecar copies them to MLflow.
 
     When MLflow can't be reached, training succeeds all the same, and `mirror sync` sends the rest.
 
     Args:
         facts: The run's identity and what it is made from.
+        kept: Its files, or an earlier run's, when it goes on with them.
 
     Yields:
         The logger.
     """
     with outbox.training(facts["run"]):
         shutil.rmtree(RUN_DIR, ignore_errors=True)
+        resume.restore(kept or {})
         write_json(LINEAGE, facts)
         sidecar = _start_mirror(facts["run"])
         status = "FAILED"
         try:
-            live = Live(str(RUN_DIR), save_dvc_exp=False, dvcyaml=None, report=None)
+            live = Live(str(RUN_DIR), bool(kept), save_dvc_exp=False, dvcyaml=None, report=None)
             try:
                 yield live
             finally:

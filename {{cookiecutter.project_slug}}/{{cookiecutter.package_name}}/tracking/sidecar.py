@@ -146,6 +146,7 @@ class _Loop:
         root = outbox.gather(self._name, self._work)
         if self._mirror is None:
             self._mirror = mirror.Mirror(root, server.client())
+            self._mirror.reopen()
         elif self._failed:
             self._mirror.check_not_deleted()
         if last:

@@ -133,8 +133,16 @@ class _Supervisor:
         if storage:
             storage.mkdir(parents=True, exist_ok=True)
         hidden = [home(), Path(os.path.expanduser("~"))]
-        kept = [self._place, *([storage] if storage else [])]
+        kept = [self._place, *([storage] if storage else []), *self._checkpoints()]
         return walls.around(command, self._place / "work", self._place / "tmp", hidden, kept)
+
+    def _checkpoints(self) -> list[Path]:
+        """Return the folder that outlives a job, as SageMaker's S3 does, if the job has one."""
+        folder = self._job["spec"]["environment"].get("CHECKPOINT_DIR")
+        if not folder:
+            return []
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        return [Path(folder)]
 
     def _wait(self, process: psutil.Popen, deadline: float) -> int:
         """Wait for the end, which may have to be made; return the most memory that the job had, bytes."""
