@@ -5,19 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from ..compute.faults.launches import Launch, lock
+from ..compute.faults.launches import die, lock, repro
 from ..conftest import BakedProject
-from ..projects import edit
+from ..projects import edit, read
 from ..servers.mlflow import until
 from .bed import Bed
 from .emulator.jobs import Job
 
 pytestmark = pytest.mark.slow
-
-
-def repro(project: BakedProject, stage: str) -> Launch:
-    """Start `dvc repro` of a stage, on SageMaker."""
-    return Launch(project, "repro", stage, RUN_ON="sagemaker")
 
 
 def jobs(aws: Bed, since: set[str]) -> list[Job]:
@@ -46,6 +41,9 @@ SLOW = """    import time
 """
 
 
+FULL = "mount -t tmpfs -o size=16k none {0}; head -c 64k /dev/zero > {0}/filler || true"
+
+
 def begin(project: BakedProject, code: str) -> None:
     """Let the stage `manifest` begin with some code."""
     path = project.path / project.package / "stages/manifest.py"
@@ -53,6 +51,29 @@ def begin(project: BakedProject, code: str) -> None:
     docstring, closed, body = rest.partition('"""\n')
     assert closed
     path.write_text(f"{head}{opened}{docstring}{closed}{code}{body}", encoding="utf-8", newline="\n")
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        ".compute.sagemaker.service:prepare",
+        ".compute.sagemaker.api:create",
+        ".compute.sagemaker.service:follow",
+        ".compute.sagemaker.service:_fetch",
+        ".compute.adopt:_unpack",
+        "dvc.dvcfile:Lockfile.dump_stages",
+    ],
+    ids=["pushed", "prepared", "started", "ended", "fetched", "before dvc.lock"],
+)
+def test_launcher_killed_anywhere_is_made_up_for_by_the_next(
+    project: BakedProject, aws: Bed, before: set[str], place: str
+) -> None:
+    unchanged = lock(project)
+    die(project, place, "manifest")
+    assert lock(project) == unchanged
+    repro(project, "manifest").succeed()
+    assert b"manifest:" in lock(project)
+    assert len(jobs(aws, before)) == 1
 
 
 def test_launcher_killed_finds_its_job_again(project: BakedProject, aws: Bed, before: set[str]) -> None:
@@ -105,6 +126,29 @@ def test_ctrl_c_stops_the_job_and_a_second_one_detaches(project: BakedProject, a
     assert f"Stopping job {job.name}; Ctrl-C again leaves it to itself." in said
     assert job.status == "Stopped"
     assert "train:" not in lock(project).decode()
+
+
+def test_ctrl_c_stops_a_processing_job_at_once(project: BakedProject, aws: Bed, before: set[str]) -> None:
+    begin(project, SLOW.replace("5", "1000"))
+    launch = repro(project, "manifest")
+    job = started(aws, before)
+    until(lambda: "second 0" in aws.log_of(job))
+    launch.signal(signal.SIGINT)
+    launch.fail()
+    assert job.status == "Stopped"
+    assert any(line.startswith("Interrupted:") for line in aws.log_of(job)), "it was killed"
+
+
+def test_second_ctrl_c_leaves_the_job_to_itself(project: BakedProject, aws: Bed, before: set[str]) -> None:
+    begin(project, f"    import signal\n\n    signal.signal(signal.SIGINT, signal.SIG_IGN)\n{SLOW}")
+    launch = repro(project, "manifest")
+    job = started(aws, before)
+    until(lambda: "second 0" in aws.log_of(job))
+    launch.signal(signal.SIGINT)
+    until(lambda: "Ctrl-C again leaves it to itself" in launch.told())
+    launch.signal(signal.SIGINT)
+    assert f"Job {job.name} goes on stopping by itself." in launch.fail()
+    assert not job.is_over
 
 
 @pytest.mark.parametrize("fault", ["throttle", "drop"])
@@ -207,3 +251,63 @@ def test_launchers_that_are_refused_say_whom_to_ask(project: BakedProject, aws: 
     aws.heal()
     repro(project, "manifest").succeed()
     assert len(jobs(aws, before)) == 1
+
+
+def test_s3_that_is_busy_is_asked_again_here_and_in_the_job(project: BakedProject, aws: Bed, before: set[str]) -> None:
+    aws.faults.slow_down = 3
+    launch = repro(project, "manifest")
+    job = started(aws, before)
+    aws.faults.slow_down = 20
+    launch.succeed()
+    assert aws.faults.slow_down == 0
+    assert jobs(aws, before) == [job]
+
+
+@pytest.mark.parametrize(
+    ("folder", "problem"),
+    [("reports", "the stage manifest failed"), ("/opt/ml/processing/result", "a larger volume_gb in meta.job")],
+    ids=["of the stage", "of the job"],
+)
+def test_full_disk_in_the_job_is_told_and_with_room_it_runs(
+    project: BakedProject, aws: Bed, before: set[str], folder: str, problem: str
+) -> None:
+    unchanged = lock(project)
+    begin(project, f"    import subprocess\n\n    subprocess.run('{FULL.format(folder)}', shell=True, check=True)\n")
+    launch = repro(project, "manifest")
+    said = launch.wait()
+    assert launch.process.returncode > 0
+    assert "No space left on device" in said
+    assert problem in said
+    assert lock(project) == unchanged
+    project.run("git", "checkout", project.package)
+    repro(project, "manifest").succeed()
+    assert [job.status for job in jobs(aws, before)] == ["Failed", "Completed"]
+
+
+def test_spot_training_interrupted_twice_goes_on_and_makes_the_same(
+    project: BakedProject, aws: Bed, before: set[str], tmp_path: Path
+) -> None:
+    repro(project, "manifest").succeed()
+    edit(project, "params.yaml", "epochs: 3", "epochs: 60")
+    edit(project, "dvc.yaml", "job: {kind: training}", "job: {kind: training, spot: true}")
+    known = set(aws.jobs)
+    launch = repro(project, "train")
+    job = started(aws, known)
+    checkpoints = f"{tmp_path.name}-jobs/checkpoints/{job.name}/"
+    until(lambda: len(aws.objects(checkpoints)) == 2)
+    job.interrupt()
+    kept = aws.objects(checkpoints)
+    until(lambda: any("training goes on after epoch" in line for line in aws.log_of(job)))
+    until(lambda: aws.objects(checkpoints) != kept)
+    job.interrupt()
+    said = launch.succeed()
+    assert jobs(aws, known) == [job]
+    assert job.attempts == 3
+    assert said.count("training goes on after epoch") == 2
+    billed = job.describe()["BillableTimeInSeconds"]
+    assert f"{billed} s to pay for on 1 x ml.m5.xlarge" in said
+    model = project.path / "models/model/model.safetensors"
+    went_on, run = model.read_bytes(), read(project, "reports/train/lineage.json")
+    assert len(run["resumed_at"]) == 2
+    repro(project, "train", "--force", RUN_ON="local").succeed()
+    assert model.read_bytes() == went_on

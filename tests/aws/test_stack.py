@@ -53,6 +53,7 @@ ON_EVERYTHING = {
     ("JobRole", "LogInToRegistries"),
     ("JobsInTheVpc", "LookAtTheVpc"),
     ("LauncherPolicy", "ListJobsAndQuotas"),
+    ("LauncherPolicy", "LookAtTheVpc"),
 }
 # The only statements with a wildcard for actions.
 ANY_ACTION = {("Key", "IamDecides"), ("BucketPolicy", "TlsOnly")}

@@ -35,8 +35,13 @@ def folder(project: BakedProject, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def start(project: BakedProject) -> "subprocess.Popen[bytes]":
-    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(["dvc", "repro", "train"], cwd=project.path, start_new_session=True, **silent)
+    return subprocess.Popen(
+        ["dvc", "repro", "train"],
+        cwd=project.path,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def saved_twice(process: "subprocess.Popen[bytes]", folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Projects in which stages run as jobs in the sandbox: before a job, and after one that nobody took over."""
 
 import contextlib
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,12 +47,16 @@ def expected(prepared: BakedProject, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="session")
 def finished(prepared: BakedProject, tmp_path_factory: pytest.TempPathFactory) -> BakedProject:
-    """One in which a job has made the manifest, and its launcher was killed before it took that over. To copy."""
+    """One in which a job has made the manifest, and its launcher was killed before it took that over.
+
+    It is for `left`, and kept beside itself: a job is found again where its DVC remote has the same address.
+    """
     left = copy(prepared, tmp_path_factory.mktemp("finished"))
     die(left, ".compute.adopt:adopt", "manifest")
     [job] = jobs(left)
     until(lambda: not job.is_supervised())  # it tidies up
     assert job.state() == "Completed"
+    shutil.copytree(left.path, left.path.with_name("as-it-was"), symlinks=True)
     return left
 
 
@@ -64,11 +69,12 @@ def project(prepared: BakedProject, tmp_path: Path) -> Iterator[BakedProject]:
 
 
 @pytest.fixture
-def left(finished: BakedProject, tmp_path: Path) -> Iterator[BakedProject]:
-    """A copy of `finished`, to change; the jobs that it leaves are killed."""
-    copied = copy(finished, tmp_path)
-    yield copied
-    _clear(copied)
+def left(finished: BakedProject) -> Iterator[BakedProject]:
+    """`finished` as it was, to change; the jobs that it leaves are killed."""
+    shutil.rmtree(finished.path)
+    shutil.copytree(finished.path.with_name("as-it-was"), finished.path, symlinks=True)
+    yield finished
+    _clear(finished)
 
 
 def _clear(project: BakedProject) -> None:

@@ -1,4 +1,4 @@
-"""`dvc repro` whose stages run as jobs in the sandbox, and what it leaves: to be killed, stopped and looked at."""
+"""`dvc repro` whose stages run as jobs, and what it leaves in the sandbox: to be killed, stopped and looked at."""
 
 import contextlib
 import os
@@ -36,7 +36,7 @@ class Launch:
     Args:
         project: Where.
         command: What DVC is told; `repro` and a stage.
-        environment: More variables.
+        environment: More variables. Jobs run in the sandbox, unless RUN_ON says otherwise.
     """
 
     def __init__(self, project: BakedProject, *command: str, **environment: str) -> None:
@@ -46,7 +46,7 @@ class Launch:
             self.process = subprocess.Popen(
                 ["dvc", *command],
                 cwd=project.path,
-                env={**os.environ, "RUN_ON": "sandbox", **environment},
+                env={"RUN_ON": "sandbox", **os.environ, **environment},
                 stdout=told,
                 stderr=told,
                 start_new_session=True,

@@ -17,7 +17,12 @@ def on_small_disk(project: BakedProject, folder: str, size: str, *then: str) -> 
     """
     copied = project.path.parent / "kept"
     (project.path / folder).mkdir(parents=True, exist_ok=True)
-    first = (f"cp -a {folder} {copied}", f"mount -t tmpfs -o size={size} none {folder}", f"cp -a {copied}/. {folder}")
+    first = (
+        f"rm -rf {copied}",
+        f"cp -a {folder} {copied}",
+        f"mount -t tmpfs -o size={size} none {folder}",
+        f"cp -a {copied}/. {folder}",
+    )
     done = subprocess.run(
         ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", "\n".join((*first, *then))],
         cwd=project.path,

@@ -11,7 +11,7 @@ from .network import Network
 
 @pytest.mark.parametrize(
     "place",
-    [".compute.launch:service.start", ".compute.sandbox.service:time.sleep", ".compute.launch:service.follow"],
+    [".compute.sandbox.service:start", ".compute.sandbox.service:time.sleep", ".compute.sandbox.service:follow"],
     ids=["prepared", "starting", "started"],
 )
 def test_launcher_killed_before_the_jobs_end_is_made_up_for_by_the_next(
@@ -73,7 +73,7 @@ def test_launcher_killed_while_it_pushes_deps_or_its_job_pushes_outs_pushes_noth
 def test_launcher_of_a_training_killed_again_and_again_trains_once(project: BakedProject) -> None:
     project.run("dvc", "repro", "manifest")
     before = lock(project)
-    for place in (".compute.launch:service.start", ".compute.sandbox.service:time.sleep"):
+    for place in (".compute.sandbox.service:start", ".compute.sandbox.service:time.sleep"):
         die(project, place, "train")
     launch = repro(project, "train")
     job = started(project, "train")

@@ -74,6 +74,14 @@ def test_request_both_kinds_run_the_same(kind: str) -> None:
     assert "NetworkConfig" not in made
 
 
+def test_request_spot_has_checkpoints() -> None:
+    made = asked("training", spot=True, max_runtime_s=100, max_wait_s=200)
+    assert made["EnableManagedSpotTraining"]
+    assert made["StoppingCondition"] == {"MaxRuntimeInSeconds": 100, "MaxWaitTimeInSeconds": 200}
+    uri = "s3://bucket/demo-jobs/checkpoints/demo-train-0123456789ab-1"
+    assert made["CheckpointConfig"] == {"S3Uri": uri, "LocalPath": made["Environment"]["CHECKPOINT_DIR"]}
+
+
 @pytest.mark.parametrize("kind", ["training", "processing"])
 def test_request_key_and_network_are_where_each_kind_has_them(kind: str) -> None:
     made = asked(kind, kms_key="alias/demo", subnets=["subnet-1"], security_groups=["sg-1"])

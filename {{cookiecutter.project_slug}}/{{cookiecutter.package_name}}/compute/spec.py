@@ -27,8 +27,9 @@ class JobSpec(Section):
         instance_count: Machines; more than one only for a training that `train.processes` spreads over them.
         volume_gb: Disk of each machine, GB.
         image: Address of the container image; null for the framework's own.
-        spot: Whether it may be interrupted, for a lower price. No stage can be yet.
+        spot: Whether it may be interrupted, for a lower price; only `train`, which goes on from its last checkpoint.
         max_runtime_s: After so many seconds it is stopped.
+        max_wait_s: So long a job that may be interrupted waits for machines, and runs, together; seconds.
         keep_alive_s: So long the machine is kept for the next job, seconds.
         kms_key: Encrypts the disks of the machines and what goes to S3: a key's ARN or id; null for AWS's own.
         subnets: Where in a VPC the machines are; with security_groups.
@@ -46,6 +47,7 @@ class JobSpec(Section):
     image: Text | None = None
     spot: bool = False
     max_runtime_s: int = Field(default=3600, ge=1, le=2_419_200)
+    max_wait_s: int = Field(default=7200, ge=1, le=2_419_200)
     keep_alive_s: int = Field(default=0, ge=0, le=3600)
     kms_key: Text | None = None
     subnets: list[Text] = Field(default_factory=list, max_length=16)
@@ -101,11 +103,15 @@ def _without_mlflow(stage: str) -> Iterator[tuple[str, str]]:
 def _at_odds(stage: str, spec: JobSpec) -> Iterator[tuple[str, str]]:
     """Give the settings that don't go together, and the fix."""
     place, machines = f"dvc.yaml:stages.{stage}.meta.job", spec.instance_count
-    if spec.spot:
+    if spec.spot and (stage, spec.kind) != ("train", "training"):
+        yield "only a training goes on where it was interrupted", f"{place}.spot: false"
+    if spec.spot and spec.max_wait_s < spec.max_runtime_s:
         yield (
-            "no stage goes on where it was interrupted: each start would be the first epoch again",
-            f"{place}.spot: false",
+            f"it may run for {spec.max_runtime_s} s, but wait and run for only {spec.max_wait_s} s",
+            f"{place}.max_wait_s: {2 * spec.max_runtime_s}",
         )
+    if spec.spot and spec.keep_alive_s:
+        yield "a machine that may be taken away is not kept", f"{place}.keep_alive_s: 0"
     if spec.keep_alive_s and spec.kind != "training":
         yield "only training jobs keep a machine", f"{place}.keep_alive_s: 0"
     if bool(spec.subnets) != bool(spec.security_groups):

@@ -1,11 +1,15 @@
 """Inside a container of SageMaker's: do the job, and hand back what SageMaker's own way of ending would lose."""
 
+import os
+import signal
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
 
 from ...files import read_json
-from ...settings import read_machines
+from ...settings import PACKAGE, read_machines
 from ...tracking import outbox
 from .. import job
 
@@ -32,11 +36,23 @@ def contain(job_file: Path, out: Path) -> None:
         job.assist(job_file)
     out.mkdir(parents=True, exist_ok=True)
     told = read_json(job_file)
-    try:
-        job.run(job_file, out)
-    finally:
-        _hand_back_run(told["origin"]["run"], out)
-        _tell_reason(told, out)
+    code = _run(job_file, out)
+    _hand_back_run(told["origin"]["run"], out)
+    _tell_reason(told, out)
+    raise SystemExit(code)
+
+
+def _run(job_file: Path, out: Path) -> int:
+    """Run the job in a group of processes of its own, and return its exit code.
+
+    SageMaker's signals reach this process alone, and DVC does not hear them while a stage runs. So they are passed on
+    as the Ctrl-C that they stand for: SIGTERM ends a training, SIGINT a processing job.
+    """
+    command = [sys.executable, "-m", PACKAGE, "jobs", "run", str(job_file), str(out)]
+    process = subprocess.Popen(command, start_new_session=True)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os.killpg(process.pid, signal.SIGINT))
+    return process.wait()
 
 
 def _hand_back_run(run: str, out: Path) -> None:

@@ -24,11 +24,13 @@ SHORTEST_S, LONGEST_S = 1.0, 10.0  # between two looks: a tenth of the time that
 LAST_S = 2.0  # CloudWatch has the last lines later than SageMaker the end
 TAIL = 5  # lines of the log in an error
 
+FULL = "No space left"
 HINTS = {  # what SageMaker says of a failure, and what to do
     "CapacityError": "the same command, later; or another instance_type in meta.job",
     "137": "it ran out of memory, so a larger instance_type in meta.job; then the same command",
     "MaxRuntimeExceeded": "a larger max_runtime_s in meta.job, then the same command",
-    "No space left": "a larger volume_gb in meta.job, then the same command",
+    "MaxWaitTimeExceeded": "a larger max_wait_s in meta.job, or spot: false; then the same command",
+    FULL: "a larger volume_gb in meta.job, then the same command",
 }
 
 
@@ -126,10 +128,11 @@ def failure(job: Job, out: Path) -> ProjectError:
         return ProjectError(f"{how}: {told['reason']}", f"{told['fix']}. {seen}")
     if job.state is State.STOPPED and "Max" not in job.phase:
         return ProjectError(f"{how}: somebody stopped it", f"the same command: it starts a new job. {seen}")
-    hints = [fix for said, fix in HINTS.items() if said in f"{job.phase} {job.reason}"]
+    tail = _tail(job)
+    hints = [fix for said, fix in HINTS.items() if said in f"{job.phase} {job.reason} {FULL if FULL in tail else ''}"]
     fix = hints[0] if hints else "mend that, then the same command: it starts a new job"
     return ProjectError(
-        f"{how}: {job.reason}{_tail(job)}", f"{fix}. All it printed: python -m {PACKAGE} jobs logs {job.name}. {seen}"
+        f"{how}: {job.reason}{tail}", f"{fix}. All it printed: python -m {PACKAGE} jobs logs {job.name}. {seen}"
     )
 
 

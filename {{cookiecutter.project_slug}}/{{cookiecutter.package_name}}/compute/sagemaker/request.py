@@ -23,6 +23,7 @@ CODE, DESCRIPTION = "code.tar.gz", "job.json"  # one in each of the two folders
 INPUTS = {"training": "/opt/ml/input/data", "processing": "/opt/ml/processing/input"}
 OUT = {"training": "/opt/ml/output/data", "processing": "/opt/ml/processing/result"}
 WORK = "/opt/ml/code"
+CHECKPOINTS = "/opt/ml/checkpoints"
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,11 @@ def _training(asked: Asked) -> dict[str, Any]:
         "StoppingCondition": {"MaxRuntimeInSeconds": spec.max_runtime_s},
         "VpcConfig": _vpc(spec),
     }
+    if spec.spot:
+        made["EnableManagedSpotTraining"] = True
+        made["StoppingCondition"]["MaxWaitTimeInSeconds"] = spec.max_wait_s
+        uri = f"{storage.jobs_uri()}/checkpoints/{asked.name}"
+        made["CheckpointConfig"] = {"S3Uri": uri, "LocalPath": CHECKPOINTS}
     return {name: value for name, value in made.items() if value}
 
 
@@ -182,6 +188,7 @@ def _environment(asked: Asked) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "TQDM_MININTERVAL": "10",  # seconds between two lines of a progress bar: CloudWatch keeps each
         **seen,
+        **({"CHECKPOINT_DIR": CHECKPOINTS} if asked.spec.spot else {}),
         **asked.spec.environment,
         "RUN_ON": "local",
         "STAGE_JOB": f"{INPUTS[asked.spec.kind]}/job/{DESCRIPTION}",
