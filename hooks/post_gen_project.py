@@ -20,7 +20,10 @@ ONLY_FOR = (
     (
         "compute",
         "sagemaker",
-        (f"{PACKAGE}/compute", "tests/compute", "aws", "Dockerfile", ".dockerignore", "docs/sagemaker.md"),
+        (
+            *(f"{PACKAGE}/compute", "tests/compute", "aws", "Dockerfile", ".dockerignore"),
+            *("docs/sagemaker.md", "docs/sagemaker-walkthrough.md"),
+        ),
     ),
     ("serving", "yes", (f"{PACKAGE}/serving", "tests/serving")),
     (

@@ -28,6 +28,7 @@ RENDERED = {
     "README.md",
     "docs/dataset-walkthrough.md",
     "docs/sagemaker.md",
+    "docs/sagemaker-walkthrough.md",
     "dvc.yaml",
     "params.yaml",
     "platform.yaml",
@@ -41,7 +42,7 @@ TAKEN_AWAY = {
     ("compute", "local"): (
         *("PACKAGE/compute/*", "PACKAGE/compute/sandbox/*", "PACKAGE/compute/sagemaker/*"),
         *("PACKAGE/compute/sagemaker/checks/*", "tests/compute/*"),
-        *("aws/*", "Dockerfile", ".dockerignore", "docs/sagemaker.md"),
+        *("aws/*", "Dockerfile", ".dockerignore", "docs/sagemaker*.md"),
     ),
     ("serving", "no"): ("PACKAGE/serving/*", "tests/serving/*"),
     ("lineage", "dataset"): (

@@ -11,12 +11,14 @@ from moto.cloudformation import parsing
 from moto.cloudformation.models import CloudFormationBackend
 from moto.cloudformation.responses import CloudFormationResponse
 from moto.core.common_models import CloudFormationModel
+from moto.kms.models import Key
 from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 
 from ..servers.s3 import KEY, SECRET
 
 ACCOUNT = "123456789012"
+CREATE = "create_from_cloudformation_json"  # what moto calls for each resource of a stack
 
 
 class Lacking:
@@ -85,12 +87,12 @@ class MlflowApp(Lacking, CloudFormationModel):
         return cls(cloudformation_json["Properties"], arn)
 
 
-@contextmanager
-def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run moto's server with an empty account, and let this process have credentials for it.
+def complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Add to moto what it lacks.
 
-    moto forgets the outputs and parameters of a stack that a change set makes, answers a change set without changes
-    with an error where AWS makes one that has failed, and knows no rollback. That is added here.
+    It forgets the outputs and parameters of a stack that a change set makes, answers a change set without changes
+    with an error where AWS makes one that has failed, knows no rollback, and can't read the policy of a key that it
+    makes. That is added here.
     """
     execute = CloudFormationBackend.execute_change_set
 
@@ -111,6 +113,21 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(CloudFormationResponse, "_validate_different_update", lambda *_: None)
     parsing.get_model_map.cache_clear()  # another test may have filled it before the classes above were there
     parsing.get_name_type_map.cache_clear()
+
+    make_key = vars(Key)[CREATE].__func__
+
+    def create_key(cls: Any, resource_name: str, cloudformation_json: Any, *told: Any, **more: Any) -> Any:
+        properties = cloudformation_json["Properties"]
+        properties["KeyPolicy"] = json.dumps(properties["KeyPolicy"])
+        return make_key(cls, resource_name, cloudformation_json, *told, **more)
+
+    monkeypatch.setattr(Key, CREATE, classmethod(create_key))
+
+
+@contextmanager
+def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run moto's server with an empty account, and let this process have credentials for it."""
+    complete(monkeypatch)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -10,11 +10,14 @@ from ..servers.sigv4 import problem_of, signature_of, signed_again
 from .emulator.credentials import Credentials, Identity
 from .emulator.faults import S3, Faults
 
+ENCRYPTION = "x-amz-server-side-encryption"
+
 
 class S3Door(CountingProxy):
     """A proxy before an S3 store that only knows the caller's key.
 
-    Whoever comes with a session's key is checked here, and let in with the caller's.
+    Whoever comes with a session's key is checked here, and let in with the caller's. So is who asks for encryption with
+    a key of KMS: the store has none, and keeps such objects as all others.
 
     Args:
         upstream: Address of the store.
@@ -35,11 +38,13 @@ class S3Door(CountingProxy):
         refused = self._refusal(request, identity)
         if refused or self._is_lost():
             return refused
-        if not signed or not identity or not identity.token:
+        if not signed or not identity or not (identity.token or ENCRYPTION in request.headers):
             return super().forward(request)  # the store knows the caller, and refuses others
         problem = problem_of(request, signed, identity.secret, "s3", signed.region)
         if problem:
             return _refusal(403, "SignatureDoesNotMatch", problem)
+        for name in (ENCRYPTION, f"{ENCRYPTION}-aws-kms-key-id"):
+            del request.headers[name]
         keys = Keys(self._credentials.key, self._credentials.secret)
         return super().forward(signed_again(request, self._store, keys, signed.region))
 

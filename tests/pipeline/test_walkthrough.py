@@ -9,7 +9,6 @@ import pytest
 
 from ..conftest import Bake, BakedProject
 
-WALKTHROUGH = "docs/dataset-walkthrough.md"
 BLOCK = re.compile(r"^```(bash|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MARK = "=== step "
 
@@ -46,16 +45,20 @@ def shown(line: str, output: str) -> bool:
     return re.search(rf"^[^\S\n]*{pattern}[^\S\n]*$", output, re.MULTILINE) is not None
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("bash") is None, reason="the walkthrough is written for bash")
-def test_walkthrough_as_written_gives_what_it_shows(bake: Bake) -> None:
-    project = bake()
+def walk(project: BakedProject, page: str) -> None:
+    """Do what a page says in a fresh project, and see that it shows what is printed."""
     project.run("git", "config", "user.name", "Test")
     project.run("git", "config", "user.email", "test@example.org")
     project.run("python", "-m", project.package, "setup")
-    written = steps(project.path / WALKTHROUGH)
+    written = steps(project.path / page)
     assert len(written) > 5
     printed = run_in_one_shell(project, [commands for commands, _ in written])
     for (commands, lines), output in zip(written, printed, strict=True):
         missing = [line for line in lines if not shown(line, output)]
         assert not missing, f"{commands}\nshould print {missing}, printed:\n{output}"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("bash") is None, reason="the walkthrough is written for bash")
+def test_dataset_walkthrough_as_written_gives_what_it_shows(bake: Bake) -> None:
+    walk(bake(), "docs/dataset-walkthrough.md")
