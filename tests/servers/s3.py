@@ -50,7 +50,7 @@ class ObjectStore:
             "-filer",
             "-s3",
         ]
-        limits = ["-master.volumeSizeLimitMB=64", "-volume.max=20", f"-s3.config={config}"]
+        limits = ["-master.volumeSizeLimitMB=64", "-volume.max=100", f"-s3.config={config}"]
         # Services that nobody uses here, on fixed ports: a second store on this machine could not start.
         ports |= {"-s3.port.iceberg": 0, "-s3.port.lance": 0}
         numbers = [f"{option}={port}" for option, port in ports.items()]
