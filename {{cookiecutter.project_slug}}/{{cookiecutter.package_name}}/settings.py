@@ -30,20 +30,23 @@ class Platform(Section):
     Args:
         project: Name of the MLflow experiment and of the registered model.
         tracking_uri: MLflow server; null means an SQLite file in this repository.
-        run_on: Where stages run that have a `meta.job` in `dvc.yaml`: here, or as a job in a sandbox on this machine.
-            The others run here.
+        run_on: Where stages run that have a `meta.job` in `dvc.yaml`: here, as a job in a sandbox on this machine, or
+            on SageMaker. The others run here.
         job: How jobs are asked for, where a stage's `meta.job` says nothing else: see `compute/spec.py`.
         role_arn: IAM role of SageMaker's jobs.
         region: AWS region of SageMaker's jobs.
+        jobs_uri: Where code goes to SageMaker's jobs, and their results come from, `s3://…`; null means beside the DVC
+            remote.
         allow_other_environment: Run although installed packages differ from `environment.json`; recorded on the run.
     """
 
     project: str
     tracking_uri: str | None
-    run_on: Literal["local", "sandbox"]
+    run_on: Literal["local", "sandbox", "sagemaker"]
     job: dict[str, Any] = Field(default_factory=dict)
     role_arn: str | None = None
     region: str | None = None
+    jobs_uri: str | None = None
     allow_other_environment: bool
 
 

@@ -8,15 +8,18 @@ import contextlib
 import dataclasses
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from ..errors import ProjectError
 from ..settings import load_platform
 from ..tracking import origin, outbox, storage
 from ..tracking.origin import Origin
-from . import adopt, inputs, remote
-from .sandbox import service
+from . import adopt, inputs, place, remote
+from .place import Place
 from .spec import JobSpec, spec_of
 from .state import State
 
@@ -35,8 +38,9 @@ class Request:
     @property
     def base(self) -> str:
         """Return the name of its jobs, but for the number of the attempt."""
-        digest = inputs.digest(self.inputs, self.spec.image or "")
-        return f"{load_platform().project}-{self.stage}-{digest}"
+        platform = load_platform()
+        digest = inputs.digest(self.inputs, self.spec.image or "", platform.run_on)
+        return f"{platform.project}-{self.stage}-{digest}"
 
 
 def run(stage: str, publish: Callable[[], None]) -> None:
@@ -51,7 +55,9 @@ def run(stage: str, publish: Callable[[], None]) -> None:
     """
     if os.environ.get("DVC_STAGE", "").rpartition(":")[2] != stage:
         raise ProjectError(f"{stage} was not started as this stage of DVC's, as a job must be", f"dvc repro {stage}")
-    name = _find_or_start(_request(stage))
+    service = place.here()
+    service.check()
+    name = _find_or_start(_request(stage), service)
     try:
         service.follow(name)
     finally:
@@ -60,6 +66,23 @@ def run(stage: str, publish: Callable[[], None]) -> None:
     publish()
     adopt.check(stage, service.out_dir(name))  # the last act: next, DVC looks at the work tree
     log.info("%s has the results of job %s", stage, name)
+
+
+def dry_run(stage: str) -> str:
+    """Return what SageMaker would be asked for to run a stage, as JSON; nothing is started or sent.
+
+    Raises:
+        ProjectError: It can't run as a job.
+    """
+    from .sagemaker import service
+
+    os.environ.update(RUN_ON="sagemaker", DVC_STAGE=stage)  # as DVC would start it
+    service.check()
+    request = _request(stage)
+    name = place.following(request.base, None)
+    with tempfile.TemporaryDirectory() as scratch:
+        service.plan(Path(scratch), name, _description(request, name, origin.ask(stage)))
+        return Path(scratch, service.REQUEST).read_text(encoding="utf-8")
 
 
 def _request(stage: str) -> Request:
@@ -78,26 +101,26 @@ def _request(stage: str) -> Request:
         return Request(stage, spec, inputs.of_work_tree(loaded), upstream)
 
 
-def _find_or_start(request: Request) -> str:
+def _find_or_start(request: Request, service: Place) -> str:
     """Return the name of a job that runs, or has run well, for the same inputs; start one where there is none."""
-    with _only_one(request.base):
+    with _only_one(service.folder() / f"{request.base}.lock"):
         last = service.last(request.base)
         state = service.state(last) if last else None
-        if last and _usable(request, last, state):
+        if last and _usable(request, service, last, state):
             return last
         if request.upstream:
             storage.push(list(request.upstream))
-        name = last if last and state is State.PREPARED else service.following(request.base, last)
-        _start(request, name)
+        name = last if last and state is State.PREPARED else place.following(request.base, last)
+        _start(request, service, name)
         return name
 
 
 @contextlib.contextmanager
-def _only_one(base: str) -> Iterator[None]:
+def _only_one(path: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
-    service.folder().mkdir(parents=True, exist_ok=True)
-    lock = FileLock(service.folder() / f"{base}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
     try:
         lock.acquire(timeout=0.5)
     except Timeout:
@@ -109,7 +132,7 @@ def _only_one(base: str) -> Iterator[None]:
         lock.release()
 
 
-def _usable(request: Request, name: str, state: State | None) -> bool:
+def _usable(request: Request, service: Place, name: str, state: State | None) -> bool:
     if os.environ.get("JOB_FRESH", "0") != "0":
         return False
     if state is State.RUNNING:
@@ -125,10 +148,18 @@ def _usable(request: Request, name: str, state: State | None) -> bool:
     return True
 
 
-def _start(request: Request, name: str) -> None:
+def _start(request: Request, service: Place, name: str) -> None:
     """Describe the job, and start it; no secret is in the description."""
-    start = _origin(request.stage, name)
-    description = {
+    start = _origin(request.stage, service, name)
+    service.prepare(name, _description(request, name, start))
+    if request.stage == "train":
+        origin.log_training(start)
+    log.info("job %s starts", name)
+    service.start(name)
+
+
+def _description(request: Request, name: str, start: Origin) -> dict[str, Any]:
+    return {
         "name": name,
         "stage": request.stage,
         "inputs": request.inputs,
@@ -136,14 +167,9 @@ def _start(request: Request, name: str) -> None:
         "remote": remote.public(),
         "spec": request.spec.model_dump(),
     }
-    service.prepare(name, description)
-    if request.stage == "train":
-        origin.log_training(start)
-    log.info("job %s starts", name)
-    service.start(name)
 
 
-def _origin(stage: str, name: str) -> Origin:
+def _origin(stage: str, service: Place, name: str) -> Origin:
     """Ask where the job is started; a launcher that was killed before it started the same has given the run its id."""
     asked = origin.ask(stage)
     before = service.origin_of(name) if service.is_described(name) else asked

@@ -28,7 +28,12 @@ class JobSpec(Section):
         image: Address of the container image; null for the framework's own.
         spot: Whether it may be interrupted, for a lower price.
         max_runtime_s: After so many seconds it is stopped.
+        max_wait_s: So long a job that may be interrupted waits for machines, and runs, together; seconds.
         keep_alive_s: So long the machine is kept for the next job, seconds.
+        kms_key: Encrypts the disks of the machines and what goes to S3: a key's ARN or id; null for AWS's own.
+        subnets: Where in a VPC the machines are; with security_groups.
+        security_groups: Theirs.
+        tags: Of the job, for bills.
         environment: More environment variables of the job. Git keeps this file: no secrets.
         extra: More fields of SageMaker's request, as they are.
         patience_s: So long a job tries again when the DVC remote is away, seconds.
@@ -41,7 +46,12 @@ class JobSpec(Section):
     image: Text | None = None
     spot: bool = False
     max_runtime_s: int = Field(default=3600, ge=1, le=2_419_200)
+    max_wait_s: int = Field(default=7200, ge=1, le=2_419_200)
     keep_alive_s: int = Field(default=0, ge=0, le=3600)
+    kms_key: Text | None = None
+    subnets: list[Text] = Field(default_factory=list, max_length=16)
+    security_groups: list[Text] = Field(default_factory=list, max_length=5)
+    tags: dict[str, str] = Field(default_factory=dict)
     environment: dict[str, str] = Field(default_factory=dict)
     extra: dict[str, Any] = Field(default_factory=dict)
     patience_s: int = Field(default=900, ge=0, le=86_400)
@@ -82,10 +92,19 @@ def _without_mlflow(stage: str) -> Iterator[tuple[str, str]]:
 def _at_odds(stage: str, spec: JobSpec) -> Iterator[tuple[str, str]]:
     """Give the settings that don't go together, and the fix."""
     place, machines = f"dvc.yaml:stages.{stage}.meta.job", spec.instance_count
-    if spec.spot and spec.kind != "training":
-        yield "only training jobs can be interrupted and resumed", f"{place}.spot: false"
+    if spec.spot and (stage, spec.kind) != ("train", "training"):
+        yield "only a training can be interrupted and resumed", f"{place}.spot: false"
+    if spec.spot and spec.max_wait_s < spec.max_runtime_s:
+        yield (
+            f"it may run for {spec.max_runtime_s} s, but wait and run for only {spec.max_wait_s} s",
+            f"{place}.max_wait_s: {2 * spec.max_runtime_s}",
+        )
     if spec.keep_alive_s and spec.kind != "training":
         yield "only training jobs keep a machine", f"{place}.keep_alive_s: 0"
+    if spec.keep_alive_s and spec.spot:
+        yield "a machine that may be taken away is not kept", f"{place}.keep_alive_s: 0"
+    if bool(spec.subnets) != bool(spec.security_groups):
+        yield "a VPC needs both subnets and security groups", f"{place}.subnets and {place}.security_groups"
     if machines > 1 and stage != "train":
         yield f"on {machines} machines it would do the same work {machines} times", f"{place}.instance_count: 1"
     if stage == "train" and (processes := _train_params().get("processes", 1)) % machines:

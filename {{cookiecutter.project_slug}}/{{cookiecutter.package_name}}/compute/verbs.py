@@ -4,8 +4,6 @@ from pathlib import Path
 
 import click
 
-from .state import State
-
 
 @click.group(name="jobs")
 def verbs() -> None:
@@ -13,32 +11,52 @@ def verbs() -> None:
 
 
 @verbs.command("list")
-def list_jobs() -> None:
-    """List the jobs of this clone, the oldest first, and what became of each."""
-    from .sandbox import service
+@click.option("--all", "everyones", is_flag=True, help="Also those on SageMaker that other clones started.")
+def list_jobs(everyones: bool) -> None:
+    """List the jobs of this clone, those of each place from the oldest, and what became of each."""
+    from .sagemaker import service as sagemaker
+    from .sandbox import service as sandbox
 
-    for name in service.names():
-        state = service.state(name)
-        why = f"  {service.ending_of(name)['reason']}" if state in (State.FAILED, State.STOPPED) else ""
-        click.echo(f"{state:<11} {name}{why}")
+    for name in sandbox.names():
+        click.echo(sandbox.row(name))
+    for name in sagemaker.names(everyones):
+        click.echo(sagemaker.row(name))
 
 
 @verbs.command()
 @click.argument("name")
 def logs(name: str) -> None:
     """Show what a job printed."""
-    from .sandbox import service
+    from .place import holding
 
-    click.echo(service.log_of(name), nl=False)
+    click.echo(holding(name).log_of(name), nl=False)
+
+
+@verbs.command()
+@click.argument("name")
+def attach(name: str) -> None:
+    """Follow a job until it ends; Ctrl-C stops it. `dvc repro` does that too, and takes over the results."""
+    from .place import holding
+
+    holding(name).follow(name)
 
 
 @verbs.command()
 @click.argument("name")
 def stop(name: str) -> None:
     """Stop a job; its training ends as after Ctrl-C."""
-    from .sandbox import service
+    from .place import holding
 
-    service.stop(name)
+    holding(name).stop(name)
+
+
+@verbs.command("dry-run")
+@click.argument("stage")
+def dry_run(stage: str) -> None:
+    """Print what SageMaker would be asked for, to the letter, and ask nothing."""
+    from .launch import dry_run as request
+
+    click.echo(request(stage))
 
 
 @verbs.command()
@@ -65,6 +83,16 @@ def run(job_file: Path, out: Path) -> None:
     from .job import run as run_job
 
     run_job(job_file, out)
+
+
+@verbs.command(hidden=True)
+@click.argument("job_file", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+def contain(job_file: Path, out: Path) -> None:
+    """Be a job in a container of SageMaker's."""
+    from .sagemaker.container import contain as contain_job
+
+    contain_job(job_file, out)
 
 
 @verbs.command(hidden=True)

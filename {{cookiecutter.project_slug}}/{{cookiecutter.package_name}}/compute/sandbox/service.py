@@ -36,6 +36,16 @@ def folder() -> Path:
     return home() / ".dvc" / "tmp" / "jobs"
 
 
+def check() -> None:
+    """See that a job can be started from here.
+
+    Raises:
+        ProjectError: This is Windows.
+    """
+    if os.name == "nt":
+        raise ProjectError("the sandbox needs Linux or macOS", "work in WSL, or run the stage here: RUN_ON=local")
+
+
 def out_dir(name: str) -> Path:
     """Return the folder of what a job hands back."""
     return folder() / name / "out"
@@ -46,11 +56,6 @@ def last(base: str) -> str | None:
     numbers = [path.name.removeprefix(f"{base}-") for path in folder().glob(f"{base}-*")]
     attempts = [int(number) for number in numbers if number.isdigit()]
     return f"{base}-{max(attempts)}" if attempts else None
-
-
-def following(base: str, attempt: str | None) -> str:
-    """Return the name of the attempt after another one, or of the first."""
-    return f"{base}-{int(attempt.rpartition('-')[2]) + 1 if attempt else 1}"
 
 
 def names() -> list[str]:
@@ -120,6 +125,13 @@ def log_of(name: str) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
+def row(name: str) -> str:
+    """Return what there is to say of a job, in a line."""
+    now = state(name)
+    why = f"  {ending_of(name)['reason']}" if now in (State.FAILED, State.STOPPED) else ""
+    return f"{now:<11} {name}{why}"
+
+
 def prepare(name: str, description: dict[str, Any]) -> None:
     """Make the folder of a job that is to be started; it is there whole or not at all."""
     place = folder() / name
@@ -136,10 +148,8 @@ def start(name: str) -> None:
     """Start a prepared job, and leave it to its supervisor.
 
     Raises:
-        ProjectError: This is Windows, there are no AWS credentials, or the supervisor does not start.
+        ProjectError: There are no AWS credentials, or the supervisor does not start.
     """
-    if os.name == "nt":
-        raise ProjectError("the sandbox needs Linux or macOS", "work in WSL, or run the stage here: RUN_ON=local")
     place = folder() / name
     _sweep(describe(name)["stage"])
     if credentials.are_needed(describe(name)["remote"]["url"]):

@@ -1,0 +1,1 @@
+"""Jobs on Amazon SageMaker: what `service` does, through boto3."""
