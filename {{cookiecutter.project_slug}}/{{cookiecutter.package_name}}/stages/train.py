@@ -16,9 +16,9 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import nn
 
-from ..data import shards
+from ..data import manifest, shards
 from ..errors import ProjectError
-from ..files import write_json
+from ..files import read_json, write_json
 from ..model import torchrun
 from ..model.evaluation import Evaluation, confusion, confusion_image, evaluate, write_confusion, write_per_class
 from ..model.networks import NETWORKS, Arch, build
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from dvclive import Live
 
 DATASET_DIR = Path("data/dataset")
+MANIFEST_PATH = Path("data/manifest.parquet")
 MODEL_DIR = Path("models/model")
 REPORTS_DIR = Path("reports")
 
@@ -108,8 +109,23 @@ def main() -> None:
             if group.rank > 0:  # the first one reports and writes
                 learn(params, dataset, start, lambda epoch: None, group)
                 return
+            check_manifest()
             with training_run([parent.run] if parent else []) as live:
                 train(params, dataset, start, live, group)
+
+
+def check_manifest() -> None:
+    """See that the manifest lists what is in the dataset: audits will believe it.
+
+    Raises:
+        ProjectError: It does not, or its report is another one's.
+    """
+    listed, told = manifest.digest_of(MANIFEST_PATH), read_json(REPORTS_DIR / "manifest.json")["sha256"]
+    if [listed] != told or listed != manifest.digest(manifest.build(DATASET_DIR)):
+        raise ProjectError(
+            f"{MANIFEST_PATH.as_posix()} is not the list of the records in {DATASET_DIR.as_posix()}",
+            "dvc repro --force manifest, then: dvc repro train",
+        )
 
 
 def read_dataset(directory: Path, channels: int, image_px: int) -> Dataset:
