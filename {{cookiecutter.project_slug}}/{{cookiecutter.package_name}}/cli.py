@@ -15,7 +15,7 @@ import click
 from .errors import ProjectError
 from .runner import STAGES
 
-FOLDERS = ("compute",)  # with verbs of their own; a project may be without them
+FOLDERS = ("compute", "lineage")  # with verbs of their own; a project may be without them
 
 
 class Verbs(click.Group):
@@ -213,4 +213,5 @@ def data_export(folder: Path) -> None:
 
 for _folder in FOLDERS:
     if importlib.util.find_spec(f".{_folder}", __package__):
-        main.add_command(importlib.import_module(f".{_folder}", __package__).verbs)
+        for _verb in importlib.import_module(f".{_folder}", __package__).verbs:
+            main.add_command(_verb)

@@ -8,9 +8,11 @@ the folder, stages run on this machine.
 
 from collections.abc import Callable
 
-from .verbs import verbs
+from .verbs import verbs as jobs
 
 __all__ = ["run", "verbs"]
+
+verbs = (jobs,)
 
 
 def run(stage: str, publish: Callable[[], None]) -> None:
