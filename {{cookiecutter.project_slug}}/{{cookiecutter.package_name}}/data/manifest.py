@@ -59,11 +59,17 @@ def build(dataset: Path, at_once: int = PART) -> Iterator[pa.Table]:
         dataset: Its directory.
         at_once: Records of a part, about; all of a subject are in one.
 
-    Yields:
+    Returns:
         The columns `COLUMNS`, all text, sorted by `subject_id`, then `record_id`; so are the parts. `path` is the
         record's shard, relative to the dataset.
+
+    Raises:
+        ProjectError: The dataset isn't there.
     """
-    files = [(split, file) for split in SPLITS for file in shard_files(dataset / split)]
+    return _parts(dataset, [(split, file) for split in SPLITS for file in shard_files(dataset / split)], at_once)
+
+
+def _parts(dataset: Path, files: list[tuple[str, Path]], at_once: int) -> Iterator[pa.Table]:
     for where in _ranges([file for _, file in files], at_once):
         tables = []
         for split, file in files:
@@ -76,21 +82,17 @@ def build(dataset: Path, at_once: int = PART) -> Iterator[pa.Table]:
 
 def _ranges(files: list[Path], at_once: int) -> Iterator[pc.Expression | None]:
     """Cut the subjects into ranges of about equally many records."""
-    found = [read_shard(file, ["subject_id"])["subject_id"] for file in files] if _records(files) > at_once else []
-    if not found:
+    if sum(read_shard(file, []).num_rows for file in files) <= at_once:
         yield None
         return
-    # Shards are in order of record_id, so every so many is as good as any.
+    sample: list[str] = []
     step = max(1, at_once // 1000)
-    sample = sorted(subject.as_py() for column in found for subject in column[::step])
-    bounds = [None, *sorted(set(sample[at_once // step :: at_once // step])), None]
+    for file in files:  # in order of record_id, so every so many is as good as any
+        sample += read_shard(file, ["subject_id"])["subject_id"][::step].to_pylist()
+    bounds = [None, *sorted(set(sorted(sample)[at_once // step :: at_once // step])), None]
     for low, high in pairwise(bounds):
         above = pc.field("subject_id") >= (low or "")
         yield above if high is None else above & (pc.field("subject_id") < high)
-
-
-def _records(files: list[Path]) -> int:
-    return sum(read_shard(file, []).num_rows for file in files)
 
 
 def write(parts: Iterable[pa.Table], path: Path) -> Summary:

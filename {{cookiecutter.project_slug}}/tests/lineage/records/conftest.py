@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -125,6 +126,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tables: Path) -> Pr
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     for name in ("MLFLOW_TRACKING_URI", "RUN_ON", "DVC_ROOT"):
         monkeypatch.delenv(name, raising=False)
+    subprocess.run(["git", "init", "--quiet"], check=True)
     Path("platform.yaml").write_text(PLATFORM, encoding="utf-8")
     Path("params.yaml").write_text("data: {consent: required}\n", encoding="utf-8")
     Path("data").mkdir()

@@ -11,7 +11,7 @@ from datetime import datetime
 from ...data.consent import Registry
 from ...errors import ProjectError
 from ...settings import PACKAGE, load_platform
-from . import manifests, runs
+from . import manifests, world
 from .asked import plain, read_registry
 from .exposure import Exposure, Exposures
 from .index import Index, Membership, UndecidedError
@@ -38,9 +38,9 @@ class Served:
         return f"{self.where} ({self.version.model}/{self.version.number})"
 
 
-def aliased(world: World) -> Iterator[Served]:
+def aliased(there: World) -> Iterator[Served]:
     """Give the versions that have an alias."""
-    for version in world.versions:
+    for version in there.versions:
         for alias in version.aliases:
             yield Served(f"alias {alias}", version)
 
@@ -76,7 +76,7 @@ class Audit:
     """The runs as they are now, and the index brought up to date with them.
 
     Args:
-        world: What there is; by default, what MLflow has.
+        there: What there is; by default, what MLflow has.
         index: By default the repository's.
 
     Raises:
@@ -84,8 +84,8 @@ class Audit:
         UndecidedError: The index can't be used.
     """
 
-    def __init__(self, world: World | None = None, index: Index | None = None) -> None:
-        self.world = world or runs.read()
+    def __init__(self, there: World | None = None, index: Index | None = None) -> None:
+        self.world = there or world.read()
         self.index = index or Index()
         wanted = {run.manifest for run in self.world.runs if run.manifest}
         self.lacking = manifests.ingest(self.index, wanted, self.world.places)

@@ -84,7 +84,8 @@ class Index:
             with self._writing():
                 if self._version() != VERSION:  # nobody else was first
                     self._make()
-        self._made = self._id()
+        self._made, self._last = self._id(), (-1, set())
+        self._last: tuple[int, set[str]] = (-1, set())  # the last manifest that was added here: the next is like it
 
     def _make(self) -> None:
         for table in ("made", "manifest", "member"):
@@ -99,11 +100,15 @@ class Index:
     def _id(self) -> str:
         return str(self._db.execute("SELECT id FROM made").fetchone()[0])
 
+    def _check_same(self) -> None:
+        if self._id() != self._made:  # manifests may have other numbers now
+            raise UndecidedError(f"the index {self.path} was made anew meanwhile", "the same command again")
+
     def clear(self) -> None:
         """Forget everything."""
         with _told(self.path), self._writing():
             self._make()
-        self._made = self._id()
+        self._made, self._last = self._id(), (-1, set())
 
     def close(self) -> None:
         """Close the file."""
@@ -126,16 +131,21 @@ class Index:
         """
         wanted = set(subjects)
         with _told(self.path), self._writing():
+            self._check_same()
             if sha256 in self._numbers():
                 return
             number = self._db.execute("SELECT coalesce(max(number) + 1, 0) FROM manifest").fetchone()[0]
-            there = {subject for (subject,) in self._db.execute("SELECT subject FROM member WHERE removed IS NULL")}
+            there = self._newest() if self._last[0] != number - 1 else self._last[1]
             gone = ((number, _key(subject), subject) for subject in sorted(there - wanted))
             new = sorted((_key(subject), subject, number) for subject in wanted - there)
             closed = "UPDATE member SET removed = ? WHERE key = ? AND subject = ? AND removed IS NULL"
             self._db.executemany(closed, gone)
             self._db.executemany("INSERT INTO member (key, subject, added) VALUES (?, ?, ?)", new)
             self._db.execute("INSERT INTO manifest VALUES (?, ?)", (number, sha256))
+        self._last = (number, wanted)
+
+    def _newest(self) -> set[str]:
+        return {subject for (subject,) in self._db.execute("SELECT subject FROM member WHERE removed IS NULL")}
 
     def memberships(self, subjects: Iterable[str]) -> dict[str, Membership]:
         """Return which manifests hold each of the subjects."""
@@ -189,8 +199,7 @@ class Index:
         """See one state of the file, whatever others add meanwhile."""
         self._db.execute("BEGIN")
         try:
-            if self._id() != self._made:  # manifests may have other numbers now
-                raise UndecidedError(f"the index {self.path} was made anew meanwhile", "the same command again")
+            self._check_same()
             yield
         finally:
             self._db.execute("ROLLBACK")

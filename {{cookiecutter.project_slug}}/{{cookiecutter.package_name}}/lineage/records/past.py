@@ -6,7 +6,7 @@ known then, so it counts as trained after any revocation.
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from ...registry.moves import ALIASES, moves, standing
 from ...registry.versions import EXACT
 from ...settings import load_platform
 from ...tracking import archive, history
+from ...tracking.branch import REF
 from ...tracking.git import GitError, git
 from ...tracking.history import PastRun
 from ...tracking.record import LINEAGE
@@ -27,13 +28,16 @@ from .manifests import Fetch
 from .runs import MANIFEST, Run, Version, World
 
 
-def read() -> World:
+def read(without: Collection[str] = ()) -> World:
     """Read what the history of this clone has, also of branches and logs that were fetched.
+
+    Args:
+        without: Runs to leave out.
 
     Raises:
         ProjectError: It can't be read.
     """
-    log, past = history.log(), history.runs()
+    log, past = history.log(), {run: one for run, one in history.runs().items() if run not in without}
     made: dict[int, list[str]] = {}
     for entry in log:
         if entry.version is not None:
@@ -41,7 +45,7 @@ def read() -> World:
     read_at = {entry.run: entry.commit for entry in log if entry.version is None}
     found = [_run(one, read_at.get(run, ""), made) for run, one in past.items()]
     commits = {run: (*one.commits, *filter(None, [read_at.get(run)])) for run, one in past.items()}
-    source = {"git": git("rev-parse", "HEAD"), "experiments": None}
+    source = {"git": git("for-each-ref", "--format=%(objectname)", REF) or "no log", "experiments": None}
     return World(found, _versions(made), partial(_places, found, commits), source)
 
 

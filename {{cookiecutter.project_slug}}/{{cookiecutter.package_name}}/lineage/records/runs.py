@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...errors import ProjectError
 from ...registry.versions import MADE_BY
 from ...tracking import server
 from ...tracking.git import without_credentials
@@ -115,6 +116,8 @@ def runs(client: "MlflowClient", experiments: tuple[str, ...] = ()) -> Iterator[
 
     every = _pages(partial(client.search_experiments, ViewType.ALL))
     names = {one.experiment_id: one.name for one in every if not experiments or one.name in experiments}
+    if unknown := set(experiments) - set(names.values()):
+        raise ProjectError(f"MLflow has no experiment {', '.join(sorted(unknown))}", "see their names: make ui")
     order = ["attributes.start_time ASC"]  # a run that begins meanwhile doesn't move the pages
     if names:
         for one in _pages(partial(client.search_runs, list(names), "", ViewType.ALL, PAGE, order)):

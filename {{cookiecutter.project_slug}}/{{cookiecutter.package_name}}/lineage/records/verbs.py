@@ -139,10 +139,10 @@ def _all(subjects: tuple[str, ...], file: Path | None) -> list[str]:
 
 
 def _audit(source: str, experiments: tuple[str, ...]) -> "Audit":
-    from . import past, runs
+    from . import world
     from .audit import Audit
 
-    return Audit(past.read() if source == "dvc" else runs.read(experiments))
+    return Audit(world.read(source, experiments))
 
 
 def _answer(ask: "Callable[[Audit], Report]", form: str | None, experiments: tuple[str, ...], source: str) -> None:
