@@ -37,7 +37,8 @@ def read(without: Collection[str] = ()) -> World:
     Raises:
         ProjectError: It can't be read.
     """
-    log, past = history.log(), {run: one for run, one in history.runs().items() if run not in without}
+    past = {run: one for run, one in history.runs().items() if run not in without}
+    log = history.log() if past or not without else []
     made: dict[int, list[str]] = {}
     for entry in log:
         if entry.version is not None:

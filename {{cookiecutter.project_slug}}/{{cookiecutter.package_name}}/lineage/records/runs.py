@@ -106,7 +106,7 @@ def read(experiments: tuple[str, ...] = (), client: "MlflowClient | None" = None
         client = client or server.client()
         found = list(runs(client, experiments))
         versions = _versions(client)
-    source = {"mlflow": without_credentials(server.tracking_uri()), "experiments": list(experiments) or None}
+    source = {"mlflow": without_credentials(str(client.tracking_uri)), "experiments": list(experiments) or None}
     return World(found, versions, partial(_places, client, found), source)
 
 
