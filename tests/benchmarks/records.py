@@ -4,9 +4,9 @@
 
 Records are synthetic, five to a subject; 0.1 % of the subjects change from one version to the next. The scan does what
 is common: each run has its manifest as a CSV artifact, which is downloaded and read with pandas. "which runs" asks the
-index just that, "audit find" for versions, aliases and what the log knows as well, over a connection of its own. All ask
-one MLflow on SQLite, in one process, and find the same runs. Ratios are of the processor's time, since a machine that
-does other work stretches short waits more than long ones; the clock's are beside them.
+index just that, "audit find" asks over a connection of its own, and for versions, aliases and what the log knows as
+well. All ask one MLflow on SQLite, in one process, and find the same runs. Ratios are of the processor's time, since a
+machine that does other work stretches short waits more than long ones; the clock's are beside them.
 """
 
 import importlib
