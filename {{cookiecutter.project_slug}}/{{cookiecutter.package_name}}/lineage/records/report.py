@@ -105,8 +105,9 @@ class Report:
 
     def text(self) -> Iterator[str]:
         """Give lines for people."""
-        for name, rows in (("subjects", self.subjects), ("", self.rows), ("", self.unknown)):
-            yield from _table(list(rows), list(rows[0]) if name and rows else list(SHOWN.values()))  # type: ignore[index]
+        yield from _table(self.subjects, list(self.subjects[0]) if self.subjects else [])
+        for rows in (self.rows, self.unknown):
+            yield from _table(list(rows), list(SHOWN.values()))
         yield from self.notes
         if self.verdict:
             yield str(self.verdict)
