@@ -84,7 +84,7 @@ class Index:
             with self._writing():
                 if self._version() != VERSION:  # nobody else was first
                     self._make()
-        self._made, self._last = self._id(), (-1, set())
+        self._made = self._id()
         self._last: tuple[int, set[str]] = (-1, set())  # the last manifest that was added here: the next is like it
 
     def _make(self) -> None:
