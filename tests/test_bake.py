@@ -46,8 +46,9 @@ TAKEN_AWAY = {
     ),
     ("serving", "no"): ("PACKAGE/serving/*", "tests/serving/*"),
     ("lineage", "dataset"): (
-        *(f"PACKAGE/lineage/{noun}.py" for noun in ("records", "audit", "optout")),
-        *(f"tests/lineage/test_{noun}.py" for noun in ("records", "audit", "optout")),
+        *(f"PACKAGE/lineage/{part}" for part in ("records/*", "optout.py")),
+        *(f"tests/lineage/{part}" for part in ("records/*", "test_optout.py")),
+        "docs/audits.md",
     ),
 }
 

@@ -1,7 +1,7 @@
 """Measure a project that is generated for it: `make bench`.
 
     python -m tests.benchmarks [pipeline] [noop] [training_throughput] [data_scale] [logging_cost] [mirror_status]
-                               [job_overhead] [--full]
+                               [job_overhead] [records] [--full]
 
 Prints a Markdown table for each, as it comes out; ratios are of medians, between things that were run in turn. On a
 machine that does other work at the same time, run it again. Nothing here is part of the tests.
@@ -20,7 +20,16 @@ from pathlib import Path
 from ..conftest import TEMPLATE, BakedProject
 from .timing import measure
 
-NAMES = ("pipeline", "noop", "training_throughput", "data_scale", "logging_cost", "mirror_status", "job_overhead")
+NAMES = (
+    "pipeline",
+    "noop",
+    "training_throughput",
+    "data_scale",
+    "logging_cost",
+    "mirror_status",
+    "job_overhead",
+    "records",
+)
 
 
 def main() -> None:
@@ -30,7 +39,9 @@ def main() -> None:
     )
     parser.add_argument("names", nargs="*", metavar="name", help=f"{', '.join(NAMES)}; by default all")
     parser.add_argument(
-        "--full", action="store_true", help="more rounds, 1,000,000 records (3 GB of disk), 50,000 steps"
+        "--full",
+        action="store_true",
+        help="more rounds, 1,000,000 records (3 GB of disk), 50,000 steps, an index of 10,000,000 records",
     )
     options = parser.parse_args()
     if unknown := set(options.names) - set(NAMES):

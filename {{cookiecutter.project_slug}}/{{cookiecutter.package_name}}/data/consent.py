@@ -12,7 +12,7 @@ tomorrow. In every doubt the answer is no: a tie, a contradiction without dates,
 import hashlib
 import io
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -33,11 +33,13 @@ class Registry:
         active: The ids of those who consent.
         counts: How many persons have which status: active, revoked, or unknown.
         sha256: Digest of the file's bytes, in hexadecimal.
+        ended: Since when those do not consent, UTC, who once did; None where no line tells. By id.
     """
 
     active: frozenset[str]
     counts: dict[str, int]
     sha256: str
+    ended: dict[str, datetime | None] = field(default_factory=dict)
 
     def allows(self, subject_id: str) -> bool:
         """Say whether the records of this subject may be used."""
@@ -77,7 +79,23 @@ def read(path: Path, now: datetime | None = None) -> Registry:
         persons[entry.subject_id.casefold()].append(entry)
     states = {person: _status(entries) for person, entries in persons.items()}
     active = {entry.subject_id for person in states if states[person] == "active" for entry in persons[person]}
-    return Registry(frozenset(active), dict(Counter(states.values())), hashlib.sha256(content).hexdigest())
+    ended = {
+        entry.subject_id: _ended(entries)
+        for person, entries in persons.items()
+        if states[person] != "active" and any(entry.status == "active" for entry in entries)
+        for entry in entries
+    }
+    return Registry(frozenset(active), dict(Counter(states.values())), hashlib.sha256(content).hexdigest(), ended)
+
+
+def _ended(entries: list[_Entry]) -> datetime | None:
+    """Return when a consent ended: at the first denial after the last grant, however often it is denied again."""
+    times = [entry.since for entry in entries if entry.since]
+    if len(times) < len(entries):
+        return None
+    granted = max(entry.since for entry in entries if entry.since and entry.status == "active")
+    denied = [entry.since for entry in entries if entry.since and entry.status != "active"]
+    return min((time for time in denied if time >= granted), default=min(denied))
 
 
 def _status(entries: list[_Entry]) -> str:

@@ -1,0 +1,272 @@
+"""What it costs to ask who is in which model: an index of manifests, against reading a CSV file of every run.
+
+    python -m tests.benchmarks records [--full]
+
+Records are synthetic, five to a subject; 0.1 % of the subjects change from one version to the next. The scan does what
+is common: each run has its manifest as a CSV artifact, which is downloaded and read with pandas. "which runs" asks the
+index just that, "audit find" asks over a connection of its own, and for versions, aliases and what the log knows as
+well. All ask one MLflow on SQLite, in one process, and find the same runs. Ratios are of the processor's time, since a
+machine that does other work stretches short waits more than long ones; the clock's are beside them.
+"""
+
+import importlib
+import os
+import resource
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+
+from ..conftest import BakedProject
+
+PER_SUBJECT = 5
+CHURN = 0.001
+LABELS = ("tuberculosis", "normal")
+
+
+def measure(project: BakedProject, full: bool) -> str:
+    """Measure; `full` adds an index of 10,000,000 records."""
+    tables = [
+        _alone(_scan_table, project, [(20, 1_000_000), (100, 100_000)]),
+        _alone(_versions_table, project, 1_000, 1_000_000),
+        _alone(_growth_head, project),
+        *(_alone(_growth_row, project, 10**power) for power in range(4, 8 if full else 7)),
+    ]
+    return "\n".join(tables[:2]) + "\n" + "".join(tables[2:])
+
+
+def _alone(what: Callable[..., str], *arguments: Any) -> str:
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(what, *arguments).result()
+
+
+def _package(project: BakedProject) -> Callable[[str], Any]:
+    """Return a function that imports a module of the project's package; the project becomes the working directory."""
+    sys.path.insert(0, str(project.path))
+    os.chdir(project.path)
+    return lambda name: importlib.import_module(f"{project.package}.{name}")
+
+
+class History:
+    """Subjects that come and go over versions.
+
+    Args:
+        records: Of a version.
+        versions: How many.
+        branched: Every other version is of a branch that lacks 1 % of the subjects.
+    """
+
+    def __init__(self, records: int, versions: int, branched: bool = False) -> None:
+        """Make them."""
+        random = np.random.default_rng(0)
+        subjects = records // PER_SUBJECT
+        each = max(1, int(subjects * CHURN))
+        total = subjects + each * (versions - 1)
+        self.added = np.zeros(total, np.int32)
+        self.removed = np.full(total, versions, np.int32)
+        alive = np.arange(subjects)
+        for version in range(1, versions):
+            new = np.arange(subjects + each * (version - 1), subjects + each * version)
+            gone = random.choice(len(alive), each, replace=False)
+            self.added[new], self.removed[alive[gone]] = version, version
+            alive = np.concatenate([np.delete(alive, gone), new])
+        numbers = random.permutation(total)  # a new subject is not the last in order
+        self.names = np.array([f"PAT-{number:08}" for number in numbers], object)
+        self.branched, self.versions = branched, versions
+
+    def holds(self, version: int) -> Any:
+        """Return for each subject whether a version has it."""
+        held = (self.added <= version) & (self.removed > version)
+        return held & (np.arange(len(held)) % 97 != 0) if self.branched and version % 2 else held
+
+    def subjects(self, version: int) -> list[str]:
+        """Return the subjects of a version."""
+        return list(self.names[self.holds(version)])
+
+    def manifest(self, version: int, schema: pa.Schema) -> pa.Table:
+        """Return the manifest of a version."""
+        names = np.repeat(np.sort(self.names[self.holds(version)].astype(str)), PER_SUBJECT)
+        each = np.char.add(
+            names, np.tile([f"-SCAN-{number:04}" for number in range(PER_SUBJECT)], len(names) // PER_SUBJECT)
+        )
+        count = len(names)
+        label = np.resize(LABELS, count)
+        columns = (names, each, np.full(count, "train/shard-000.parquet"), np.full(count, "train"), label)
+        return pa.table([pa.array(column, pa.string()) for column in columns], schema=schema)
+
+
+def _scan_table(project: BakedProject, sizes: list[tuple[int, int]]) -> str:
+    rows = [
+        "| runs | records in each | scan of CSV files: CPU s (clock) | which runs: CPU ms (clock) | ratio (clock) | "
+        "audit find: CPU ms (clock) | ratio (clock) |\n|---:|---:|---:|---:|---:|---:|---:|\n",
+        *(_scan_row(project, runs, records) for runs, records in sizes),
+    ]
+    return "".join(rows)
+
+
+def _scan_row(project: BakedProject, runs: int, records: int) -> str:
+    import_of = _package(project)
+    manifest, server = import_of("data.manifest"), import_of("tracking.server")
+    names = ("world", "audit", "index", "runs")
+    world, audit, index, runs_of = (import_of(f"lineage.records.{name}") for name in names)
+    with tempfile.TemporaryDirectory(dir=project.path.parent) as scratch:
+        folder = Path(scratch)
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{(folder / 'mlflow.db').as_posix()}"
+        client = server.client()
+        experiment = client.create_experiment("digits", (folder / "artifacts").as_uri())
+        history = History(records, runs)
+        for version in range(runs):
+            table = history.manifest(version, manifest.SCHEMA)
+            sha256 = manifest.write([table], folder / "manifest.parquet").sha256
+            pyarrow.csv.write_csv(table, folder / "manifest.csv", pyarrow.csv.WriteOptions(quoting_style="none"))
+            run = client.create_run(experiment).info.run_id
+            client.log_artifact(run, str(folder / "manifest.csv"))
+            client.log_artifact(run, str(folder / "manifest.parquet"), "data")
+            for key, value in (("manifest_sha256", sha256), ("parents", "[]")):
+                client.log_param(run, key, value)
+            client.set_terminated(run)
+        known = index.Index(folder / "index.db")
+        audit.Audit(world.read(), known)
+        subject = str(history.names[3])
+        wanted, scan = _timed(lambda: _scan(client, experiment, subject), 1)
+
+        def which() -> set[str]:
+            there = runs_of.World(list(runs_of.runs(client)), [], lambda sha256: [])
+            return {row["run"] for row in audit.Audit(there, known).find([subject]).rows}
+
+        def whole() -> set[str]:
+            report = audit.Audit(world.read(), known).find([subject])
+            assert report.verdict is None, report.unknown
+            return {row["run"] for row in report.rows}
+
+        cells = [f"{scan[0]:.1f} ({scan[1]:.1f})"]
+        for ask in (which, whole):
+            found, took = _timed(ask, 15)
+            assert found == wanted, (found, wanted)
+            cells += [
+                f"{took[0] * 1e3:.0f} ({took[1] * 1e3:.0f})",
+                f"{scan[0] / took[0]:.0f} ({scan[1] / took[1]:.0f})",
+            ]
+    return f"| {runs} | {records:,} | {' | '.join(cells)} |\n"
+
+
+def _timed(ask: Callable[[], set[str]], rounds: int) -> tuple[set[str], list[float]]:
+    """Return an answer, and the medians of the seconds of the processor and of the clock."""
+    took = []
+    for _ in range(rounds):
+        start, cpu = time.perf_counter(), time.process_time()
+        answer = ask()
+        took.append((time.process_time() - cpu, time.perf_counter() - start))
+    return answer, [statistics.median(column) for column in zip(*took, strict=True)]
+
+
+def _scan(client: Any, experiment: str, subject: str) -> set[str]:
+    import pandas as pd
+
+    found = set()
+    for run in client.search_runs([experiment]):
+        folder = tempfile.mkdtemp()
+        path = client.download_artifacts(run.info.run_id, "manifest.csv", folder)
+        if (pd.read_csv(path)["subject_id"] == subject).any():
+            found.add(run.info.run_id)
+        shutil.rmtree(folder)
+    return found
+
+
+def _versions_table(project: BakedProject, versions: int, records: int) -> str:
+    head = (
+        f"| {versions:,} versions of {records:,} records | index, MB | one subject, ms (p50) | (p99) | "
+        "1,000 subjects, ms | a version, ms | peak MB |\n|---|---:|---:|---:|---:|---:|---:|\n"
+    )
+    return head + "".join(_alone(_versions_row, project, versions, records, branched) for branched in (False, True))
+
+
+def _versions_row(project: BakedProject, versions: int, records: int, branched: bool) -> str:
+    index = _package(project)("lineage.records.index")
+    history = History(records, versions, branched)
+    with tempfile.TemporaryDirectory(dir=project.path.parent) as scratch:
+        known = index.Index(Path(scratch, "index.db"))
+        each = []
+        for version in range(versions):
+            subjects = history.subjects(version)
+            start = time.perf_counter()
+            known.add(f"{version:064}", subjects)
+            each.append(time.perf_counter() - start)
+        peak = _peak_mb()
+        random = np.random.default_rng(1)
+        asked = random.choice(len(history.names), 1000, replace=False)
+        single = []
+        for place in asked:
+            start = time.perf_counter()
+            found = known.memberships([history.names[place]])[history.names[place]]
+            single.append(time.perf_counter() - start)
+            assert found.exact == sum(1 << version for version in range(versions) if _held(history, place, version))
+        many = []
+        for _ in range(9):
+            start = time.perf_counter()
+            known.memberships(history.names[asked])
+            many.append(time.perf_counter() - start)
+        size = Path(scratch, "index.db").stat().st_size
+    p50, p99 = (np.percentile(single, share) * 1e3 for share in (50, 99))
+    name = "branched" if branched else "linear"
+    return (
+        f"| {name} | {size / 1e6:.1f} | {p50:.2f} | {p99:.2f} | {statistics.median(many) * 1e3:.0f} | "
+        f"{statistics.median(each) * 1e3:.0f} | {peak:.0f} |\n"
+    )
+
+
+def _held(history: History, place: int, version: int) -> bool:
+    if history.branched and version % 2 and place % 97 == 0:
+        return False
+    return bool(history.added[place] <= version < history.removed[place])
+
+
+def _growth_head(project: BakedProject) -> str:
+    return (
+        "| records | manifest, MB | read, check and add, s | index, MB | one subject, ms | peak MB |\n"
+        "|---:|---:|---:|---:|---:|---:|\n"
+    )
+
+
+def _growth_row(project: BakedProject, records: int) -> str:
+    with tempfile.TemporaryDirectory(dir=project.path.parent) as scratch:
+        path = Path(scratch, "manifest.parquet")
+        sha256 = _alone(_write_manifest, project, records, path)
+        import_of = _package(project)
+        manifests, index = import_of("lineage.records.manifests"), import_of("lineage.records.index")
+        known = index.Index(Path(scratch, "index.db"))
+        start = time.perf_counter()
+        lacking = manifests.ingest(known, [sha256], lambda wanted: [lambda folder: path])
+        seconds = time.perf_counter() - start
+        assert not lacking, lacking
+        peak, single = _peak_mb(), []
+        for number in range(0, records // PER_SUBJECT, max(1, records // PER_SUBJECT // 300)):
+            start = time.perf_counter()
+            found = known.memberships([f"PAT-{number:08}"])[f"PAT-{number:08}"]
+            single.append(time.perf_counter() - start)
+            assert found.exact == 1
+        sizes = [file.stat().st_size / 1e6 for file in (path, Path(scratch, "index.db"))]
+    return (
+        f"| {records:,} | {sizes[0]:.1f} | {seconds:.1f} | {sizes[1]:.1f} | "
+        f"{statistics.median(single) * 1e3:.2f} | {peak:.0f} |\n"
+    )
+
+
+def _write_manifest(project: BakedProject, records: int, path: Path) -> str:
+    manifest = _package(project)("data.manifest")
+    return str(manifest.write([History(records, 1).manifest(0, manifest.SCHEMA)], path).sha256)
+
+
+def _peak_mb() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
