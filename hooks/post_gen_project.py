@@ -30,9 +30,9 @@ ONLY_FOR = (
         "lineage",
         "records",
         (
-            *(f"{PACKAGE}/lineage/{part}" for part in ("records", "optout.py")),
-            *(f"tests/lineage/{part}" for part in ("records", "test_optout.py")),
-            "docs/audits.md",
+            *(f"{PACKAGE}/lineage/{part}" for part in ("records", "optout")),
+            *(f"tests/lineage/{part}" for part in ("records", "optout")),
+            *(f"docs/{page}.md" for page in ("audits", "records-athena", "records-walkthrough")),
         ),
     ),
 )

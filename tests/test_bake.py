@@ -27,6 +27,8 @@ RENDERED = {
     "Makefile",
     "README.md",
     "docs/dataset-walkthrough.md",
+    "docs/records-athena.md",
+    "docs/records-walkthrough.md",
     "docs/sagemaker.md",
     "docs/sagemaker-walkthrough.md",
     "dvc.yaml",
@@ -46,9 +48,9 @@ TAKEN_AWAY = {
     ),
     ("serving", "no"): ("PACKAGE/serving/*", "tests/serving/*"),
     ("lineage", "dataset"): (
-        *(f"PACKAGE/lineage/{part}" for part in ("records/*", "optout.py")),
-        *(f"tests/lineage/{part}" for part in ("records/*", "test_optout.py")),
-        "docs/audits.md",
+        *(f"PACKAGE/lineage/{part}" for part in ("records/*", "optout/*")),
+        *(f"tests/lineage/{part}" for part in ("records/*", "optout/*")),
+        *(f"docs/{page}.md" for page in ("audits", "records-athena", "records-walkthrough")),
     ),
 }
 

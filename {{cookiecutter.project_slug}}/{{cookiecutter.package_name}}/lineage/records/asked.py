@@ -10,8 +10,6 @@ from ...data.tables import rows
 from ...errors import ProjectError
 from ...settings import read_params
 
-CONSENT = Path("data/consent.csv")
-
 
 def plain(subjects: Iterable[str]) -> list[str]:
     """Return ids in the form that manifests have them, each once.
@@ -79,4 +77,4 @@ def read_registry() -> consent.Registry:
             "nobody's consent is asked for (params.yaml:data.consent), so there is no end of it to compare with",
             "audit verify <subject> --since <date>; or set params.yaml:data.consent to required",
         )
-    return consent.read(CONSENT)
+    return consent.read(consent.PATH)

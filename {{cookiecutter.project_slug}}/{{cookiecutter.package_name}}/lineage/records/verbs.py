@@ -1,7 +1,8 @@
 """The command line: `python -m <package> audit`."""
 
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,19 +15,26 @@ if TYPE_CHECKING:
 INCONCLUSIVE = 3
 
 
+@contextlib.contextmanager
+def careful() -> Iterator[None]:
+    """Exit with 3 where an answer needs what can't be read."""
+    from ...tracking.server import NoAnswerError
+    from .index import UndecidedError
+
+    try:
+        yield
+    except (NoAnswerError, UndecidedError) as error:
+        click.echo(f"INCONCLUSIVE: {error.problem}\nFix: {error.fix}", err=True)
+        sys.exit(INCONCLUSIVE)
+
+
 class Careful(click.Group):
     """Exits with 3 where an answer needs what can't be read."""
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the verb."""
-        from ...tracking.server import NoAnswerError
-        from .index import UndecidedError
-
-        try:
+        with careful():
             return super().invoke(ctx)
-        except (NoAnswerError, UndecidedError) as error:
-            click.echo(f"INCONCLUSIVE: {error.problem}\nFix: {error.fix}", err=True)
-            sys.exit(INCONCLUSIVE)
 
 
 @click.group("audit", cls=Careful)
@@ -108,6 +116,15 @@ def list_members(name: str, **options: Any) -> None:
 def diff(one: str, other: str, **options: Any) -> None:
     """Tell who is in only one of two models or runs, named as for `list`."""
     _answer(lambda asked: asked.diff(one, other), **options)
+
+
+@verbs.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def export(folder: Path) -> None:
+    """Write all that is known as Parquet tables, for SQL: docs/records-athena.md has the questions."""
+    from .export import export as run
+
+    click.echo(run(_audit("mlflow", ()), folder))
 
 
 @verbs.command()
