@@ -4,10 +4,6 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from ...data import manifest
 from ...errors import ProjectError
 from ...settings import PACKAGE
 from .index import Index
@@ -60,6 +56,11 @@ def read(path: Path, sha256: str) -> set[str]:
     Raises:
         DamagedError: It is not the manifest of this digest.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from ...data import manifest
+
     subjects: set[str] = set()
     sha = manifest.Digest()
     try:
