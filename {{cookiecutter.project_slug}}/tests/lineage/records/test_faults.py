@@ -195,6 +195,14 @@ def test_id_in_other_case_is_inconclusive(violated: Project) -> None:
     assert violated.audit("verify", "\uff302").exit_code == 1, "in plain form, P2"
 
 
+def test_id_that_a_manifest_has_in_no_plain_form_is_inconclusive(project: Project) -> None:
+    project.consent("Z,active,")
+    project.run("late", "2025-07-01", subjects=["two\nlines", " edge", "tab\there", "\u200bhidden"])
+    for one in ("two\nlines", " edge", "tab\there", "\u200bhidden", "twolines", "edge"):
+        assert project.audit("verify", "--", one).exit_code == 3, one
+    assert project.audit("verify", "--", "two").exit_code == 0
+
+
 def test_hostile_ids_are_found_and_their_neighbours_are_not(project: Project) -> None:
     ids = [one for one in HOSTILE if one.strip() and one.isprintable() and one not in ("P", "NA")]
     project.consent("Z,active,")

@@ -1,5 +1,6 @@
 """The table of verdicts: each cell, in the code and in the docs; and when a run was trained."""
 
+import json
 from datetime import datetime
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from {{ cookiecutter.package_name }}.lineage.records.exposure import Exposure
 from {{ cookiecutter.package_name }}.lineage.records.runs import Run
 from {{ cookiecutter.package_name }}.lineage.records.verdicts import CELLS, Consent, Timing, Verdict, judge, worst
 
-from .conftest import HEADER, moment
+from .conftest import HEADER, Project, moment
 
 DOCS = Path(__file__).parents[3] / "docs" / "audits.md"
 TABLE = """
@@ -42,6 +43,35 @@ WANTED = [(line[:11].strip(), line[11:30].strip(), *line[30:].split()) for line 
 def test_judge(exposure: str, timing: str, verify: str, deployed: str) -> None:
     assert judge(Exposure(exposure), Timing(timing), served=False) == verify
     assert judge(Exposure(exposure), Timing(timing), served=True) == deployed
+
+
+TRAINED = {  # against the end of P2's consent
+    "before": ("2025-05-01", ""),
+    "in flight": ("2025-05-31T23:00", "2025-06-01T02:00"),
+    "after": ("2025-07-01", ""),
+}
+ENDED = ("P2,active,2024-01-01T00:00:00Z", "P2,revoked,2025-06-01T00:00:00Z")
+
+
+@pytest.mark.parametrize(("exposure", "timing", "verify", "deployed"), WANTED, ids=lambda text: text)
+def test_audit_of_each_cell(project: Project, exposure: str, timing: str, verify: str, deployed: str) -> None:
+    lines = {"consent is active": ENDED[:1], "never consented": ()}.get(timing, ENDED)
+    project.consent("Z,active,2024-01-01T00:00:00Z", *lines)
+    start, end = TRAINED.get(timing, ("2025-07-01", ""))
+    if exposure == "inherited":
+        project.run("parent", start, end, subjects=["P2", "Z"])
+    subjects = ["P2", "Z"] if exposure == "direct" else ["Z"]
+    parents = {"inherited": ["parent"], "unknown": None}.get(exposure, [])
+    project.run("asked", start, end, subjects=subjects, parents=parents)
+    project.version("asked", alias="champion")
+    for verb, verdict in (("verify", verify), ("deployed", deployed)):
+        done = project.audit(verb, "P2", "--json")
+        told = json.loads(done.output)
+        assert (told["verdict"], done.exit_code) == (verdict, Verdict(verdict).exit_code), verb
+        listed = {(row["exposure"], row["timing"], row["verdict"]) for row in told["rows"] if row["title"] == "asked"}
+        known = exposure in ("direct", "inherited") and timing != "consent is active"
+        assert listed == ({(exposure, timing, verdict)} if known else set())
+        assert [row["title"] for row in told["unknown"]] == (["asked"] if exposure == "unknown" else [])
 
 
 def test_table_has_every_cell_once() -> None:

@@ -52,9 +52,10 @@ class Membership:
 
 
 def fold(subject: str) -> str:
-    """Return what ids share that may be one person's: in other case, or made a number by a spreadsheet."""
+    """Return what ids share that may be one person's: in other case or not plain, or made a number by a spreadsheet."""
+    subject = plain_form(subject)
     if not subject.isascii():
-        return unicodedata.normalize("NFKC", plain_form(subject).casefold())
+        return unicodedata.normalize("NFKC", subject.casefold())
     return (subject.lstrip("0") or "0") if subject.isdecimal() else subject.lower()
 
 
