@@ -13,11 +13,29 @@ from ..projects import commit, edit, read, runs
 FORM = "form-03"
 
 
-def audit(project: BakedProject, *command: str) -> tuple[int, dict[str, Any]]:
-    """Ask; return the exit code and the answer."""
-    done = project.run("python", "-m", project.package, "audit", *command, "--json", check=False)
-    assert done.stdout.startswith("{"), done.stderr
-    return done.returncode, json.loads(done.stdout)
+RUN = """
+import json, sys
+from click.testing import CliRunner
+from PACKAGE.cli import main
+for command in json.loads(sys.argv[1]):
+    done = CliRunner().invoke(main, command, catch_exceptions=False)
+    print(json.dumps([done.exit_code, done.stdout, done.stderr]))
+"""
+
+
+def run(project: BakedProject, *commands: str) -> list[tuple[int, str]]:
+    """Run verbs in one process, since each would import MLflow; return exit codes, and what was printed."""
+    words = json.dumps([command.split() for command in commands])
+    done = project.run("python", "-c", RUN.replace("PACKAGE", project.package), words)
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(told) == len(commands)
+    return [(code, out or err) for code, out, err in told]
+
+
+def audit(project: BakedProject, *questions: str) -> list[tuple[int, dict[str, Any]]]:
+    """Ask; return exit codes and answers."""
+    answers = run(project, *(f"audit {question} --json" for question in questions))
+    return [(code, json.loads(text)) for code, text in answers]
 
 
 def found(project: BakedProject, answer: dict[str, Any], names: dict[str, str]) -> set[tuple[str, ...]]:
@@ -48,42 +66,42 @@ def opted_out(project: BakedProject) -> tuple[BakedProject, list[str]]:
 @pytest.mark.slow
 def test_audits_of_mlflow_and_of_dvc_say_the_same(opted_out: tuple[BakedProject, list[str]]) -> None:
     project, made = opted_out
-    name, package = project.path.name, project.package
+    name = project.path.name
     names = {run.info.run_id: dvc for dvc, run in runs(project).items()}
     wanted = {
         (made[0], "direct", "before", "PASS", f"{name}/1"),
         (made[2], "inherited", "after", "FAIL", f"{name}/3"),
     }
-    code, answer = audit(project, "verify", FORM)
+    (code, answer), (other, _), (again, history), (_, diff) = audit(
+        project, f"verify {FORM}", "verify form-04", f"verify {FORM} --source dvc", "diff 1 2"
+    )
     assert (code, found(project, answer, names)) == (1, wanted)
-    assert audit(project, "verify", "form-04")[0] == 0
-    code, history = audit(project, "verify", FORM, "--source", "dvc")
-    assert (code, found(project, history, {})) == (1, wanted)
+    assert other == 0
+    assert (again, found(project, history, {})) == (1, wanted)
+    assert [(row["subject"], row["change"]) for row in diff["rows"]] == [(FORM, "removed")]
     # An index from either source serves the other.
     for source in ("mlflow", "dvc"):
         shutil.rmtree(project.path / ".dvc/tmp/records")
-        assert project.run("python", "-m", package, "audit", "reindex", "--source", source).stdout.startswith(
-            "2 manifests"
-        )
-        assert audit(project, "verify", FORM)[1]["rows"] == answer["rows"]
-    diff = audit(project, "diff", "1", "2")[1]["rows"]
-    assert [(row["subject"], row["change"]) for row in diff] == [(FORM, "removed")]
+        (_, reindexed), (_, same) = run(project, f"audit reindex --source {source}", f"audit verify {FORM} --json")
+        assert reindexed.startswith("2 manifests")
+        assert json.loads(same)["rows"] == answer["rows"]
     # What is served.
-    for version, code in (("1", 1), ("2", 0)):
-        project.run("python", "-m", package, "registry", "promote", version, "--anyway", "--why", "a drill")
-        for source in ("mlflow", "dvc"):
-            assert audit(project, "deployed", "--source", source)[0] == code, (version, source)
+    deployed = [f"audit deployed --source {source}" for source in ("mlflow", "dvc")]
+    promote = [f"registry promote {version} --anyway --why drill" for version in (1, 2)]
+    codes = [code for code, _ in run(project, promote[0], *deployed, promote[1], *deployed)]
+    assert codes == [0, 1, 1, 0, 0, 0]
     # MLflow is lost: the log knows which runs there were, DVC what they read.
     (project.path / "mlflow.db").unlink()
     shutil.rmtree(project.path / "mlartifacts")
     shutil.rmtree(project.path / ".dvc/tmp/records")
-    code, answer = audit(project, "verify", FORM)
+    ((code, answer),) = audit(project, f"verify {FORM}")
     assert (code, {row[:4] for row in found(project, answer, {})}) == (1, {row[:4] for row in wanted})
     # And so are DVC's manifests: now nobody can tell.
     shutil.rmtree(project.path / ".dvc/tmp/records")
     shutil.rmtree(project.path / ".dvc/cache/files")
     shutil.rmtree(project.path / "dvc-storage")
-    assert audit(project, "verify", FORM)[0] == 3
+    ((code, _),) = audit(project, f"verify {FORM}")
+    assert code == 3
 
 
 def test_training_on_a_manifest_that_is_not_the_datasets_is_refused(project: BakedProject) -> None:
