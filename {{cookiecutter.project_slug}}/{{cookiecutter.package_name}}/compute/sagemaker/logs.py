@@ -22,14 +22,18 @@ class Log:
     Args:
         name: Of the job.
         kind: "training" or "processing".
+
+    Attributes:
+        is_read: Whether the last look found the end of each stream.
     """
 
     def __init__(self, name: str, kind: str) -> None:
         self._name, self._group = name, KINDS[kind].log_group
         self._tokens: dict[str, str | None] = {}  # of each stream: where we are in it
+        self.is_read = False
 
     def lines(self, look: bool) -> Iterator[str]:
-        """Give what is new.
+        """Give what is new: up to 10,000 lines of each stream, for which CloudWatch is asked once.
 
         Args:
             look: Also for streams that are new.
@@ -41,8 +45,12 @@ class Log:
         if look or not self._tokens:
             for name in self._streams():
                 self._tokens.setdefault(name, None)
-        for name in self._tokens:
-            yield from self._of(name)
+        self.is_read = True
+        for name, token in self._tokens.items():
+            page = self._page(name, token)
+            self._tokens[name] = page["nextForwardToken"]
+            self.is_read &= page["nextForwardToken"] == token
+            yield from (masked(event["message"]) for event in page["events"])
 
     def _streams(self) -> list[str]:
         """Return the names of the streams, the oldest first; none before the job prints."""
@@ -62,18 +70,13 @@ class Log:
                 return []
         return [stream["logStreamName"] for stream in sorted(found, key=_created)]
 
-    def _of(self, stream: str) -> Iterator[str]:
-        while True:
-            token = self._tokens[stream]
-            more = {"nextToken": token} if token else {}
-            with api.answering():
-                page = api.client("logs").get_log_events(
-                    logGroupName=self._group, logStreamName=stream, startFromHead=True, **more
-                )
-            self._tokens[stream] = page["nextForwardToken"]
-            yield from (masked(event["message"]) for event in page["events"])
-            if page["nextForwardToken"] == token or not page["events"]:
-                return
+    def _page(self, stream: str, token: str | None) -> dict[str, Any]:
+        more = {"nextToken": token} if token else {}
+        with api.answering():
+            page: dict[str, Any] = api.client("logs").get_log_events(
+                logGroupName=self._group, logStreamName=stream, startFromHead=True, **more
+            )
+        return page
 
 
 def masked(line: str) -> str:
@@ -92,4 +95,9 @@ def all_of(job: Job) -> list[str]:
         AwayError: AWS can't be reached.
         ProjectError: It refuses.
     """
-    return list(Log(job.name, job.kind).lines(look=True))
+    told = Log(job.name, job.kind)
+    lines = list(told.lines(look=True))
+    while not told.is_read:  # an empty page need not be the last
+        lines += told.lines(look=False)
+    return lines
+
