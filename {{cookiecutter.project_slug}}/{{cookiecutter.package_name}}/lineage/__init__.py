@@ -1,4 +1,4 @@
-"""What can be asked: who is in which model, and may they be. It only reads what `tracking/` and DVC wrote.
+"""What can be asked of what `tracking/` and DVC wrote. It only reads.
 
 This file is the only door to the folder. A project may be without some of its parts, or without the whole.
 """

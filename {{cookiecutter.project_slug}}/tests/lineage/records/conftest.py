@@ -111,14 +111,6 @@ class Project:
         return CliRunner().invoke(main, ["audit", *command], catch_exceptions=False)
 
 
-@pytest.fixture(scope="session")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database without runs: making its tables takes seconds."""
-    path = tmp_path_factory.mktemp("tables") / server.DATABASE
-    MlflowClient(f"sqlite:///{path.as_posix()}").search_experiments()
-    return path
-
-
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tables: Path) -> Project:
     """The project; the working directory."""

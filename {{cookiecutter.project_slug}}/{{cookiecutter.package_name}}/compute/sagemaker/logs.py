@@ -100,4 +100,3 @@ def all_of(job: Job) -> list[str]:
     while not told.is_read:  # an empty page need not be the last
         lines += told.lines(look=False)
     return lines
-

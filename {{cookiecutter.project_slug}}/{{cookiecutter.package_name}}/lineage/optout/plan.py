@@ -1,7 +1,6 @@
 """Where the records of subjects are now, and so what an opt-out has to do. It changes nothing."""
 
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from ...settings import load_platform, read_params
 from ...tracking import server, storage
 from ...tracking.git import git, without_credentials
 from ..records.audit import Audit
-from ..records.manifests import Fetch, told
+from ..records.manifests import Fetch, GoneError, fetched
 from ..records.runs import RETRY, Run
 from ..records.verdicts import KNOWN
 
@@ -133,7 +132,7 @@ def _datasets(audit: Audit, runs: list[Run], subjects: list[str]) -> list[Datase
     """Return the datasets that runs read which hold the subjects."""
     found = []
     for manifest in dict.fromkeys(run.manifest for run in runs if run.manifest):
-        if shards := _shards(audit.world.places(manifest), subjects):
+        if shards := _shards(manifest, audit.world.places(manifest), subjects):
             for md5, label in (_labels(manifest) or {"": ""}).items():
                 found.append(Dataset(md5, label, manifest, shards, _objects(md5, shards)))
     return found
@@ -164,16 +163,12 @@ def _objects(md5: str, shards: dict[str, int]) -> list[str]:
     return [f"{address}/files/md5/{hashes[one][:2]}/{hashes[one][2:]}" for one in shards if one in hashes]
 
 
-def _shards(places: Iterable[Fetch], subjects: list[str]) -> dict[str, int]:
+def _shards(manifest: str, places: Iterable[Fetch], subjects: list[str]) -> dict[str, int]:
     """Return the shards of a dataset that hold the subjects, and how many of their records, from its manifest."""
-    problems = []
-    for fetch in places:
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                asked = pq.read_table(fetch(Path(folder)), columns=["path"], filters=[("subject_id", "in", subjects)])
-            except Exception as error:  # whatever a store of artifacts, a file or the network can say
-                problems.append(told(error))
-                continue
-        counts = asked["path"].value_counts().to_pylist()
-        return {one["values"]: one["counts"] for one in sorted(counts, key=lambda one: str(one["values"]))}
-    return {f"its manifest can't be had: {'; '.join(problems)}": 0}
+    try:
+        with fetched(manifest, places) as (file, _):
+            asked = pq.read_table(file, columns=["path"], filters=[("subject_id", "in", subjects)])
+    except GoneError as error:
+        return {error.problem: 0}
+    counts = asked["path"].value_counts().to_pylist()
+    return {one["values"]: one["counts"] for one in sorted(counts, key=lambda one: str(one["values"]))}

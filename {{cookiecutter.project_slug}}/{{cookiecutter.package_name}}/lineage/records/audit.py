@@ -4,7 +4,7 @@ An `Audit` reads MLflow and brings the index up to date; each question to it ret
 what can't be read is never taken for good: the verdict is INCONCLUSIVE then, or there is an error.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -17,36 +17,10 @@ from .exposure import Exposure, Exposures
 from .index import Index, Membership, UndecidedError
 from .report import Report, Row, Rows, moment
 from .runs import Run, Version, World
+from .served import SERVING, Served
 from .verdicts import Consent, Timing, Verdict, judge, worst
 
 NOBODY_KNOWS = "nobody knows all runs that made it"
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A version that answers somewhere.
-
-    Args:
-        where: For people, such as `alias champion`.
-        version: The version.
-    """
-
-    where: str
-    version: Version
-
-    def __str__(self) -> str:
-        return f"{self.where} ({self.version.model}/{self.version.number})"
-
-
-def aliased(there: World) -> Iterator[Served]:
-    """Give the versions that have an alias."""
-    for version in there.versions:
-        for alias in version.aliases:
-            yield Served(f"alias {alias}", version)
-
-
-SERVING: list[Callable[[World], Iterable[Served]]] = [aliased]
-"""Who knows what is served. Yours to add to."""
 
 
 @dataclass(frozen=True)

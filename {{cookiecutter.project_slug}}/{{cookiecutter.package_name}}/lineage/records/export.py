@@ -10,7 +10,6 @@ Times are UTC.
 """
 
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...errors import ProjectError
 from ...files import replacing
-from ...settings import PACKAGE
 from . import manifests
 from .asked import read_registry
 from .audit import Audit
@@ -56,16 +53,18 @@ def export(audit: Audit, folder: Path) -> str:
         What was written, for people.
 
     Raises:
-        ProjectError: There is no consent registry, or a manifest is not to be had any more.
+        ProjectError: There is no consent registry, or it is malformed.
+        GoneError: A manifest is not to be had any more.
     """
     tables = {"runs": _runs(audit), "knows": _knows(audit), "versions": _versions(audit), "consent": _consent()}
     lists = {name: list(rows) for name, rows in tables.items()}
-    new = sum(_copied(folder, sha256, audit.world.places(sha256)) for sha256 in audit.numbers)
+    read = sorted({run.manifest for run in audit.world.runs if run.manifest in audit.numbers})
+    new = sum(_copied(folder, sha256, audit.world.places(sha256)) for sha256 in read)
     for name, rows in lists.items():
         with replacing(folder / name / f"{name}.parquet") as file:
             pq.write_table(pa.Table.from_pylist(rows, SCHEMAS[name]), file)
     told = ", ".join(f"{len(rows)} of {name}" for name, rows in lists.items())
-    return f"{folder.as_posix()}: {new} new manifests of {len(audit.numbers)}; rows: {told}"
+    return f"{folder.as_posix()}: {new} new manifests of {len(read)}; rows: {told}"
 
 
 def _runs(audit: Audit) -> Iterator[dict[str, Any]]:
@@ -109,22 +108,10 @@ def _consent() -> Iterator[dict[str, Any]]:
 
 
 def _copied(folder: Path, sha256: str, places: Iterable[Fetch]) -> bool:
-    """Copy a manifest, unless it is there; whatever is to be had must have its digest."""
+    """Copy a manifest, unless it is there; return whether it was not."""
     target = folder / "manifests" / f"manifest_sha256={sha256}" / "manifest.parquet"
     if target.exists():
         return False
-    reasons = []
-    for fetch in places:
-        with tempfile.TemporaryDirectory() as temporary:
-            try:
-                file = fetch(Path(temporary))
-                manifests.read(file, sha256)
-            except Exception as error:  # whatever a store of artifacts, a file or the network can say
-                reasons.append(manifests.told(error))
-                continue
-            with replacing(target) as new:
-                shutil.copyfile(file, new)
-            return True
-    raise ProjectError(
-        f"manifest {sha256[:12]} is not to be had any more: {'; '.join(reasons)}", f"python -m {PACKAGE} mirror repair"
-    )
+    with manifests.fetched(sha256, places) as (file, _), replacing(target) as new:
+        shutil.copyfile(file, new)
+    return True

@@ -1,7 +1,8 @@
 """Get manifests into the index: each is fetched once, and believed only with the digest that was recorded."""
 
+import contextlib
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ...errors import ProjectError
@@ -14,6 +15,10 @@ Fetch = Callable[[Path], Path]
 
 class DamagedError(ProjectError):
     """A manifest is not the one that was recorded."""
+
+
+class GoneError(ProjectError):
+    """A manifest is not to be had, or nowhere as it was recorded."""
 
 
 def ingest(index: Index, wanted: Iterable[str], places: Callable[[str], Iterable[Fetch]]) -> dict[str, str]:
@@ -29,23 +34,48 @@ def ingest(index: Index, wanted: Iterable[str], places: Callable[[str], Iterable
     """
     lacking = {}
     for sha256 in sorted(set(wanted) - index.numbers().keys()):
-        reasons: dict[str, None] = {}
-        for fetch in places(sha256):
-            with tempfile.TemporaryDirectory() as folder:
-                try:
-                    subjects = read(fetch(Path(folder)), sha256)
-                except Exception as error:  # whatever a store of artifacts, a file or the network can say
-                    reasons[told(error)] = None
-                    continue
-            index.add(sha256, subjects)
-            break
-        else:
-            lacking[sha256] = f"manifest {sha256[:12]}: {'; '.join(reasons) or 'nobody has it'}"
+        try:
+            with fetched(sha256, places(sha256)) as (_, subjects):
+                index.add(sha256, subjects)
+        except GoneError as error:
+            lacking[sha256] = error.problem
     return lacking
 
 
-def told(error: Exception) -> str:
-    """Return what an error says, in a line."""
+@contextlib.contextmanager
+def fetched(sha256: str, places: Iterable[Fetch]) -> Iterator[tuple[Path, set[str]]]:
+    """Have a manifest, as it was recorded, from the first place that has it.
+
+    Args:
+        sha256: Of its rows.
+        places: Where it may be had.
+
+    Yields:
+        Its file, for as long as the block runs; and whom it holds.
+
+    Raises:
+        GoneError: Nobody has it.
+    """
+    reasons: dict[str, None] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for number, fetch in enumerate(places):
+            try:
+                file = fetch(_made(Path(folder, str(number))))
+                subjects = read(file, sha256)
+            except Exception as error:  # whatever a store of artifacts, a file or the network can say
+                reasons[_told(error)] = None
+                continue
+            yield file, subjects
+            return
+    raise GoneError(f"manifest {sha256[:12]}: {'; '.join(reasons) or 'nobody has it'}", _FIX)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def _told(error: Exception) -> str:
     text = error.problem if isinstance(error, ProjectError) else str(error)
     return " ".join(text.split())[:300] or type(error).__name__
 
