@@ -7,9 +7,10 @@ only door to the folder.
 from collections.abc import Iterable
 from datetime import datetime
 
+from .verbs import at
 from .verbs import verbs as consent
 
-__all__ = ["groups", "revoke"]
+__all__ = ["at", "groups", "revoke"]
 
 groups = (consent,)  # of the command line
 

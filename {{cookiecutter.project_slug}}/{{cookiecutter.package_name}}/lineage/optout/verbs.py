@@ -5,19 +5,14 @@ from datetime import datetime
 
 import click
 
+from ...consent import at
 from ..records.verbs import careful
-
-
-def _time(ctx: click.Context, param: click.Parameter, text: str | None) -> datetime | None:
-    from ...data.consent import time_of
-
-    return time_of(text, "--at") if text else None
 
 
 @click.command()
 @click.argument("subjects", metavar="SUBJECT…", nargs=-1, required=True)
 @click.option("--dry-run", is_flag=True, help="Only tell where their records are, and what would be done.")
-@click.option("--at", callback=_time, help="From when on, such as 2025-06-01T00:00:00Z; by default now.")
+@at
 @click.option("--unlisted", is_flag=True, help="Also who is not in the registry.")
 @click.option("--anyway", is_flag=True, help="Put the new version in use also when it is worse, or can't be compared.")
 def optout(subjects: tuple[str, ...], dry_run: bool, at: datetime | None, unlisted: bool, anyway: bool) -> None:
