@@ -33,6 +33,12 @@ def test_revoke_tells_dvc(kept: Path) -> None:
     assert kept_md5() == hashlib.md5(kept.read_bytes()).hexdigest()
 
 
+def test_revoke_again_asks_nothing_of_dvc(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger.revoke(["form-01"])
+    monkeypatch.setattr(Repo, "add", None)  # it would wait for a `dvc repro` that reads the registry
+    assert "already" in ledger.revoke(["form-01"])[0]
+
+
 def test_revoke_again_tells_dvc_what_a_killed_one_did_not(kept: Path) -> None:
     kept.write_bytes(LINES + b"form-01,revoked,2025-06-01T00:00:00Z\n")
     assert "already" in ledger.revoke(["form-01"])[0]

@@ -105,7 +105,7 @@ def replace(content: bytes) -> None:
     """
     if not PATH.exists() or content != PATH.read_bytes():
         _replace(content)
-    if not KEPT.exists():
+    if not KEPT.exists() or content == kept_by_dvc():  # DVC would wait for whoever reads the registry
         return
     from dvc.repo import Repo
 
