@@ -30,8 +30,9 @@ ONLY_FOR = (
         "lineage",
         "records",
         (
-            *(f"{PACKAGE}/lineage/{module}.py" for module in ("records", "audit", "optout")),
-            *(f"tests/lineage/test_{module}.py" for module in ("records", "audit", "optout")),
+            *(f"{PACKAGE}/lineage/{part}" for part in ("records", "optout")),
+            *(f"tests/lineage/{part}" for part in ("records", "optout")),
+            *(f"docs/{page}.md" for page in ("audits", "records-athena", "records-walkthrough")),
         ),
     ),
 )

@@ -1,6 +1,7 @@
 """What tests do in a generated project, and what they look at there."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,16 @@ def clone(project: BakedProject, folder: Path, rev: str) -> BakedProject:
     copied.run("python", "-m", copied.package, "setup")
     copied.run("dvc", "pull", "--quiet", "--allow-missing")
     return copied
+
+
+def copied(project: BakedProject, folder: Path) -> BakedProject:
+    """Copy a project, with a storage of its own and a Git identity."""
+    made = BakedProject(folder / project.path.name, project.package)
+    shutil.copytree(project.path, made.path, symlinks=True)
+    made.run("git", "config", "user.name", "Ada Byron")
+    made.run("git", "config", "user.email", "ada@example.org")
+    made.run("dvc", "remote", "modify", "--local", "storage", "url", str(made.path / "dvc-storage"))
+    return made
 
 
 def edit(project: BakedProject, name: str, old: str, new: str) -> None:

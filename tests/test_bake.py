@@ -27,6 +27,8 @@ RENDERED = {
     "Makefile",
     "README.md",
     "docs/dataset-walkthrough.md",
+    "docs/records-athena.md",
+    "docs/records-walkthrough.md",
     "docs/sagemaker.md",
     "docs/sagemaker-walkthrough.md",
     "dvc.yaml",
@@ -46,8 +48,9 @@ TAKEN_AWAY = {
     ),
     ("serving", "no"): ("PACKAGE/serving/*", "tests/serving/*"),
     ("lineage", "dataset"): (
-        *(f"PACKAGE/lineage/{noun}.py" for noun in ("records", "audit", "optout")),
-        *(f"tests/lineage/test_{noun}.py" for noun in ("records", "audit", "optout")),
+        *(f"PACKAGE/lineage/{part}" for part in ("records/*", "optout/*")),
+        *(f"tests/lineage/{part}" for part in ("records/*", "optout/*")),
+        *(f"docs/{page}.md" for page in ("audits", "records-athena", "records-walkthrough")),
     ),
 }
 

@@ -1,7 +1,7 @@
 """Measure a project that is generated for it: `make bench`.
 
     python -m tests.benchmarks [pipeline] [noop] [training_throughput] [data_scale] [logging_cost] [mirror_status]
-                               [job_overhead] [sagemaker] [--full]
+                               [job_overhead] [sagemaker] [records] [--full]
 
 Prints a Markdown table for each, as it comes out; ratios are of medians, between things that were run in turn. On a
 machine that does other work at the same time, run it again. Nothing here is part of the tests.
@@ -29,6 +29,7 @@ NAMES = (
     "mirror_status",
     "job_overhead",
     "sagemaker",
+    "records",
 )
 
 
@@ -39,7 +40,9 @@ def main() -> None:
     )
     parser.add_argument("names", nargs="*", metavar="name", help=f"{', '.join(NAMES)}; by default all")
     parser.add_argument(
-        "--full", action="store_true", help="more rounds, 1,000,000 records (3 GB of disk), 50,000 steps"
+        "--full",
+        action="store_true",
+        help="more rounds, 1,000,000 records (3 GB of disk), 50,000 steps, an index of 10,000,000 records",
     )
     options = parser.parse_args()
     if unknown := set(options.names) - set(NAMES):

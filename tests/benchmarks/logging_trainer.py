@@ -23,8 +23,8 @@ sys.path[0] = os.getcwd()  # the project's package, and not the benchmarks besid
 
 FACTS = (
     *("name", "project", "user", "data_git_commit_id", "git_remote_url", "git_branch", "baseline_commit"),
-    *("dataset_path", "dataset_md5", "data_version", "manifest_sha256", "consent_sha256", "dvc_exp_name"),
-    *("dvc_remote_url", "cpu_capability"),
+    *("dataset_path", "dataset_md5", "data_version", "manifest_sha256", "consent_sha256", "consent_excluded"),
+    *("dvc_exp_name", "dvc_remote_url", "cpu_capability"),
 )
 """What a training tells about itself; here it does not matter what."""
 

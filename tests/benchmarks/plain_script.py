@@ -70,17 +70,16 @@ def prepare(data: dict[str, Any], split: dict[str, Any]) -> None:
 
 def describe() -> str:
     """Write manifest, counts and contact sheets; return the manifest's digest."""
-    table = manifest.build(DATASET)
-    counts = manifest.counts(table)
-    manifest.write(table, MANIFEST)
+    found = manifest.write(manifest.build(DATASET), MANIFEST)
+    counts = found.counts
     for split in splits.SPLITS:
-        sheets.draw(DATASET, table, split, REPORTS / "samples" / f"{split}.png")
+        sheets.draw(DATASET, found, split, REPORTS / "samples" / f"{split}.png")
     with (REPORTS / "labels.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(counts[0]))
         writer.writeheader()
         writer.writerows(counts)
-    (REPORTS / "manifest.json").write_text(json.dumps({"records": len(table), "counts": counts}), encoding="utf-8")
-    return str(manifest.digest(table))
+    (REPORTS / "manifest.json").write_text(json.dumps({"records": found.records, "counts": counts}), encoding="utf-8")
+    return str(found.sha256)
 
 
 def digest() -> str:

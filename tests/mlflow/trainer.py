@@ -84,6 +84,7 @@ def _facts(run: str) -> dict[str, Any]:
         "data_version": "v1.0",
         "manifest_sha256": MANIFEST,
         "consent_sha256": "e" * 64,
+        "consent_excluded": 0,
         "dvc_exp_name": "gouty-fifo",
         "dvc_remote_url": "s3://bucket/dvc",
         "parents": [],

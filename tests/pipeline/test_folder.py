@@ -57,11 +57,10 @@ def test_own_images_are_learned_and_an_opt_out_is_out(own_images: BakedProject) 
     own_images.run("python", "-m", own_images.package, "data", "export", "exported")
     assert len(list((own_images.path / "exported").rglob("*.png"))) == 120
     first = commit(own_images, "First model")
-    with (own_images.path / "data/consent.csv").open("a", encoding="utf-8", newline="") as registry:
-        registry.write("00007,revoked,2026-02-01T00:00:00Z\r\n")
+    own_images.run("python", "-m", own_images.package, "consent", "revoke", "00007")
     # The image of someone who withdrew may be erased at once: nothing reads it any more.
     (own_images.path / "data/raw/images/28.png").unlink()
-    own_images.run("dvc", "add", "--quiet", "data/raw", "data/consent.csv")
+    own_images.run("dvc", "add", "--quiet", "data/raw")
     assert executed(own_images.run("dvc", "repro").stdout) == ["prepare", "manifest", "train", "register"]
     assert read(own_images, "reports/prepare.json")["excluded"] == 4
     params = runs(own_images)[read(own_images, "reports/run.json")["run"]].data.params

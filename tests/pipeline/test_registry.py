@@ -1,7 +1,6 @@
 """`registry list | show | promote | rollback`, as people use them: alone, at once, and when something breaks."""
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from ..conftest import BakedProject, isolate
-from ..projects import commit, edit
+from ..projects import commit, copied, edit
 
 pytestmark = pytest.mark.slow
 
@@ -45,16 +44,6 @@ def project(registered: BakedProject, tmp_path: Path, monkeypatch: pytest.Monkey
     """A copy of it, to change."""
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     return copied(registered, tmp_path)
-
-
-def copied(project: BakedProject, folder: Path) -> BakedProject:
-    """Copy a project, with a storage of its own and a Git identity."""
-    made = BakedProject(folder / project.path.name, project.package)
-    shutil.copytree(project.path, made.path, symlinks=True)
-    made.run("git", "config", "user.name", "Ada Byron")
-    made.run("git", "config", "user.email", "ada@example.org")
-    made.run("dvc", "remote", "modify", "--local", "storage", "url", str(made.path / "dvc-storage"))
-    return made
 
 
 def registry(project: BakedProject, *arguments: str) -> str:

@@ -13,7 +13,7 @@ from ..projects import edit, executed, experiments, lock, metric, objects, out_m
 
 STAGES = ["prepare", "manifest", "train", "register"]
 COLUMNS = ["Experiment", "test_acc", "val_acc", "test_loss", "run", "train.max_lr"]
-METRICS = {"test_acc", "val_acc", "test_loss", "run", "version", "records", "subjects", "excluded"}
+METRICS = {"test_acc", "val_acc", "test_loss", "run", "version", "records", "subjects", "excluded", "consent"}
 
 
 def test_repro_from_nothing_registers_a_good_model(reproduced: BakedProject) -> None:
@@ -61,7 +61,9 @@ def test_repro_mlflow_has_the_run_with_all_its_lineage(reproduced: BakedProject)
     assert params["dataset_md5"] == out_md5(stages, "data/dataset")
     assert params["manifest_sha256"] == read(reproduced, "reports/manifest.json")["sha256"][0]
     consent = (reproduced.path / "data/consent.csv").read_bytes()
-    assert params["consent_sha256"] == hashlib.sha256(consent).hexdigest()
+    digest = hashlib.sha256(consent).hexdigest()
+    assert (params["consent_sha256"], params["consent_excluded"]) == (digest, "0")
+    assert versions(reproduced)[1].items() >= {("consent_sha256", digest), ("consent_excluded", "0")}
     assert params["parents"] == "[]"
     assert params["train.max_lr"] == "0.003"
     assert len(params["data_git_commit_id"]) == 40
@@ -70,6 +72,8 @@ def test_repro_mlflow_has_the_run_with_all_its_lineage(reproduced: BakedProject)
     dataset = run.inputs.dataset_inputs[0].dataset
     assert (dataset.source_type, dataset.digest) == ("dvc", params["dataset_md5"])
     assert json.loads(dataset.source)["rev"] == params["data_git_commit_id"]
+    tags = {tag.key: tag.value for tag in run.inputs.dataset_inputs[0].tags}
+    assert (tags["consent_sha256"], tags["consent_excluded"]) == (digest, "0")
     assert run.info.status == "FINISHED"
 
 

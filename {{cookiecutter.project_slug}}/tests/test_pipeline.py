@@ -21,7 +21,7 @@ from {{ cookiecutter.package_name }}.stages.train import TrainParams
 PACKAGE = Path(str(package.__file__)).parent
 ROOT = PACKAGE.parent
 # Mending these must not retrain: they record, check and find what a stage does, and don't change it.
-WATCHED_BY_NOBODY = {"tracking", "registry", "compute", "settings.py", "errors.py", "cli.py"}
+WATCHED_BY_NOBODY = {"tracking", "registry", "compute", "consent", "lineage", "settings.py", "errors.py", "cli.py"}
 
 
 def imports(module: Path) -> set[Path]:

@@ -15,7 +15,7 @@ import click
 from .errors import ProjectError
 from .runner import STAGES
 
-FOLDERS = ("compute",)  # with verbs of their own; a project may be without them
+FOLDERS = ("compute", "consent", "lineage")  # with verbs of their own; a project may be without them
 
 
 class Verbs(click.Group):

@@ -4,7 +4,9 @@
 `platform.yaml` holds where things are: nothing in it is ever part of a stage's identity.
 """
 
+import copy
 import difflib
+import functools
 import os
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -122,7 +124,7 @@ def read_machines(path: Path = RESOURCES) -> dict[str, Any]:
 
 def _read(name: str) -> dict[str, Any]:
     try:
-        content = YAML(typ="safe").load(Path(name).read_text(encoding="utf-8"))
+        content = copy.deepcopy(_parse(Path(name).read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise ProjectError(
             f"{name} is not in {Path.cwd()}", "run from the project's root, where dvc.yaml is"
@@ -132,6 +134,12 @@ def _read(name: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ProjectError(f"{name} holds no keys", f"restore it: git checkout {name}")
     return content
+
+
+@functools.lru_cache(maxsize=8)
+def _parse(text: str) -> Any:
+    # Of the same text once: some verbs ask ten times, and each took 2 ms.
+    return YAML(typ="safe").load(text)
 
 
 def check(name: str, section: str, content: Any, shape: type[AnySection]) -> AnySection:

@@ -16,9 +16,9 @@ def test_draw_sheet_has_a_row_per_label_and_enlarged_pixels(tmp_path: Path) -> N
         return [Record(f"{shape}-{label}-{n:03}", "s", label * 60, lambda: image, "") for label, n in pairs]
 
     shards.write({"train": part("ab", (8, 8)), "val": part("a", (300, 150, 3)), "test": part("b", (8, 8))}, 2, tmp_path)
-    table = manifest.build(tmp_path)
+    found = manifest.write(manifest.build(tmp_path), tmp_path / "manifest.parquet")
     for split in ("train", "val", "test"):
-        sheets.draw(tmp_path, table, split, tmp_path / f"{split}.png")
+        sheets.draw(tmp_path, found, split, tmp_path / f"{split}.png")
     train = Image.open(tmp_path / "train.png")
     assert train.size == (994, sheets.GAP + 2 * (sheets.CELL + sheets.GAP))
     grey = np.asarray(train.convert("L")) == 90

@@ -37,15 +37,14 @@ def version(number: int, git: Git, parts: dict[str, str], parents: list[str], **
     """Commit a dataset, a letter a subject, and return a version that names the commit."""
     rows = {split: [Record(f"{subject}-1", subject, "7", bytes, "") for subject in who] for split, who in parts.items()}
     shards.write(rows, 2, Path("data/dataset"))
-    listed = manifest.build(Path("data/dataset"))
-    manifest.write(listed, Path("data/manifest.parquet"))
+    listed = manifest.write(manifest.build(Path("data/dataset")), Path("data/manifest.parquet"))
     Path("reports/train").mkdir(parents=True, exist_ok=True)
     Path("reports/train/lineage.json").write_text(json.dumps({"parents": parents}), encoding="utf-8")
     git("add", "--force", ".")
     git("commit", "--quiet", "--allow-empty", "-m", f"Version {number}")
     named = {
         "result_commit": git("rev-parse", "HEAD"),
-        "manifest_sha256": manifest.digest(listed),
+        "manifest_sha256": listed.sha256,
         "consent_sha256": consent.NOT_REQUIRED,
         f"made_by.run-{number}": "x",
         **tags,

@@ -51,7 +51,8 @@ def test_main_digits_gives_the_known_splits(project: Path) -> None:
     counts = {split: shards.read(Path("data/dataset", split)).num_rows for split in ("train", "val", "test")}
     assert counts == {"train": 1023, "val": 384, "test": 390}
     report = json.loads(Path("reports/prepare.json").read_text())
-    assert report == {"excluded": 0, "consent_sha256": [sha256(Path("data/consent.csv"))]}
+    digest = sha256(Path("data/consent.csv"))
+    assert report == {"excluded": 0, "consent": digest[:7], "consent_sha256": [digest]}
 
 
 def test_main_revoked_form_changes_one_file_and_is_counted(project: Path) -> None:
@@ -78,7 +79,8 @@ def test_main_consent_not_required_is_recorded(project: Path) -> None:
     Path("data/consent.csv").unlink()
     change(data_consent="not_required")
     prepare.main()
-    assert json.loads(Path("reports/prepare.json").read_text()) == {"excluded": 0, "consent_sha256": ["not_required"]}
+    report = json.loads(Path("reports/prepare.json").read_text())
+    assert report == {"excluded": 0, "consent": "not_required", "consent_sha256": ["not_required"]}
 
 
 @pytest.mark.parametrize(

@@ -114,14 +114,6 @@ def facts() -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="session")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database without runs: making its tables takes seconds."""
-    path = tmp_path_factory.mktemp("tables") / server.DATABASE
-    MlflowClient(f"sqlite:///{path.as_posix()}").search_experiments()
-    return path
-
-
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tables: Path) -> MlflowClient:
     """The MLflow of a project with a manifest and no run yet; the working directory."""

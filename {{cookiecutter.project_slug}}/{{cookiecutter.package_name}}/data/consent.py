@@ -12,7 +12,8 @@ tomorrow. In every doubt the answer is no: a tie, a contradiction without dates,
 import hashlib
 import io
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from ..errors import ProjectError
 from .sources import plain_form
 from .tables import rows
 
+PATH = Path("data/consent.csv")
 COLUMNS = ("subject_id", "consent_status", "effective_at")
 
 NOT_REQUIRED = "not_required"  # what stands in place of the digest where nobody's consent is asked
@@ -33,11 +35,13 @@ class Registry:
         active: The ids of those who consent.
         counts: How many persons have which status: active, revoked, or unknown.
         sha256: Digest of the file's bytes, in hexadecimal.
+        ended: Since when those do not consent, UTC, who once did; None where no line tells. By id.
     """
 
     active: frozenset[str]
     counts: dict[str, int]
     sha256: str
+    ended: dict[str, datetime | None] = field(default_factory=dict)
 
     def allows(self, subject_id: str) -> bool:
         """Say whether the records of this subject may be used."""
@@ -45,7 +49,17 @@ class Registry:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class Entry:
+    """One line of a registry.
+
+    Args:
+        line: Its number, from 1; of an entry that goes over several lines, the last.
+        subject_id: In plain form.
+        status: active, revoked, or unknown.
+        since: When it took effect, UTC; None where the line does not say.
+    """
+
+    line: int
     subject_id: str
     status: str
     since: datetime | None
@@ -62,57 +76,105 @@ def read(path: Path, now: datetime | None = None) -> Registry:
         ProjectError: The file isn't there, is malformed, has no row, a line names nobody, a time is no time or lacks
             its zone, or a grant is dated in the future.
     """
+    content = load(path)
+    persons = by_person(entries(content, path.as_posix(), now))
+    states = {person: decide(lines)[0] for person, lines in persons.items()}
+    active = {entry.subject_id for person in states if states[person] == "active" for entry in persons[person]}
+    ended = {
+        one.subject_id: _ended(lines)
+        for person, lines in persons.items()
+        if states[person] != "active" and any(one.status == "active" for one in lines)
+        for one in lines
+    }
+    return Registry(frozenset(active), dict(Counter(states.values())), hashlib.sha256(content).hexdigest(), ended)
+
+
+def _ended(lines: list[Entry]) -> datetime | None:
+    """Return when a consent ended: at the first denial after the last grant, however often it is denied again."""
+    if not all(one.since for one in lines):
+        return None
+    granted = max(one.since for one in lines if one.since and one.status == "active")
+    denied = [one.since for one in lines if one.since and one.status != "active"]
+    return min((time for time in denied if time >= granted), default=min(denied))
+
+
+def load(path: Path) -> bytes:
+    """Return a registry's bytes.
+
+    Raises:
+        ProjectError: The file isn't there.
+    """
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise ProjectError(
             f"{path.as_posix()} is not there, and data.consent is required",
             f"write it, with the columns {','.join(COLUMNS)}; or, if nobody stands behind the data, "
             "set params.yaml:data.consent to not_required",
         ) from error
-    persons: defaultdict[str, list[_Entry]] = defaultdict(list)
-    for line, cells in rows(io.BytesIO(content), path.as_posix(), COLUMNS):
-        entry = _entry(cells, f"{path.as_posix()} line {line}", now or datetime.now(UTC))
-        # Ids that differ in case only may be one person or two: nobody can tell, so they share one answer.
-        persons[entry.subject_id.casefold()].append(entry)
-    states = {person: _status(entries) for person, entries in persons.items()}
-    active = {entry.subject_id for person in states if states[person] == "active" for entry in persons[person]}
-    return Registry(frozenset(active), dict(Counter(states.values())), hashlib.sha256(content).hexdigest())
 
 
-def _status(entries: list[_Entry]) -> str:
-    """Return the one status that all of a person's lines add up to."""
-    statuses = {entry.status for entry in entries}
-    if len(statuses) == 1:
-        return statuses.pop()
-    times = [entry.since for entry in entries if entry.since]
-    if len(times) < len(entries) or len({entry.subject_id for entry in entries}) > 1:
-        return "revoked"
-    latest = {entry.status for entry in entries if entry.since == max(times)}
-    return latest.pop() if len(latest) == 1 else "revoked"
+def entries(content: bytes, name: str, now: datetime | None = None) -> list[Entry]:
+    """Return the lines of a registry, in their order; `name` is the file's, for errors, which are those of `read`."""
+    now = now or datetime.now(UTC)
+    return [entry(cells, line, name, now) for line, cells in rows(io.BytesIO(content), name, COLUMNS)]
 
 
-def _entry(cells: list[str], where: str, now: datetime) -> _Entry:
+def by_person(lines: Iterable[Entry]) -> dict[str, list[Entry]]:
+    """Gather the lines of each person.
+
+    Ids that differ in case only may be one person or two: nobody can tell, so they share one answer.
+    """
+    persons: defaultdict[str, list[Entry]] = defaultdict(list)
+    for one in lines:
+        persons[one.subject_id.casefold()].append(one)
+    return dict(persons)
+
+
+def decide(lines: list[Entry]) -> tuple[str, Entry | None]:
+    """Return the one status that all of a person's lines add up to, and the line that decides.
+
+    No line decides where they contradict each other: then the status is revoked.
+    """
+    dated = sorted((one for one in lines if one.since), key=lambda one: (one.since, one.line))
+    if len({one.status for one in lines}) == 1:
+        return lines[0].status, next(iter(dated), lines[0])
+    if len(dated) < len(lines) or len({one.subject_id for one in lines}) > 1:
+        return "revoked", None
+    latest = [one for one in dated if one.since == dated[-1].since]
+    return (latest[0].status, latest[0]) if len({one.status for one in latest}) == 1 else ("revoked", None)
+
+
+def entry(cells: list[str], line: int, name: str, now: datetime) -> Entry:
+    """Make an entry of the cells of a line, in the order of `COLUMNS`.
+
+    Raises:
+        ProjectError: It names nobody, its time is no time or lacks its zone, or a grant is dated after `now`.
+    """
+    where = f"{name} line {line}"
     subject_id, status, when = (plain_form(cell) for cell in cells)
     if not subject_id:
         raise ProjectError(f"{where} names no subject", "fill in its subject_id, or take the line out")
     status = status.lower() if status.lower() in ("active", "revoked") else "unknown"
-    since = _time(when, where) if when else None
+    since = time_of(when, f"{where}: effective_at") if when else None
     if status == "active" and since and since > now:
         raise ProjectError(
             f"{where}: a consent from {when} on, which is in the future, can't be used yet",
             "take the line out, and append it again when that day has come",
         )
-    return _Entry(subject_id, status, since)
+    return Entry(line, subject_id, status, since)
 
 
-def _time(text: str, where: str) -> datetime:
+def time_of(text: str, where: str) -> datetime:
+    """Read a time, which must have a zone; `where` it stands is told in errors.
+
+    Raises:
+        ProjectError: It is no time, or lacks its zone.
+    """
     try:
         time = datetime.fromisoformat(text)
         if time.tzinfo:
             return time.astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise ProjectError(
-            f"{where}: effective_at {text!r} is not a time", "write it like 2025-06-01T00:00:00Z"
-        ) from error
-    raise ProjectError(f"{where}: effective_at {text!r} lacks its time zone", f"add Z (UTC) or an offset: {text}Z")
+        raise ProjectError(f"{where} {text!r} is not a time", "write it like 2025-06-01T00:00:00Z") from error
+    raise ProjectError(f"{where} {text!r} lacks its time zone", f"add Z (UTC) or an offset: {text}Z")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
@@ -78,20 +79,19 @@ def shard_files(split_dir: Path) -> list[Path]:
     return files
 
 
-def read_shard(file: Path, columns: list[str] | None = None, only: list[str] | None = None) -> pa.Table:
+def read_shard(file: Path, columns: list[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
     """Read one shard.
 
     Args:
         file: The shard.
         columns: Read these columns; by default all.
-        only: Read the records with these ids; by default all.
+        where: Read the records for which it is true; by default all.
 
     Raises:
         ProjectError: The file is damaged.
     """
-    filters = None if only is None else [("record_id", "in", only)]
     try:
-        return pq.read_table(file, columns=columns, filters=filters, partitioning=None)
+        return pq.read_table(file, columns=columns, filters=where, partitioning=None)
     except pa.ArrowInvalid as error:
         raise ProjectError(
             f"{file.as_posix()} is damaged: {error}", "make the dataset again: dvc repro --force prepare"

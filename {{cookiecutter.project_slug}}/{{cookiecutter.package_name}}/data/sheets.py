@@ -8,29 +8,26 @@ import pyarrow.compute as pc
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from ..files import replacing
-from .manifest import counts
+from .manifest import FIRST, Summary
 from .shards import read_shard
 
 CELL, GAP, TEXT = 64, 4, 110
 """Pixels: side of an image, space between images, width of the labels."""
-ACROSS, DOWN = 13, 40
+ACROSS, DOWN = FIRST, 40
 """Images per label, which makes 994 pixels (a DVC plots page shows 1,000); labels at most, the first in order."""
 
 
-def draw(dataset: Path, manifest: pa.Table, split: str, path: Path) -> None:
+def draw(dataset: Path, manifest: Summary, split: str, path: Path) -> None:
     """Draw the first records, by id, of each label in a split, and write the sheet as PNG."""
-    ordered = manifest.filter(pc.field("split") == split).sort_by([("label", "ascending"), ("record_id", "ascending")])
-    labels = [row for row in counts(manifest) if row["split"] == split][:DOWN]
+    labels = [row["label"] for row in manifest.counts if row["split"] == split][:DOWN]
     sheet = Image.new("RGB", (TEXT + ACROSS * (CELL + GAP), GAP + len(labels) * (CELL + GAP)), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-    start = 0
-    for down, row in enumerate(labels):
+    for down, label in enumerate(labels):
         top = GAP + down * (CELL + GAP)
-        pen.text((GAP, top + CELL // 2), _fit(row["label"], font), "black", font, anchor="lm")
-        shown = ordered.slice(start, min(ACROSS, row["records"]))
-        for across, image in enumerate(_images(dataset, shown)):
+        pen.text((GAP, top + CELL // 2), _fit(label, font), "black", font, anchor="lm")
+        shown = manifest.first.filter((pc.field("split") == split) & (pc.field("label") == label))
+        for across, image in enumerate(_images(dataset, shown.slice(0, ACROSS))):
             sheet.paste(_cell(image), (TEXT + across * (CELL + GAP), top))
-        start += row["records"]
     with replacing(path) as new:
         sheet.save(new, "png")
 
@@ -40,7 +37,7 @@ def _images(dataset: Path, rows: pa.Table) -> list[bytes]:
     ids: list[str] = rows["record_id"].to_pylist()
     found: dict[str, bytes] = {}
     for path in rows["path"].unique().to_pylist():
-        table = read_shard(dataset / path, ["record_id", "image"], ids)
+        table = read_shard(dataset / path, ["record_id", "image"], pc.field("record_id").isin(ids))
         found |= dict(zip(table["record_id"].to_pylist(), table["image"].to_pylist(), strict=True))
     return [found[name] for name in ids]
 

@@ -2,19 +2,22 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from ..errors import ProjectError
 
 
-def rows(file: BinaryIO, name: str, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
+def rows(
+    file: BinaryIO, name: str, columns: tuple[str, ...], tell: Callable[[ProjectError], None] | None = None
+) -> Iterator[tuple[int, list[str]]]:
     """Read a UTF-8 CSV file with a header, lazily. No cell is ever guessed to be a number, a date, or missing.
 
     Args:
         file: The file, open for reading bytes.
         name: Its name, for errors.
         columns: The columns that must be there, in any order; others are left alone.
+        tell: Takes what is wrong with a line, which is then left out, instead of raising it.
 
     Yields:
         The line number, from 1, and the cells of `columns` in that order. Blank lines are left out.
@@ -30,11 +33,16 @@ def rows(file: BinaryIO, name: str, columns: tuple[str, ...]) -> Iterator[tuple[
         for cells in lines:
             if not "".join(cells).strip():
                 continue
-            _check(cells, width, f"{name} line {lines.line_num}")
+            fault = _fault(cells, width, f"{name} line {lines.line_num}")
+            if fault and not (tell and width):
+                raise fault
             if not width:
                 width, places = len(cells), _places(cells, name, columns)
                 continue
             count += 1
+            if fault and tell:
+                tell(fault)
+                continue
             yield lines.line_num, [cells[place] for place in places]
     except (csv.Error, UnicodeDecodeError) as error:
         raise ProjectError(f"{name} line {lines.line_num}: {error}", f"save {name} as CSV in UTF-8") from error
@@ -42,14 +50,15 @@ def rows(file: BinaryIO, name: str, columns: tuple[str, ...]) -> Iterator[tuple[
         raise ProjectError(f"{name} holds no rows", f"add rows below the header: {','.join(columns)}")
 
 
-def _check(cells: list[str], width: int, where: str) -> None:
+def _fault(cells: list[str], width: int, where: str) -> ProjectError | None:
     if width and len(cells) != width:
-        raise ProjectError(
+        return ProjectError(
             f"{where} has {len(cells)} cells, the header has {width}",
             "correct the line; put a cell that holds a comma in double quotes",
         )
     if any("\0" in cell for cell in cells):
-        raise ProjectError(f"{where} holds a NUL character", "remove it")
+        return ProjectError(f"{where} holds a NUL character", "remove it")
+    return None
 
 
 def _places(header: list[str], name: str, columns: tuple[str, ...]) -> list[int]:

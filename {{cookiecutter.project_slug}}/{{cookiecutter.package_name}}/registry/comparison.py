@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 TEST_SET, MANIFEST, FACTS = "data/dataset/test", "data/manifest.parquet", "reports/train/lineage.json"
-CONSENT_PATH = Path("data/consent.csv")
 BATCH = 1024  # images that are decoded at once
 REPAIR = f"python -m {PACKAGE} mirror repair"
 
@@ -96,7 +95,7 @@ def _fair(version: "ModelVersion", seen: frozenset[str]) -> tuple[pa.Table, int,
     """Return the records of a test set that are fair to both, and how many are not: seen, without consent."""
     with _pinned(version, TEST_SET) as folder:
         test = shards.read(folder / TEST_SET)
-    today = consent.read(CONSENT_PATH) if version.tags.get("consent_sha256") != consent.NOT_REQUIRED else None
+    today = consent.read(consent.PATH) if version.tags.get("consent_sha256") != consent.NOT_REQUIRED else None
     subjects = test["subject_id"].to_pylist()
     unseen = [subject not in seen for subject in subjects]
     fair = [new and (today is None or today.allows(subject)) for new, subject in zip(unseen, subjects, strict=True)]

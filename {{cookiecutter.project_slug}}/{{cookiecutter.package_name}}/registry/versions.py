@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model.safetensors"
 REGISTERED = Path("reports/register.json")
-ORIGIN = ("run", "data_git_commit_id", "consent_sha256")
+ORIGIN = ("run", "data_git_commit_id", "consent_sha256", "consent_excluded")
 MADE_BY = "made_by."  # tags on a version, one for each run that made it
 MADE = "model_version"  # a tag on a run: the version that it made
 EXACT = re.compile(r"models:/(?P<name>[^/@]+)/(?P<version>\d+)")

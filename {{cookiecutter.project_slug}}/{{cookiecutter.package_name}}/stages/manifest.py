@@ -4,7 +4,6 @@ import csv
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute as pc
 from tqdm import tqdm
 
 from ..data import manifest, sheets
@@ -19,19 +18,17 @@ def main() -> None:
         ProjectError: The dataset isn't there or is damaged.
     """
     dataset, reports = Path("data", "dataset"), Path("reports")
-    table = manifest.build(dataset)
-    counts = manifest.counts(table)
+    found = manifest.write(manifest.build(dataset), Path("data", "manifest.parquet"))
     with replacing(reports / "samples") as samples:
         for split in tqdm(SPLITS, desc="Contact sheets", delay=2):
-            sheets.draw(dataset, table, split, samples / f"{split}.png")
-    _write_csv(reports / "labels.csv", counts)
-    manifest.write(table, Path("data", "manifest.parquet"))
+            sheets.draw(dataset, found, split, samples / f"{split}.png")
+    _write_csv(reports / "labels.csv", found.counts)
     # DVC makes a column of every number and text in a metrics file, and leaves lists out: hence the lists.
     content = {
-        "records": len(table),
-        "subjects": pc.count_distinct(table["subject_id"]).as_py(),
-        "counts": counts,
-        "sha256": [manifest.digest(table)],
+        "records": found.records,
+        "subjects": found.subjects,
+        "counts": found.counts,
+        "sha256": [found.sha256],
     }
     write_json(reports / "manifest.json", content)
     print(f"{content['records']} records of {content['subjects']} subjects, see reports/samples")

@@ -70,7 +70,9 @@ def main() -> None:
     shards.write(parts, data.shards, Path("data", "dataset"))
     excluded = len(records) - len(allowed)
     # DVC makes a column of every number and text in a metrics file, and leaves lists out: hence the list.
-    write_json(Path("reports", "prepare.json"), {"excluded": excluded, "consent_sha256": [digest]})
+    shown = digest if digest == consent.NOT_REQUIRED else digest[:7]
+    report = {"excluded": excluded, "consent": shown, "consent_sha256": [digest]}
+    write_json(Path("reports", "prepare.json"), report)
     print(f"{len(allowed)} records ({', '.join(f'{name} {len(part)}' for name, part in parts.items())}),", end=" ")
     print(f"{excluded} left out for lack of consent")
 
@@ -93,5 +95,5 @@ def _allowed(records: list[sources.Record], rule: str) -> tuple[list[sources.Rec
     """Return the records that may be used, and the digest of the registry that says so."""
     if rule == consent.NOT_REQUIRED:
         return records, rule
-    registry = consent.read(Path("data", "consent.csv"))
+    registry = consent.read(consent.PATH)
     return [record for record in records if registry.allows(record.subject_id)], registry.sha256

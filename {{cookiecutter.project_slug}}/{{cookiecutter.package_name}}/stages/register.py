@@ -23,7 +23,6 @@ from ..tracking.record import read_facts
 MODEL_DIR = Path("models/model")
 METRICS_PATH = Path("reports/metrics.json")
 MANIFEST_PATH = Path("data/manifest.parquet")
-CONSENT_PATH = Path("data/consent.csv")
 
 
 class RegisterParams(Section):
@@ -84,7 +83,7 @@ def check_consent() -> None:
     """
     if read_facts()["consent_sha256"] == consent.NOT_REQUIRED:
         return
-    registered = consent.read(CONSENT_PATH)
+    registered = consent.read(consent.PATH)
     subjects = set(pq.read_table(MANIFEST_PATH, columns=["subject_id"])["subject_id"].to_pylist())
     denied = sorted(subject for subject in subjects if not registered.allows(subject))
     if denied:

@@ -17,9 +17,9 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import nn
 
-from ..data import shards
+from ..data import manifest, shards
 from ..errors import ProjectError
-from ..files import write_json
+from ..files import read_json, write_json
 from ..model import torchrun
 from ..model.checkpoint import Checkpoints
 from ..model.evaluation import Evaluation, confusion, confusion_image, evaluate, write_confusion, write_per_class
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ..tracking.live import Live
 
 DATASET_DIR = Path("data/dataset")
+MANIFEST_PATH = Path("data/manifest.parquet")
 MODEL_DIR = Path("models/model")
 REPORTS_DIR = Path("reports")
 
@@ -112,6 +113,7 @@ def main() -> None:
             if group.rank > 0:  # the first one reports and writes
                 learn(params, dataset, start, lambda epoch: None, group, checkpoints)
                 return
+            check_manifest()
             with training_run([parent.run] if parent else [], checkpoints.files) as live:
                 train(params, dataset, start, live, group, checkpoints)
             if not RESOURCES.exists():  # a job of SageMaker's may still be cut off while it pushes the model
@@ -121,6 +123,20 @@ def main() -> None:
 def _checkpoints(group: Group) -> Checkpoints:
     folder = os.environ.get("CHECKPOINT_DIR")
     return Checkpoints(Path(folder), resume.inputs(), group) if folder else Checkpoints()
+
+
+def check_manifest() -> None:
+    """See that the manifest lists what is in the dataset: audits will believe it.
+
+    Raises:
+        ProjectError: It does not, or its report is another one's.
+    """
+    listed, told = manifest.digest_of(MANIFEST_PATH), read_json(REPORTS_DIR / "manifest.json")["sha256"]
+    if [listed] != told or listed != manifest.digest(manifest.build(DATASET_DIR)):
+        raise ProjectError(
+            f"{MANIFEST_PATH.as_posix()} is not the list of the records in {DATASET_DIR.as_posix()}",
+            "dvc repro --force manifest, then: dvc repro train",
+        )
 
 
 def read_dataset(directory: Path, channels: int, image_px: int) -> Dataset:

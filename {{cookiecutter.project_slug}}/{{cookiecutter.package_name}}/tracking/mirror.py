@@ -227,7 +227,8 @@ class Mirror:
             name = f"{facts['project']}-{facts['data_version']}"
             shown = Dataset(name, facts["dataset_md5"], "dvc", source.to_json())
             # The tags say in plain words what only this project's code can read from the source.
-            tags = {"mlflow.data.context": "training", **source.to_dict(), "manifest_sha256": facts["manifest_sha256"]}
+            read = {name: str(facts[name]) for name in ("manifest_sha256", "consent_sha256", "consent_excluded")}
+            tags = {"mlflow.data.context": "training", **source.to_dict(), **read}
             told = [InputTag(key, value) for key, value in tags.items() if value]
             self._client.log_inputs(self.run_id, [DatasetInput(shown, told)])
         self._sent["dataset"] = True

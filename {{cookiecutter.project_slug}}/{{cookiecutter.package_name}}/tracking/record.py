@@ -25,6 +25,7 @@ FACTS = (  # what the run is made from, as MLflow has it among the params: they 
     "data_version",
     "manifest_sha256",
     "consent_sha256",
+    "consent_excluded",  # records left out for lack of consent
     "dvc_exp_name",
     "dvc_remote_url",
     "parents",

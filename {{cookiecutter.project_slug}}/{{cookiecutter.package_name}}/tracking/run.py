@@ -123,6 +123,7 @@ def _end_mirror(run: str, sidecar: Sidecar | None) -> bool:
 def _facts(start: Origin, parents: list[str]) -> dict[str, Any]:
     import torch
 
+    prepared = read_json(Path("reports/prepare.json"))
     return {
         "run": start.run,
         "name": start.name,
@@ -137,7 +138,8 @@ def _facts(start: Origin, parents: list[str]) -> dict[str, Any]:
         "dataset_md5": label.dataset_md5(),
         "data_version": start.data_version,
         "manifest_sha256": read_json(Path("reports/manifest.json"))["sha256"][0],
-        "consent_sha256": read_json(Path("reports/prepare.json"))["consent_sha256"][0],
+        "consent_sha256": prepared["consent_sha256"][0],
+        "consent_excluded": prepared["excluded"],
         "dvc_exp_name": start.dvc_exp_name,
         "dvc_remote_url": start.dvc_remote_url,
         "parents": parents,

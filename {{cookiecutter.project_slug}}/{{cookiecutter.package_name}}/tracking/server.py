@@ -98,19 +98,23 @@ def answering(fix: str) -> Iterator[None]:
     Raises:
         NoAnswerError: MLflow can't be reached, or refuses.
     """
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
     # No retries of MLflow's own: a request whose reply was lost would be done twice. Nor its minutes of waiting.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     try:
         yield
-    except (MlflowException, OSError, SQLAlchemyError, Boto3Error, BotoCoreError, ClientError) as error:
+    except _refusals() as error:  # imported only then: boto3 takes 0.15 s
         problem = without_credentials(f"MLflow at {tracking_uri()} did not do it: {error}")
         raise NoAnswerError(problem, _fix(error, fix)) from error
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return MlflowException, OSError, SQLAlchemyError, Boto3Error, BotoCoreError, ClientError
 
 
 def _fix(error: Exception, fix: str) -> str:

@@ -1,0 +1,123 @@
+"""Audits of a project that really trained: from MLflow, from DVC's history, and with each of them alone."""
+
+import json
+import shutil
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from ..conftest import BakedProject
+from ..projects import commit, edit, read, runs
+
+FORM = "form-03"
+
+
+RUN = """
+import json, sys
+from click.testing import CliRunner
+from PACKAGE.cli import main
+for command in json.loads(sys.argv[1]):
+    done = CliRunner().invoke(main, command, catch_exceptions=False)
+    print(json.dumps([done.exit_code, done.stdout, done.stderr]))
+"""
+
+
+def run(project: BakedProject, *commands: str) -> list[tuple[int, str]]:
+    """Run verbs in one process, since each would import MLflow; return exit codes, and what was printed."""
+    words = json.dumps([command.split() for command in commands])
+    done = project.run("python", "-c", RUN.replace("PACKAGE", project.package), words)
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(told) == len(commands)
+    return [(code, out or err) for code, out, err in told]
+
+
+def audit(project: BakedProject, *questions: str) -> list[tuple[int, dict[str, Any]]]:
+    """Ask; return exit codes and answers."""
+    answers = run(project, *(f"audit {question} --json" for question in questions))
+    return [(code, json.loads(text)) for code, text in answers]
+
+
+def found(project: BakedProject, answer: dict[str, Any], names: dict[str, str]) -> set[tuple[str, ...]]:
+    """Return what an answer says of each run, by the run's id in DVC."""
+    return {
+        (names.get(row["run"], row["run"]), row["exposure"], row["timing"], row["verdict"], *row["versions"])
+        for row in answer["rows"]
+    }
+
+
+@pytest.fixture
+def opted_out(project: BakedProject) -> tuple[BakedProject, list[str]]:
+    """Three trainings: with a subject, without it after it withdrew, and started from the first. Their ids in DVC."""
+    made = [read(project, "reports/run.json")["run"]]
+    edit(project, "params.yaml", "test_acc: 0.9\n", "test_acc: 0.05\n")
+    edit(project, "params.yaml", "epochs: 15", "epochs: 1")
+    with (project.path / "data/consent.csv").open("a", encoding="utf-8", newline="") as registry:
+        registry.write(f"{FORM},revoked,{datetime.now(UTC).isoformat()}\n")
+    for change in (None, f"models:/{project.path.name}/1"):
+        if change:
+            edit(project, "params.yaml", "init_from: null", f"init_from: {change}")
+        project.run("dvc", "repro")
+        commit(project, f"From {change}")
+        made.append(read(project, "reports/run.json")["run"])
+    return project, made
+
+
+@pytest.mark.slow
+def test_audits_of_mlflow_and_of_dvc_say_the_same(opted_out: tuple[BakedProject, list[str]]) -> None:
+    project, made = opted_out
+    name = project.path.name
+    names = {run.info.run_id: dvc for dvc, run in runs(project).items()}
+    wanted = {
+        (made[0], "direct", "before", "PASS", f"{name}/1"),
+        (made[2], "inherited", "after", "FAIL", f"{name}/3"),
+    }
+    (code, answer), (other, _), (again, history), (_, diff) = audit(
+        project, f"verify {FORM}", "verify form-04", f"verify {FORM} --source dvc", "diff 1 2"
+    )
+    assert (code, found(project, answer, names)) == (1, wanted)
+    assert other == 0
+    assert (again, found(project, history, {})) == (1, wanted)
+    assert [(row["subject"], row["change"]) for row in diff["rows"]] == [(FORM, "removed")]
+    # An index from either source serves the other.
+    for source in ("mlflow", "dvc"):
+        shutil.rmtree(project.path / ".dvc/tmp/records")
+        (_, reindexed), (_, same) = run(project, f"audit reindex --source {source}", f"audit verify {FORM} --json")
+        assert reindexed.startswith("2 manifests")
+        assert json.loads(same)["rows"] == answer["rows"]
+    # What is served.
+    deployed = [f"audit deployed --source {source}" for source in ("mlflow", "dvc")]
+    promote = [f"registry promote {version} --anyway --why drill" for version in (1, 2)]
+    codes = [code for code, _ in run(project, promote[0], *deployed, promote[1], *deployed)]
+    assert codes == [0, 1, 1, 0, 0, 0]
+    # MLflow is lost: the log knows which runs there were, DVC what they read.
+    (project.path / "mlflow.db").unlink()
+    shutil.rmtree(project.path / "mlartifacts")
+    shutil.rmtree(project.path / ".dvc/tmp/records")
+    ((code, answer),) = audit(project, f"verify {FORM}")
+    assert (code, {row[:4] for row in found(project, answer, {})}) == (1, {row[:4] for row in wanted})
+    # And so are DVC's manifests: now nobody can tell.
+    shutil.rmtree(project.path / ".dvc/tmp/records")
+    shutil.rmtree(project.path / ".dvc/cache/files")
+    shutil.rmtree(project.path / "dvc-storage")
+    ((code, _),) = audit(project, f"verify {FORM}")
+    assert code == 3
+
+
+def test_training_on_a_manifest_that_is_not_the_datasets_is_refused(project: BakedProject) -> None:
+    manifest = project.path / "data/manifest.parquet"
+    script = f"""
+import pyarrow.parquet as pq
+from pathlib import Path
+from {project.package}.data import manifest
+manifest.write([pq.read_table("data/manifest.parquet").slice(1)], Path("shorter"))
+"""
+    project.run("python", "-c", script)
+    manifest.unlink()
+    shutil.move(project.path / "shorter", manifest)
+    project.run("dvc", "commit", "--force", "--quiet", "manifest")
+    failed = project.run("dvc", "repro", "train", check=False)
+    assert failed.returncode
+    assert "is not the list of the records in data/dataset" in failed.stderr
+    assert "Fix: dvc repro --force manifest" in failed.stderr
+    assert len(runs(project)) == 1

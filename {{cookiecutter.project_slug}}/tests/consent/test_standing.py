@@ -1,0 +1,74 @@
+"""What the registry is asked, and what is told when it is not in order."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from {{ cookiecutter.package_name }}.consent import standing
+from {{ cookiecutter.package_name }}.errors import ProjectError
+
+from .conftest import LINES
+
+
+def test_status_names_the_line_that_decides(registry: Path) -> None:
+    registry.write_bytes(LINES + b"x,active,\nx,revoked,\nform-02,active,2025-03-01T00:00:00+02:00\n")
+    assert standing.status(["form-00", "form-02", " form-02 ", "x", "y", "FORM-00"]) == [
+        "form-00: active by line 2: form-00 active from 2025-01-01T00:00:00Z",
+        "form-02: revoked by line 5: form-02 revoked from 2025-06-01T00:00:00Z",
+        "x: revoked; no line decides: 6, 7 contradict each other, so the answer is no",
+        "y: missing; who is not listed has not consented",
+        "FORM-00: missing; line 2 is of form-00, and ids are spelt exactly",
+    ]
+
+
+def test_history_has_the_lines_in_order(registry: Path) -> None:
+    assert standing.history("form-02") == [
+        "line 4: form-02 active from 2025-01-01T00:00:00Z",
+        "line 5: form-02 revoked from 2025-06-01T00:00:00Z",
+        "form-02: revoked by line 5: form-02 revoked from 2025-06-01T00:00:00Z",
+    ]
+
+
+def test_check_in_order_has_nothing_to_tell(registry: Path) -> None:
+    assert standing.check() == ([], [])
+
+
+def test_check_tells_every_problem_with_its_line(registry: Path) -> None:
+    registry.write_bytes(
+        LINES + b"a,active\nb,active,yesterday\n ,active,\nc,active,2999-01-01T00:00:00Z\nd,revoked,\n"
+    )
+    problems, doubts = standing.check()
+    starts = ["line 6 has 2 cells", "line 7: effective_at 'yesterday'", "line 8 names no subject", "line 9: a consent"]
+    assert len(problems) == 4
+    assert all(f"data/consent.csv {start}" in problem for start, problem in zip(starts, problems, strict=True))
+    assert doubts == []
+
+
+def test_check_tells_doubts(registry: Path) -> None:
+    lines = "a,actve,\nb\u200b,active,\nc,revoked,2999-01-01T00:00:00Z\nd,active,\nD,active,\ne,active,\ne,revoked,\n"
+    registry.write_bytes(LINES + lines.encode())
+    assert standing.check() == (
+        [],
+        [
+            "data/consent.csv line 6: the status 'actve' is neither active nor revoked",
+            "data/consent.csv line 7: 'b\\u200b' is read as 'b'",
+            "data/consent.csv line 8: a withdrawal from 2999-01-01T00:00:00Z holds from today",
+            "data/consent.csv line 9, 10: D, d differ in case only, and may be one person",
+            "data/consent.csv line 11, 12: lines of e contradict each other",
+        ],
+    )
+
+
+def test_check_of_bytes_that_are_no_text_names_the_line(registry: Path) -> None:
+    registry.write_bytes(LINES + b"x" * 20_000 + b",active,\nb\xff,active,\n")
+    with pytest.raises(ProjectError, match="line 7 is not UTF-8"):
+        standing.check()
+
+
+def test_check_tells_a_line_that_was_committed_and_is_gone(registry: Path) -> None:
+    for command in ("init", "add .", "-c user.name=T -c user.email=t@example.org commit -m Start"):
+        subprocess.run(["git", *command.split()], check=True, capture_output=True)
+    registry.write_bytes(LINES.replace(b"form-02,revoked,2025-06-01T00:00:00Z\n", b"b,active,\n"))
+    problems, _ = standing.check()
+    assert problems == ["data/consent.csv lacks a line that was there: form-02 revoked from 2025-06-01T00:00:00Z"]

@@ -1,0 +1,289 @@
+"""The questions: who is in which model, and may they be there.
+
+An `Audit` reads MLflow and brings the index up to date; each question to it returns a `Report`. Nothing is changed, and
+what can't be read is never taken for good: the verdict is INCONCLUSIVE then, or there is an error.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from ...data.consent import Registry
+from ...errors import ProjectError
+from ...settings import PACKAGE, load_platform
+from . import manifests, world
+from .asked import plain, read_registry
+from .exposure import Exposure, Exposures
+from .index import Index, Membership, UndecidedError
+from .report import Report, Row, Rows, moment
+from .runs import Run, Version, World
+from .served import SERVING, Served
+from .verdicts import Consent, Timing, Verdict, judge, worst
+
+NOBODY_KNOWS = "nobody knows all runs that made it"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is to be judged.
+
+    Args:
+        held: The subjects, and which manifests hold them.
+        consents: Of each subject.
+        targets: The runs to look at, by id, and what serves each.
+        unknown: Of which of these nobody can tell whom they know.
+        served: Whether the question is if they may be served.
+        orphans: Whether something is served of which the runs are not known.
+        doubt: Whether somebody may be known who is not among the subjects.
+    """
+
+    held: dict[str, Membership]
+    consents: dict[str, Consent]
+    targets: Mapping[str, Sequence[Served | None]]
+    unknown: list[Row]
+    served: bool = False
+    orphans: bool = False
+    doubt: bool = False
+
+
+class Audit:
+    """The runs as they are now, and the index brought up to date with them.
+
+    Args:
+        there: What there is; by default, what MLflow has.
+        index: By default the repository's.
+
+    Raises:
+        NoAnswerError: MLflow can't be reached, or refuses.
+        UndecidedError: The index can't be used.
+    """
+
+    def __init__(self, there: World | None = None, index: Index | None = None) -> None:
+        self.world = there or world.read()
+        self.index = index or Index()
+        wanted = {run.manifest for run in self.world.runs if run.manifest}
+        self.lacking = manifests.ingest(self.index, wanted, self.world.places)
+        self.numbers = self.index.numbers()
+        self.exposures = Exposures(self.world.runs, self.numbers, self.lacking)
+        self._runs = {run.id: run for run in self.world.runs}
+        self._made = {version: self.exposures.runs(version.runs) for version in self.world.versions}
+        self._versions: dict[str, list[str]] = {}
+        for version, made in self._made.items():
+            for run in made:
+                self._versions.setdefault(run.id, []).append(str(version))
+        self._of: dict[Membership, dict[str, Exposure]] = {}  # thousands of subjects are in the same manifests
+
+    def find(self, subjects: Iterable[str]) -> Report:
+        """Tell which runs, and so which versions and aliases, know the subjects, and how."""
+        held = self.index.memberships(plain(subjects))
+
+        def rows() -> Iterator[Row]:
+            for subject, where in held.items():
+                for run, exposure in self._listed(where):
+                    yield self._row(subject, where, run, exposure)
+
+        asked = [{"subject": subject, "runs": len(self._listed(where))} for subject, where in held.items()]
+        undecided = any(Exposure.UNKNOWN in self._exposures(where).values() for where in held.values())
+        verdict = Verdict.INCONCLUSIVE if undecided else None
+        return self._report("find", verdict, asked, Rows(rows), self._unknown(self._runs), _strangers(held))
+
+    def verify(self, subjects: Iterable[str], since: datetime | None = None) -> Report:
+        """Tell whether the runs that know the subjects were trained while they consented.
+
+        Args:
+            subjects: Their ids.
+            since: Take it that their consent ended then, whatever the registry says.
+
+        Raises:
+            ProjectError: There is no registry, it is malformed, or no subject is named.
+        """
+        registry = None if since else read_registry()
+        held = self.index.memberships(plain(subjects))
+        consents = {one: Consent.of(one, registry) if registry else Consent("ended", since) for one in held}
+        case = Case(held, consents, {run: [None] for run in self._runs}, self._unknown(self._runs))
+        return self._judged("verify", case, registry, _strangers(held))
+
+    def deployed(self, subjects: Iterable[str] | None = None) -> Report:
+        """Tell whether what is served knows anybody who does not consent.
+
+        Args:
+            subjects: Ask for these only; by default for everybody whose consent ended, and everybody who is in what
+                is served.
+
+        Raises:
+            ProjectError: There is no registry, it is malformed, or no subject is named.
+        """
+        registry = read_registry()
+        served = [one for known in SERVING for one in known(self.world)]
+        targets: dict[str, list[Served | None]] = {}
+        for one in served:
+            for run in self._made[one.version]:
+                targets.setdefault(run.id, []).append(one)
+        orphans = [{"served_by": str(one), "path": [NOBODY_KNOWS]} for one in served if self._is_orphan(one.version)]
+        unknown = self._unknown(targets) + orphans
+        doubt = bool(unknown) and subjects is None  # whom that knows need not be in the registry
+        if subjects is None:
+            people, _ = self._members(targets)
+            asked = sorted({*registry.ended, *(one for one in people if not registry.allows(one))})
+        else:
+            asked = plain(subjects)
+        held = self.index.memberships(asked)
+        consents = {one: Consent.of(one, registry) for one in held}
+        notes = [] if served else ["nothing is served: no registered version has an alias"]
+        case = Case(held, consents, targets, unknown, served=True, orphans=bool(orphans), doubt=doubt)
+        return self._judged("deployed", case, registry, notes)
+
+    def members(self, name: str) -> Report:
+        """Tell who is in a model or a run: a version, an alias or a run, see `named`."""
+        found = self.named(name)
+        people, whole = self._members(found)
+        rows = [{"subject": subject, "exposure": exposure} for subject, exposure in sorted(people.items())]
+        return self._report("list", None if whole else Verdict.INCONCLUSIVE, [], rows, self._unknown(found))
+
+    def diff(self, one: str, other: str) -> Report:
+        """Tell who is in only one of two models or runs."""
+        named = [self.named(name) for name in (one, other)]
+        (before, whole), (after, too) = map(self._members, named)
+        added, removed = after.keys() - before.keys(), before.keys() - after.keys()
+        changes = dict.fromkeys(added, "added") | dict.fromkeys(removed, "removed")
+        rows = [
+            {"subject": subject, "change": change, "exposure": (before | after)[subject]}
+            for subject, change in sorted(changes.items())
+        ]
+        verdict = None if whole and too else Verdict.INCONCLUSIVE
+        return self._report("diff", verdict, [], rows, self._unknown(named[0] | named[1]))
+
+    def named(self, name: str) -> dict[str, Run]:
+        """Return the runs that a name means, by id.
+
+        Args:
+            name: `model/3`, `model@alias`, `models:/…`, `model` for all its versions; of the project's model just `3`
+                or `alias`; or a run, by its id in MLflow or in DVC.
+
+        Raises:
+            ProjectError: Nothing has that name.
+            UndecidedError: The runs of a version are not known.
+        """
+        text = name.removeprefix("models:/")
+        versions = [version for version in self.world.versions if text in _names(version)]
+        for version in versions:
+            if self._is_orphan(version):
+                raise UndecidedError(
+                    f"{NOBODY_KNOWS}: {version}", f"python -m {PACKAGE} mirror repair, if it lost runs"
+                )
+        found = [run for version in versions for run in self._made[version]] or self.exposures.runs([name])
+        if not found:
+            there = ", ".join(str(version) for version in self.world.versions[-10:]) or "none"
+            problem = f"there is no version, alias or run {name!r} (registered: {there})"
+            raise ProjectError(problem, f"python -m {PACKAGE} registry list; a run goes by its id in MLflow or DVC")
+        return {run.id: run for run in found}
+
+    def _is_orphan(self, version: Version) -> bool:
+        """Return whether not all runs that made a version are known."""
+        return not version.runs or not all(self.exposures.runs([name]) for name in version.runs)
+
+    def _exposures(self, where: Membership) -> dict[str, Exposure]:
+        if where not in self._of:
+            self._of[where] = self.exposures.of(where)
+        return self._of[where]
+
+    def _listed(self, where: Membership) -> list[tuple[Run, Exposure]]:
+        """Return the runs that know a subject, or hold an id like it; those that are unknown to all are left out."""
+        return [
+            (self._runs[run], exposure)
+            for run, exposure in self._exposures(where).items()
+            if exposure is not Exposure.UNKNOWN or self.exposures.reads(run)[2]
+        ]
+
+    def _members(self, found: Iterable[str]) -> tuple[dict[str, Exposure], bool]:
+        """Return whom runs know, together, and whether that is all."""
+        own, inherited, whole = 0, 0, True
+        for run in found:
+            reads = self.exposures.reads(run)
+            own, inherited, whole = own | reads[0], inherited | reads[1], whole and reads[2]
+        people = dict.fromkeys(self.index.members(inherited), Exposure.INHERITED)
+        return people | dict.fromkeys(self.index.members(own), Exposure.DIRECT), whole
+
+    def _unknown(self, found: Iterable[str]) -> list[Row]:
+        nobody = Membership()
+        whole = (run for run in found if not self.exposures.reads(run)[2])
+        return [self._facts(self._runs[run]) | {"path": self.exposures.path(run, nobody)} for run in whole]
+
+    def _judged(self, verb: str, case: Case, registry: Registry | None, notes: list[str]) -> Report:
+        def rows() -> Iterator[Row]:
+            for subject, where in case.held.items():
+                for run, exposure in self._listed(where) if case.consents[subject].status != "active" else ():
+                    judged = self._timed(case, subject, run, exposure)
+                    for one in case.targets.get(run.id, ()):
+                        yield (
+                            self._row(subject, where, run, exposure) | judged | ({"served_by": str(one)} if one else {})
+                        )
+
+        asked, verdicts = [], {}
+        for subject, where in case.held.items():
+            consent = case.consents[subject]
+            if (where, consent) not in verdicts:
+                verdicts[where, consent] = self._verdict(case, subject, where)
+            told = {"subject": subject, "consent": consent.status, "ended_at": moment(consent.ended)}
+            asked.append({**told, "runs": len(self._listed(where)), "verdict": verdicts[where, consent]})
+        doubt = [Verdict.INCONCLUSIVE] if case.doubt else []
+        verdict = worst([*verdicts.values(), *doubt])
+        return self._report(verb, verdict, asked, Rows(rows), case.unknown, notes, registry)
+
+    def _verdict(self, case: Case, subject: str, where: Membership) -> Verdict:
+        consent, found = case.consents[subject], []
+        for run, exposure in self._exposures(where).items():
+            if run in case.targets:
+                found.append(judge(exposure, consent.timing(self._runs[run]), case.served))
+        if case.orphans:
+            found.append(judge(Exposure.UNKNOWN, Timing.ACTIVE if consent.status == "active" else Timing.NEVER, True))
+        return worst(found)
+
+    def _timed(self, case: Case, subject: str, run: Run, exposure: Exposure) -> Row:
+        timing = case.consents[subject].timing(run)
+        return {"timing": timing, "verdict": judge(exposure, timing, case.served)}
+
+    def _row(self, subject: str, where: Membership, run: Run, exposure: Exposure) -> Row:
+        return {
+            "subject": subject,
+            "exposure": exposure,
+            **self._facts(run),
+            "path": self.exposures.path(run.id, where),
+        }
+
+    def _facts(self, run: Run) -> Row:
+        return {
+            "run": run.id,
+            "title": run.title,
+            "experiment": run.experiment,
+            "started_at": moment(run.started),
+            "ended_at": moment(run.ended),
+            "deleted": run.deleted,
+            "versions": self._versions.get(run.id, []),
+        }
+
+    def _report(
+        self,
+        verb: str,
+        verdict: Verdict | None,
+        asked: list[Row],
+        rows: Iterable[Row],
+        unknown: list[Row],
+        notes: Iterable[str] = (),
+        registry: Registry | None = None,
+    ) -> Report:
+        read = {"runs": len(self.world.runs), "manifests": len({run.manifest for run in self.world.runs} - {None})}
+        consents = {"consent_sha256": registry.sha256} if registry else {}
+        return Report(verb, verdict, asked, rows, unknown, list(notes), {**self.world.source, **read, **consents})
+
+
+def _strangers(held: dict[str, Membership]) -> list[str]:
+    nowhere = [subject for subject, where in held.items() if where == Membership()]
+    shown = ", ".join(map(repr, nowhere[:5])) + (", …" if nowhere[5:] else "")
+    return [f"in no manifest: {len(nowhere)} ({shown}). Are they written as in the data?"] if nowhere else []
+
+
+def _names(version: Version) -> set[str]:
+    own = {str(version.number), *version.aliases} if version.model == load_platform().project else set()
+    of_model = {f"{version.model}/{version.number}", *(f"{version.model}@{alias}" for alias in version.aliases)}
+    return own | of_model | {version.model}

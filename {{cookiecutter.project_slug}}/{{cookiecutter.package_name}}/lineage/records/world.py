@@ -1,0 +1,49 @@
+"""All runs that an audit asks about, from whichever source has them."""
+
+from collections.abc import Iterable
+
+from ...errors import ProjectError
+from ...settings import load_platform
+from . import past, runs
+from .index import UndecidedError
+from .manifests import Fetch
+from .runs import World
+
+
+def read(source: str = "mlflow", experiments: tuple[str, ...] = ()) -> World:
+    """Read what there is.
+
+    Args:
+        source: `mlflow`, or `dvc`: the history of Git and DVC in this clone.
+        experiments: Look at these MLflow experiments only; by default at all.
+
+    Raises:
+        NoAnswerError: MLflow can't be reached, or refuses.
+        UndecidedError: There is no run at all: an empty MLflow has nothing to say of anybody.
+        ProjectError: There is no such experiment, or this is no Git repository.
+    """
+    if source == "dvc" and experiments:
+        raise ProjectError("DVC's history knows no experiments of MLflow's", "leave out --experiment, or --source dvc")
+    world = past.read() if source == "dvc" else _mlflow(experiments)
+    if not world.runs:
+        raise UndecidedError(
+            f"there is no run in {' and '.join(map(str, filter(None, world.source.values())))}, so nothing to look at",
+            "see that it is the right one (platform.yaml:tracking_uri), and has what it had: mirror status",
+        )
+    return world
+
+
+def _mlflow(experiments: tuple[str, ...]) -> World:
+    """Read MLflow; a training that it lacks and the log has is looked up in DVC's history."""
+    world = runs.read(experiments)
+    if experiments and load_platform().project not in experiments:
+        return world
+    there = {name for run in world.runs for name in run.names}
+    lost = past.read(without=there)
+
+    def places(sha256: str) -> Iterable[Fetch]:
+        yield from world.places(sha256)
+        if any(run.manifest == sha256 for run in lost.runs):
+            yield from lost.places(sha256)
+
+    return World([*world.runs, *lost.runs], world.versions, places if lost.runs else world.places, world.source)
