@@ -24,6 +24,7 @@ def by_jobs(aws_account: Bed, tmp_path_factory: pytest.TempPathFactory) -> Baked
     folder = tmp_path_factory.mktemp("by-jobs")
     with pytest.MonkeyPatch.context() as monkeypatch:
         isolate(monkeypatch, tmp_path_factory)
+        aws_account.furnish()
         aws_account.start_mlflow()
         enter(monkeypatch, aws_account, folder)
         made = laptop(folder, APP)
