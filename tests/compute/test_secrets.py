@@ -13,6 +13,8 @@ from .laptops import Laptop, as_jobs, contents, job_dir
 
 PLANTED = "planted-secret"
 LOOK_AROUND = """
+    import sys
+
     import psutil
 
     own = [os.environ[name] for name in ("HOME", "TMPDIR", "DVC_SITE_CACHE_DIR")]
@@ -21,6 +23,8 @@ LOOK_AROUND = """
         with contextlib.suppress(psutil.Error, OSError):
             seen.append(json.dumps(process.environ()).encode())
     for path in (path for place in (".", *own, *{places}) for path in Path(place).rglob("*") if path.is_file()):
+        if path.is_relative_to(sys.prefix):
+            continue  # the environment of packages, which every job has, is below TMPDIR where the tests run there
         with contextlib.suppress(OSError):
             seen.append(os.fsencode(path) + path.read_bytes())
     (dataset / "seen").write_bytes(b"\\n".join(seen))
