@@ -8,7 +8,7 @@ import pytest
 from moto.s3.models import FakeBucket
 
 from ..conftest import Bake, BakedProject
-from ..pipeline.test_walkthrough import walk
+from ..walkthroughs import walk
 from .bed import Bed
 from .cloudformation import CREATE, MlflowApp, complete
 from .conftest import enter

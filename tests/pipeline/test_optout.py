@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ SUBJECT = "form-03"
 
 
 @pytest.fixture(scope="module")
-def registered(reproduced: BakedProject, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BakedProject]:
+def registered(reproduced: BakedProject, tmp_path_factory: pytest.TempPathFactory) -> BakedProject:
     """A project with a champion, whose registry DVC keeps."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         isolate(monkeypatch, tmp_path_factory)
@@ -38,7 +37,7 @@ def registered(reproduced: BakedProject, tmp_path_factory: pytest.TempPathFactor
         made.run("dvc", "add", "--quiet", "data/consent.csv")
         commit(made, "Version 1")
         made.run("python", "-m", made.package, "registry", "promote", "1", "--why", "the first")
-        yield made
+    return made
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,59 +10,12 @@ import duckdb
 import pytest
 
 from ..conftest import Bake, BakedProject, isolate, new_project
+from ..walkthroughs import walk
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which("bash") is None, reason="the walkthroughs are written for bash"),
 ]
-
-BLOCK = re.compile(r"^```(bash|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-MARK = "=== step "
-
-
-def steps(page: Path) -> list[tuple[str, list[str]]]:
-    """Read the commands of a page, each with the lines that the page shows after them."""
-    found: list[tuple[str, list[str]]] = []
-    for kind, content in BLOCK.findall(page.read_text(encoding="utf-8")):
-        if kind == "bash":
-            found.append((content, []))
-        else:
-            found[-1][1].extend(content.splitlines())
-    return found
-
-
-def run_in_one_shell(project: BakedProject, commands: list[str]) -> list[str]:
-    """Run the commands one after the other in one shell, and return what each printed."""
-    script = "".join(f"echo '{MARK}{number}'\n{command}" for number, command in enumerate(commands))
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=project.path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-    )
-    assert done.returncode == 0, done.stdout
-    return re.split(rf"^{MARK}\d+\n", done.stdout, flags=re.MULTILINE)[1:]
-
-
-def shown(line: str, output: str) -> bool:
-    """Say whether a line of the page is in the output; `…` stands for anything, and spaces are alike."""
-    pattern = "[^\n]*".join(r"[^\S\n]+".join(map(re.escape, part.split(" "))) for part in line.split("…"))
-    return re.search(rf"^[^\S\n]*{pattern}[^\S\n]*$", output, re.MULTILINE) is not None
-
-
-def walk(project: BakedProject, page: str) -> None:
-    """Do what a page says in a fresh project, and see that it shows what is printed."""
-    project.run("git", "config", "user.name", "Test")
-    project.run("git", "config", "user.email", "test@example.org")
-    project.run("python", "-m", project.package, "setup")
-    written = steps(project.path / page)
-    assert len(written) > 5
-    printed = run_in_one_shell(project, [commands for commands, _ in written])
-    for (commands, lines), output in zip(written, printed, strict=True):
-        missing = [line for line in lines if not shown(line, output)]
-        assert not missing, f"{commands}\nshould print {missing}, printed:\n{output}"
 
 
 def test_dataset_walkthrough_as_written_gives_what_it_shows(bake: Bake) -> None:
@@ -72,14 +23,14 @@ def test_dataset_walkthrough_as_written_gives_what_it_shows(bake: Bake) -> None:
 
 
 @pytest.fixture(scope="module")
-def walked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BakedProject]:
+def walked(tmp_path_factory: pytest.TempPathFactory) -> BakedProject:
     """A project after the walkthrough of an opt-out."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         isolate(monkeypatch, tmp_path_factory)
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         made = new_project(tmp_path_factory.mktemp("walked"))
         walk(made, "docs/records-walkthrough.md")
-        yield made
+    return made
 
 
 def test_records_walkthrough_as_written_gives_what_it_shows(walked: BakedProject) -> None:

@@ -122,7 +122,10 @@ def main() -> None:
 
 def _checkpoints(group: Group) -> Checkpoints:
     folder = os.environ.get("CHECKPOINT_DIR")
-    return Checkpoints(Path(folder), resume.inputs(), group) if folder else Checkpoints()
+    if not folder:
+        return Checkpoints()
+    inputs = resume.inputs() if group.rank == 0 else None  # they are read whole; the first process alone asks for them
+    return Checkpoints(Path(folder), inputs, group)
 
 
 def check_manifest() -> None:

@@ -15,7 +15,7 @@ from ..errors import ProjectError
 from ..files import read_json, write_json
 from ..settings import home, load_platform
 from .mirror import ENDED, MIRROR_ID
-from .server import tracking_uri
+from .server import pages, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -93,11 +93,8 @@ def _read(search: Search, query: str) -> list[tuple[str, Standing]]:
     from mlflow.entities import ViewType
 
     found: list[tuple[str, Standing]] = []
-    order, token = ["attributes.start_time ASC"], None  # a run that begins meanwhile doesn't move the pages
-    while True:
-        page = search(query, ViewType.ALL, PAGE, order, token)
-        for info, data in ((run.info, run.data) for run in page):
-            standing = Standing(info.run_id, info.status in ENDED, info.lifecycle_stage == "deleted")
-            found.append((data.tags.get(MIRROR_ID, ""), standing))
-        if not (token := page.token):
-            return sorted(found, key=lambda one: not one[1].deleted)
+    order = ["attributes.start_time ASC"]  # a run that begins meanwhile doesn't move the pages
+    for run in pages(partial(search, query, ViewType.ALL, PAGE, order)):
+        standing = Standing(run.info.run_id, run.info.status in ENDED, run.info.lifecycle_stage == "deleted")
+        found.append((run.data.tags.get(MIRROR_ID, ""), standing))
+    return sorted(found, key=lambda one: not one[1].deleted)

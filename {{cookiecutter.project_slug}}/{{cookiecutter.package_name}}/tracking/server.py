@@ -6,9 +6,9 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ProjectError
 from ..settings import home, job_file, load_platform
@@ -106,6 +106,20 @@ def answering(fix: str) -> Iterator[None]:
     except _refusals() as error:  # imported only then: boto3 takes 0.15 s
         problem = without_credentials(f"MLflow at {tracking_uri()} did not do it: {error}")
         raise NoAnswerError(problem, _fix(error, fix)) from error
+
+
+def pages(search: Callable[..., Any]) -> Iterator[Any]:
+    """Give what a search of MLflow's finds, of all its pages.
+
+    Args:
+        search: Takes `page_token`, and returns a page.
+    """
+    token = None
+    while True:
+        page = search(page_token=token)
+        yield from page
+        if not (token := page.token):
+            return
 
 
 def _refusals() -> tuple[type[Exception], ...]:

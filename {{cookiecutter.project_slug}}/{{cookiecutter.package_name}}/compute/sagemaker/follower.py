@@ -129,7 +129,8 @@ def failure(job: Job, out: Path) -> ProjectError:
     if job.state is State.STOPPED and "Max" not in job.phase:
         return ProjectError(f"{how}: somebody stopped it", f"the same command: it starts a new job. {seen}")
     tail = _tail(job)
-    hints = [fix for said, fix in HINTS.items() if said in f"{job.phase} {job.reason} {FULL if FULL in tail else ''}"]
+    told = f"{job.phase} {job.reason}"
+    hints = [fix for said, fix in HINTS.items() if said in told or (said == FULL and said in tail)]
     fix = hints[0] if hints else "mend that, then the same command: it starts a new job"
     return ProjectError(
         f"{how}: {job.reason}{tail}", f"{fix}. All it printed: python -m {PACKAGE} jobs logs {job.name}. {seen}"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from ...data.consent import PATH
 from ...files import read_json
 from ...settings import load_platform, read_params
 from ...tracking import server, storage
@@ -17,7 +18,7 @@ from ..records.manifests import Fetch, GoneError, fetched
 from ..records.runs import RETRY, Run
 from ..records.verdicts import KNOWN
 
-REGISTRY = ("data/consent.csv", "data/consent.csv.dvc")
+REGISTRY = (PATH.as_posix(), f"{PATH.as_posix()}.dvc")
 
 
 @dataclass
@@ -110,9 +111,7 @@ def make(audit: Audit, subjects: list[str]) -> Plan:
         if row["exposure"] in KNOWN:
             known.setdefault(row["run"], {key: row[key] for key in ("run", "title", "exposure", "deleted", "path")})
     runs = [run for run in audit.world.runs if run.id in known]
-    versions = [
-        one for one in audit.world.versions if {run.id for run in audit.exposures.runs(one.runs)} & known.keys()
-    ]
+    versions = [one for one in audit.world.versions if {run.id for run in audit.made[one]} & known.keys()]
     own = [one for one in versions if one.model == load_platform().project]
     start = str((read_params().get("train") or {}).get("init_from") or "")
     return Plan(

@@ -53,6 +53,9 @@ class Audit:
         there: What there is; by default, what MLflow has.
         index: By default the repository's.
 
+    Attributes:
+        made: The runs that made each version, as far as they are known: see `is_orphan`.
+
     Raises:
         NoAnswerError: MLflow can't be reached, or refuses.
         UndecidedError: The index can't be used.
@@ -66,9 +69,9 @@ class Audit:
         self.numbers = self.index.numbers()
         self.exposures = Exposures(self.world.runs, self.numbers, self.lacking)
         self._runs = {run.id: run for run in self.world.runs}
-        self._made = {version: self.exposures.runs(version.runs) for version in self.world.versions}
+        self.made = {version: self.exposures.runs(version.runs) for version in self.world.versions}
         self._versions: dict[str, list[str]] = {}
-        for version, made in self._made.items():
+        for version, made in self.made.items():
             for run in made:
                 self._versions.setdefault(run.id, []).append(str(version))
         self._of: dict[Membership, dict[str, Exposure]] = {}  # thousands of subjects are in the same manifests
@@ -117,9 +120,9 @@ class Audit:
         served = [one for known in SERVING for one in known(self.world)]
         targets: dict[str, list[Served | None]] = {}
         for one in served:
-            for run in self._made[one.version]:
+            for run in self.made[one.version]:
                 targets.setdefault(run.id, []).append(one)
-        orphans = [{"served_by": str(one), "path": [NOBODY_KNOWS]} for one in served if self._is_orphan(one.version)]
+        orphans = [{"served_by": str(one), "path": [NOBODY_KNOWS]} for one in served if self.is_orphan(one.version)]
         unknown = self._unknown(targets) + orphans
         doubt = bool(unknown) and subjects is None  # whom that knows need not be in the registry
         if subjects is None:
@@ -167,18 +170,18 @@ class Audit:
         text = name.removeprefix("models:/")
         versions = [version for version in self.world.versions if text in _names(version)]
         for version in versions:
-            if self._is_orphan(version):
+            if self.is_orphan(version):
                 raise UndecidedError(
                     f"{NOBODY_KNOWS}: {version}", f"python -m {PACKAGE} mirror repair, if it lost runs"
                 )
-        found = [run for version in versions for run in self._made[version]] or self.exposures.runs([name])
+        found = [run for version in versions for run in self.made[version]] or self.exposures.runs([name])
         if not found:
             there = ", ".join(str(version) for version in self.world.versions[-10:]) or "none"
             problem = f"there is no version, alias or run {name!r} (registered: {there})"
             raise ProjectError(problem, f"python -m {PACKAGE} registry list; a run goes by its id in MLflow or DVC")
         return {run.id: run for run in found}
 
-    def _is_orphan(self, version: Version) -> bool:
+    def is_orphan(self, version: Version) -> bool:
         """Return whether not all runs that made a version are known."""
         return not version.runs or not all(self.exposures.runs([name]) for name in version.runs)
 

@@ -91,9 +91,8 @@ def _knows(audit: Audit) -> Iterator[dict[str, Any]]:
 
 def _versions(audit: Audit) -> Iterator[dict[str, Any]]:
     for version in audit.world.versions:
-        made = [audit.exposures.runs([name]) for name in version.runs]
         # Where a run is not known, nobody can tell all that the version knows: a row without a run says so.
-        runs = {run.id for found in made for run in found} | ({None} if not all(made) or not made else set())
+        runs = {run.id for run in audit.made[version]} | ({None} if audit.is_orphan(version) else set())
         for run in sorted(runs, key=str):
             for alias in version.aliases or (None,):
                 yield {"model": version.model, "version": version.number, "alias": alias, "run": run}

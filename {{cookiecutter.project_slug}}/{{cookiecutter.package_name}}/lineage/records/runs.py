@@ -114,23 +114,14 @@ def runs(client: "MlflowClient", experiments: tuple[str, ...] = ()) -> Iterator[
     """Give the trainings, the first one first."""
     from mlflow.entities import ViewType
 
-    every = _pages(partial(client.search_experiments, ViewType.ALL))
+    every = server.pages(partial(client.search_experiments, ViewType.ALL))
     names = {one.experiment_id: one.name for one in every if not experiments or one.name in experiments}
     if unknown := set(experiments) - set(names.values()):
         raise ProjectError(f"MLflow has no experiment {', '.join(sorted(unknown))}", "see their names: make ui")
     order = ["attributes.start_time ASC"]  # a run that begins meanwhile doesn't move the pages
     if names:
-        for one in _pages(partial(client.search_runs, list(names), "", ViewType.ALL, PAGE, order)):
+        for one in server.pages(partial(client.search_runs, list(names), "", ViewType.ALL, PAGE, order)):
             yield _run(one, names[one.info.experiment_id])
-
-
-def _pages(search: Callable[..., Any]) -> Iterator[Any]:
-    token = None
-    while True:
-        page = search(page_token=token)
-        yield from page
-        if not (token := page.token):
-            return
 
 
 def _run(found: "MlflowRun", experiment: str) -> Run:
@@ -165,11 +156,11 @@ def _time(milliseconds: int | None) -> datetime | None:
 
 def _versions(client: "MlflowClient") -> list[Version]:
     aliases: dict[tuple[str, int], list[str]] = {}
-    for model in _pages(client.search_registered_models):
+    for model in server.pages(client.search_registered_models):
         for alias, number in model.aliases.items():
             aliases.setdefault((model.name, int(number)), []).append(alias)
     found = []
-    for one in _pages(client.search_model_versions):
+    for one in server.pages(client.search_model_versions):
         made = (
             one.run_id,
             one.tags.get("run"),

@@ -12,20 +12,19 @@ if TYPE_CHECKING:
     from .audit import Audit
     from .report import Report
 
-INCONCLUSIVE = 3
-
 
 @contextlib.contextmanager
 def careful() -> Iterator[None]:
     """Exit with 3 where an answer needs what can't be read."""
     from ...tracking.server import NoAnswerError
     from .index import UndecidedError
+    from .verdicts import Verdict
 
     try:
         yield
     except (NoAnswerError, UndecidedError) as error:
         click.echo(f"INCONCLUSIVE: {error.problem}\nFix: {error.fix}", err=True)
-        sys.exit(INCONCLUSIVE)
+        sys.exit(Verdict.INCONCLUSIVE.exit_code)
 
 
 class Careful(click.Group):
@@ -140,13 +139,14 @@ def schema() -> None:
 def reindex(source: str) -> None:
     """Make the index anew: every manifest is fetched and checked again."""
     from .index import Index
+    from .verdicts import Verdict
 
     Index().clear()
     asked = _audit(source, ())
     click.echo(f"{len(asked.numbers)} manifests in {asked.index.path}")
     for reason in asked.lacking.values():
         click.echo(reason)
-    sys.exit(INCONCLUSIVE if asked.lacking else 0)
+    sys.exit(Verdict.INCONCLUSIVE.exit_code if asked.lacking else 0)
 
 
 def _all(subjects: tuple[str, ...], file: Path | None) -> list[str]:
