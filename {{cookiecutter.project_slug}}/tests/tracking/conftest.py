@@ -71,10 +71,27 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return call
 
 
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository, to copy."""
+    return tmp_path_factory.mktemp("prepared") / "repository"
+
+
 @pytest.fixture
-def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> Path:
+def repository(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> Path:
     """The repository, with everything run once and nothing of the results committed; the working directory."""
+    if not prepared.exists():
+        prepare(prepared, monkeypatch, run)
     folder = tmp_path / "repository"
+    shutil.copytree(prepared, folder, symlinks=True)
+    monkeypatch.chdir(folder)
+    remote = f"[core]\n    remote = storage\n['remote \"storage\"']\n    url = {(tmp_path / 'storage').as_posix()}\n"
+    Path(".dvc/config.local").write_text(remote, encoding="utf-8")
+    return folder
+
+
+def prepare(folder: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    """Make the repository, and run its pipeline."""
     (folder / "code").mkdir(parents=True)
     monkeypatch.chdir(folder)
     Path("dvc.yaml").write_text(PIPELINE.replace("PYTHON", Path(sys.executable).as_posix()), encoding="utf-8")
@@ -83,11 +100,9 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> Pat
     Path("code/model.py").write_text("one = 1\n", encoding="utf-8")
     run("git", "init", "--quiet", "--initial-branch=main")
     run("dvc", "init", "--quiet")
-    run("dvc", "remote", "add", "--local", "--default", "storage", str(tmp_path / "storage"))
     run("git", "add", ".")
     run("git", "commit", "--quiet", "-m", "Start")
     run("dvc", "repro", "--quiet")
-    return folder
 
 
 def commit_all(run: Run) -> str:

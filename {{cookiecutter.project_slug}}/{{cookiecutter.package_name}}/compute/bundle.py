@@ -1,30 +1,35 @@
 """The code that a job runs: the files of one commit, and nothing else of the clone that starts it."""
 
 import gzip
-import shutil
 import tarfile
 import tempfile
 from pathlib import Path
 
 from ..files import replacing
-from ..tracking.git import git
-
-# A person's setting would change the bytes.
-UMASK = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "tar.umask", "GIT_CONFIG_VALUE_0": "0022"}
+from ..tracking import checkout
 
 
 def pack(commit: str, path: Path) -> None:
     """Write the project's files at a commit as a .tar.gz: the same bytes for the same commit."""
-    with tempfile.TemporaryDirectory() as scratch, replacing(path) as new:
-        plain = Path(scratch, "code.tar")
-        # Of a repository with several projects: this one's folder.
-        git("archive", "--format=tar", f"--output={plain}", commit, env=UMASK)
-        with (
-            plain.open("rb") as source,
-            new.open("wb") as target,
-            gzip.GzipFile(filename="", fileobj=target, mode="wb", mtime=0) as packed,
-        ):
-            shutil.copyfileobj(source, packed)
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        replacing(path) as new,
+        new.open("wb") as target,
+        gzip.GzipFile(filename="", fileobj=target, mode="wb", mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w") as files,
+    ):
+        # Not `git archive`: it leaves out submodules, and what attributes tell it to.
+        code = checkout.write(commit, Path(scratch))
+        for file in sorted(code.rglob("*")):
+            files.add(file, file.relative_to(code).as_posix(), recursive=False, filter=_nobodys)
+
+
+def _nobodys(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Take away what differs between persons and times."""
+    member.uid = member.gid = member.mtime = 0
+    member.uname = member.gname = ""
+    member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+    return member
 
 
 def unpack(path: Path, folder: Path) -> None:

@@ -5,9 +5,13 @@ The same inputs are the same job.
 
 import hashlib
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import ProjectError
+from ..settings import PACKAGE
+from ..tracking.git import git
+from ..tracking.links import Reader, shown
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -90,6 +94,24 @@ def kept_by_dvc(repo: "Repo", stage: "PipelineStage") -> list[Kept]:
             elif repo.fs.isin(out.fs_path, dep.fs_path):
                 found.add(Kept(repo.fs.relpath(out.fs_path), out.stage.addressing))
     return sorted(found)
+
+
+def check_in_project(repo: "Repo", stage: "PipelineStage") -> None:
+    """See that all that a stage reads of Git's files is in the project's folder, since a job has nothing else.
+
+    Raises:
+        ProjectError: A file is elsewhere, or no commit can hold it.
+    """
+    here, root = Path.cwd().resolve(), Path(git("rev-parse", "--show-toplevel")).resolve()
+    reader = Reader(root, [Path(out.fs_path) for out in repo.index.outs], ())
+    for path in (here / PACKAGE, *(Path(dep.fs_path) for dep in stage.deps if dep.protocol == "local")):
+        reader.read(path)
+    outside = [shown(path) for path in sorted(reader.files | reader.links) if not path.is_relative_to(here)]
+    if outside:
+        raise ProjectError(
+            f"{stage.name} reads {', '.join(outside[:5])}, and a job has the project's own folder only",
+            f"put a copy into the project; or run it here: take meta.job from dvc.yaml:stages.{stage.name}",
+        )
 
 
 def _text(value: Any) -> str:

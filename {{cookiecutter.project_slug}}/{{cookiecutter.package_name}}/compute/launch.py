@@ -106,6 +106,7 @@ def _request(stage: str) -> Request:
                 f"a job can't bring {', '.join(elsewhere)} back: it is not for the default DVC remote",
                 f"take `remote` and `push` from dvc.yaml:stages.{stage}.outs",
             )
+        inputs.check_in_project(repo, loaded)
         upstream = tuple(sorted({one.address for one in inputs.kept_by_dvc(repo, loaded)}))
         return Request(stage, spec, inputs.of_work_tree(loaded), upstream, remote.public())
 
@@ -117,10 +118,11 @@ def _find_or_start(request: Request, service: Place) -> str:
         state = service.state(last) if last else None
         if last and _usable(request, service, last, state):
             return last
+        name = last if last and state is State.PREPARED else place.following(request.base, last)
+        start = _origin(request.stage, service, name)  # it may refuse, and data can be large: so before they are pushed
         if request.upstream:
             storage.push(list(request.upstream))
-        name = last if last and state is State.PREPARED else place.following(request.base, last)
-        _start(request, service, name)
+        _start(request, service, name, start)
         return name
 
 
@@ -157,9 +159,8 @@ def _usable(request: Request, service: Place, name: str, state: State | None) ->
     return True
 
 
-def _start(request: Request, service: Place, name: str) -> None:
+def _start(request: Request, service: Place, name: str, start: Origin) -> None:
     """Describe the job, and start it; no secret is in the description."""
-    start = _origin(request.stage, service, name)
     service.prepare(name, _description(request, name, start))
     if request.stage == "train":
         origin.log_training(start)

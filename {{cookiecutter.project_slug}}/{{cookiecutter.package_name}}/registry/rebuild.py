@@ -5,7 +5,6 @@ import logging
 import os
 import subprocess
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +13,7 @@ from filelock import FileLock
 
 from ..errors import ProjectError
 from ..settings import PACKAGE, home
-from ..tracking import archive, mirror, server
-from ..tracking.git import git
+from ..tracking import archive, checkout, mirror, server
 from ..tracking.lacking import REPAIR, Lack
 from . import releases
 from .releases import Release
@@ -89,10 +87,7 @@ def _logged(client: "MlflowClient", run_id: str) -> "LoggedModel | None":
 
 
 def _log(client: "MlflowClient", release: Release, run_id: str, folder: Path) -> "LoggedModel":
-    code, answer = folder / "code", folder / "model_id"
-    git("archive", "--format=tar", "-o", str(folder / "code.tar"), release.commit, PACKAGE)
-    with tarfile.open(folder / "code.tar") as packed:
-        packed.extractall(code, filter="data")
+    code, answer = checkout.write(release.commit, folder / "code"), folder / "model_id"
     done = subprocess.run(
         [sys.executable, "-c", LOG, PACKAGE, run_id, str(folder / MODEL), str(answer)],
         cwd=code,

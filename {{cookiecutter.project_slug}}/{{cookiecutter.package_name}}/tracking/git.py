@@ -36,6 +36,7 @@ def git(*args: str, where: Path = Path(), env: dict[str, str] | None = None, std
             capture_output=True,
             text=True,
             encoding="utf-8",
+            errors="surrogateescape",  # a file's name may be no text
         )
     except FileNotFoundError as error:
         raise ProjectError("git is not installed", "install git: runs are named by Git commits") from error

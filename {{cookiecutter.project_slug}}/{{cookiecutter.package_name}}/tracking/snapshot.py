@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ProjectError
 from ..settings import PACKAGE
+from . import checkout
 from .git import AUTHOR, GitError, git, head, paths
+from .links import Reader
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -30,6 +31,7 @@ class Scope:
         outs: Their outputs. DVC deletes them before the stage runs, and they are no part of what it reads.
         carried: Small outputs of the stages before it that DVC doesn't cache, such as metrics: they live in Git.
         needed: Files and folders that the pipeline reads and no stage makes.
+        deps: Those of them that DVC hashes.
         tracked: What DVC keeps, so Git need not.
     """
 
@@ -37,6 +39,7 @@ class Scope:
     outs: tuple[str, ...]
     carried: tuple[str, ...]
     needed: tuple[str, ...]
+    deps: tuple[str, ...]
     tracked: tuple[str, ...]
 
 
@@ -46,7 +49,8 @@ def snapshot(stage: str) -> str:
     The same content gives the same id, since author and date are fixed; HEAD itself when it holds just that.
 
     Raises:
-        ProjectError: There is no commit yet, or the stage depends on a file that Git does not track.
+        ProjectError: There is no commit yet, or a commit can't hold what the stage depends on, byte for byte: a file
+            that Git does not track, a link that leads out, an edited submodule, a file that attributes change.
     """
     parent = head()
     scope = _scope(stage)
@@ -54,7 +58,7 @@ def snapshot(stage: str) -> str:
         # Never a copy of the real index: its stat cache hides a same-size edit that DVC just made (`0.1` to `0.5`).
         now = _Index(Path(folder, "now"), scope)
         now.add_work_tree()
-        _refuse_untracked(now, scope)
+        checkout.add_and_check(now.path, reader_of(scope))
         tree = now.write(Path(LOCK).read_text(encoding="utf-8") if Path(LOCK).exists() else None)
         if tree == _Index(Path(folder, "head"), scope).write(_lock_of(parent)):
             return parent
@@ -66,7 +70,7 @@ class _Index:
     """A temporary Git index that starts as HEAD without the outputs of the stages to come."""
 
     def __init__(self, path: Path, scope: Scope) -> None:
-        self.scope = scope
+        self.scope, self.path = scope, path
         self.env = {"GIT_INDEX_FILE": str(path)}
         git("read-tree", "HEAD", env=self.env)
 
@@ -120,30 +124,36 @@ def _scope_in(repo: "Repo", stage: str) -> Scope:
     made = tuple(_relative(out.fs_path) for out in repo.index.outs)
     kept = tuple(_relative(out.fs_path) for out in repo.index.outs if out.use_cache)
     named = {_relative(dep.fs_path) for dep in inputs}
+    variables = {Path(path).as_posix() for path in running.dvcfile.resolver.context.imports}  # `vars` of dvc.yaml
     return Scope(
         stages=frozenset(one.name for one in after if hasattr(one, "name")),
         outs=tuple(sorted(_relative(out.fs_path) for one in after for out in one.outs)),
         carried=tuple(sorted(_relative(out.fs_path) for one in before for out in one.outs if not out.use_cache)),
         # The whole package: a commit without a module that no stage watches can't run.
-        needed=tuple(sorted({"dvc.yaml", PACKAGE} | {_relative(one.path) for one in before} | named - set(made))),
+        needed=tuple(
+            sorted({"dvc.yaml", PACKAGE} | {_relative(one.path) for one in before} | variables | named - set(made))
+        ),
+        deps=tuple(sorted(named - set(made))),
         tracked=kept,
     )
 
 
+def reader_of(scope: Scope) -> Reader:
+    """Return what a stage reads of the files that Git keeps.
+
+    Raises:
+        ProjectError: A commit can't hold some of it.
+    """
+    here = Path.cwd().resolve()
+    kept, deps, read = (
+        [Path(os.path.normpath(here / name)) for name in names]
+        for names in (scope.tracked, scope.deps, (*scope.needed, *scope.carried))
+    )
+    reader = Reader(Path(git("rev-parse", "--show-toplevel")).resolve(), kept, deps)
+    for path in read:
+        reader.read(path)
+    return reader
+
+
 def _relative(path: str) -> str:
     return Path(os.path.relpath(path)).as_posix()
-
-
-def _refuse_untracked(index: _Index, scope: Scope) -> None:
-    found = paths(git("ls-files", "--others", "-z", "--", *scope.needed, env=index.env))
-    kept = [Path(path) for path in scope.tracked]
-    missing = [
-        path
-        for path in found
-        if "__pycache__" not in Path(path).parts and not any(Path(path).is_relative_to(out) for out in kept)
-    ]
-    if missing:
-        raise ProjectError(
-            f"the run would depend on {len(missing)} file(s) that Git does not track: {', '.join(missing[:5])}",
-            f"git add {' '.join(missing[:5])}   (data: dvc add; and see that no .gitignore names them)",
-        )

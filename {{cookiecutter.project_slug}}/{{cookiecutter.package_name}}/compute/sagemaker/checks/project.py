@@ -2,6 +2,7 @@
 
 import functools
 import ipaddress
+import os
 import socket
 from urllib.parse import urlsplit
 
@@ -10,6 +11,7 @@ from ....settings import load_platform
 from ....tracking import server
 from ....tracking.git import git, head, without_credentials
 from ....tracking.snapshot import snapshot
+from ... import inputs
 from ...spec import JobSpec, job_stages, needs_mlflow, spec_of
 from .finding import Findings, mend, ok, unasked
 
@@ -40,8 +42,13 @@ def jobs() -> Findings:
 
 def commit() -> Findings:
     """See that Git has all that the stages need."""
-    parent = head()
-    snapshot(job_stages()[-1])
+    from dvc.repo import Repo
+
+    parent, stages = head(), job_stages()
+    snapshot(stages[-1])
+    with Repo(os.getcwd()) as repo:
+        for stage in stages:
+            inputs.check_in_project(repo, repo.stage.load_one(name=stage))
     changes = len(git("status", "--porcelain", "--untracked-files=no").splitlines())
     more = f", and {changes} change(s) of the work tree, which go along" if changes else ""
     yield ok(f"{parent[:10]}{more}")
