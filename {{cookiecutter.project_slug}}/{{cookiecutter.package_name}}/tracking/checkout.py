@@ -189,30 +189,28 @@ def _write_tree(repository: _Repository, commit: str, prefix: str, folder: Path)
 def _write(repository: _Repository, names: Iterable[str], folder: Path) -> None:
     """Check files out of the index of a repository into a folder, as a clone without settings of its own would."""
     folder.mkdir(parents=True, exist_ok=True)
-    lfs = ("-c", f"lfs.storage={_git_dir(repository.root) / 'lfs'}")  # Git LFS has the files that it keeps there
+    # Of a worktree, the Git directory of the repository that it is of.
+    git_dir = (repository.root / git("rev-parse", "--git-common-dir", where=repository.root)).resolve()
+    lfs = ("-c", f"lfs.storage={git_dir / 'lfs'}")  # Git LFS has the files that it keeps there
     with tempfile.TemporaryDirectory() as scratch:
-        # In a work tree without files, Git takes the attributes of the index, and none that the commit does not hold.
+        _copy_settings(git_dir, Path(scratch))
         env = {
-            **_bare(repository.root, Path(scratch)),
+            "GIT_DIR": scratch,
+            "GIT_OBJECT_DIRECTORY": str(git_dir / "objects"),
             "GIT_INDEX_FILE": str(repository.index),
+            # In a work tree without files, Git takes the attributes of the index: the commit holds those.
             "GIT_WORK_TREE": str(folder),
             "GIT_ATTR_NOSYSTEM": "1",
         }
         git(*PLAIN, *lfs, "checkout-index", "--stdin", "-z", where=folder, env=env, stdin=_listed(names))
 
 
-def _listed(names: Iterable[str]) -> str:
-    return "".join(f"{name}\0" for name in names)
-
-
-def _bare(root: Path, folder: Path) -> dict[str, str]:
-    """Make a Git directory with the objects and the configuration of a repository, and without its info/attributes."""
+def _copy_settings(git_dir: Path, folder: Path) -> None:
+    """Make a Git directory with the configuration of another, which may name filters, and without its attributes."""
     (folder / "refs").mkdir()
     (folder / "HEAD").write_text("ref: refs/heads/nothing\n", encoding="utf-8")
-    shutil.copy(_git_dir(root) / "config", folder)  # it may name filters
-    return {"GIT_DIR": str(folder), "GIT_OBJECT_DIRECTORY": str(_git_dir(root) / "objects")}
+    shutil.copy(git_dir / "config", folder)
 
 
-def _git_dir(root: Path) -> Path:
-    """Return the Git directory of a repository; of a worktree, that of the repository that it is of."""
-    return (root / git("rev-parse", "--git-common-dir", where=root)).resolve()
+def _listed(names: Iterable[str]) -> str:
+    return "".join(f"{name}\0" for name in names)
