@@ -1,8 +1,10 @@
 """Two trainings that read different files never name the same commit, and the commit gives back what was read."""
 
+import importlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -202,6 +204,21 @@ def test_snapshot_filter_that_gives_the_bytes_back_is_fine_where_the_commit_name
     write(".git/info/attributes", "code/* filter=turn\n")
     with pytest.raises(ProjectError, match=r"code/model.py"):
         snapshot("train")
+
+
+def test_snapshot_module_beside_the_package_that_was_imported_must_be_tracked(
+    repository: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("helper_of_a_test.py", "one = 1\n")
+    snapshot("train")
+    monkeypatch.syspath_prepend(str(repository))
+    monkeypatch.delitem(sys.modules, "helper_of_a_test", raising=False)
+    importlib.import_module("helper_of_a_test")
+    with pytest.raises(ProjectError, match="git add helper_of_a_test.py"):
+        snapshot("train")
+    run("git", "add", ".")
+    assert run("git", "show", f"{snapshot('train')}:helper_of_a_test.py") == "one = 1"
+    monkeypatch.delitem(sys.modules, "helper_of_a_test")
 
 
 @pytest.mark.skipif(not shutil.which("git-lfs"), reason="Git LFS is not installed")

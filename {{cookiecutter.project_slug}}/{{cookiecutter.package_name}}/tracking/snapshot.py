@@ -6,6 +6,7 @@ code, the parameters and the data of the run. HEAD, the index and the work tree 
 """
 
 import os
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,9 +151,17 @@ def reader_of(scope: Scope) -> Reader:
         for names in (scope.tracked, scope.deps, (*scope.needed, *scope.carried))
     )
     reader = Reader(Path(git("rev-parse", "--show-toplevel")).resolve(), kept, deps)
-    for path in read:
+    for path in (*read, *_imported(reader.root)):
         reader.read(path)
     return reader
+
+
+def _imported(root: Path) -> list[Path]:
+    """Return the modules below a folder that this process has imported: also those that `dvc.yaml` does not name."""
+    here, installed = (str(root), os.getcwd()), Path(sys.prefix).resolve()  # the environment may be in the folder
+    files = (getattr(module, "__file__", None) or "" for module in list(sys.modules.values()))
+    modules = [Path(os.path.realpath(file)) for file in files if file.startswith(here)]
+    return [path for path in modules if path.is_relative_to(root) and not path.is_relative_to(installed)]
 
 
 def _relative(path: str) -> str:
