@@ -135,6 +135,17 @@ def test_untracked_code_stops_the_run_before_it_starts(project: BakedProject) ->
     assert len(runs(project)) == 1
 
 
+def test_untracked_code_is_named_in_a_throw_away_copy_too(project: BakedProject) -> None:
+    """DVC copies what Git tracks: the new module is not there, and the error would be a bare ImportError."""
+    new = f"{project.package}/model/extra.py"
+    (project.path / new).write_text("", encoding="utf-8")
+    edit(project, f"{project.package}/stages/train.py", "import torchrun", "import extra, torchrun")
+    failed = project.run("dvc", "exp", "run", "--temp", "train", check=False)
+    assert failed.returncode
+    assert f"the run would depend on 1 file(s) that Git does not track: {new}" in failed.stderr
+    assert f"Fix: git add {new}" in failed.stderr
+
+
 def test_credentials_in_git_addresses_are_not_recorded(project: BakedProject) -> None:
     project.run("git", "remote", "add", "origin", "https://user:secret-token@example.org/team/project.git")
     edit(project, "params.yaml", "max_lr: 0.003", "max_lr: 0.002")

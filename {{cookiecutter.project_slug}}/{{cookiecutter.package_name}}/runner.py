@@ -7,7 +7,8 @@ from typing import Any
 
 from . import environment
 from .errors import ProjectError
-from .settings import job_file, load_platform, read_stage
+from .settings import PACKAGE, home, job_file, load_platform, read_stage
+from .tracking.git import git, paths
 
 STAGES = ("prepare", "manifest", "train", "register")
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -18,7 +19,7 @@ def run_stage(name: str) -> None:
 
     Raises:
         ProjectError: The code is not the working directory's, the environment is not the pinned one, the disk is
-            full, the job failed, or what the stage itself says.
+            full, the job failed, a throw-away copy lacks code that Git does not track, or what the stage itself says.
     """
     _check_code_is_here()
     try:
@@ -27,6 +28,9 @@ def run_stage(name: str) -> None:
         else:
             _run_here(name)
             _publish(name)
+    except ImportError as error:
+        _explain_untracked(error)
+        raise
     except OSError as error:
         if error.errno not in OUT_OF_SPACE:
             raise
@@ -61,6 +65,25 @@ def _compute() -> Any:
 def _run_here(name: str) -> None:
     environment.check(load_platform().allow_other_environment)
     importlib.import_module(f".stages.{name}", __package__).main()
+
+
+def _explain_untracked(error: ImportError) -> None:
+    """Say which files a throw-away copy of DVC lacks, when a module of this package can't be imported there.
+
+    The copy holds what Git tracks. In the work tree, such a file is refused before a training (`tracking/snapshot.py`).
+
+    Raises:
+        ProjectError: The repository that was copied has files in the package that Git does not track.
+    """
+    if (error.name or "").partition(".")[0] != PACKAGE or home() == Path.cwd().resolve():
+        return
+    untracked = paths(git("ls-files", "--others", "-z", "--", PACKAGE, where=home()))
+    missing = [path for path in untracked if "__pycache__" not in Path(path).parts]
+    if missing:
+        raise ProjectError(
+            f"the run would depend on {len(missing)} file(s) that Git does not track: {', '.join(missing[:5])}",
+            f"git add {' '.join(missing[:5])}   (data: dvc add; and see that no .gitignore names them)",
+        ) from error
 
 
 def _publish(name: str) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from urllib.parse import unquote
 
 from .errors import ProjectError
 from .settings import load_platform
@@ -20,12 +21,32 @@ def set_up() -> list[str]:
     storage = _storage()
     if not load_platform().tracking_uri:
         server.client()
-    return [f"DVC remote: {storage}", f"MLflow:     {server.tracking_uri()}"]
+    return [f"DVC remote: {storage}", f"MLflow:     {server.tracking_uri()}", *_limits(storage)]
+
+
+def _limits(storage: str) -> list[str]:
+    """Say what DVC can't do in this clone: it writes the configuration of its throw-away copies in ASCII."""
+    from .tracking.git import git
+
+    texts = {
+        "the project's path": os.getcwd(),
+        "the DVC remote's address": storage,
+        "the names and addresses in .git/config": git("config", "--local", "--list"),
+    }
+    named = ", ".join(name for name, text in texts.items() if not text.isascii())
+    if not named:
+        return []
+    return [
+        f"Note:       dvc exp run --temp and --queue fail in this clone: DVC copies {named}, and can write ASCII only. "
+        "Plain dvc exp run works; for the others, clone to a path in ASCII, and give names with git config --global"
+    ]
 
 
 def _storage() -> str:
     """Point the DVC remote to a local folder when `.dvc/config` names none."""
     from dvc.repo import Repo
+
+    from .tracking import dvc_config
 
     with Repo(os.getcwd()) as repo:
         name = repo.config["core"].get("remote")
@@ -34,9 +55,8 @@ def _storage() -> str:
         if name in repo.config["remote"]:
             return str(repo.config["remote"][name]["url"])
         url = _storage_of_origin(name) or (Path.cwd() / STORAGE).resolve().as_posix()
-        # Absolute, since a relative one would resolve inside the throw-away folder of `dvc exp run --temp`.
-        with repo.config.edit("local") as config:
-            config["remote"][name] = {"url": url}
+        local = Path(repo.config.files["local"])
+        dvc_config.write(local, {f'remote "{name}"': {"url": dvc_config.as_value(url, local)}})
         return url
 
 
@@ -46,7 +66,10 @@ def _storage_of_origin(name: str) -> str:
 
     from .tracking.git import git, remote_url
 
-    origin = Path(remote_url(Path()).removeprefix("file://") or os.devnull) / git("rev-parse", "--show-prefix")
+    address = remote_url(Path())
+    if address.startswith("file://"):
+        address = unquote(address.removeprefix("file://"))
+    origin = Path(address or os.devnull) / git("rev-parse", "--show-prefix")
     if not (origin / ".dvc").is_dir():
         return ""
     with Repo(str(origin)) as repo:

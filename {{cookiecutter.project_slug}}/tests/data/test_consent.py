@@ -1,6 +1,7 @@
 """The consent registry: in every doubt the answer is no."""
 
 import hashlib
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -83,6 +84,21 @@ def test_read_bytes_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
 def test_read_missing_file_names_both_ways_out(tmp_path: Path) -> None:
     with pytest.raises(ProjectError, match=r"params.yaml:data.consent to not_required"):
         consent.read(tmp_path / "consent.csv", NOW)
+
+
+@pytest.mark.parametrize("kind", ["folder", "loop", "pipe"])
+def test_read_what_is_no_file_is_told(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "consent.csv"
+    if kind != "folder" and os.name == "nt":
+        pytest.skip("Windows has no such files")
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "loop":
+        path.symlink_to(path)
+    else:
+        os.mkfifo(path)
+    with pytest.raises(ProjectError, match=r"consent.csv can't be read: .*\nFix: put a file there"):
+        consent.read(path, NOW)
 
 
 def test_read_gives_counts_and_digest(tmp_path: Path) -> None:

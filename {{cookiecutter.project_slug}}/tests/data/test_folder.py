@@ -1,6 +1,7 @@
 """Your own images: what is kept byte for byte, and what is refused."""
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,7 @@ def test_read_image_path_outside_is_refused(raw: Path, path: str) -> None:
         record.read()
 
 
-@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "bmp", "tiff", "gif"])
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "bmp", "tiff"])
 def test_read_image_cut_short_is_refused(raw: Path, kind: str) -> None:
     content = encoded(kind)
     (raw / "whole").write_bytes(content)
@@ -99,6 +100,59 @@ def test_read_image_other_bytes_are_refused(raw: Path, content: bytes) -> None:
     (record,) = load(raw, "r,s,cat,x.png\n")
     with pytest.raises(ProjectError, match=r"line 2: 'x.png' is damaged or not an image"):
         record.read()
+
+
+@pytest.mark.parametrize("kind", ["gif", "eps"])
+def test_read_image_in_another_format_is_refused(raw: Path, kind: str) -> None:
+    (raw / "x.png").write_bytes(encoded(kind))
+    (record,) = load(raw, "r,s,cat,x.png\n")
+    with pytest.raises(ProjectError, match=r"line 2: 'x.png' is damaged or not an image in one of the formats BMP, "):
+        record.read()
+
+
+def test_read_image_with_32_bits_is_refused_with_the_way_out(raw: Path) -> None:
+    Image.fromarray(np.full((8, 8), 0.5, dtype="float32")).save(raw / "x.tiff")
+    (record,) = load(raw, "r,s,cat,x.tiff\n")
+    with pytest.raises(ProjectError, match=r"line 2: 'x.tiff' has 32-bit.* save it with 8 or 16 bits"):
+        record.read()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
+def test_write_odd_files_are_all_named_and_none_is_waited_for(raw: Path, tmp_path: Path) -> None:
+    (raw / "loop.png").symlink_to("loop.png")
+    (raw / "self").symlink_to("self")
+    os.mkfifo(raw / "pipe.png")
+    paths = ("loop.png", "self/x.png", "pipe.png", "images/a.jpg/x", "n" * 300, "images", "images/")
+    lines = "".join(f"r{number},s,cat,{path}\n" for number, path in enumerate(paths))
+    problems = []
+    for record in load(raw, lines):
+        with pytest.raises(ProjectError) as error:
+            record.read()
+        problems.append(error.value.problem)
+    for number, (path, problem) in enumerate(zip(paths, problems, strict=True), start=2):
+        assert f"line {number}: {path!r} can't be read: " in problem
+    with pytest.raises(ProjectError, match=f"bad records: {len(paths)}"):
+        shards.write({"train": load(raw, lines)}, 1, tmp_path / "out" / "dataset")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
+@pytest.mark.parametrize("kind", ["folder", "loop", "pipe", "below a file", "unreadable"])
+def test_records_table_that_cant_be_read_is_told(raw: Path, kind: str) -> None:
+    table = raw / "records.csv"
+    if kind == "folder":
+        table.mkdir()
+    elif kind == "loop":
+        table.symlink_to(table.name)
+    elif kind == "pipe":
+        os.mkfifo(table)
+    elif kind == "below a file":
+        raw = raw / "images/a.jpg"
+    else:
+        table.touch(mode=0)
+        if os.access(table, os.R_OK):
+            pytest.skip("root reads everything")
+    with pytest.raises(ProjectError, match=r"records.csv can't be read: .*\nFix: put a file there"):
+        list(folder.records(raw))
 
 
 def test_write_bad_images_are_all_named_and_nothing_is_written(raw: Path, tmp_path: Path) -> None:

@@ -26,3 +26,13 @@ def test_draw_sheet_has_a_row_per_label_and_enlarged_pixels(tmp_path: Path) -> N
     # A tall photograph is fitted, a label that the split lacks has an empty row, long labels are cut.
     grey = np.asarray(Image.open(tmp_path / "val.png").convert("L")) == 90
     assert grey[:, sheets.TEXT :].sum() == sheets.ACROSS * sheets.CELL * sheets.CELL // 2
+
+
+def test_draw_16_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
+    image = png(np.full((8, 8), 0x5A00, dtype="uint16"))
+    parts = {split: [Record(split, "s", "a", lambda: image, "")] for split in ("train", "val", "test")}
+    shards.write(parts, 1, tmp_path)
+    found = manifest.write(manifest.build(tmp_path), tmp_path / "manifest.parquet")
+    sheets.draw(tmp_path, found, "train", tmp_path / "s.png")
+    grey = np.asarray(Image.open(tmp_path / "s.png").convert("L")) == 0x5A
+    assert grey[:, sheets.TEXT :].sum() == sheets.CELL**2

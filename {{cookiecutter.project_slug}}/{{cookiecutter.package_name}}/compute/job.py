@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ProjectError
 from ..files import read_json, write_json
 from ..settings import PACKAGE
+from ..tracking import dvc_config
 from . import inputs
 
 if TYPE_CHECKING:
@@ -99,15 +100,16 @@ def _run(job: dict[str, Any], out: Path) -> None:
 
 def _configure(remote: dict[str, str]) -> None:
     """Make the DVC configuration the job's own: no Git, the remote without secrets, a cache in this folder."""
-    from dvc.config import Config
-
     name = remote.pop("name")
-    Path(".dvc").mkdir(exist_ok=True)
-    with Config.init(".dvc").edit("repo") as config:
-        config["core"] = {"remote": name, "no_scm": True, "analytics": False}
-        config["remote"] = {name: remote}
+    file = Path(".dvc", "config")
+    file.unlink(missing_ok=True)
+    sections: dict[str, dict[str, Any]] = {
+        "core": {"remote": name, "no_scm": True, "analytics": False},
+        f'remote "{name}"': {**remote, "url": dvc_config.as_value(remote["url"], file)},
         # Nobody else uses this cache, so files can be linked and needn't be copied.
-        config["cache"] = {"dir": str(Path.cwd() / ".dvc" / "cache"), "type": ["reflink", "hardlink", "copy"]}
+        "cache": {"dir": "cache", "type": ["reflink", "hardlink", "copy"]},
+    }
+    dvc_config.write(file, sections)
 
 
 def _pull(repo: "Repo", stage: "PipelineStage", wanted: inputs.Inputs) -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ..errors import ProjectError
 from .sources import plain_form
-from .tables import rows
+from .tables import read_file, rows
 
 PATH = Path("data/consent.csv")
 COLUMNS = ("subject_id", "consent_status", "effective_at")
@@ -102,15 +102,19 @@ def load(path: Path) -> bytes:
     """Return a registry's bytes.
 
     Raises:
-        ProjectError: The file isn't there.
+        ProjectError: The file isn't there or can't be read.
     """
     try:
-        return path.read_bytes()
+        return read_file(path)
     except FileNotFoundError as error:
         raise ProjectError(
             f"{path.as_posix()} is not there, and data.consent is required",
             f"write it, with the columns {','.join(COLUMNS)}; or, if nobody stands behind the data, "
             "set params.yaml:data.consent to not_required",
+        ) from error
+    except OSError as error:
+        raise ProjectError(
+            f"{path.as_posix()} can't be read: {error.strerror}", "put a file there that you may read"
         ) from error
 
 

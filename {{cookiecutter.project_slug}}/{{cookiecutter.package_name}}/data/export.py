@@ -1,13 +1,11 @@
 """Write the dataset as image files, for tools that want a folder per label."""
 
-import io
 from pathlib import Path
 from urllib.parse import quote
 
-from PIL import Image
-
 from ..errors import ProjectError
 from ..files import replacing
+from ..images import format_of
 from . import shards
 
 
@@ -22,7 +20,7 @@ def export(dataset: Path, folder: Path) -> int:
         How many images were written.
 
     Raises:
-        ProjectError: The folder exists, or the dataset doesn't.
+        ProjectError: The folder exists, the dataset doesn't, or it holds an image that this project doesn't open.
     """
     if folder.exists():
         raise ProjectError(f"{folder} exists already", "name a new folder, or remove it")
@@ -40,7 +38,7 @@ def export(dataset: Path, folder: Path) -> int:
 
 
 def _write(folder: Path, label: str, record_id: str, image: bytes) -> None:
-    extension = (Image.open(io.BytesIO(image)).format or "bin").lower()
+    extension = format_of(image, f"the image of record {record_id!r}").lower()
     # An id may hold what a file name can't, such as a slash.
     target = folder / quote(label, safe=" ") / f"{quote(record_id, safe=' ')}.{extension}"
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,5 @@
 """Contact sheets: one picture of what is in a split, a row of images per label."""
 
-import io
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,6 +7,7 @@ import pyarrow.compute as pc
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from ..files import replacing
+from ..images import open_image
 from .manifest import FIRST, Summary
 from .shards import read_shard
 
@@ -26,26 +26,25 @@ def draw(dataset: Path, manifest: Summary, split: str, path: Path) -> None:
         top = GAP + down * (CELL + GAP)
         pen.text((GAP, top + CELL // 2), _fit(label, font), "black", font, anchor="lm")
         shown = manifest.first.filter((pc.field("split") == split) & (pc.field("label") == label))
-        for across, image in enumerate(_images(dataset, shown.slice(0, ACROSS))):
-            sheet.paste(_cell(image), (TEXT + across * (CELL + GAP), top))
+        for across, (record_id, image) in enumerate(_images(dataset, shown.slice(0, ACROSS))):
+            sheet.paste(_cell(image, f"the image of record {record_id!r}"), (TEXT + across * (CELL + GAP), top))
     with replacing(path) as new:
         sheet.save(new, "png")
 
 
-def _images(dataset: Path, rows: pa.Table) -> list[bytes]:
-    """Read the images of a few records, from as few row groups as hold them."""
+def _images(dataset: Path, rows: pa.Table) -> list[tuple[str, bytes]]:
+    """Read the images of a few records, each with its id, from as few row groups as hold them."""
     ids: list[str] = rows["record_id"].to_pylist()
     found: dict[str, bytes] = {}
     for path in rows["path"].unique().to_pylist():
         table = read_shard(dataset / path, ["record_id", "image"], pc.field("record_id").isin(ids))
         found |= dict(zip(table["record_id"].to_pylist(), table["image"].to_pylist(), strict=True))
-    return [found[name] for name in ids]
+    return [(name, found[name]) for name in ids]
 
 
-def _cell(content: bytes) -> Image.Image:
+def _cell(content: bytes, name: str) -> Image.Image:
     """Bring an image to the size of a cell; a small one by a whole factor, so that its pixels can be seen."""
-    with Image.open(io.BytesIO(content)) as image:
-        picture = image.convert("RGB")
+    picture = open_image(content, name).convert("RGB")
     picture = ImageOps.scale(picture, max(1, CELL // max(picture.size)), Image.Resampling.NEAREST)
     picture.thumbnail((CELL, CELL))
     cell = Image.new("RGB", (CELL, CELL), "white")

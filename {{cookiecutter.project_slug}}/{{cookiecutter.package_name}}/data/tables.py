@@ -1,11 +1,25 @@
 """CSV files that people write: every cell is text as it stands, and what is malformed is refused with its line."""
 
 import csv
+import errno
 import io
+import stat
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import ProjectError
+
+
+def read_file(path: Path) -> bytes:
+    """Return the bytes of a file that people put there; a pipe, which would be waited for without end, is refused.
+
+    Raises:
+        OSError: It isn't there, can't be read, or is a folder, a pipe or a device.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is a folder, a pipe or a device, not a file", str(path))
+    return path.read_bytes()
 
 
 def rows(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas
     from mlflow.models.model import ModelInfo
 
-CARRIED = ("__init__.py", "errors.py", "files.py", "model")
+CARRIED = ("__init__.py", "errors.py", "files.py", "images.py", "model")
 REQUIREMENTS = ("mlflow", "numpy", "pillow", "pydantic", "safetensors", "torch", "torchvision", "tqdm")
 
 

@@ -1,16 +1,15 @@
 """From encoded images to the numbers that a network sees: the same way in training and in serving."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import ProjectError
+from ..images import open_image
 
 
 def decode(images: Sequence[bytes], channels: int, image_px: int) -> Tensor:
@@ -19,7 +18,7 @@ def decode(images: Sequence[bytes], channels: int, image_px: int) -> Tensor:
     (50,000 RGB images of 32 px: 154 MB; 10,000 of 224 px: 1.5 GB.) Images that aren't square are squeezed.
 
     Args:
-        images: Encoded images (PNG, JPEG, …).
+        images: Encoded images, in the formats of `images.py:FORMATS`.
         channels: 1 for gray, 3 for RGB.
         image_px: Width and height of the result, pixels.
 
@@ -31,21 +30,14 @@ def decode(images: Sequence[bytes], channels: int, image_px: int) -> Tensor:
     """
     pixels = np.empty((len(images), channels, image_px, image_px), dtype=np.uint8)
     for index, image in enumerate(tqdm(images, desc="decode", unit="image", delay=2)):
-        try:
-            pixels[index] = _decode_one(image, channels, image_px)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises
-            raise ProjectError(
-                f"image {index + 1} of {len(images)} can't be read: {error}", "give whole PNG or JPEG files, as bytes"
-            ) from error
+        name = f"image {index + 1} of {len(images)} can't be read: it"
+        pixels[index] = _decode_one(image, name, channels, image_px)
     return torch.from_numpy(pixels)
 
 
-def _decode_one(data: bytes, channels: int, image_px: int) -> np.ndarray:
-    image: Image.Image = Image.open(io.BytesIO(data))
-    ImageOps.exif_transpose(image, in_place=True)  # as people see it
-    if image.mode.startswith("I;16"):  # convert() would clip 16 bits at 255
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    image = image.convert("L" if channels == 1 else "RGB").resize((image_px, image_px), Image.Resampling.BILINEAR)
+def _decode_one(data: bytes, name: str, channels: int, image_px: int) -> np.ndarray:
+    image = open_image(data, name).convert("L" if channels == 1 else "RGB")
+    image = image.resize((image_px, image_px), Image.Resampling.BILINEAR)
     return np.asarray(image).reshape(image_px, image_px, channels).transpose(2, 0, 1)
 
 

@@ -12,7 +12,7 @@ from ...data.consent import PATH
 from ...files import read_json
 from ...settings import load_platform, read_params
 from ...tracking import server, storage
-from ...tracking.git import git, without_credentials
+from ...tracking.git import git, paths, without_credentials
 from ..records.audit import Audit
 from ..records.manifests import Fetch, GoneError, fetched
 from ..records.runs import RETRY, Run
@@ -113,6 +113,7 @@ def make(audit: Audit, subjects: list[str]) -> Plan:
     runs = [run for run in audit.world.runs if run.id in known]
     versions = [one for one in audit.world.versions if {run.id for run in audit.made[one]} & known.keys()]
     own = [one for one in versions if one.model == load_platform().project]
+    changed = [entry[3:] for entry in paths(git("status", "--porcelain", "-z", "--no-renames"))]
     start = str((read_params().get("train") or {}).get("init_from") or "")
     return Plan(
         subjects,
@@ -123,7 +124,7 @@ def make(audit: Audit, subjects: list[str]) -> Plan:
         {alias: one.number for one in own for alias in one.aliases},
         start if start in {f"models:/{one.model}/{one.number}" for one in versions} else "",
         [f"{row.get('run', row.get('served_by'))}: {'; '.join(row['path'])}" for row in found.unknown],
-        [one[3:] for one in git("status", "--porcelain").splitlines() if not one.endswith(REGISTRY)],
+        [path for path in changed if not path.endswith(REGISTRY)],
     )
 
 
