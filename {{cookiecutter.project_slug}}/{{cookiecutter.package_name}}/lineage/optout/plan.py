@@ -111,8 +111,10 @@ def make(audit: Audit, subjects: list[str]) -> Plan:
         if row["exposure"] in KNOWN:
             known.setdefault(row["run"], {key: row[key] for key in ("run", "title", "exposure", "deleted", "path")})
     runs = [run for run in audit.world.runs if run.id in known]
-    versions = [one for one in audit.world.versions if {run.id for run in audit.made[one]} & known.keys()]
+    versions = [one for one in audit.made if {run.id for run in audit.made[one]} & known.keys()]
     own = [one for one in versions if one.model == load_platform().project]
+    in_log = {doubt.alias: doubt.version for doubt in audit.world.doubts}
+    logged = {alias: version.number for alias, version in in_log.items() if version and version in own}
     start = str((read_params().get("train") or {}).get("init_from") or "")
     return Plan(
         subjects,
@@ -120,7 +122,7 @@ def make(audit: Audit, subjects: list[str]) -> Plan:
         [known[run.id] for run in runs],
         [str(one) for one in versions],
         [one.number for one in own],
-        {alias: one.number for one in own for alias in one.aliases},
+        logged | {alias: one.number for one in own for alias in one.aliases},
         start if start in {f"models:/{one.model}/{one.number}" for one in versions} else "",
         [f"{row.get('run', row.get('served_by'))}: {'; '.join(row['path'])}" for row in found.unknown],
         [one[3:] for one in git("status", "--porcelain").splitlines() if not one.endswith(REGISTRY)],
