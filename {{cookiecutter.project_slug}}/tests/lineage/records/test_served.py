@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from {{ cookiecutter.package_name }}.lineage.optout import plan
 from {{ cookiecutter.package_name }}.lineage.records import runs
+from {{ cookiecutter.package_name }}.lineage.records.audit import Audit
 
 from .conftest import Project
 from .test_faults import REVOKED
@@ -162,21 +164,18 @@ def damaged(project: Project) -> None:
 FAULTS = {"no-log": (without_log, FETCH), "behind": (behind, FETCH), "damaged": (damaged, "git show")}
 
 
-@pytest.mark.parametrize(("fault", "fix"), FAULTS.values(), ids=FAULTS)
-@pytest.mark.parametrize("source", ["mlflow", "dvc"])
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [("mlflow", "no-log"), ("mlflow", "behind"), ("mlflow", "damaged"), ("dvc", "behind"), ("dvc", "damaged")],
+)
 def test_deployed_where_nothing_is_served_and_the_log_cannot_be_read_is_inconclusive(
-    project: Project, fault: Any, fix: str, source: str
+    project: Project, source: str, name: str
 ) -> None:
+    fault, fix = FAULTS[name]
     project.run("one", "2025-01-01", subjects=["P1"])
     project.log_registered("one")
     project.log_promoted(1)
-    if fault is not without_log:
-        fault(project)
-    else:
-        git("update-ref", "refs/tags/kept", "lineage^2")
-        fault(project)
-        if source == "dvc":
-            return  # nothing tells of a run then: see below
+    fault(project)
     code, rows, notes = deployed(project, "--source", source)
     assert (code, rows) == (3, set())
     assert fix in notes
@@ -229,6 +228,34 @@ def test_deployed_in_a_fresh_clone_reads_the_log_of_the_remote(served: Project) 
     assert deployed(served)[0] == 1
     served.client.set_registered_model_alias("digits", "champion", "2")
     assert deployed(served)[0] == 3
+
+
+def test_mlflow_of_others_alone_is_inconclusive(project: Project) -> None:
+    other = project.client.create_experiment("other", Path("mlartifacts").resolve().as_uri())
+    project.run("theirs", subjects=["Q1"], experiment=other)
+    for question in (("verify", "P2"), ("find", "P2"), ("deployed",)):
+        code, answer = ask(project, *question)
+        assert code == 3, question
+        assert "MLflow has no run of this project" in answer["notes"][-1]
+    assert project.audit("export", "out-of").exit_code == 3
+    project.log("train theirs\n\nrun: theirs\n")
+    assert project.audit("verify", "P2").exit_code == 0
+
+
+def test_plan_of_an_optout_knows_the_champion_that_only_the_log_has(served: Project) -> None:
+    audit = Audit()
+    Path(".dvc/config").write_text("[core]\n  remote = r\n['remote \"r\"']\n  url = /nowhere\n", encoding="utf-8")
+    found = plan.make(audit, ["P2"])
+    assert (found.numbers, found.versions, found.aliases) == ([1], ["digits/1"], {"champion": 1})
+    assert found.unknown == ["alias champion: champion is none in MLflow, and version 1 in the log"]
+
+
+def test_plan_of_an_optout_names_datasets_of_a_deleted_experiment(served: Project) -> None:
+    served.client.log_param(served.ids["one"], "dataset_md5", "d" * 32)
+    (sha256,) = {run.manifest for run in Audit().world.runs if run.id == served.ids["one"]}
+    served.client.delete_experiment(served.experiment)
+    assert sha256
+    assert plan._labels(sha256) == {"d" * 32: ""}
 
 
 @pytest.fixture

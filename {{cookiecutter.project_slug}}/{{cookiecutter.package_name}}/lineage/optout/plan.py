@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,15 +142,14 @@ def _datasets(audit: Audit, runs: list[Run], subjects: list[str]) -> list[Datase
 
 def _labels(manifest: str) -> dict[str, str]:
     """Return the datasets of a manifest that MLflow knows, and their labels."""
-    import mlflow
     from mlflow.entities import ViewType
 
     asked = f"params.manifest_sha256 = '{manifest}'"
     with server.answering(RETRY):
-        server.client()
-        runs = mlflow.search_runs(
-            filter_string=asked, run_view_type=ViewType.ALL, search_all_experiments=True, output_format="list"
-        )
+        client = server.client()
+        # Deleted experiments too, which `mlflow.search_runs` leaves out.
+        every = [one.experiment_id for one in server.pages(partial(client.search_experiments, ViewType.ALL))]
+        runs = list(server.pages(partial(client.search_runs, every, asked, ViewType.ALL))) if every else []
     return {run.data.params.get("dataset_md5", ""): run.data.params.get("data_version", "") for run in runs}
 
 

@@ -3,7 +3,7 @@
     manifests/manifest_sha256=<digest>/manifest.parquet    as the runs logged them, each checked
     knows/knows.parquet          which manifests a run read (direct) or inherits
     runs/runs.parquet            trainings; `whole` is false where nobody can tell all that they know
-    versions/versions.parquet    registered versions, a row for each run and alias
+    versions/versions.parquet    registered versions, a row for each run and alias; no run where nobody can tell
     consent/consent.parquet      whoever is in the registry: active, or ended and when
 
 Times are UTC.
@@ -57,7 +57,7 @@ def export(audit: Audit, folder: Path) -> str:
 
     Raises:
         ProjectError: There is no consent registry, or it is malformed.
-        UndecidedError: This clone is shallow, so there may be runs that the tables would lack.
+        UndecidedError: There may be runs that the tables would lack, such as in a shallow clone.
         GoneError: A manifest is not to be had any more.
     """
     if cut := [doubt for doubt in audit.world.doubts if doubt.cut]:

@@ -19,6 +19,12 @@ from .runs import Doubt, Version, World
 GET_LOG = "git fetch origin lineage:lineage"
 NO_LOG = Doubt("this clone has no log (the Git branch lineage), which says what was promoted", GET_LOG)
 
+NO_RUNS = Doubt(
+    "MLflow has no run of this project, and this clone has no log (the Git branch lineage) that says which there were",
+    f"{GET_LOG}; see that MLflow is the right one (platform.yaml:tracking_uri)",
+    cut=True,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Served:

@@ -40,8 +40,11 @@ def _mlflow(experiments: tuple[str, ...]) -> World:
     """Read MLflow; what it lacks and the log has, trainings and versions, is looked up in DVC's history."""
     world, log = runs.read(experiments), served.read_log()
     doubts = served.compare(log, world.versions)
+    project = load_platform().project
+    if not experiments and served.NO_LOG in log.doubts and all(run.experiment != project for run in world.runs):
+        doubts = (served.NO_RUNS,)  # another server, or one that lost them
     world = replace(world, versions=[*world.versions, *log.lost(world.versions)], doubts=doubts)
-    if experiments and load_platform().project not in experiments:
+    if experiments and project not in experiments:
         return world
     there = {name for run in world.runs for name in run.names}
     try:
