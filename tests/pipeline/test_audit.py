@@ -94,14 +94,33 @@ def test_audits_of_mlflow_and_of_dvc_say_the_same(opted_out: tuple[BakedProject,
     (project.path / "mlflow.db").unlink()
     shutil.rmtree(project.path / "mlartifacts")
     shutil.rmtree(project.path / ".dvc/tmp/records")
-    ((code, answer),) = audit(project, f"verify {FORM}")
-    assert (code, {row[:4] for row in found(project, answer, {})}) == (1, {row[:4] for row in wanted})
+    (code, answer), (unsure, served) = audit(project, f"verify {FORM}", "deployed")
+    assert (code, found(project, answer, {})) == (1, wanted)
+    # The log has version 2 as champion: that is not known to be served, nor that nothing is.
+    assert (unsure, served["verdict"]) == (3, "INCONCLUSIVE")
+    assert f"Fix: python -m {project.package} mirror repair" in served["notes"][0]
+    check_fresh_clone(project)
     # And so are DVC's manifests: now nobody can tell.
     shutil.rmtree(project.path / ".dvc/tmp/records")
     shutil.rmtree(project.path / ".dvc/cache/files")
     shutil.rmtree(project.path / "dvc-storage")
     ((code, _),) = audit(project, f"verify {FORM}")
     assert code == 3
+
+
+def check_fresh_clone(project: BakedProject) -> None:
+    """See that a clone finds the log where Git put it, and the champion in it; and that without a log it is unsure."""
+    clone = BakedProject(project.path.parent / "clone" / project.path.name, project.package)
+    project.run("git", "clone", "--quiet", ".", str(clone.path))
+    storage = (project.path / "dvc-storage").as_posix()
+    clone.run("dvc", "remote", "add", "--quiet", "--local", "--default", "--force", "storage", storage)
+    (code, lost), (history, alone) = audit(clone, "deployed", "deployed --source dvc")
+    assert (code, lost["verdict"], history, alone["verdict"]) == (3, "INCONCLUSIVE", 0, "PASS")
+    assert "Fix: git fetch origin lineage:lineage, then python -m" in lost["notes"][0]
+    clone.run("git", "update-ref", "-d", "refs/remotes/origin/lineage")
+    ((code, alone),) = audit(clone, "deployed --source dvc")
+    assert code == 3
+    assert alone["notes"][0].endswith("Fix: git fetch origin lineage:lineage")
 
 
 def test_training_on_a_manifest_that_is_not_the_datasets_is_refused(project: BakedProject) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from mlflow import MlflowClient
 
 from ..conftest import Bake, BakedProject, isolate, new_project
 from ..walkthroughs import walk
@@ -75,6 +76,13 @@ def test_questions_in_sql_have_the_answers_of_the_audit(walked: BakedProject, tm
     database.execute("CREATE OR REPLACE VIEW runs AS FROM unsure")
     assert ("champion", name, 1, None, "INCONCLUSIVE") in ask("deployed")
     assert [row[0] for row in ask("verify", "stranger")] == ["INCONCLUSIVE"]
+    # MLflow lost the champion that the log has: that is not "nothing is served".
+    client = MlflowClient(f"sqlite:///{(walked.path / 'mlflow.db').as_posix()}")
+    client.delete_registered_model_alias(name, "champion")
+    walked.run("python", "-m", walked.package, "audit", "export", str(tmp_path / "lost"))
+    database = duckdb.connect()
+    define(database, tables, tmp_path / "lost")
+    assert ask("deployed") == [("champion", name, 2, None, "INCONCLUSIVE")]
 
 
 def define(database: "duckdb.DuckDBPyConnection", statements: str, folder: Path) -> None:

@@ -135,8 +135,11 @@ def registry_list(as_json: bool) -> None:
     """List the registered versions, the newest first."""
     from .registry import aliases, listing
 
-    listed = listing.rows(aliases.read())
+    found = aliases.read()
+    listed = listing.rows(found)
     click.echo(json.dumps(listed, indent=2) if as_json else listing.table(listed))
+    for line in listing.doubts(found):
+        click.echo(line, err=True)
 
 
 @registry.command("show")
@@ -149,6 +152,8 @@ def registry_show(version: str, as_json: bool) -> None:
     found = aliases.read()
     shown = listing.detail(found, found.find(version))
     click.echo(json.dumps(shown, indent=2) if as_json else listing.page(shown))
+    for line in listing.doubts(found):
+        click.echo(line, err=True)
 
 
 @registry.command("promote")

@@ -10,7 +10,7 @@ from mlflow.entities.model_registry import ModelVersion
 from ruamel.yaml import YAML
 
 from {{ cookiecutter.package_name }}.errors import ProjectError
-from {{ cookiecutter.package_name }}.registry import aliases, listing
+from {{ cookiecutter.package_name }}.registry import aliases, listing, releases
 from {{ cookiecutter.package_name }}.registry.aliases import Registry
 from {{ cookiecutter.package_name }}.registry.moves import CHALLENGER, CHAMPION, Move
 from {{ cookiecutter.package_name }}.tracking import branch, server
@@ -34,6 +34,29 @@ def record(head: str, *log: Move) -> None:
 def test_read_where_nothing_is_registered_says_what_registers(empty: MlflowClient) -> None:
     with pytest.raises(ProjectError, match="no registered model digits\nFix: dvc repro"):
         aliases.read()
+
+
+def test_read_where_mlflow_lost_what_the_log_registered_says_what_repairs(empty: MlflowClient, head: str) -> None:
+    branch.record(head, f"register {MODEL} version 1\n\nrun: one\n")
+    with pytest.raises(ProjectError, match="the log has its versions: 1\nFix: python -m .* mirror repair"):
+        aliases.read()
+
+
+def test_doubts_tell_of_lost_versions_and_aliases(client: MlflowClient, head: str) -> None:
+    assert listing.doubts(aliases.read()) == []
+    record(head, promoted(None, 2))
+    branch.tag(f"{MODEL}@v9.0.0", head, "lost")
+    lost, disputed = listing.doubts(aliases.read())
+    assert lost.startswith("MLflow lacks version 9: python -m")
+    assert disputed.startswith("champion is none in MLflow, and 2 in the log of this clone\nFix: ")
+
+
+def test_lacking_in_a_clone_without_a_log_tells_to_fetch_it(client: MlflowClient, head: str) -> None:
+    lack = releases.lacking(client, {})["aliases"]
+    assert (lack.state, lack.counts) == ("fetch", True)
+    assert "git fetch origin lineage:lineage" in lack.remedy
+    branch.record(head, "train one\n\nrun: one\n")
+    assert releases.lacking(client, {}) == {}
 
 
 def test_find_takes_numbers_and_aliases_and_tells_what_there_is(client: MlflowClient) -> None:

@@ -1,5 +1,6 @@
 """Promotion without a champion to compare with, and everything that is refused before a comparison."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,6 +37,25 @@ def test_promote_what_cannot_be_is_refused_with_the_fix(client: MlflowClient, gi
         with pytest.raises(ProjectError, match=said):
             promote(**arguments)
     assert moves() == []
+
+
+def test_promote_in_a_clone_whose_remote_has_another_log_is_refused(client: MlflowClient, git: Git) -> None:
+    promote("1")
+    client.delete_registered_model_alias(MODEL, CHAMPION)  # lost by MLflow
+    git("update-ref", "refs/remotes/origin/lineage", "lineage")
+    git("update-ref", "-d", "refs/heads/lineage")
+    with pytest.raises(ProjectError, match="nobody can tell who is champion\nFix: git fetch origin lineage:lineage"):
+        promote("2")
+    with pytest.raises(ProjectError, match="nobody can tell who is champion"):
+        rollback()
+    assert client.get_registered_model(MODEL).aliases == {}
+
+
+def test_promote_in_a_shallow_clone_is_refused(client: MlflowClient, head: str) -> None:
+    promote("1")
+    Path(".git/shallow").write_text(f"{head}\n", encoding="utf-8")
+    with pytest.raises(ProjectError, match="this clone is shallow.*\nFix: git fetch --unshallow"):
+        promote("2", anyway=True, why="it looks like the first")
 
 
 def test_promote_when_a_comparison_is_due_and_the_data_are_gone_needs_anyway(client: MlflowClient) -> None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import ProjectError
 from ..settings import PACKAGE, load_platform
-from ..tracking import server
+from ..tracking import history, server
+from ..tracking.lacking import REPAIR
 from .moves import ALIASES, CHALLENGER, CHAMPION, Move, Standing, moves, standing
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Registry:
         return self.versions[number]
 
     def check_agrees(self, move: Move | None = None) -> None:
-        """See that nobody moved an alias without this clone knowing: it would compare with the wrong champion.
+        """See that nobody moved an alias without this clone knowing: it would compare with the wrong champion, or none.
 
         Args:
             move: Look only at what matters to this one, which may have been interrupted after MLflow was told of it.
@@ -62,6 +63,12 @@ class Registry:
                     f"lineage:lineage (with entries of your own: lineage push). Moved by hand: {VERB} promote "
                     f"{have or '<version>'} --to {alias} records it. Lost by MLflow: python -m {PACKAGE} mirror repair",
                 )
+        if CHAMPION not in self.aliases and history.behind():
+            raise ProjectError(
+                "MLflow has no champion, and the log of a Git remote has entries that this clone's lacks: nobody can "
+                "tell who is champion",
+                f"git fetch origin lineage:lineage (with entries of your own: python -m {PACKAGE} lineage push)",
+            )
 
 
 def read() -> Registry:
@@ -77,6 +84,9 @@ def read() -> Registry:
         models = server.client().search_registered_models(f"name = '{name}'")
         if not models:
             problem = f"MLflow at {server.tracking_uri()} has no registered model {name}"
+            if numbers := {entry.version for entry in history.log() if entry.version is not None}:
+                problem += f", and the log has its versions: {', '.join(map(str, sorted(numbers)))}"
+                raise ProjectError(problem, f"{REPAIR}; or platform.yaml:tracking_uri: the server that has them")
             raise ProjectError(problem, "dvc repro: register makes it")
         found = {int(one.version): one for one in mlflow.search_model_versions(filter_string=f"name = '{name}'")}
     aliases = {alias: int(number) for alias, number in models[0].aliases.items()}

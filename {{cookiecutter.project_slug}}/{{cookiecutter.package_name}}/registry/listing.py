@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
+from ..errors import ProjectError
+from ..settings import PACKAGE
 from ..tracking import server
 from ..tracking.git import GitError, git
 from .aliases import RETRY, TAG, Registry
+from .releases import releases
 from .versions import MADE
 
 if TYPE_CHECKING:
@@ -49,6 +52,17 @@ def rows(registry: Registry) -> list[dict[str, Any]]:
         }
         for number, version in reversed(registry.versions.items())
     ]
+
+
+def doubts(registry: Registry) -> list[str]:
+    """Return why what MLflow has may not be all: versions that it lost, aliases that the log doesn't tell of."""
+    lost = [str(number) for number in releases() if number not in registry.versions]
+    lines = [f"MLflow lacks version {', '.join(lost)}: python -m {PACKAGE} mirror status"] if lost else []
+    try:
+        registry.check_agrees()
+    except ProjectError as error:
+        lines.append(f"{error.problem}\nFix: {error.fix}")
+    return lines
 
 
 def table(listed: list[dict[str, Any]]) -> str:

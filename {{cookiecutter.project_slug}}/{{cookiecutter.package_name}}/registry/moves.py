@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import ProjectError
 from ..settings import home, load_platform
-from ..tracking import branch
+from ..tracking import branch, history
 from ..tracking.git import git
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -49,16 +49,21 @@ class Move:
         return text.encode(errors="replace").decode()
 
 
-def moves() -> list[Move]:
+def moves(log_ref: str = branch.REF) -> list[Move]:
     """Return the moves of the project's model in the log of this repository, the first one first.
 
+    Args:
+        log_ref: Another log: of a Git remote, as it was fetched.
+
     Raises:
+        CutError: This clone is shallow.
         ProjectError: An entry can't be read, so who has which alias can't be known.
     """
-    if not git("for-each-ref", branch.REF, where=home()):
+    history.check_whole()
+    if not git("for-each-ref", log_ref, where=home()):
         return []
     plain = ("--first-parent", "--reverse", "--no-show-signature", "--encoding=UTF-8", "-z", "--format=%H%n%B")
-    told = git("log", *plain, "--basic-regexp", "--grep=^move: ", branch.REF, where=home())
+    told = git("log", *plain, "--basic-regexp", "--grep=^move: ", log_ref, where=home())
     entries = [one.partition("\n") for one in told.split("\0") if one]
     found = {entry: _parse(entry, commit[:10]) for commit, _, entry in entries}  # joined logs may have one twice
     model = load_platform().project  # one repository may hold several projects

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 TAG = re.compile(r"(?P<tag>.+@v(?P<number>\d+)\.0\.0) (?P<commit>\w+)")
-GIVEN_UP = f"not repairable: that version was given up; python -m {PACKAGE} registry promote <another>"
+GIVEN_UP = (
+    f"not repairable: that version was given up; python -m {PACKAGE} registry promote <another> "
+    "(its tag may not have been fetched: git fetch --tags origin)"
+)
+NO_LOG = "this clone has none: git fetch origin lineage:lineage; before that, where it is: lineage push"
 FETCH = (
     f"moved in another clone: there python -m {PACKAGE} lineage push, here git fetch origin lineage:lineage "
     f"(with entries of your own: lineage push); moved by hand: python -m {PACKAGE} registry promote records it"
@@ -97,6 +101,8 @@ def _judge(release: Release, there: Registry) -> Lack | None:
 
 
 def _aliases(there: Registry, known: dict[int, Release]) -> list[Lack]:
+    if (known or there.versions) and not history.logs():  # whoever registered them wrote one
+        return [Lack("aliases", "fetch", "what the log tells", NO_LOG)]
     if history.behind():
         return [Lack("aliases", "fetch", "what the log of a Git remote tells, and this clone's doesn't", FETCH)]
     found = []

@@ -7,7 +7,8 @@ git processes read them all, however many there are.
 import re
 from dataclasses import dataclass, replace
 
-from ..settings import load_platform
+from ..errors import ProjectError
+from ..settings import home, load_platform
 from .branch import BRANCH, REF
 from .git import git
 from .snapshot import LOCK
@@ -16,6 +17,10 @@ RUN_JSON = "reports/run.json"
 TRAINED = re.compile(r"train (?P<name>.+)")
 REGISTERED = re.compile(r"register (?P<model>.+) version (?P<number>\d+)")
 NAMED = re.compile(r'^at ([0-9a-f]+)\n\s*\{[^{}<]*?"run":\s*"([^"]+)"', re.MULTILINE)  # what `_committed` asks for
+
+
+class CutError(ProjectError):
+    """This clone is shallow, so what its history says may not be all."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,11 @@ class Entry:
 
 
 def runs() -> dict[str, PastRun]:
-    """Return the runs of this project that the log or a commit tells of, by id; the oldest of the log first."""
+    """Return the runs of this project that the log or a commit tells of, by id; the oldest of the log first.
+
+    Raises:
+        CutError: This clone is shallow.
+    """
     found = {entry.run: PastRun(entry.run, entry.name) for entry in reversed(log()) if entry.version is None}
     for run, commits in _committed().items():
         found[run] = replace(found.get(run, PastRun(run, run)), commits=tuple(commits))
@@ -46,8 +55,13 @@ def runs() -> dict[str, PastRun]:
 
 
 def log() -> list[Entry]:
-    """Return the entries of this project in the branch `lineage`, ours and those fetched; the newest first."""
-    if not (refs := _logs()):
+    """Return the entries of this project in the branch `lineage`, ours and those fetched; the newest first.
+
+    Raises:
+        CutError: This clone is shallow.
+    """
+    check_whole()
+    if not (refs := logs()):
         return []
     told = git("log", "--first-parent", "-z", "--grep=^run: ", "--format=%P%n%B", *refs)
     project = load_platform().project  # one repository may hold several
@@ -55,14 +69,26 @@ def log() -> list[Entry]:
     return [entry for entry in found if entry]
 
 
-def behind() -> bool:
-    """Return whether the log of a Git remote has entries that this clone's own has not."""
-    ours, others = [f"^{ref}" for ref in _logs() if ref == REF], [ref for ref in _logs() if ref != REF]
+def behind(log_ref: str = REF) -> bool:
+    """Return whether another log has entries that this clone's own, or `log_ref`, has not."""
+    refs = logs()
+    ours, others = [f"^{ref}" for ref in refs if ref == log_ref], [ref for ref in refs if ref != log_ref]
     return bool(others and git("rev-list", "--first-parent", "--max-count=1", *others, *ours))
 
 
-def _logs() -> list[str]:
+def logs() -> list[str]:
+    """Return the refs of the logs: this clone's own, and those of Git remotes."""
     return git("for-each-ref", "--format=%(refname)", REF, f"refs/remotes/*/{BRANCH}").split()
+
+
+def check_whole() -> None:
+    """See that the history of this clone is not cut: what is cut off looks as if it had never been.
+
+    Raises:
+        CutError: It is.
+    """
+    if git("rev-parse", "--is-shallow-repository", where=home()) == "true":
+        raise CutError("this clone is shallow: its history is cut, and with it what there was", "git fetch --unshallow")
 
 
 def _entry(text: str, project: str) -> Entry | None:

@@ -16,7 +16,9 @@ from mlflow import MlflowClient
 
 from {{ cookiecutter.package_name }}.cli import main
 from {{ cookiecutter.package_name }}.data import manifest
-from {{ cookiecutter.package_name }}.tracking import server
+from {{ cookiecutter.package_name }}.registry.moves import CHAMPION, Move
+from {{ cookiecutter.package_name }}.tracking import branch, server
+from {{ cookiecutter.package_name }}.tracking.git import AUTHOR, git
 
 PROJECT = "digits"
 PLATFORM = f"project: {PROJECT}\ntracking_uri: null\nrun_on: local\nallow_other_environment: false\n"
@@ -101,6 +103,23 @@ class Project:
         if alias:
             self.client.set_registered_model_alias(model, alias, str(number))
         return number
+
+    def log(self, *entries: str) -> None:
+        """Write entries to the branch `lineage`."""
+        commit = git("commit-tree", git("mktree", stdin=""), "-m", "What it read", env=AUTHOR)
+        for entry in entries:
+            branch.record(commit, entry)
+
+    def log_registered(self, *runs: str) -> None:
+        """Write to the log that each run was trained, and made a version: 1, 2 and so on."""
+        for number, run in enumerate(runs, 1):
+            trained = f"train {run}\n\nrun: {run}\nproject: {PROJECT}\n"
+            self.log(trained, f"register {PROJECT} version {number}\n\nrun: {run}\n")
+
+    def log_promoted(self, version: int, alias: str = CHAMPION) -> None:
+        """Write to the log that a version got an alias."""
+        when = "2025-08-01T00:00:00Z"
+        self.log(Move(PROJECT, "promote", alias, None, version, "Ada <a@b>", "none", when, "", {}).entry())
 
     def artifact(self, name: str) -> Path:
         """Return the file of a run's manifest."""

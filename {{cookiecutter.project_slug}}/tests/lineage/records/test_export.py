@@ -55,6 +55,26 @@ def test_export_leaves_out_what_no_run_names(asked: Project) -> None:
     assert "2 new manifests of 2" in asked.audit("export", "out-of").output
 
 
+def test_export_of_a_champion_that_only_the_log_has_says_that_nobody_can_tell(asked: Project) -> None:
+    asked.log_registered("first")
+    asked.log_promoted(1)
+    asked.client.delete_registered_model("digits")
+    assert asked.audit("export", "out-of").exit_code == 0
+    first = asked.ids["first"]
+    versions = [(row["version"], row["alias"], row["run"]) for row in rows("versions")]
+    assert versions == [(1, None, first), (1, "champion", None)]
+
+
+def test_export_of_an_alias_that_the_log_does_not_tell_of_says_that_nobody_can_tell(asked: Project) -> None:
+    asked.log_registered("first")
+    asked.audit("export", "out-of")
+    assert {(row["version"], row["alias"], row["run"]) for row in rows("versions")} == {
+        (1, "champion", asked.ids["first"]),
+        (2, None, None),
+        (None, "champion", None),
+    }
+
+
 def test_export_of_a_manifest_that_is_gone_is_refused(asked: Project) -> None:
     asked.audit("find", "P1")
     asked.artifact("first").write_bytes(b"gone")

@@ -112,8 +112,12 @@ def _erasure(told: dict[str, Any]) -> list[str]:
     plan = told["plan"]
     objects = [name for one in plan.get("datasets", []) for name in one["objects"]]
     listed = f"<br>{'<br>'.join(f'<code>{_text(one)}</code>' for one in objects)}" if objects else ""
-    versions = "; ".join(f"<code>{_text(one)}</code>" for one in plan.get("versions", [])) or "none"
-    runs = ", ".join(f"<code>{_text(run['run'])}</code>" for run in plan.get("runs", [])) or "none"
+    unlisted = [one["data_version"] or one["manifest_sha256"] for one in plan.get("datasets", []) if not one["objects"]]
+    if unlisted:
+        listed += f"<br>{_text(', '.join(unlisted))}: this clone does not know the files; dvc pull that version first."
+    nothing = "none" if plan and not plan["unknown"] else "none that could be found"
+    versions = "; ".join(f"<code>{_text(one)}</code>" for one in plan.get("versions", [])) or nothing
+    runs = ", ".join(f"<code>{_text(run['run'])}</code>" for run in plan.get("runs", [])) or nothing
     return [
         "Images of your own: take their rows and files out of <code>data/raw</code>, then "
         "<code>dvc add data/raw</code>.",

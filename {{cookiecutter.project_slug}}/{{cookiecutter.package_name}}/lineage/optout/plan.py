@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +112,11 @@ def make(audit: Audit, subjects: list[str]) -> Plan:
         if row["exposure"] in KNOWN:
             known.setdefault(row["run"], {key: row[key] for key in ("run", "title", "exposure", "deleted", "path")})
     runs = [run for run in audit.world.runs if run.id in known]
-    versions = [one for one in audit.world.versions if {run.id for run in audit.made[one]} & known.keys()]
+    versions = [one for one in audit.made if {run.id for run in audit.made[one]} & known.keys()]
     own = [one for one in versions if one.model == load_platform().project]
     changed = [entry[3:] for entry in paths(git("status", "--porcelain", "-z", "--no-renames"))]
+    in_log = {doubt.alias: doubt.version for doubt in audit.world.doubts}
+    logged = {alias: version.number for alias, version in in_log.items() if version and version in own}
     start = str((read_params().get("train") or {}).get("init_from") or "")
     return Plan(
         subjects,
@@ -121,7 +124,7 @@ def make(audit: Audit, subjects: list[str]) -> Plan:
         [known[run.id] for run in runs],
         [str(one) for one in versions],
         [one.number for one in own],
-        {alias: one.number for one in own for alias in one.aliases},
+        logged | {alias: one.number for one in own for alias in one.aliases},
         start if start in {f"models:/{one.model}/{one.number}" for one in versions} else "",
         [f"{row.get('run', row.get('served_by'))}: {'; '.join(row['path'])}" for row in found.unknown],
         [path for path in changed if not path.endswith(REGISTRY)],
@@ -140,15 +143,14 @@ def _datasets(audit: Audit, runs: list[Run], subjects: list[str]) -> list[Datase
 
 def _labels(manifest: str) -> dict[str, str]:
     """Return the datasets of a manifest that MLflow knows, and their labels."""
-    import mlflow
     from mlflow.entities import ViewType
 
     asked = f"params.manifest_sha256 = '{manifest}'"
     with server.answering(RETRY):
-        server.client()
-        runs = mlflow.search_runs(
-            filter_string=asked, run_view_type=ViewType.ALL, search_all_experiments=True, output_format="list"
-        )
+        client = server.client()
+        # Deleted experiments too, which `mlflow.search_runs` leaves out.
+        every = [one.experiment_id for one in server.pages(partial(client.search_experiments, ViewType.ALL))]
+        runs = list(server.pages(partial(client.search_runs, every, asked, ViewType.ALL))) if every else []
     return {run.data.params.get("dataset_md5", ""): run.data.params.get("data_version", "") for run in runs}
 
 

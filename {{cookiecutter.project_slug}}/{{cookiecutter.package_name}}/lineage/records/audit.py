@@ -16,7 +16,7 @@ from .asked import plain, read_registry
 from .exposure import Exposure, Exposures
 from .index import Index, Membership, UndecidedError
 from .report import Report, Row, Rows, moment
-from .runs import Run, Version, World
+from .runs import Doubt, Run, Version, World
 from .served import SERVING, Served
 from .verdicts import Consent, Timing, Verdict, judge, worst
 
@@ -34,7 +34,8 @@ class Case:
         unknown: Of which of these nobody can tell whom they know.
         served: Whether the question is if they may be served.
         orphans: Whether something is served of which the runs are not known.
-        doubt: Whether somebody may be known who is not among the subjects.
+        doubt: Whether the whole is in doubt: somebody may be known who is not among the subjects, or served what
+            nobody told of.
     """
 
     held: dict[str, Membership]
@@ -69,7 +70,7 @@ class Audit:
         self.numbers = self.index.numbers()
         self.exposures = Exposures(self.world.runs, self.numbers, self.lacking)
         self._runs = {run.id: run for run in self.world.runs}
-        self.made = {version: self.exposures.runs(version.runs) for version in self.world.versions}
+        self.made = {version: self.exposures.runs(version.runs) for version in self._looked_at()}
         self._versions: dict[str, list[str]] = {}
         for version, made in self.made.items():
             for run in made:
@@ -87,8 +88,10 @@ class Audit:
 
         asked = [{"subject": subject, "runs": len(self._listed(where))} for subject, where in held.items()]
         undecided = any(Exposure.UNKNOWN in self._exposures(where).values() for where in held.values())
-        verdict = Verdict.INCONCLUSIVE if undecided else None
-        return self._report("find", verdict, asked, Rows(rows), self._unknown(self._runs), _strangers(held))
+        doubts = [doubt for doubt in self.world.doubts if doubt.alias or doubt.cut]  # of runs, or of who has an alias
+        verdict = Verdict.INCONCLUSIVE if undecided or doubts else None
+        unknown = self._unknown(self._runs) + _unsettled(doubts)
+        return self._report("find", verdict, asked, Rows(rows), unknown, _strangers(held) + _settle(doubts))
 
     def verify(self, subjects: Iterable[str], since: datetime | None = None) -> Report:
         """Tell whether the runs that know the subjects were trained while they consented.
@@ -103,8 +106,10 @@ class Audit:
         registry = None if since else read_registry()
         held = self.index.memberships(plain(subjects))
         consents = {one: Consent.of(one, registry) if registry else Consent("ended", since) for one in held}
-        case = Case(held, consents, {run: [None] for run in self._runs}, self._unknown(self._runs))
-        return self._judged("verify", case, registry, _strangers(held))
+        doubts = [doubt for doubt in self.world.doubts if doubt.cut]
+        unknown = self._unknown(self._runs) + _unsettled(doubts)
+        case = Case(held, consents, {run: [None] for run in self._runs}, unknown, doubt=bool(doubts))
+        return self._judged("verify", case, registry, _strangers(held) + _settle(doubts))
 
     def deployed(self, subjects: Iterable[str] | None = None) -> Report:
         """Tell whether what is served knows anybody who does not consent.
@@ -123,8 +128,8 @@ class Audit:
             for run in self.made[one.version]:
                 targets.setdefault(run.id, []).append(one)
         orphans = [{"served_by": str(one), "path": [NOBODY_KNOWS]} for one in served if self.is_orphan(one.version)]
-        unknown = self._unknown(targets) + orphans
-        doubt = bool(unknown) and subjects is None  # whom that knows need not be in the registry
+        unknown, doubts = self._unknown(targets) + orphans, self.world.doubts
+        doubt = bool(doubts) or (bool(unknown) and subjects is None)  # whom that knows need not be in the registry
         if subjects is None:
             people, _ = self._members(targets)
             asked = sorted({*registry.ended, *(one for one in people if not registry.allows(one))})
@@ -132,7 +137,8 @@ class Audit:
             asked = plain(subjects)
         held = self.index.memberships(asked)
         consents = {one: Consent.of(one, registry) for one in held}
-        notes = [] if served else ["nothing is served: no registered version has an alias"]
+        notes = _settle(doubts) if served or doubts else ["nothing is served: no registered version has an alias"]
+        unknown += _unsettled(doubts)
         case = Case(held, consents, targets, unknown, served=True, orphans=bool(orphans), doubt=doubt)
         return self._judged("deployed", case, registry, notes)
 
@@ -165,9 +171,12 @@ class Audit:
 
         Raises:
             ProjectError: Nothing has that name.
-            UndecidedError: The runs of a version are not known.
+            UndecidedError: The runs of a version are not known, or MLflow and the log disagree about who has an alias.
         """
-        text = name.removeprefix("models:/")
+        text, model = name.removeprefix("models:/"), load_platform().project
+        for doubt in self.world.doubts:
+            if doubt.alias and text in (doubt.alias, f"{model}@{doubt.alias}"):
+                raise UndecidedError(doubt.problem, doubt.fix)
         versions = [version for version in self.world.versions if text in _names(version)]
         for version in versions:
             if self.is_orphan(version):
@@ -180,6 +189,10 @@ class Audit:
             problem = f"there is no version, alias or run {name!r} (registered: {there})"
             raise ProjectError(problem, f"python -m {PACKAGE} registry list; a run goes by its id in MLflow or DVC")
         return {run.id: run for run in found}
+
+    def _looked_at(self) -> dict[Version, None]:
+        """Return the versions, also those that only the log says are served."""
+        return dict.fromkeys([*self.world.versions, *(doubt.version for doubt in self.world.doubts if doubt.version)])
 
     def is_orphan(self, version: Version) -> bool:
         """Return whether not all runs that made a version are known."""
@@ -216,8 +229,8 @@ class Audit:
         def rows() -> Iterator[Row]:
             for subject, where in case.held.items():
                 for run, exposure in self._listed(where) if case.consents[subject].status != "active" else ():
-                    judged = self._timed(case, subject, run, exposure)
                     for one in case.targets.get(run.id, ()):
+                        judged = self._timed(case, subject, run, exposure, one)
                         yield (
                             self._row(subject, where, run, exposure) | judged | ({"served_by": str(one)} if one else {})
                         )
@@ -234,17 +247,18 @@ class Audit:
         return self._report(verb, verdict, asked, Rows(rows), case.unknown, notes, registry)
 
     def _verdict(self, case: Case, subject: str, where: Membership) -> Verdict:
-        consent, found = case.consents[subject], []
+        consent, found = case.consents[subject], list[Verdict]()
         for run, exposure in self._exposures(where).items():
             if run in case.targets:
-                found.append(judge(exposure, consent.timing(self._runs[run]), case.served))
+                judged = judge(exposure, consent.timing(self._runs[run]), case.served)
+                found.extend(_sure(judged, one) for one in case.targets[run])
         if case.orphans:
             found.append(judge(Exposure.UNKNOWN, Timing.ACTIVE if consent.status == "active" else Timing.NEVER, True))
         return worst(found)
 
-    def _timed(self, case: Case, subject: str, run: Run, exposure: Exposure) -> Row:
+    def _timed(self, case: Case, subject: str, run: Run, exposure: Exposure, served: Served | None) -> Row:
         timing = case.consents[subject].timing(run)
-        return {"timing": timing, "verdict": judge(exposure, timing, case.served)}
+        return {"timing": timing, "verdict": _sure(judge(exposure, timing, case.served), served)}
 
     def _row(self, subject: str, where: Membership, run: Run, exposure: Exposure) -> Row:
         return {
@@ -284,6 +298,19 @@ def _strangers(held: dict[str, Membership]) -> list[str]:
     nowhere = [subject for subject, where in held.items() if where == Membership()]
     shown = ", ".join(map(repr, nowhere[:5])) + (", …" if nowhere[5:] else "")
     return [f"in no manifest: {len(nowhere)} ({shown}). Are they written as in the data?"] if nowhere else []
+
+
+def _sure(verdict: Verdict, served: Served | None) -> Verdict:
+    """Return a verdict as sure as it is that the version is served: what only the log says is no FAIL."""
+    return Verdict.INCONCLUSIVE if served and served.logged and verdict is Verdict.FAIL else verdict
+
+
+def _unsettled(doubts: Iterable[Doubt]) -> list[Row]:
+    return [{"served_by": doubt.what, "path": [doubt.problem]} for doubt in doubts]
+
+
+def _settle(doubts: Iterable[Doubt]) -> list[str]:
+    return [f"{doubt.what}: {doubt.problem}. Fix: {doubt.fix}" for doubt in doubts]
 
 
 def _names(version: Version) -> set[str]:

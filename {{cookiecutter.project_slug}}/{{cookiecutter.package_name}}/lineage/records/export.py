@@ -3,7 +3,7 @@
     manifests/manifest_sha256=<digest>/manifest.parquet    as the runs logged them, each checked
     knows/knows.parquet          which manifests a run read (direct) or inherits
     runs/runs.parquet            trainings; `whole` is false where nobody can tell all that they know
-    versions/versions.parquet    registered versions, a row for each run and alias
+    versions/versions.parquet    registered versions, a row for each run and alias; no run where nobody can tell
     consent/consent.parquet      whoever is in the registry: active, or ended and when
 
 Times are UTC.
@@ -18,9 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...files import replacing
+from ...registry.moves import ALIASES
+from ...settings import load_platform
 from . import manifests
 from .asked import read_registry
 from .audit import Audit
+from .index import UndecidedError
 from .manifests import Fetch
 
 TIME = pa.timestamp("ms")
@@ -54,8 +57,11 @@ def export(audit: Audit, folder: Path) -> str:
 
     Raises:
         ProjectError: There is no consent registry, or it is malformed.
+        UndecidedError: There may be runs that the tables would lack, such as in a shallow clone.
         GoneError: A manifest is not to be had any more.
     """
+    if cut := [doubt for doubt in audit.world.doubts if doubt.cut]:
+        raise UndecidedError(cut[0].problem, cut[0].fix)
     tables = {"runs": _runs(audit), "knows": _knows(audit), "versions": _versions(audit), "consent": _consent()}
     lists = {name: list(rows) for name, rows in tables.items()}
     read = sorted({run.manifest for run in audit.world.runs if run.manifest in audit.numbers})
@@ -96,6 +102,11 @@ def _versions(audit: Audit) -> Iterator[dict[str, Any]]:
         for run in sorted(runs, key=str):
             for alias in version.aliases or (None,):
                 yield {"model": version.model, "version": version.number, "alias": alias, "run": run}
+    # Nobody can tell what has these aliases: a row without a run says so of them too.
+    for doubt in audit.world.doubts:
+        number = doubt.version.number if doubt.version else None
+        for alias in (doubt.alias,) if doubt.alias else ALIASES:
+            yield {"model": load_platform().project, "version": number, "alias": alias, "run": None}
 
 
 def _consent() -> Iterator[dict[str, Any]]:

@@ -7,6 +7,7 @@ known then, so it counts as trained after any revocation.
 import json
 import tempfile
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -16,25 +17,25 @@ from ruamel.yaml import YAML
 
 from ...errors import ProjectError
 from ...files import read_json
-from ...registry.moves import ALIASES, moves, standing
 from ...registry.versions import EXACT
 from ...settings import load_platform
 from ...tracking import archive, history
-from ...tracking.branch import REF
 from ...tracking.git import GitError, git
 from ...tracking.history import PastRun
 from ...tracking.record import LINEAGE
 from .manifests import Fetch
-from .runs import MANIFEST, Run, Version, World
+from .runs import MANIFEST, Run, World
+from .served import read_log
 
 
 def read(without: Collection[str] = ()) -> World:
-    """Read what the history of this clone has, also of branches and logs that were fetched.
+    """Read the runs that the history of this clone has, also of branches and logs that were fetched.
 
     Args:
         without: Runs to leave out.
 
     Raises:
+        CutError: This clone is shallow.
         ProjectError: It can't be read.
     """
     past = {run: one for run, one in history.runs().items() if run not in without}
@@ -46,8 +47,25 @@ def read(without: Collection[str] = ()) -> World:
     read_at = {entry.run: entry.commit for entry in log if entry.version is None}
     found = [_run(one, read_at.get(run, ""), made) for run, one in past.items()]
     commits = {run: (*one.commits, *filter(None, [read_at.get(run)])) for run, one in past.items()}
-    source = {"git": git("for-each-ref", "--format=%(objectname)", REF) or "no log", "experiments": None}
-    return World(found, _versions(made), partial(_places, found, commits), source)
+    return World(found, [], partial(_places, found, commits))
+
+
+def read_all() -> World:
+    """Read all that the history has: runs, and by the log the versions and who has which alias.
+
+    Raises:
+        CutError: This clone is shallow.
+        ProjectError: It can't be read.
+    """
+    there, log, refs = read(), read_log(), history.logs()
+    holders = log.aliases or {}
+    versions = [
+        replace(version, aliases=tuple(alias for alias, holder in holders.items() if holder == number))
+        for number, version in sorted(log.versions.items())
+    ]
+    tips = git("for-each-ref", "--format=%(objectname)", *refs).split() if refs else ["no log"]
+    source = {"git": " ".join(dict.fromkeys(tips)), "experiments": None}
+    return replace(there, versions=versions, source=source, doubts=log.doubts)
 
 
 def _run(past: PastRun, read_at: str, made: dict[int, list[str]]) -> Run:
@@ -92,17 +110,6 @@ def _of_commit(commit: str, made: dict[int, list[str]]) -> dict[str, Any]:
     ours = named and named["name"] == load_platform().project
     parents = made.get(int(named["version"])) if named and ours else None
     return {"manifest_sha256": sha256, "parents": parents[:1] if parents else None if start else []}
-
-
-def _versions(made: dict[int, list[str]]) -> list[Version]:
-    served = standing(moves())
-    name = load_platform().project
-    return [
-        Version(
-            name, number, tuple(alias for alias in ALIASES if served.of(alias) == number), tuple(dict.fromkeys(found))
-        )
-        for number, found in sorted(made.items())
-    ]
 
 
 def _places(found: list[Run], commits: dict[str, tuple[str, ...]], sha256: str) -> Iterator[Fetch]:

@@ -50,7 +50,8 @@ class Report:
         verdict: What follows; None where nothing is judged and all could be read.
         subjects: A row per subject that was asked for.
         rows: What was found: see `report.schema.json`.
-        unknown: Runs and served versions of which nobody can tell whom they know, and why.
+        unknown: Runs and served versions of which nobody can tell whom they know, and why; aliases of which nobody can
+            tell what has them.
         notes: What a reader should know besides.
         source: What was read.
         asked_at: UTC.

@@ -75,6 +75,30 @@ class Version:
         return f"{self.model}/{self.number}{''.join(f' @{alias}' for alias in self.aliases)}"
 
 
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Why nobody can tell what is served, or which runs there were.
+
+    Args:
+        problem: Who says what.
+        fix: The command that settles it.
+        alias: An alias of the project's model; "" where it is about all of them.
+        version: What only the log gives the alias to: it is looked at too.
+        cut: Whether there may be runs, too, that nothing tells of.
+    """
+
+    problem: str
+    fix: str
+    alias: str = ""
+    version: Version | None = None
+    cut: bool = False
+
+    @property
+    def what(self) -> str:
+        """Name what it is about."""
+        return f"alias {self.alias}" if self.alias else "the log of this clone"
+
+
 @dataclass(frozen=True)
 class World:
     """All that is asked about.
@@ -84,12 +108,14 @@ class World:
         versions: Every registered version.
         places: Where a manifest may be had, the best first.
         source: Where this was read, for the record.
+        doubts: What MLflow and the log don't agree on, or what of the log can't be read.
     """
 
     runs: list[Run]
     versions: list[Version]
     places: Callable[[str], Iterable[Fetch]]
     source: dict[str, Any] = field(default_factory=dict)
+    doubts: tuple[Doubt, ...] = ()
 
 
 def read(experiments: tuple[str, ...] = (), client: "MlflowClient | None" = None) -> World:
@@ -167,8 +193,10 @@ def _versions(client: "MlflowClient") -> list[Version]:
             *(tag.removeprefix(MADE_BY) for tag in one.tags if tag.startswith(MADE_BY)),
         )
         number = int(one.version)
-        served = tuple(sorted(aliases.get((one.name, number), ())))
+        served = tuple(sorted(aliases.pop((one.name, number), ())))
         found.append(Version(one.name, number, served, tuple(dict.fromkeys(filter(None, made)))))
+    # An alias of a version that MLflow does not show serves something all the same.
+    found += [Version(name, number, tuple(sorted(served)), ()) for (name, number), served in aliases.items()]
     return sorted(found, key=lambda version: (version.model, version.number))
 
 

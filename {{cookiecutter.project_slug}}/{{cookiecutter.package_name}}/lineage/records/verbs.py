@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def careful() -> Iterator[None]:
     """Exit with 3 where an answer needs what can't be read."""
+    from ...tracking.history import CutError
     from ...tracking.server import NoAnswerError
     from .index import UndecidedError
     from .verdicts import Verdict
 
     try:
         yield
-    except (NoAnswerError, UndecidedError) as error:
+    except (CutError, NoAnswerError, UndecidedError) as error:
         click.echo(f"INCONCLUSIVE: {error.problem}\nFix: {error.fix}", err=True)
         sys.exit(Verdict.INCONCLUSIVE.exit_code)
 

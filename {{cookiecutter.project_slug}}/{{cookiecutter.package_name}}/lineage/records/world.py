@@ -1,10 +1,12 @@
 """All runs that an audit asks about, from whichever source has them."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from ...errors import ProjectError
 from ...settings import load_platform
-from . import past, runs
+from ...tracking.history import CutError
+from . import past, runs, served
 from .index import UndecidedError
 from .manifests import Fetch
 from .runs import World
@@ -20,11 +22,12 @@ def read(source: str = "mlflow", experiments: tuple[str, ...] = ()) -> World:
     Raises:
         NoAnswerError: MLflow can't be reached, or refuses.
         UndecidedError: There is no run at all: an empty MLflow has nothing to say of anybody.
+        CutError: This clone is shallow, and nothing else has a run.
         ProjectError: There is no such experiment, or this is no Git repository.
     """
     if source == "dvc" and experiments:
         raise ProjectError("DVC's history knows no experiments of MLflow's", "leave out --experiment, or --source dvc")
-    world = past.read() if source == "dvc" else _mlflow(experiments)
+    world = past.read_all() if source == "dvc" else _mlflow(experiments)
     if not world.runs:
         raise UndecidedError(
             f"there is no run in {' and '.join(map(str, filter(None, world.source.values())))}, so nothing to look at",
@@ -34,16 +37,26 @@ def read(source: str = "mlflow", experiments: tuple[str, ...] = ()) -> World:
 
 
 def _mlflow(experiments: tuple[str, ...]) -> World:
-    """Read MLflow; a training that it lacks and the log has is looked up in DVC's history."""
-    world = runs.read(experiments)
-    if experiments and load_platform().project not in experiments:
+    """Read MLflow; what it lacks and the log has, trainings and versions, is looked up in DVC's history."""
+    world, log = runs.read(experiments), served.read_log()
+    doubts = served.compare(log, world.versions)
+    project = load_platform().project
+    if not experiments and served.NO_LOG in log.doubts and all(run.experiment != project for run in world.runs):
+        doubts = (served.NO_RUNS,)  # another server, or one that lost them
+    world = replace(world, versions=[*world.versions, *log.lost(world.versions)], doubts=doubts)
+    if experiments and project not in experiments:
         return world
     there = {name for run in world.runs for name in run.names}
-    lost = past.read(without=there)
+    try:
+        lost = past.read(without=there)
+    except CutError:
+        if not world.runs:
+            raise
+        return world  # a doubt says so
 
     def places(sha256: str) -> Iterable[Fetch]:
         yield from world.places(sha256)
         if any(run.manifest == sha256 for run in lost.runs):
             yield from lost.places(sha256)
 
-    return World([*world.runs, *lost.runs], world.versions, places if lost.runs else world.places, world.source)
+    return replace(world, runs=[*world.runs, *lost.runs], places=places if lost.runs else world.places)
