@@ -9,7 +9,7 @@ from ..data.consent import COLUMNS, DOUBT, PATH, Entry
 from ..data.sources import difference, fold
 from ..data.tables import rows
 from ..errors import ProjectError
-from . import store
+from . import merges, store
 from .ledger import stamp
 from .store import KEPT, NAME, VERB
 
@@ -81,7 +81,8 @@ def check() -> tuple[list[str], list[str]]:
     doubts += _doubts_of_persons(found)
     if problems:
         return [f"{error.problem}. {error.fix}" for error in problems], doubts
-    return _gone(content), doubts
+    lost, unread = merges.lost(content)
+    return _gone(content) + lost, doubts + unread
 
 
 def _doubts_of_line(cells: list[str], entry: Entry, now: datetime) -> list[str]:
