@@ -249,7 +249,7 @@ def test_hostile_ids_are_found_and_their_neighbours_are_not(project: Project) ->
     [
         (("verify",), "no subject is named"),
         (("verify", " "), "a subject is empty"),
-        (("verify", "\udcff"), "is no text in UTF-8"),
+        (("verify", "\udcff"), "holds U+DCFF, which is no character"),
         (("verify", "P2", "--since", "yesterday"), "--since 'yesterday' is no date"),
         (("verify", "--subjects-file", "nowhere.txt"), "nowhere.txt can't be read"),
         (("list", "9"), "no version, alias or run '9' (registered: none)"),
