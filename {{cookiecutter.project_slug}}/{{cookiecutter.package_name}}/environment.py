@@ -10,7 +10,8 @@ from .errors import ProjectError
 from .files import read_json, write_json
 
 PINS_PATH = Path("environment.json")
-NUMERIC = ("numpy", "pillow", "pyarrow", "scikit-learn", "scipy", "torch", "torchvision")
+# pyicu-wheels brings the tables of Unicode: they decide which ids are alike, and so who is in the dataset.
+NUMERIC = ("numpy", "pillow", "pyarrow", "pyicu-wheels", "scikit-learn", "scipy", "torch", "torchvision")
 
 
 def check(allow_other: bool) -> None:

@@ -121,10 +121,32 @@ def test_pull_of_a_bad_row_is_refused_with_its_number(
 
 
 def test_pull_takes_whole_numbers_as_ids_as_they_are(registry: Path, address: str, tmp_path: Path) -> None:
-    write(tmp_path / "clinic.db", [(7, "active", "2025-01-01T00:00:00Z"), ("007", "revoked", "2025-01-01T00:00:00Z")])
+    write(tmp_path / "clinic.db", [(7, "active", "2025-01-01T00:00:00Z"), ("008", "revoked", "2025-01-01T00:00:00Z")])
     from_table(address, anyway=True)
     found = consent.read(registry)
-    assert (found.allows("7"), found.allows("007")) == (True, False)
+    assert (found.allows("7"), found.allows("008")) == (True, False)
+
+
+def test_pull_of_ids_that_look_alike_says_so_and_denies_both(registry: Path, address: str, tmp_path: Path) -> None:
+    write(tmp_path / "clinic.db", [(7, "active", "2025-01-01T00:00:00Z"), ("007", "revoked", "2025-01-01T00:00:00Z")])
+    assert "1 may be one person under several ids" in from_table(address, anyway=True)
+    assert [one.subject_id for one in consent.entries(registry.read_bytes(), "it")] == ["007", "7"]
+    assert consent.read(registry).active == frozenset()
+
+
+def test_pull_does_not_hide_a_withdrawal_that_lost_in_a_merge(registry: Path, address: str, tmp_path: Path) -> None:
+    withdrawn = ("form-01", "revoked", "2025-02-10T00:00:00Z")
+    merged = [("form-01", "revoked", "2025-01-10T00:00:00Z"), ("form-01", "active", "2025-03-10T00:00:00Z"), withdrawn]
+    registry.write_text(registry.read_text() + "".join(f"{','.join(row)}\n" for row in merged))
+    write(tmp_path / "clinic.db", [*ROWS, *merged])
+    with pytest.raises(ProjectError, match="form-01 is in doubt: line 8 (?s:.*)add their present word to the database"):
+        from_table(address)
+    write(tmp_path / "clinic.db", [("form-01", *merged[1][1:]), ROWS[1], ROWS[3]])
+    with pytest.raises(ProjectError, match="form-01 is active in the database, and would be in doubt"):
+        from_table(address, present=True)
+    write(tmp_path / "clinic.db", [*ROWS, *merged, ("form-01", "active", "2025-04-10T00:00:00Z")])
+    from_table(address)
+    assert consent.read(registry).allows("form-01")
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,33 @@ def test_check_tells_doubts(registry: Path) -> None:
     )
 
 
+def test_check_tells_ids_that_look_alike_and_what_differs(registry: Path) -> None:
+    registry.write_bytes(LINES + "f\u043erm-00,active,\nform\u034f-01,active,2025-01-01T00:00:00Z\n".encode())
+    assert standing.check() == (
+        [],
+        [
+            "data/consent.csv line 7: 'form\\u034f-01' is read as 'form-01'",
+            "data/consent.csv line 2, 6: form-00, f\u043erm-00 look alike (f\u043erm-00 has "
+            "U+043E CYRILLIC SMALL LETTER O in place of U+006F LATIN SMALL LETTER O), and may be one person",
+        ],
+    )
+
+
+def test_check_and_status_tell_what_lost_in_a_merge_and_what_settles_it(registry: Path) -> None:
+    lines = "x,revoked,2025-02-10T00:00:00Z\nx,revoked,2025-01-10T00:00:00Z\nx,active,2025-03-10T00:00:00Z\n"
+    registry.write_text(LINES.decode() + lines + "form-02,active,2025-03-10T00:00:00Z\n")
+    problems, doubts = standing.check()
+    assert problems == []
+    assert [doubt.partition(":")[0] for doubt in doubts] == [
+        "data/consent.csv line 4, 5, 9",
+        "data/consent.csv line 6, 7, 8",
+    ]
+    assert "form-02 is revoked; line 9 (active) lost to a line of a later date" in doubts[0]
+    assert "x is in doubt; line 6 (revoked) lost to a line of a later date" in doubts[1]
+    for told in (doubts[1], standing.status(["x"])[0], standing.history("x")[-1]):
+        assert "consent revoke x; or, if they do consent, python -m" in told and told.endswith("consent add x")
+
+
 def test_check_of_bytes_that_are_no_text_names_the_line(registry: Path) -> None:
     registry.write_bytes(LINES + b"x" * 20_000 + b",active,\nb\xff,active,\n")
     with pytest.raises(ProjectError, match="line 7 is not UTF-8"):

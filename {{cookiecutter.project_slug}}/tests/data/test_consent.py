@@ -36,6 +36,26 @@ ANSWERS = {
     "misspelt status": ("P1,actve,2025-01-01T00:00:00Z\n", set()),
     "misspelt revocation": ("P1,active,2025-01-01T00:00:00Z\nP1,revokd,2025-06-01T00:00:00Z\n", set()),
     "id that looks like a number": ("1,active,\n", {"1"}),
+    "ids that look alike, one revoked": ("P1,active,\n\u04201,revoked,\n", set()),
+    "1 for l, one revoked": ("P1,active,2025-06-01T00:00:00Z\nPl,revoked,2025-01-01T00:00:00Z\n", set()),
+    "number with zeros before it, revoked": ("1,active,\n001,revoked,\n", set()),
+    "invisible character that is no format character": (
+        "P\u034f1,revoked,2025-06-01T00:00:00Z\nP1,active,2025-01-01T00:00:00Z\n",
+        set(),
+    ),
+    "withdrawal of a merged branch, at the end": (
+        "P1,revoked,2025-01-10T00:00:00Z\nP1,active,2025-03-10T00:00:00Z\nP1,revoked,2025-02-10T00:00:00Z\n",
+        set(),
+    ),
+    "withdrawal of a merged branch, at the beginning": (
+        "P1,revoked,2025-02-10T00:00:00Z\nP1,revoked,2025-01-10T00:00:00Z\nP1,active,2025-03-10T00:00:00Z\n",
+        set(),
+    ),
+    "and said once more": (
+        "P1,revoked,2025-02-10T00:00:00Z\nP1,revoked,2025-01-10T00:00:00Z\nP1,active,2025-03-10T00:00:00Z\n"
+        "P1,active,2025-04-10T00:00:00Z\n",
+        {"P1"},
+    ),
     "revocation dated in the future": ("P1,active,2025-01-01T00:00:00Z\nP1,revoked,2027-06-01T00:00:00Z\n", set()),
 }
 
@@ -50,6 +70,7 @@ MALFORMED = {
     "column twice": ("subject_id," + HEADER + "P1,P2,active,\n", "has the columns"),
     "open quote": (HEADER + '"P1,active,2025-01-01T00:00:00Z\nP2,active,\n', "unexpected end of data"),
     "nobody": (HEADER + " ,active,\n", "line 2 names no subject"),
+    "not assigned": (HEADER + "P\u0378,active,\n", r"line 2: subject_id 'P.u0378' holds U\+0378, which is no char"),
     "NUL": (HEADER + "P\x001,active,\n", "line 2 holds a NUL"),
     "grant dated in the future": (HEADER + "P1,active,2027-06-01T00:00:00Z\n", "line 2: a consent from 2027"),
 }

@@ -66,6 +66,19 @@ def test_main_revoked_form_changes_one_file_and_is_counted(project: Path) -> Non
     assert json.loads(Path("reports/prepare.json").read_text())["excluded"] == 130
 
 
+def test_main_withdrawal_that_lost_in_a_merge_is_left_out_and_told(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = CONSENT.replace("form-03,active,\n", "form-03,revoked,2025-02-10T00:00:00Z\n")
+    lines = "form-03,revoked,2025-01-10T00:00:00Z\nform-03,active,2025-03-10T00:00:00Z\n"
+    Path("data/consent.csv").write_text(text + lines, encoding="utf-8")
+    prepare.main()
+    assert json.loads(Path("reports/prepare.json").read_text())["excluded"] == 130
+    told = capsys.readouterr().out
+    assert "Left out, in doubt: 1 subject(s) whose withdrawal lost in a merge: form-03 (line 5). Settle each" in told
+    assert "consent revoke <subject>; or, if they do consent, consent add <subject>" in told
+
+
 def test_main_consent_line_without_effect_changes_no_data(project: Path) -> None:
     prepare.main()
     before = digests()

@@ -49,6 +49,10 @@ def test_consent_withdrawn_since_the_dataset_was_made_refuses(tmp_path: Path, mo
     registry.write_text(lines + "00123,revoked,2026-02-01T00:00:00Z\n", encoding="utf-8")
     with pytest.raises(ProjectError, match=r"1 subject\(s\) without consent: 00123"):
         check_consent()
+    merged = "NA,revoked,2026-02-01T00:00:00Z\nNA,revoked,2026-01-15T00:00:00Z\nNA,active,2026-03-01T00:00:00Z\n"
+    registry.write_text(lines + merged, encoding="utf-8")
+    with pytest.raises(ProjectError, match=r"without consent: NA(?s:.*)lost in a merge: NA \(line 4\).*consent add"):
+        check_consent()
 
 
 def test_consent_where_none_was_asked_is_not_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

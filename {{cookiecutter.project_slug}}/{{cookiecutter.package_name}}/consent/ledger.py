@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from filelock import FileLock
 
 from ..data import consent
-from ..data.consent import COLUMNS, PATH, Entry
+from ..data.consent import COLUMNS, DOUBT, PATH, Entry
+from ..data.sources import difference, fold
 from ..errors import ProjectError
 from . import store
 from .store import KEPT, NAME, VERB
@@ -21,21 +22,22 @@ from .store import KEPT, NAME, VERB
 ACTIVE, REVOKED = "active", "revoked"
 
 
-def add(subjects: Iterable[str], at: datetime | None = None) -> list[str]:
+def add(subjects: Iterable[str], at: datetime | None = None, alike: bool = False) -> list[str]:
     """Record that subjects consent; who does already gets no line. The first one makes the registry.
 
     Args:
         subjects: Their ids.
         at: From when on, with a zone; by default from now on.
+        alike: Also an id that looks like another one's: without, it is an error.
 
     Returns:
         What became of each, a line each.
 
     Raises:
-        ProjectError: The time is in the future, earlier lines outweigh it, or the registry is malformed; nothing is
-            written then.
+        ProjectError: The time is in the future, earlier lines outweigh it, a new id looks like another one, or the
+            registry is malformed; nothing is written then.
     """
-    return _append(store.spelled(subjects), ACTIVE, at, unlisted=True)
+    return _append(store.spelled(subjects), ACTIVE, at, alike)
 
 
 def revoke(subjects: Iterable[str], at: datetime | None = None, unlisted: bool = False) -> list[str]:
@@ -56,7 +58,7 @@ def revoke(subjects: Iterable[str], at: datetime | None = None, unlisted: bool =
     return _append(store.spelled(subjects), REVOKED, at, unlisted)
 
 
-def _append(subjects: list[str], status: str, at: datetime | None, unlisted: bool) -> list[str]:
+def _append(subjects: list[str], status: str, at: datetime | None, anyway: bool) -> list[str]:
     when = at or datetime.now(UTC)
     if when.tzinfo is None:
         raise ProjectError(f"{when.isoformat()} lacks its time zone", f"add Z (UTC) or an offset: {when.isoformat()}Z")
@@ -65,15 +67,21 @@ def _append(subjects: list[str], status: str, at: datetime | None, unlisted: boo
         new = status == ACTIVE and not PATH.exists() and not KEPT.exists()
         content = f"{','.join(COLUMNS)}\n".encode() if new else store.read_bytes()
         known = {} if new else consent.by_person(consent.entries(content, NAME))
-        needed = [one for one in subjects if not _says(known.get(one.casefold(), []), one, status)]
-        if not unlisted:
+        needed = [one for one in subjects if not _says(known.get(fold(one), []), one, status)]
+        if not anyway:
+            _check_spelled(subjects, known)
+        if not anyway and status == REVOKED:
             _check_listed(needed, known)
         content = extended(content, [(one, status, stamp(when)) for one in needed])
         now = consent.by_person(consent.entries(content, NAME)) if needed else known
+        if again := [one for one in needed if status == ACTIVE and consent.decide(now[fold(one)])[0] == DOUBT]:
+            # The first grant after a merge looks as if one of its branches had it. Only a second one was written since.
+            content = extended(content, [(one, status, stamp(when)) for one in again])
+            now = consent.by_person(consent.entries(content, NAME))
         for one in needed:
-            _check_took(now[one.casefold()], one, status)
+            _check_took(now[fold(one)], one, status)
         store.replace(content)
-    return [_told(now[one.casefold()], one, one in needed, status) for one in subjects]
+    return [_told(now[fold(one)], one, one in needed, status) for one in subjects]
 
 
 def extended(content: bytes, rows: list[tuple[str, str, str]]) -> bytes:
@@ -102,18 +110,38 @@ def stamp(time: datetime) -> str:
 
 
 def _says(lines: list[Entry], subject: str, status: str) -> bool:
-    """Return whether the registry says it already. A consent is given for an id as it is spelt."""
-    return bool(lines) and consent.decide(lines)[0] == status and (status == REVOKED or subject in _ids(lines))
+    """Return whether the registry says it already, undoubted. A consent is given for an id as it is spelt."""
+    if not lines or consent.decide(lines)[0] != status or consent.overruled(lines):
+        return False
+    return status == REVOKED or subject in _ids(lines)
 
 
 def _ids(lines: list[Entry]) -> list[str]:
     return sorted({one.subject_id for one in lines})
 
 
+def _check_spelled(subjects: list[str], known: dict[str, list[Entry]]) -> None:
+    """See that no id is new that looks like one of the registry, or like another one of these."""
+    earlier: dict[str, str] = {}
+    for subject in subjects:
+        lines = known.get(fold(subject), [])
+        if lines and subject not in _ids(lines):
+            listed, where = lines[0].subject_id, f"which line {lines[0].line} of {NAME} has"
+        elif not lines and (first := earlier.setdefault(fold(subject), subject)) != subject:
+            listed, where = first, "which is named here too"
+        else:
+            continue
+        raise ProjectError(
+            f"{subject!r} looks like {listed!r}, {where}: it has {difference(subject, listed)}",
+            f"if that is the person, write {listed!r}; if they are two: {VERB} add --alike, or revoke --unlisted "
+            "(neither counts as consenting unless both do)",
+        )
+
+
 def _check_listed(subjects: list[str], known: dict[str, list[Entry]]) -> None:
     for subject in subjects:
-        if subject.casefold() not in known:
-            near = difflib.get_close_matches(subject.casefold(), known, n=1)
+        if fold(subject) not in known:
+            near = difflib.get_close_matches(fold(subject), known, n=1)
             meant = f" (did you mean {known[near[0]][0].subject_id!r}?)" if near else ""
             raise ProjectError(
                 f"{NAME} does not know {subject!r}{meant}, whose records are left out anyway",
@@ -130,9 +158,16 @@ def _check_took(lines: list[Entry], subject: str, status: str) -> None:
             f"line {by.line} of {NAME} is later: {subject} would still be {found}",
             "leave --at out, or give a later time",
         )
+    if found == DOUBT:
+        latest = max((one.since, one.line) for one in lines if one.since)[1]
+        numbers = ", ".join(str(one.line) for one in consent.overruled(lines))
+        raise ProjectError(
+            f"line {latest} of {NAME} is later: {subject} would still be active by date, in doubt for line {numbers}",
+            "leave --at out, or give a time after all their lines",
+        )
     raise ProjectError(
         f"{subject} would still count as {found}: the lines of {', '.join(_ids(lines))} contradict each other "
-        "(one without a date, two at one time, or ids that differ in case)",
+        "(one without a date, two at one time, or ids that look alike)",
         f"see them: {VERB} history {subject}; then date the line without a date, or spell the id as the registry does",
     )
 

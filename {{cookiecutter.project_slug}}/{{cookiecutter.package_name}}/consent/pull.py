@@ -8,6 +8,7 @@ only grows: what would lose a line, or a person, is refused.
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,11 @@ from uuid import UUID
 from filelock import FileLock
 
 from ..data import consent
-from ..data.consent import COLUMNS, PATH, Entry
+from ..data.consent import COLUMNS, DOUBT, PATH, Entry
 from ..errors import ProjectError
 from . import store
 from .ledger import stamp
-from .store import KEPT, NAME
+from .store import KEPT, NAME, VERB
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, ColumnClause, Connection, CursorResult
@@ -56,7 +57,9 @@ def pull(address: str, query: str, table: str, present: bool, anyway: bool) -> s
         store.replace(content)
     registry = consent.read(PATH)
     told = ", ".join(f"{many} {status}" for status, many in sorted(registry.counts.items()))
-    return f"{NAME}: {told}; sha256 {registry.sha256[:10]}{'' if changed else ', as before'}"
+    alike = sum(len({one.subject_id for one in rows}) > 1 for rows in consent.by_person(lines).values())
+    more = f"; {alike} may be one person under several ids: {VERB} check" if alike else ""
+    return f"{NAME}: {told}; sha256 {registry.sha256[:10]}{'' if changed else ', as before'}{more}"
 
 
 def _checked_history(known: list[Entry], found: list[Entry]) -> list[Entry]:
@@ -67,13 +70,27 @@ def _checked_history(known: list[Entry], found: list[Entry]) -> list[Entry]:
             f"({gone[0].subject_id} {gone[0].status})",
             f"see that the query gives the whole history; if it gives the present state only: --present; {REPLACE}",
         )
+    _check_settled(known, found)
     return found
+
+
+def _check_settled(known: list[Entry], found: list[Entry]) -> None:
+    """See that no doubt of the registry vanishes because the lines of the database are sorted by date."""
+    before = set(map(store.key, known))
+    new = sorted((one for one in found if store.key(one) not in before), key=store.key)
+    for lines in consent.by_person([*known, *new]).values():
+        if consent.decide(lines)[0] == DOUBT:
+            raise ProjectError(
+                f"{lines[0].subject_id} is in doubt: line {consent.overruled(lines)[0].line} of {NAME} withdraws, and "
+                "lost in a merge; sorted by date, the lines of the database would not show it",
+                f"add their present word to the database, dated today; {REPLACE}",
+            )
 
 
 def _with_history(known: list[Entry], found: list[Entry]) -> list[Entry]:
     """Return the lines known before and those of the present state, when they add up to that."""
     states, before = consent.by_person(found), consent.by_person(known)
-    if twice := [lines[0].subject_id for lines in states.values() if len(lines) > 1]:
+    if twice := [one for one, many in Counter(one.subject_id for one in found).items() if many > 1]:
         raise ProjectError(f"the database has several rows of {twice[0]}", "one row a person, or leave --present out")
     if gone := [before[person][0].subject_id for person in before if person not in states]:
         raise ProjectError(

@@ -5,12 +5,13 @@ from datetime import UTC, datetime
 from io import BytesIO
 
 from ..data import consent
-from ..data.consent import COLUMNS, PATH, Entry
+from ..data.consent import COLUMNS, DOUBT, PATH, Entry
+from ..data.sources import difference, fold
 from ..data.tables import rows
 from ..errors import ProjectError
-from . import store
+from . import merges, store
 from .ledger import stamp
-from .store import KEPT, NAME
+from .store import KEPT, NAME, VERB
 
 MISSING = "missing"
 
@@ -18,13 +19,13 @@ MISSING = "missing"
 def status(subjects: Iterable[str]) -> list[str]:
     """Tell of each subject whether its records may be used, and which line decides."""
     known = _known()
-    return [_status(subject, known.get(subject.casefold(), [])) for subject in store.spelled(subjects)]
+    return [_status(subject, known.get(fold(subject), [])) for subject in store.spelled(subjects)]
 
 
 def history(subject: str) -> list[str]:
     """Tell all lines of a subject in the order of the file, and what they add up to."""
     subject = store.spelled([subject])[0]
-    lines = _known().get(subject.casefold(), [])
+    lines = _known().get(fold(subject), [])
     return [*(f"line {one.line}: {_line(one)}" for one in lines), _status(subject, lines)]
 
 
@@ -36,6 +37,8 @@ def _status(subject: str, lines: list[Entry]) -> str:
     if not lines:
         return f"{subject}: {MISSING}; who is not listed has not consented"
     found, by = consent.decide(lines)
+    if found == DOUBT:
+        return f"{subject}: {DOUBT}, so the answer is no; {_lost(lines)}"
     if not by:
         numbers = ", ".join(str(one.line) for one in lines)
         return f"{subject}: {found}; no line decides: {numbers} contradict each other, so the answer is no"
@@ -75,8 +78,11 @@ def check() -> tuple[list[str], list[str]]:
             problems.append(error)
         else:
             doubts += _doubts_of_line(cells, found[-1], now)
-    told = [f"{error.problem}. {error.fix}" for error in problems]
-    return told or _gone(content), doubts + _doubts_of_persons(found)
+    doubts += _doubts_of_persons(found)
+    if problems:
+        return [f"{error.problem}. {error.fix}" for error in problems], doubts
+    lost, unread = merges.lost(content)
+    return _gone(content) + lost, doubts + unread
 
 
 def _doubts_of_line(cells: list[str], entry: Entry, now: datetime) -> list[str]:
@@ -85,7 +91,7 @@ def _doubts_of_line(cells: list[str], entry: Entry, now: datetime) -> list[str]:
     if entry.status == "unknown":
         doubts.append(f"{where}: the status {cells[1]!r} is neither active nor revoked")
     if cells[0] != entry.subject_id:
-        doubts.append(f"{where}: {cells[0]!r} is read as {entry.subject_id!r}")
+        doubts.append(f"{where}: {cells[0]!a} is read as {entry.subject_id!r}")
     if entry.since and entry.since > now:
         doubts.append(f"{where}: a withdrawal from {stamp(entry.since)} holds from today")
     return doubts
@@ -96,10 +102,29 @@ def _doubts_of_persons(found: list[Entry]) -> list[str]:
     for lines in consent.by_person(found).values():
         where = f"{NAME} line {', '.join(str(one.line) for one in lines)}"
         if len(spelt := sorted({one.subject_id for one in lines})) > 1:
-            doubts.append(f"{where}: {', '.join(spelt)} differ in case only, and may be one person")
-        if consent.decide(lines)[1] is None:
+            doubts.append(f"{where}: {_alike(spelt)}, and may be one person")
+        if consent.overruled(lines):
+            doubts.append(f"{where}: {spelt[0]} is {consent.decide(lines)[0]}; {_lost(lines)}")
+        elif consent.decide(lines)[1] is None:
             doubts.append(f"{where}: lines of {spelt[0]} contradict each other")
     return doubts
+
+
+def _alike(spelt: list[str]) -> str:
+    if len({one.casefold() for one in spelt}) == 1:
+        return f"{', '.join(spelt)} differ in case only"
+    pairs = (f"{other} has {difference(other, spelt[0])}" for other in spelt[1:])
+    return f"{', '.join(spelt)} look alike ({'; '.join(pairs)})"
+
+
+def _lost(lines: list[Entry]) -> str:
+    """Tell which lines of a person lost in a merge, and what settles it."""
+    lost = consent.overruled(lines)
+    numbers, subject = ", ".join(str(one.line) for one in lost), lost[0].subject_id
+    return (
+        f"line {numbers} ({lost[-1].status}) lost to a line of a later date, whose writer may not have known of it: "
+        f"{VERB} revoke {subject}; or, if they do consent, {VERB} add {subject}"
+    )
 
 
 def _gone(content: bytes) -> list[str]:

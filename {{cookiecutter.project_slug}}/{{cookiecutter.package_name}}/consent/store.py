@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 
 from ..data import consent
 from ..data.consent import PATH, Entry
-from ..data.sources import plain_form
+from ..data.sources import plain_id
 from ..errors import ProjectError
 from ..settings import PACKAGE, home, read_params
 
@@ -70,14 +70,27 @@ def kept_by_dvc() -> bytes:
     Raises:
         ProjectError: DVC's cache on this machine lacks it.
     """
+    return cached(str(_kept()["outs"][0]["md5"]), f"that {KEPT.name} names", f"dvc fetch {KEPT.as_posix()}")
+
+
+def cached(digest: str, named: str, fix: str) -> bytes:
+    """Return a version of the registry from DVC's cache.
+
+    Args:
+        digest: Its MD5.
+        named: Which version it is, for the error.
+        fix: What to do where the cache lacks it.
+
+    Raises:
+        ProjectError: DVC's cache on this machine lacks it.
+    """
     from dvc.repo import Repo
 
-    digest = str(_kept()["outs"][0]["md5"])
     with Repo(os.getcwd()) as repo:
-        cached = Path(repo.cache.local.oid_to_path(digest))
-    if not cached.exists():
-        raise ProjectError(f"the version of {NAME} that {KEPT.name} names is not here", f"dvc fetch {KEPT.as_posix()}")
-    return cached.read_bytes()
+        path = Path(repo.cache.local.oid_to_path(digest))
+    if not path.exists():
+        raise ProjectError(f"the version of {NAME} {named} is not here", fix)
+    return path.read_bytes()
 
 
 def committed() -> bytes | None:
@@ -147,9 +160,9 @@ def spelled(subjects: Iterable[str]) -> list[str]:
     """Return ids as the registry has them: in plain form, each once.
 
     Raises:
-        ProjectError: One is empty.
+        ProjectError: One is empty, or no text.
     """
-    plain = list(dict.fromkeys(map(plain_form, subjects)))
+    plain = list(dict.fromkeys(map(plain_id, subjects)))
     if "" in plain:
         raise ProjectError("an id is empty", "name the subject as data/manifest.parquet has it")
     return plain

@@ -28,11 +28,12 @@ def verbs() -> None:
 @verbs.command()
 @subjects
 @at
-def add(subjects: tuple[str, ...], at: datetime | None) -> None:
+@click.option("--alike", is_flag=True, help="Also an id that looks like another one's.")
+def add(subjects: tuple[str, ...], at: datetime | None, alike: bool) -> None:
     """Record that subjects consent."""
     from . import ledger
 
-    _tell(ledger.add(subjects, at))
+    _tell(ledger.add(subjects, at, alike))
 
 
 @verbs.command()

@@ -6,7 +6,16 @@
 
 Lines are appended, never changed. Consent is a person's, not a record's. A person's latest line counts, whatever the
 clock says: a withdrawal dated in the future holds from today, else the same inputs would give another dataset
-tomorrow. In every doubt the answer is no: a tie, a contradiction without dates, a status other than `active`.
+tomorrow. In every doubt the answer is no: a tie, a contradiction without dates, a status other than `active`, ids
+that look alike and do not all consent.
+
+A merge of two branches is a doubt too. Each writer appends lines of ascending dates, seeing what was before. So where
+the next line of a person is dated earlier, another writer's lines begin, and the line before was a writer's last word;
+likewise the file's last line of the person, where an earlier one has a later date. If that last word is a withdrawal
+and the latest line is a grant, the grant may have been written without knowing of it: the person is "in doubt", which
+is no. What settles it is a later line, dated at or after all lines before it, by which somebody who sees them all
+says so once more: a withdrawal, or a grant where the latest line is a grant already.
+Where all lines of one branch are dated before those of the other, the file looks as if one writer had made it.
 """
 
 import hashlib
@@ -18,13 +27,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..errors import ProjectError
-from .sources import plain_form
+from ..settings import PACKAGE
+from .sources import fold, plain_form, unassigned
 from .tables import read_file, rows
 
 PATH = Path("data/consent.csv")
 COLUMNS = ("subject_id", "consent_status", "effective_at")
 
+DOUBT = "in doubt"  # the status of a person whose withdrawal lost in a merge
+
 NOT_REQUIRED = "not_required"  # what stands in place of the digest where nobody's consent is asked
+
+
+SETTLE = f"Settle each: python -m {PACKAGE} consent revoke <subject>; or, if they do consent, consent add <subject>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +48,29 @@ class Registry:
 
     Args:
         active: The ids of those who consent.
-        counts: How many persons have which status: active, revoked, or unknown.
+        counts: How many persons have which status: active, revoked, unknown, or in doubt.
         sha256: Digest of the file's bytes, in hexadecimal.
         ended: Since when those do not consent, UTC, who once did; None where no line tells. By id.
+        doubtful: The numbers of the withdrawals that lost in a merge, of those who are in doubt. By id.
     """
 
     active: frozenset[str]
     counts: dict[str, int]
     sha256: str
     ended: dict[str, datetime | None] = field(default_factory=dict)
+    doubtful: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def allows(self, subject_id: str) -> bool:
         """Say whether the records of this subject may be used."""
         return plain_form(subject_id) in self.active
+
+    def doubts(self, subjects: Iterable[str]) -> str:
+        """Tell which of these subjects are in doubt, why, and how that is settled; nothing if none is."""
+        persons = sorted({plain_form(subject) for subject in subjects} & self.doubtful.keys())
+        shown = ", ".join(f"{person} (line {', '.join(map(str, self.doubtful[person]))})" for person in persons[:5])
+        more = f", and {len(persons) - 5} more" if len(persons) > 5 else ""
+        told = f"in doubt: {len(persons)} subject(s) whose withdrawal lost in a merge: {shown}{more}. {SETTLE}"
+        return told if persons else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +108,13 @@ def read(path: Path, now: datetime | None = None) -> Registry:
     ended = {
         one.subject_id: _ended(lines)
         for person, lines in persons.items()
-        if states[person] != "active" and any(one.status == "active" for one in lines)
+        if states[person] not in ("active", DOUBT) and any(one.status == "active" for one in lines)
         for one in lines
     }
-    return Registry(frozenset(active), dict(Counter(states.values())), hashlib.sha256(content).hexdigest(), ended)
+    lost = {lines[0].subject_id: overruled(lines) for person, lines in persons.items() if states[person] == DOUBT}
+    doubtful = {subject: tuple(one.line for one in lines) for subject, lines in lost.items()}
+    sha256 = hashlib.sha256(content).hexdigest()
+    return Registry(frozenset(active), dict(Counter(states.values())), sha256, ended, doubtful)
 
 
 def _ended(lines: list[Entry]) -> datetime | None:
@@ -125,20 +153,24 @@ def entries(content: bytes, name: str, now: datetime | None = None) -> list[Entr
 
 
 def by_person(lines: Iterable[Entry]) -> dict[str, list[Entry]]:
-    """Gather the lines of each person.
+    """Gather the lines of each person, by `fold` of the id.
 
-    Ids that differ in case only may be one person or two: nobody can tell, so they share one answer.
+    Ids that look alike may be one person or two: nobody can tell, so they share one answer.
     """
     persons: defaultdict[str, list[Entry]] = defaultdict(list)
     for one in lines:
-        persons[one.subject_id.casefold()].append(one)
+        persons[fold(one.subject_id)].append(one)
     return dict(persons)
 
 
 def decide(lines: list[Entry]) -> tuple[str, Entry | None]:
     """Return the one status that all of a person's lines add up to, and the line that decides.
 
-    No line decides where they contradict each other: then the status is revoked.
+    No line decides where they contradict each other: then the status is revoked; or `DOUBT`, where a withdrawal lost
+    in a merge.
+
+    Args:
+        lines: In the order of the file.
     """
     dated = sorted((one for one in lines if one.since), key=lambda one: (one.since, one.line))
     if len({one.status for one in lines}) == 1:
@@ -146,7 +178,34 @@ def decide(lines: list[Entry]) -> tuple[str, Entry | None]:
     if len(dated) < len(lines) or len({one.subject_id for one in lines}) > 1:
         return "revoked", None
     latest = [one for one in dated if one.since == dated[-1].since]
-    return (latest[0].status, latest[0]) if len({one.status for one in latest}) == 1 else ("revoked", None)
+    if len({one.status for one in latest}) > 1:
+        return "revoked", None
+    return (DOUBT, None) if latest[0].status == "active" and overruled(lines) else (latest[0].status, latest[0])
+
+
+def overruled(lines: list[Entry]) -> list[Entry]:
+    """Return the last words of writers that lost to a later date in a merge, and that no later line settles.
+
+    Args:
+        lines: Of one person, in the order of the file. Withdrawals are returned where the latest line is a grant, and
+            grants where it is none: there the answer is no anyway.
+    """
+    times = [one.since for one in lines if one.since]
+    if len(times) < len(lines) or len({one.subject_id for one in lines}) > 1:
+        return []
+    granted = [one.status == "active" for one in lines]
+    answer = all(grant for grant, time in zip(granted, times, strict=True) if time == max(times))
+    lost: list[Entry] = []
+    latest = 0  # the place of the latest line so far
+    for place, time in enumerate(times):
+        newest = time >= times[latest]
+        if newest and (not granted[place] or (place and granted[latest])):
+            lost.clear()  # its writer saw them all
+        is_last_word = time > times[place + 1] if place + 1 < len(lines) else not newest
+        if is_last_word and granted[place] != answer:
+            lost.append(lines[place])
+        latest = place if newest else latest
+    return lost
 
 
 def entry(cells: list[str], line: int, name: str, now: datetime) -> Entry:
@@ -159,6 +218,8 @@ def entry(cells: list[str], line: int, name: str, now: datetime) -> Entry:
     subject_id, status, when = (plain_form(cell) for cell in cells)
     if not subject_id:
         raise ProjectError(f"{where} names no subject", "fill in its subject_id, or take the line out")
+    if unknown := unassigned(subject_id):
+        raise ProjectError(f"{where}: subject_id {subject_id!a} holds {unknown}", "write it as it is in the data")
     status = status.lower() if status.lower() in ("active", "revoked") else "unknown"
     since = time_of(when, f"{where}: effective_at") if when else None
     if status == "active" and since and since > now:

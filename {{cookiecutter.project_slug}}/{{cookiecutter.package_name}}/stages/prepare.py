@@ -96,4 +96,6 @@ def _allowed(records: list[sources.Record], rule: str) -> tuple[list[sources.Rec
     if rule == consent.NOT_REQUIRED:
         return records, rule
     registry = consent.read(consent.PATH)
+    if doubts := registry.doubts(record.subject_id for record in records):
+        print(f"Left out, {doubts}")
     return [record for record in records if registry.allows(record.subject_id)], registry.sha256

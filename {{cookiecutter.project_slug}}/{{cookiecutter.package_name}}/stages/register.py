@@ -87,7 +87,8 @@ def check_consent() -> None:
     subjects = set(pq.read_table(MANIFEST_PATH, columns=["subject_id"])["subject_id"].to_pylist())
     denied = sorted(subject for subject in subjects if not registered.allows(subject))
     if denied:
+        doubts = registered.doubts(denied)
         raise ProjectError(
             f"the dataset holds {len(denied)} subject(s) without consent: {', '.join(denied[:5])}",
-            "dvc repro: prepare leaves them out",
+            f"dvc repro: prepare leaves them out{f'; {doubts}' if doubts else ''}",
         )

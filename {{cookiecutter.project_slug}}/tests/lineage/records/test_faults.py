@@ -203,6 +203,30 @@ def test_id_that_a_manifest_has_in_no_plain_form_is_inconclusive(project: Projec
     assert project.audit("verify", "--", "two").exit_code == 0
 
 
+def test_id_that_looks_like_one_of_a_manifest_is_inconclusive(project: Project) -> None:
+    project.consent("form-03,active,2024-01-01T00:00:00Z", "form-03,revoked,2025-06-01T00:00:00Z")
+    project.run("late", "2025-07-01", subjects=["f\u043erm-03", "form\u034f-04", "1O"])
+    for one in ("form-03", "form-04", "form\u034f-04", "lO", "10"):
+        assert project.audit("verify", one).exit_code == 3, one
+    done = project.audit("verify", "form-\udcff")
+    assert done.exit_code == 2 and "U+DCFF, which is no character" in done.output
+
+
+def test_deployed_asks_for_those_whose_withdrawal_lost_in_a_merge(project: Project) -> None:
+    lines = ("P2,revoked,2025-01-10T00:00:00Z", "P2,active,2025-03-10T00:00:00Z", "P2,revoked,2025-02-10T00:00:00Z")
+    project.consent("P1,active,", *lines)
+    project.run("first", "2025-04-01", subjects=["P1"])
+    project.version("first", alias="champion")
+    done = project.audit("deployed", "--json")
+    assert [row["subject"] for row in json.loads(done.output)["subjects"]] == ["P2"]
+    assert done.exit_code == 0
+    project.run("second", "2025-05-01", subjects=["P1", "P2"])
+    project.version("second", alias="challenger")
+    done = project.audit("deployed")
+    assert done.exit_code == 3
+    assert "in doubt: 1 subject(s) whose withdrawal lost in a merge: P2 (line 5)" in done.output
+
+
 def test_hostile_ids_are_found_and_their_neighbours_are_not(project: Project) -> None:
     ids = [one for one in HOSTILE if one.strip() and one.isprintable() and one not in ("P", "NA")]
     project.consent("Z,active,")
@@ -225,7 +249,7 @@ def test_hostile_ids_are_found_and_their_neighbours_are_not(project: Project) ->
     [
         (("verify",), "no subject is named"),
         (("verify", " "), "a subject is empty"),
-        (("verify", "\udcff"), "is no text in UTF-8"),
+        (("verify", "\udcff"), "holds U+DCFF, which is no character"),
         (("verify", "P2", "--since", "yesterday"), "--since 'yesterday' is no date"),
         (("verify", "--subjects-file", "nowhere.txt"), "nowhere.txt can't be read"),
         (("list", "9"), "no version, alias or run '9' (registered: none)"),

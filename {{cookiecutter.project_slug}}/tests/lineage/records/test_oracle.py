@@ -112,7 +112,7 @@ class Oracle:
         group = [
             (day, s, one)
             for one in SUBJECTS
-            if one.casefold() == subject.casefold()
+            if fold(one) == fold(subject)
             for s, day in self.past.consents.get(one, [])
         ]
         if subject not in self.past.consents:
@@ -125,14 +125,14 @@ class Oracle:
             return "never", None
         alone = len({one for *_, one in group}) == 1
         if alone and max(grants) > max(denials):
-            return "active", None
+            return "in doubt" if lost_in_a_merge([(s == "active", day) for day, s, _ in group]) else "active", None
         later = [when for when in denials if when >= max(grants)]
         return "ended", day(min(later or denials))
 
     def timing(self, run: int, subject: str) -> str:
         status, ended = self.consent(subject)
         if status != "ended":
-            return {"active": "consent is active", "never": "never consented"}[status]
+            return {"active": "consent is active", "never": "never consented"}.get(status, status)
         start, end = self.past.runs[run]["start"], self.past.runs[run]["end"]
         if day(start) >= ended:
             return "after"
@@ -144,7 +144,7 @@ class Oracle:
     def cell(self, exposure: str, timing: str, served: bool) -> str:
         if exposure == "none" or timing == "consent is active":
             return "PASS"
-        if exposure == "unknown":
+        if exposure == "unknown" or timing == "in doubt":
             return "INCONCLUSIVE"
         return "PASS" if timing == "before" and not served else "FAIL"
 
@@ -156,6 +156,22 @@ class Oracle:
                 if not made or max(made) >= len(self.past.runs):
                     found.append(self.cell("unknown", self.timing(0, subject), True))
         return found
+
+
+def lost_in_a_merge(lines: list[tuple[bool, int]]) -> bool:
+    """Say of one person's lines, whose latest is a grant, whether a withdrawal was some writer's last word."""
+    for place, (grant, day) in enumerate(lines):
+        before, after = lines[:place], lines[place + 1 :]
+        last_word = after[0][1] < day if after else any(other > day for _, other in before)
+        if grant or not last_word:
+            continue
+        for number in range(place + 1, len(lines)):
+            latest = max(range(number), key=lambda n: (lines[n][1], n))
+            if lines[number][1] >= lines[latest][1] and (not lines[number][0] or lines[latest][0]):
+                break
+        else:
+            return True
+    return False
 
 
 def worst(verdicts: list[str]) -> str:

@@ -20,21 +20,25 @@ none       before             PASS          PASS
 none       in flight          PASS          PASS
 none       after              PASS          PASS
 none       never consented    PASS          PASS
+none       in doubt           PASS          PASS
 direct     consent is active  PASS          PASS
 direct     before             PASS          FAIL
 direct     in flight          FAIL          FAIL
 direct     after              FAIL          FAIL
 direct     never consented    FAIL          FAIL
+direct     in doubt           INCONCLUSIVE  INCONCLUSIVE
 inherited  consent is active  PASS          PASS
 inherited  before             PASS          FAIL
 inherited  in flight          FAIL          FAIL
 inherited  after              FAIL          FAIL
 inherited  never consented    FAIL          FAIL
+inherited  in doubt           INCONCLUSIVE  INCONCLUSIVE
 unknown    consent is active  PASS          PASS
 unknown    before             INCONCLUSIVE  INCONCLUSIVE
 unknown    in flight          INCONCLUSIVE  INCONCLUSIVE
 unknown    after              INCONCLUSIVE  INCONCLUSIVE
 unknown    never consented    INCONCLUSIVE  INCONCLUSIVE
+unknown    in doubt           INCONCLUSIVE  INCONCLUSIVE
 """
 WANTED = [(line[:11].strip(), line[11:30].strip(), *line[30:].split()) for line in TABLE.strip().splitlines()]
 
@@ -51,11 +55,12 @@ TRAINED = {  # against the end of P2's consent
     "after": ("2025-07-01", ""),
 }
 ENDED = ("P2,active,2024-01-01T00:00:00Z", "P2,revoked,2025-06-01T00:00:00Z")
+DOUBT = (*ENDED, "P2,active,2025-08-01T00:00:00Z", "P2,revoked,2025-07-01T00:00:00Z")
 
 
 @pytest.mark.parametrize(("exposure", "timing", "verify", "deployed"), WANTED, ids=lambda text: text)
 def test_audit_of_each_cell(project: Project, exposure: str, timing: str, verify: str, deployed: str) -> None:
-    lines = {"consent is active": ENDED[:1], "never consented": ()}.get(timing, ENDED)
+    lines = {"consent is active": ENDED[:1], "never consented": (), "in doubt": DOUBT}.get(timing, ENDED)
     project.consent("Z,active,2024-01-01T00:00:00Z", *lines)
     start, end = TRAINED.get(timing, ("2025-07-01", ""))
     if exposure == "inherited":
@@ -72,6 +77,8 @@ def test_audit_of_each_cell(project: Project, exposure: str, timing: str, verify
         known = exposure in ("direct", "inherited") and timing != "consent is active"
         assert listed == ({(exposure, timing, verdict)} if known else set())
         assert [row["title"] for row in told["unknown"]] == (["asked"] if exposure == "unknown" else [])
+        settles = [note for note in told["notes"] if "P2 (line 6)" in note and "consent add <subject>" in note]
+        assert len(settles) == (timing == "in doubt")
 
 
 def test_table_has_every_cell_once() -> None:
@@ -151,6 +158,10 @@ CONSENTS: dict[str, tuple[str, Consent]] = {
     "at the same instant": (
         "P1,active,2025-06-01T00:00:00Z\nP1,revoked,2025-06-01T00:00:00Z",
         Consent("ended", moment("2025-06-01")),
+    ),
+    "a withdrawal that lost in a merge": (
+        "P1,revoked,2025-01-10T00:00:00Z\nP1,active,2025-03-10T00:00:00Z\nP1,revoked,2025-02-10T00:00:00Z",
+        Consent("in doubt"),
     ),
     "of another case: the earliest denial": (
         "P1,active,2025-06-01T00:00:00Z\np1,revoked,2025-01-01T00:00:00Z",

@@ -10,6 +10,7 @@ from filelock import FileLock
 
 from ... import consent as door
 from ...data import consent
+from ...data.sources import fold
 from ...errors import ProjectError
 from ...files import read_json
 from ...registry import aliases, listing, promotion
@@ -83,7 +84,7 @@ def _ended(subjects: list[str]) -> list[dict[str, Any]]:
     known = consent.by_person(consent.entries(consent.load(consent.PATH), consent.PATH.as_posix()))
     found = []
     for subject in subjects:
-        _, by = consent.decide(known[subject.casefold()])
+        _, by = consent.decide(known[fold(subject)])
         found.append({"subject": subject, "line": by and by.line, "ended_at": moment(registry.ended.get(subject))})
     return found
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ...data import consent
-from ...data.sources import plain_form
+from ...data.sources import plain_id
 from ...data.tables import rows
 from ...errors import ProjectError
 from ...settings import read_params
@@ -17,15 +17,7 @@ def plain(subjects: Iterable[str]) -> list[str]:
     Raises:
         ProjectError: There are none, one is empty, or one is no text.
     """
-    found = []
-    for subject in subjects:
-        try:
-            subject.encode()
-        except UnicodeEncodeError as error:
-            raise ProjectError(
-                f"the subject {subject!r} is no text in UTF-8", "write it as it is in the data"
-            ) from error
-        found.append(plain_form(subject))
+    found = list(map(plain_id, subjects))
     if not found or not all(found):
         raise ProjectError(
             "a subject is empty" if found else "no subject is named", "name subjects, or give --subjects-file <file>"

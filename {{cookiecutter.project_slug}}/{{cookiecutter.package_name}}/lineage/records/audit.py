@@ -132,7 +132,7 @@ class Audit:
         doubt = bool(doubts) or (bool(unknown) and subjects is None)  # whom that knows need not be in the registry
         if subjects is None:
             people, _ = self._members(targets)
-            asked = sorted({*registry.ended, *(one for one in people if not registry.allows(one))})
+            asked = sorted({*registry.ended, *registry.doubtful, *(one for one in people if not registry.allows(one))})
         else:
             asked = plain(subjects)
         held = self.index.memberships(asked)
@@ -242,6 +242,8 @@ class Audit:
                 verdicts[where, consent] = self._verdict(case, subject, where)
             told = {"subject": subject, "consent": consent.status, "ended_at": moment(consent.ended)}
             asked.append({**told, "runs": len(self._listed(where)), "verdict": verdicts[where, consent]})
+        if registry and (doubts := registry.doubts(case.held)):
+            notes = [*notes, doubts]
         doubt = [Verdict.INCONCLUSIVE] if case.doubt else []
         verdict = worst([*verdicts.values(), *doubt])
         return self._report(verb, verdict, asked, Rows(rows), case.unknown, notes, registry)

@@ -4,7 +4,7 @@
     knows/knows.parquet          which manifests a run read (direct) or inherits
     runs/runs.parquet            trainings; `whole` is false where nobody can tell all that they know
     versions/versions.parquet    registered versions, a row for each run and alias; no run where nobody can tell
-    consent/consent.parquet      whoever is in the registry: active, or ended and when
+    consent/consent.parquet      whoever is in the registry: active, ended and when, or in doubt
 
 Times are UTC.
 """
@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ...data.consent import DOUBT
 from ...files import replacing
 from ...registry.moves import ALIASES
 from ...settings import load_platform
@@ -115,6 +116,8 @@ def _consent() -> Iterator[dict[str, Any]]:
         ended = None if subject in registry.active else registry.ended[subject]
         status = "active" if subject in registry.active else "ended"
         yield {"subject_id": subject, "status": status, "ended_at": ended}
+    for subject in sorted(registry.doubtful):
+        yield {"subject_id": subject, "status": DOUBT, "ended_at": None}
 
 
 def _copied(folder: Path, sha256: str, places: Iterable[Fetch]) -> bool:

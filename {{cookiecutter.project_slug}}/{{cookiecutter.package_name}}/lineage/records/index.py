@@ -7,7 +7,6 @@ come, of branches too, and grows with what changes between them. Several process
 
 import contextlib
 import sqlite3
-import unicodedata
 import uuid
 import zlib
 from collections.abc import Collection, Iterable, Iterator
@@ -15,11 +14,13 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from ...data.sources import plain_form
+from ...data.sources import fold
 from ...errors import ProjectError
 from ...settings import home
 
-VERSION = 1  # of the tables; a file of another one is made anew
+__all__ = ["Index", "Membership", "UndecidedError", "fold"]
+
+VERSION = 2  # of the tables and of what `fold` returns; a file of another one is made anew
 PATIENCE_S = 600  # while others add
 ASKED = 1000  # subjects in one query
 
@@ -49,14 +50,6 @@ class Membership:
 
     exact: int = 0
     alike: int = 0
-
-
-def fold(subject: str) -> str:
-    """Return what ids share that may be one person's: in other case or not plain, or made a number by a spreadsheet."""
-    subject = plain_form(subject)
-    if not subject.isascii():
-        return unicodedata.normalize("NFKC", subject.casefold())
-    return (subject.lstrip("0") or "0") if subject.isdecimal() else subject.lower()
 
 
 class Index:

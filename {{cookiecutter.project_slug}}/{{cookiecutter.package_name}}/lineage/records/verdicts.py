@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from ...data.consent import Registry
+from ...data.consent import DOUBT, Registry
 from ...data.sources import plain_form
 from .exposure import Exposure
 from .runs import Run
@@ -32,6 +32,7 @@ class Timing(StrEnum):
     IN_FLIGHT = "in flight"
     AFTER = "after"
     NEVER = "never consented"
+    DOUBT = "in doubt"  # their withdrawal lost in a merge: see `data/consent.py`
 
 
 KNOWN = (Exposure.DIRECT, Exposure.INHERITED)
@@ -42,6 +43,7 @@ RULES: tuple[tuple[tuple[Exposure, ...], tuple[Timing, ...], Verdict, Verdict], 
     (KNOWN, (Timing.ACTIVE,), Verdict.PASS, Verdict.PASS),
     (KNOWN, (Timing.BEFORE,), Verdict.PASS, Verdict.FAIL),
     (KNOWN, (Timing.IN_FLIGHT, Timing.AFTER, Timing.NEVER), Verdict.FAIL, Verdict.FAIL),
+    (KNOWN, (Timing.DOUBT,), Verdict.INCONCLUSIVE, Verdict.INCONCLUSIVE),
     ((Exposure.UNKNOWN,), (Timing.ACTIVE,), Verdict.PASS, Verdict.PASS),
     ((Exposure.UNKNOWN,), tuple(Timing)[1:], Verdict.INCONCLUSIVE, Verdict.INCONCLUSIVE),
 )
@@ -75,7 +77,7 @@ class Consent:
     """A subject's consent, as far as a verdict needs it.
 
     Args:
-        status: active, ended, or never: there is no grant of theirs.
+        status: active, ended, in doubt, or never: there is no grant of theirs.
         ended: When it ended, UTC; None when it did not, or when no line of the registry tells.
     """
 
@@ -88,12 +90,16 @@ class Consent:
         if registry.allows(subject):
             return cls("active")
         subject = plain_form(subject)
+        if subject in registry.doubtful:
+            return cls(DOUBT)
         return cls("ended", registry.ended[subject]) if subject in registry.ended else cls("never")
 
     def timing(self, run: Run) -> Timing:
         """Return when a run was trained, in doubt the worse."""
         if self.status == "active":
             return Timing.ACTIVE
+        if self.status == DOUBT:
+            return Timing.DOUBT
         if self.ended is None:  # never given, or it ended nobody knows when
             return Timing.NEVER
         if run.started is None or run.started >= self.ended:
