@@ -5,7 +5,6 @@ Everything that opens an encoded image does it here, so that `prepare` refuses w
 
 import io
 import struct
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,6 +21,7 @@ PIXELS = 89_478_485
 FIX = f"give a whole file in one of the formats {', '.join(FORMATS)}, with 8 or 16 bits a channel"
 # What Pillow raises for bytes that it can't make sense of; the second line is for broken tags of TIFF and EXIF.
 DAMAGED: tuple[type[Exception], ...] = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+DAMAGED += (Image.DecompressionBombWarning,)  # where warnings are errors
 DAMAGED += (TypeError, LookupError, ArithmeticError, struct.error)
 # Tags of TIFF, and one value of each of the last two.
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
@@ -61,16 +61,13 @@ def format_of(content: bytes, name: str) -> str:
 
 @contextmanager
 def _pillow_errors(name: str) -> Iterator[None]:
-    with warnings.catch_warnings():
-        # `_identify` refuses what is too large, whatever limit this process has set for Pillow's warning.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            yield
-        except UnidentifiedImageError as error:  # its text is the address of the bytes
-            problem = f"{name} is damaged or not an image in one of the formats {', '.join(FORMATS)}"
-            raise ProjectError(problem, FIX) from error
-        except DAMAGED as error:
-            raise ProjectError(f"{name} is damaged or not an image: {error}", FIX) from error
+    try:
+        yield
+    except UnidentifiedImageError as error:  # its text is the address of the bytes
+        problem = f"{name} is damaged or not an image in one of the formats {', '.join(FORMATS)}"
+        raise ProjectError(problem, FIX) from error
+    except DAMAGED as error:
+        raise ProjectError(f"{name} is damaged or not an image: {error}", FIX) from error
 
 
 def _identify(content: bytes, name: str) -> Image.Image:

@@ -8,7 +8,7 @@ from typing import Any
 from . import environment
 from .errors import ProjectError
 from .settings import PACKAGE, home, job_file, load_platform, read_stage
-from .tracking.git import git, paths
+from .tracking.git import git, paths, untracked_error
 
 STAGES = ("prepare", "manifest", "train", "register")
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -80,10 +80,7 @@ def _explain_untracked(error: ImportError) -> None:
     untracked = paths(git("ls-files", "--others", "-z", "--", PACKAGE, where=home()))
     missing = [path for path in untracked if "__pycache__" not in Path(path).parts]
     if missing:
-        raise ProjectError(
-            f"the run would depend on {len(missing)} file(s) that Git does not track: {', '.join(missing[:5])}",
-            f"git add {' '.join(missing[:5])}   (data: dvc add; and see that no .gitignore names them)",
-        ) from error
+        raise untracked_error(missing) from error
 
 
 def _publish(name: str) -> None:

@@ -29,7 +29,7 @@ from pathlib import Path
 from ..errors import ProjectError
 from ..settings import PACKAGE
 from .sources import fold, plain_form, unassigned
-from .tables import read_file, rows
+from .tables import open_file, rows
 
 PATH = Path("data/consent.csv")
 COLUMNS = ("subject_id", "consent_status", "effective_at")
@@ -133,7 +133,8 @@ def load(path: Path) -> bytes:
         ProjectError: The file isn't there or can't be read.
     """
     try:
-        return read_file(path)
+        with open_file(path) as file:
+            return file.read()
     except FileNotFoundError as error:
         raise ProjectError(
             f"{path.as_posix()} is not there, and data.consent is required",

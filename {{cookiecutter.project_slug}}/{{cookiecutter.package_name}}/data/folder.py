@@ -6,7 +6,6 @@
 `path` is relative to `data/raw`. Image files are kept as they are, byte for byte; `images.py` says which are taken.
 """
 
-import io
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 from ..errors import ProjectError
 from ..images import open_image
 from .sources import Record
-from .tables import read_file, rows
+from .tables import open_file, rows
 
 COLUMNS = ("record_id", "subject_id", "label", "path")
 
@@ -28,14 +27,15 @@ def records(raw: Path) -> Iterator[Record]:
     table = raw / "records.csv"
     name = table.as_posix()
     try:
-        content = read_file(table)
+        file = open_file(table)
     except FileNotFoundError as error:
         raise ProjectError(f"{name} is not there", f"write it, with the columns {','.join(COLUMNS)}") from error
     except OSError as error:
         raise ProjectError(f"{name} can't be read: {error.strerror}", "put a file there that you may read") from error
-    for line, (record_id, subject_id, label, path) in rows(io.BytesIO(content), name, COLUMNS):
-        origin = f"{name} line {line}"
-        yield Record(record_id, subject_id, label, partial(read_image, raw, path, origin), origin)
+    with file:
+        for line, (record_id, subject_id, label, path) in rows(file, name, COLUMNS):
+            origin = f"{name} line {line}"
+            yield Record(record_id, subject_id, label, partial(read_image, raw, path, origin), origin)
 
 
 def read_image(raw: Path, path: str, origin: str) -> bytes:
@@ -53,7 +53,8 @@ def read_image(raw: Path, path: str, origin: str) -> bytes:
     fix = f"restore the files, or take the rows out of {raw.as_posix()}/records.csv"
     try:
         _refuse_outside(raw, path, origin)
-        content = read_file(raw / path)
+        with open_file(raw / path) as file:
+            content = file.read()
     except (OSError, RuntimeError, ValueError) as error:  # the last two: a loop of links, a name that no file can have
         reason = error.strerror if isinstance(error, OSError) else error
         raise ProjectError(f"{origin}: {path!r} can't be read: {reason}", fix) from error

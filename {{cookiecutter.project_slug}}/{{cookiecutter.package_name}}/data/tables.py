@@ -11,15 +11,15 @@ from typing import BinaryIO
 from ..errors import ProjectError
 
 
-def read_file(path: Path) -> bytes:
-    """Return the bytes of a file that people put there; a pipe, which would be waited for without end, is refused.
+def open_file(path: Path) -> BinaryIO:
+    """Open a file that people put there; a pipe, which would be waited for without end, is refused.
 
     Raises:
         OSError: It isn't there, can't be read, or is a folder, a pipe or a device.
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(errno.EINVAL, "it is a folder, a pipe or a device, not a file", str(path))
-    return path.read_bytes()
+    return path.open("rb")
 
 
 def rows(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ProjectError
-from .git import GitError, git, paths
+from .git import GitError, git, paths, untracked_error
 from .links import Reader, shown
 
 # As in a clone of somebody without settings: a commit must not mean other bytes to another person.
@@ -96,10 +96,7 @@ def _add(repository: _Repository, names: Sequence[str]) -> None:
     new = git("diff", "--cached", "--name-only", "--diff-filter=A", "--no-renames", "-z", "HEAD", where=repository.root)
     tracked = repository.entries().keys() | set(paths(new))
     if missing := [shown(repository.root / name) for name in names if name not in tracked]:
-        raise ProjectError(
-            f"the run would depend on {len(missing)} file(s) that Git does not track: {', '.join(missing[:5])}",
-            f"git add {' '.join(missing[:5])}   (data: dvc add; and see that no .gitignore names them)",
-        )
+        raise untracked_error(missing)
     if names:
         options = ("--force", "--pathspec-from-file=-", "--pathspec-file-nul")
         repository.git("add", *options, stdin=_listed(names), GIT_LITERAL_PATHSPECS="1")

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import ProjectError
@@ -17,6 +18,14 @@ AUTHOR = {
 
 class GitError(ProjectError):
     """A git command failed; the problem is what it said."""
+
+
+def untracked_error(files: Sequence[str]) -> ProjectError:
+    """Return the error that says that a run would depend on files that Git does not track."""
+    return ProjectError(
+        f"the run would depend on {len(files)} file(s) that Git does not track: {', '.join(files[:5])}",
+        f"git add {' '.join(files[:5])}   (data: dvc add; and see that no .gitignore names them)",
+    )
 
 
 def git(*args: str, where: Path = Path(), env: dict[str, str] | None = None, stdin: str | None = None) -> str:
