@@ -66,6 +66,15 @@ def test_page_shows_all_as_text_and_needs_nothing_else() -> None:
         assert text in page.text
 
 
+def test_page_of_what_could_not_be_looked_up_does_not_say_that_there_is_none() -> None:
+    made = full()
+    made.plan["datasets"][0]["objects"], made.plan["versions"], made.plan["runs"] = [], [], []
+    made.write()
+    text = Page(made.page_path.read_text(encoding="utf-8")).text
+    assert "this clone does not know the files; dvc pull that version first" in text
+    assert text.count("none that could be found") == 2
+
+
 @pytest.mark.parametrize(
     ("verdicts", "stopped", "end"),
     [

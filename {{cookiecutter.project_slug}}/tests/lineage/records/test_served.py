@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from {{ cookiecutter.package_name }}.lineage.optout import plan
+from {{ cookiecutter.package_name }}.lineage.optout import plan, steps
+from {{ cookiecutter.package_name }}.lineage.optout.report import Report
 from {{ cookiecutter.package_name }}.lineage.records import runs
 from {{ cookiecutter.package_name }}.lineage.records.audit import Audit
 
@@ -248,6 +249,12 @@ def test_plan_of_an_optout_knows_the_champion_that_only_the_log_has(served: Proj
     found = plan.make(audit, ["P2"])
     assert (found.numbers, found.versions, found.aliases) == ([1], ["digits/1"], {"champion": 1})
     assert found.unknown == ["alias champion: champion is none in MLflow, and version 1 in the log"]
+
+
+def test_end_of_an_optout_with_a_lost_mlflow_is_no_pass(served: Project) -> None:
+    report = Report("withdrawal", [])
+    assert steps._ask(report, ["P2"], print) == "INCONCLUSIVE"
+    assert report.answers["deployed"]["verdict"] == "INCONCLUSIVE"
 
 
 def test_plan_of_an_optout_names_datasets_of_a_deleted_experiment(served: Project) -> None:
