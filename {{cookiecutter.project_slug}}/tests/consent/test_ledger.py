@@ -82,6 +82,15 @@ def test_what_would_not_mean_what_was_asked_is_refused(registry: Path, do: Calla
     assert registry.read_bytes() == LINES
 
 
+@pytest.mark.parametrize("hidden", ["form\u034f-02", "form-02\ufe0f", "\u2800form-02", "form\u1160-02", "\uff46orm-02"])
+def test_add_never_gives_a_consent_back_by_an_id_with_hidden_characters(registry: Path, hidden: str) -> None:
+    with pytest.raises(ProjectError, match="write 'form-02'"):
+        ledger.add([hidden])
+    assert registry.read_bytes() == LINES
+    ledger.revoke([hidden.replace("2", "0")])
+    assert not allows(registry, "form-00")
+
+
 def test_revoke_of_an_unlisted_subject_is_recorded_when_meant(registry: Path) -> None:
     ledger.revoke(["nobody"], JUNE, unlisted=True)
     assert registry.read_bytes() == LINES + b"nobody,revoked,2025-06-01T00:00:00Z\n"

@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from ..data import consent
 from ..data.consent import COLUMNS, DOUBT, PATH, Entry
-from ..data.sources import difference, fold
+from ..data.sources import difference, fault_of, fold
 from ..errors import ProjectError
 from . import store
 from .store import KEPT, NAME, VERB
@@ -34,10 +34,14 @@ def add(subjects: Iterable[str], at: datetime | None = None, alike: bool = False
         What became of each, a line each.
 
     Raises:
-        ProjectError: The time is in the future, earlier lines outweigh it, a new id looks like another one, or the
-            registry is malformed; nothing is written then.
+        ProjectError: The time is in the future, earlier lines outweigh it, a new id looks like another one or has
+            hidden characters, or the registry is malformed; nothing is written then.
     """
-    return _append(store.spelled(subjects), ACTIVE, at, alike)
+    names = list(subjects)
+    # To withdraw, what an id is read as is enough. A consent must not come back by an id that nobody sees is theirs.
+    for fault in filter(None, (fault_of(name.strip()) for name in names if name.strip())):
+        raise ProjectError(f"the id {fault}", f"see who consents, then: {VERB} add <their id, as it is in the data>")
+    return _append(store.spelled(names), ACTIVE, at, alike)
 
 
 def revoke(subjects: Iterable[str], at: datetime | None = None, unlisted: bool = False) -> list[str]:

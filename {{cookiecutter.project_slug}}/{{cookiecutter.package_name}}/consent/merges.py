@@ -28,6 +28,8 @@ def lost(now: bytes) -> tuple[list[str], list[str]]:
     present = set(map(store.key, consent.entries(now, NAME)))
     gone: dict[str, None] = {}
     unread: dict[str, None] = {}
+    if _git("rev-parse", "--is-shallow-repository").strip() == "true":
+        unread["this clone is shallow, so merges may be cut off its history: git fetch --unshallow"] = None
     for commit, parents in _merges():
         try:
             for entry, parent in _lost(commit, parents):
