@@ -9,6 +9,7 @@ from . import environment
 from .errors import ProjectError
 from .settings import PACKAGE, home, job_file, load_platform, read_stage
 from .tracking.git import git, paths, untracked_error
+from .tracking.snapshot import note_files
 
 STAGES = ("prepare", "manifest", "train", "register")
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -64,6 +65,8 @@ def _compute() -> Any:
 
 def _run_here(name: str) -> None:
     environment.check(load_platform().allow_other_environment)
+    if not job_file():  # a job's files are those of the commit already
+        note_files()
     importlib.import_module(f".stages.{name}", __package__).main()
 
 

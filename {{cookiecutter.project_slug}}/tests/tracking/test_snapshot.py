@@ -8,6 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from {{ cookiecutter.package_name }}.errors import ProjectError
+from {{ cookiecutter.package_name }}.tracking import snapshot as snapshots
 from {{ cookiecutter.package_name }}.tracking.snapshot import snapshot
 
 from .conftest import Run, commit_all
@@ -46,6 +47,18 @@ def test_snapshot_same_size_edit_with_the_same_time_is_seen(repository: Path, ru
     Path("params.yaml").write_text("x: 0.5\n", encoding="utf-8")
     os.utime("params.yaml", ns=(times.st_atime_ns, times.st_mtime_ns))
     assert run("git", "show", f"{snapshot('train')}:params.yaml") == "x: 0.5"
+
+
+def test_snapshot_of_a_file_that_was_edited_while_the_stage_began_is_refused(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "_noted", {})
+    monkeypatch.setattr(snapshots, "PACKAGE", "code")
+    snapshots.note_files()
+    snapshot("train")
+    Path("code/model.py").write_text("one = 2\n", encoding="utf-8")
+    with pytest.raises(ProjectError, match=r"(?s)code/model.py changed while the stage began.*same command, again"):
+        snapshot("train")
 
 
 def test_snapshot_before_first_commit_of_results_carries_lock_and_metrics(repository: Path, run: Run) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import ProjectError
 from ..settings import PACKAGE
 from . import checkout
 from .git import AUTHOR, GitError, git, head, paths
@@ -44,6 +45,34 @@ class Scope:
     tracked: tuple[str, ...]
 
 
+_noted: dict[Path, tuple[int, int, int]] = {}
+
+
+def note_files() -> None:
+    """Note how code and parameters are before a stage imports and reads them.
+
+    An edit between that and `snapshot` would put into the commit what did not run; `snapshot` then refuses.
+    """
+    files = (path for path in Path(PACKAGE).rglob("*") if path.suffix != ".pyc" and path.is_file())
+    _noted.update({path: _state(path) for path in (*files, Path("params.yaml"))})
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0, 0, 0
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _refuse_edited() -> None:
+    if edited := [path.as_posix() for path, state in _noted.items() if _state(path) != state]:
+        raise ProjectError(
+            f"{', '.join(edited[:5])} changed while the stage began, so nobody can tell what it has read",
+            "the same command, again",
+        )
+
+
 def snapshot(stage: str) -> str:
     """Return the id of a commit whose tree is what `stage` reads.
 
@@ -51,8 +80,10 @@ def snapshot(stage: str) -> str:
 
     Raises:
         ProjectError: There is no commit yet, or a commit can't hold what the stage depends on, byte for byte: a file
-            that Git does not track, a link that leads out, an edited submodule, a file that attributes change.
+            that Git does not track, a link that leads out, an edited submodule, a file that attributes change, or one
+            that was edited since `note_files`.
     """
+    _refuse_edited()
     parent = head()
     scope = _scope(stage)
     with tempfile.TemporaryDirectory() as folder:

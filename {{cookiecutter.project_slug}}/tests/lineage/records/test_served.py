@@ -214,6 +214,13 @@ def test_deployed_fail_of_what_mlflow_serves_stays_one(served: Project, fault: A
     assert ask(served, "find", "P1")[0] == 3, "run three is not known"
 
 
+def test_deployed_in_a_clone_that_lacks_only_a_training_of_a_colleague_is_judged(served: Project) -> None:
+    register(served, "champion")
+    served.log("train three\n\nrun: three\n")
+    behind(served)
+    assert deployed(served) == (1, {("alias champion (digits/1)", "P2", "FAIL")}, "")
+
+
 def test_deployed_in_a_fresh_clone_reads_the_log_of_the_remote(served: Project) -> None:
     git("update-ref", "refs/remotes/origin/lineage", "lineage")
     git("update-ref", "-d", "refs/heads/lineage")

@@ -93,15 +93,16 @@ def read_log() -> Log:
         if not refs:
             return Log(registered, None, (NO_LOG,), is_own)
         log_ref = REF if is_own else next((ref for ref in refs if not history.behind(ref)), refs[0])
-        holders = standing(moves(log_ref))
+        log_moves = moves(log_ref)
+        elsewhere = {move.id for ref in refs for move in moves(ref)} - {move.id for move in log_moves}
     except ProjectError as error:
         doubt = Doubt(error.problem, error.fix, cut=isinstance(error, history.CutError))
         return Log(registered, None, (doubt,), is_own)
+    holders = standing(log_moves)
     aliases = {alias: number for alias in ALIASES if (number := holders.of(alias)) is not None}
     for number in aliases.values():  # one that was promoted without an entry of its registration
         registered.setdefault(number, Version(load_platform().project, number, (), ()))
-    behind = history.behind(log_ref)
-    doubts = (Doubt("the log of a Git remote has entries that this clone's lacks", FETCH),) if behind else ()
+    doubts = (Doubt("the log of a Git remote has promotions that this clone's lacks", FETCH),) if elsewhere else ()
     return Log(registered, aliases, doubts, is_own)
 
 
