@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
 from cookiecutter.main import cookiecutter
@@ -39,8 +40,13 @@ class BakedProject:
         Raises:
             AssertionError: It failed, with what it printed; not when `check` is off.
         """
-        done = subprocess.run(command, cwd=self.path, capture_output=True, text=True, encoding="utf-8")
-        assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+        # Into files: a worker of DVC's queue may live on when its work is done, and a pipe to it would never end.
+        with TemporaryFile("w+", encoding="utf-8") as out, TemporaryFile("w+", encoding="utf-8") as err:
+            code = subprocess.run(command, cwd=self.path, stdout=out, stderr=err).returncode
+            for file in (out, err):
+                file.seek(0)
+            done = subprocess.CompletedProcess(command, code, out.read(), err.read())
+        assert not check or code == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
         return done
 
     def files(self) -> set[str]:
