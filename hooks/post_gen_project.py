@@ -12,7 +12,6 @@ from pathlib import Path
 
 # Answers are data: `tojson` leaves no quote, newline or non-ASCII character that could end this literal.
 ANSWERS = json.loads(r'{{ cookiecutter | tojson }}')  # fmt: skip
-PACKAGE = ANSWERS["package_name"]
 
 # What is there for one answer only: (prompt, answer, paths). With another answer the paths are dropped.
 ONLY_FOR = (
@@ -21,17 +20,16 @@ ONLY_FOR = (
         "compute",
         "sagemaker",
         (
-            *(f"{PACKAGE}/compute", "tests/compute", "aws", "Dockerfile", ".dockerignore"),
+            *("mlops/compute", "aws", "Dockerfile", ".dockerignore"),
             *("docs/sagemaker.md", "docs/sagemaker-walkthrough.md"),
         ),
     ),
-    ("serving", "yes", (f"{PACKAGE}/serving", "tests/serving")),
+    ("serving", "yes", ("mlops/serving",)),
     (
         "lineage",
         "records",
         (
-            *(f"{PACKAGE}/lineage/{part}" for part in ("records", "optout")),
-            *(f"tests/lineage/{part}" for part in ("records", "optout")),
+            *("mlops/audit", "mlops/optout"),
             *(f"docs/{page}.md" for page in ("audits", "records-athena", "records-walkthrough")),
         ),
     ),

@@ -20,7 +20,7 @@ RESERVED_ON_WINDOWS = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("
 WORDS_OF_YAML = {"false", "n", "no", "null", "off", "on", "true", "y", "yes"}
 
 # A package at the project's root goes before everything installed, and shares the root with these folders.
-FOLDERS = {"data", "demo", "hooks", "models", "reports", "test", "tests"}
+FOLDERS = {"aws", "data", "demo", "docs", "hooks", "mlops", "models", "reports", "test", "tests"}
 # As one text: a list would take a line for each name.
 DEPENDENCIES = """
     alembic boto3 botocore celery click cloudpickle cookiecutter cruft cryptography docker dulwich dvc dvc_data

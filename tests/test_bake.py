@@ -42,14 +42,13 @@ TAKEN_AWAY = {
     ("dataset", "cifar10"): ("data/consent.csv",),
     ("dataset", "folder"): ("data/consent.csv",),
     ("compute", "local"): (
-        *("PACKAGE/compute/*", "PACKAGE/compute/sandbox/*", "PACKAGE/compute/sagemaker/*"),
-        *("PACKAGE/compute/sagemaker/checks/*", "tests/compute/*"),
+        *("mlops/compute/*", "mlops/compute/sandbox/*", "mlops/compute/sagemaker/*"),
+        "mlops/compute/sagemaker/checks/*",
         *("aws/*", "Dockerfile", ".dockerignore", "docs/sagemaker*.md"),
     ),
-    ("serving", "no"): ("PACKAGE/serving/*", "tests/serving/*"),
+    ("serving", "no"): ("mlops/serving/*",),
     ("lineage", "dataset"): (
-        *(f"PACKAGE/lineage/{part}" for part in ("records/*", "optout/*")),
-        *(f"tests/lineage/{part}" for part in ("records/*", "optout/*")),
+        *("mlops/audit/*", "mlops/optout/*"),
         *(f"docs/{page}.md" for page in ("audits", "records-athena", "records-walkthrough")),
     ),
 }
@@ -188,7 +187,7 @@ def test_bake_leaves_no_template_text_no_crlf_and_no_caches(bake: Bake) -> None:
         content = (project.path / name).read_bytes()
         assert b"\r\n" not in content, name
         assert not re.search(rb"cookiecutter\.[a-z_]+ *[|}]|\{%", content), name
-        if not name.startswith((".github/", f"{project.package}/")):
+        if not name.startswith((".github/", "mlops/", f"{project.package}/")):
             assert b"{{" not in content, name
     assert not [path for path in project.path.rglob("*cache*") if path.name != "cache" and path.parts[-2] != ".dvc"]
 
@@ -210,7 +209,7 @@ def test_skeleton_has_jinja_only_where_it_is_allowed() -> None:
         text = (SKELETON / name).read_bytes().decode("utf-8", errors="ignore")
         if name in RENDERED:
             continue
-        if name.startswith((f"{PACKAGE}/", ".github/")):  # copied as they are: braces there are Python's and GitHub's
+        if name.startswith((f"{PACKAGE}/", "mlops/", ".github/")):  # copied as they are: braces there are Python's and GitHub's
             assert "cookiecutter." not in text, name
             continue
         lines = [line for line in text.splitlines() if re.search(r"\{\{|\{%|\{#", line)]

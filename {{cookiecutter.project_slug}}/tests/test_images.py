@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from {{ cookiecutter.package_name }} import images
-from {{ cookiecutter.package_name }}.errors import ProjectError
+from mlops.errors import ProjectError
 from {{ cookiecutter.package_name }}.images import format_of, open_image
 
 

@@ -12,8 +12,8 @@ import pytest
 from ruamel.yaml import YAML
 
 import {{ cookiecutter.package_name }} as package
-from {{ cookiecutter.package_name }}.runner import STAGES
-from {{ cookiecutter.package_name }}.settings import load_params
+from mlops.runner import STAGES
+from mlops.config import load_params
 from {{ cookiecutter.package_name }}.stages.prepare import DataParams, SplitParams
 from {{ cookiecutter.package_name }}.stages.register import RegisterParams
 from {{ cookiecutter.package_name }}.stages.train import TrainParams
@@ -104,7 +104,7 @@ def test_pipeline_runs_to_a_registered_model(tmp_path: Path, monkeypatch: pytest
 
     for command in ("git init --quiet", "git add .", "git commit --quiet -m Start"):
         run(*command.split())
-    run("python", "-m", PACKAGE.name, "setup")
+    run("python", "-m", "mlops".name, "setup")
     run("dvc", "repro")
     assert "up to date" in run("dvc", "repro")
     assert "register" in run("git", "log", "--first-parent", "--format=%s", "lineage")

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from {{ cookiecutter.package_name }} import environment
-from {{ cookiecutter.package_name }}.errors import ProjectError
-from {{ cookiecutter.package_name }}.settings import home, load_params, load_platform
+from mlops import environment
+from mlops.errors import ProjectError
+from mlops.config import home, load_params, load_platform
 from {{ cookiecutter.package_name }}.stages.prepare import SplitParams
 
 PLATFORM = "project: demo\ntracking_uri: null\nrun_on: local\nallow_other_environment: false\n"

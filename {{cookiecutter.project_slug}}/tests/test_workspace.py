@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 from dvc.config import Config
 
-from {{ cookiecutter.package_name }}.workspace import set_up
+from mlops.setup_clone import set_up
 
 PLATFORM = "project: demo\ntracking_uri: http://127.0.0.1:9\nrun_on: local\nallow_other_environment: false\n"
 

@@ -1,1 +1,0 @@
-"""A model whose data, code and parameters can be named: `python -m <this package> --help` lists what it does."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from {{ cookiecutter.package_name }}.compute import bundle
-from {{ cookiecutter.package_name }}.files import sha256
+from mlops.compute import archive
+from mlops.files import sha256
 
 
 @pytest.fixture
@@ -42,16 +42,16 @@ def test_pack_holds_the_project_of_the_commit_only(repository: Path, tmp_path: P
     for name in (".env", "untracked.py"):
         (repository / name).write_text("secret", encoding="utf-8")
     (repository / "code.py").write_text("not committed", encoding="utf-8")
-    bundle.pack("HEAD", tmp_path / "code.tar.gz")
-    bundle.unpack(tmp_path / "code.tar.gz", tmp_path / "job")
+    archive.pack("HEAD", tmp_path / "code.tar.gz")
+    archive.unpack(tmp_path / "code.tar.gz", tmp_path / "job")
     assert [path.name for path in (tmp_path / "job").iterdir()] == ["code.py"]
     assert (tmp_path / "job" / "code.py").read_text(encoding="utf-8") == "print()\n"
 
 
 def test_pack_again_gives_the_same_bytes(repository: Path, tmp_path: Path) -> None:
-    bundle.pack("HEAD", tmp_path / "one.tar.gz")
+    archive.pack("HEAD", tmp_path / "one.tar.gz")
     git("config", "tar.umask", "user")
-    bundle.pack("HEAD", tmp_path / "other.tar.gz")
+    archive.pack("HEAD", tmp_path / "other.tar.gz")
     assert sha256(tmp_path / "one.tar.gz") == sha256(tmp_path / "other.tar.gz")
 
 
@@ -60,5 +60,5 @@ def test_unpack_refuses_what_leads_out_of_the_folder(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "code.tar.gz", "w:gz") as packed:
         packed.add(tmp_path / "file", arcname="../outside")
     with pytest.raises(tarfile.TarError, match="outside"):
-        bundle.unpack(tmp_path / "code.tar.gz", tmp_path / "job")
+        archive.unpack(tmp_path / "code.tar.gz", tmp_path / "job")
     assert not (tmp_path / "outside").exists()

@@ -7,8 +7,8 @@ from pathlib import Path
 import boto3
 import pytest
 
-from {{ cookiecutter.package_name }}.compute.sandbox import credentials
-from {{ cookiecutter.package_name }}.errors import ProjectError
+from mlops.compute.sandbox import credentials
+from mlops.errors import ProjectError
 
 SECRET = {"AccessKeyId": "AKIATEST", "SecretAccessKey": "a secret", "Token": ""}
 

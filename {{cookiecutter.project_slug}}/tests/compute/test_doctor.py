@@ -11,14 +11,14 @@ from botocore.exceptions import EndpointConnectionError
 from botocore.stub import Stubber
 from ruamel.yaml import YAML
 
-from {{ cookiecutter.package_name }}.compute.sagemaker import api, doctor
-from {{ cookiecutter.package_name }}.compute.sagemaker.checks import account, rights
-from {{ cookiecutter.package_name }}.compute.sagemaker.checks.finding import Finding, Standing, mend, ok, unasked
-from {{ cookiecutter.package_name }}.compute.sagemaker.checks.machines import REGISTRY, quota_names
-from {{ cookiecutter.package_name }}.compute.sagemaker.checks.project import kind_of, reach, specs
-from {{ cookiecutter.package_name }}.compute.sagemaker.checks.rights import Right
-from {{ cookiecutter.package_name }}.compute.spec import JobSpec
-from {{ cookiecutter.package_name }}.errors import ProjectError
+from mlops.compute.sagemaker import client, doctor
+from mlops.compute.sagemaker.checks import account, permissions
+from mlops.compute.sagemaker.checks.result import (CheckResult, CheckStatus, mend, ok, unasked)
+from mlops.compute.sagemaker.checks.instances import REGISTRY, quota_names
+from mlops.compute.sagemaker.checks.project import kind_of, reach, specs
+from mlops.compute.sagemaker.checks.permissions import Permission
+from mlops.compute.spec import JobSpec
+from mlops.errors import ProjectError
 
 ACCOUNT = "123456789012"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/teams/ml/jobs"
@@ -50,7 +50,7 @@ def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
             made[service].activate()
         return made[service]
 
-    monkeypatch.setattr(api, "client", lambda service, attempts=8: of(service).client)
+    monkeypatch.setattr(client, "client", lambda service, attempts=8: of(service).client)
     account.caller.cache_clear()
     of("sts").add_response("get_caller_identity", {"Arn": f"arn:aws:iam::{ACCOUNT}:user/me", "Account": ACCOUNT})
     return of
@@ -113,13 +113,13 @@ def test_role_of_another_account_is_refused(aws: Asked) -> None:
 )
 def test_principal_is_whose_policies_hold(aws: Asked, arn: str, principal: str) -> None:
     aws("iam").add_response("get_role", role(ROLE), {"RoleName": "jobs"})
-    assert rights.principal(arn) == principal
+    assert permissions.principal(arn) == principal
 
 
 def test_principal_without_a_way_to_ask_is_the_role_without_its_path(aws: Asked) -> None:
     aws("iam").add_client_error("get_role", "AccessDenied", http_status_code=403)
     arn = f"arn:aws-cn:sts::{ACCOUNT}:assumed-role/jobs/me"
-    assert rights.principal(arn) == f"arn:aws-cn:iam::{ACCOUNT}:role/jobs"
+    assert permissions.principal(arn) == f"arn:aws-cn:iam::{ACCOUNT}:role/jobs"
 
 
 def test_simulated_tells_a_denial_from_a_condition(aws: Asked) -> None:
@@ -128,7 +128,7 @@ def test_simulated_tells_a_denial_from_a_condition(aws: Asked) -> None:
         {"EvalActionName": "s3:PutObject", "EvalDecision": "explicitDeny"},
         {"EvalActionName": "s3:ListBucket", "EvalDecision": "implicitDeny", "MissingContextValues": ["aws:SourceVpce"]},
     ]
-    right = Right(tuple(one["EvalActionName"] for one in results), "arn:aws:s3:::data", {"aws:SecureTransport": "true"})
+    right = Permission(tuple(one["EvalActionName"] for one in results), "arn:aws:s3:::data", {"aws:SecureTransport": "true"})
     context = {"ContextKeyName": "aws:SecureTransport", "ContextKeyType": "boolean", "ContextKeyValues": ["true"]}
     asked = {
         "PolicySourceArn": ROLE,
@@ -137,9 +137,9 @@ def test_simulated_tells_a_denial_from_a_condition(aws: Asked) -> None:
         "ContextEntries": [context],
     }
     aws("iam").add_response("simulate_principal_policy", {"EvaluationResults": results, "IsTruncated": False}, asked)
-    denied, unsure = rights.simulated(ROLE, "the role", [right])
-    assert (denied.standing, denied.found) == (Standing.MEND, "the role may not s3:PutObject on arn:aws:s3:::data")
-    assert (unsure.standing, unsure.fix) == (Standing.UNASKED, f"see aws:SourceVpce in the IAM policies of {ROLE}")
+    denied, unsure = permissions.simulated(ROLE, "the role", [right])
+    assert (denied.standing, denied.found) == (CheckStatus.MEND, "the role may not s3:PutObject on arn:aws:s3:::data")
+    assert (unsure.standing, unsure.fix) == (CheckStatus.UNASKED, f"see aws:SourceVpce in the IAM policies of {ROLE}")
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_reach_of_a_server_that_a_job_needs(
     assert re.match(found, f"{one.standing}: {one.found}{one.fix}")
 
 
-def finds(*found: Finding | Exception) -> doctor.Check:
+def finds(*found: CheckResult | Exception) -> doctor.Check:
     """Return a check that finds these things, or is interrupted by an error."""
 
     def ask() -> Any:
@@ -235,7 +235,7 @@ def finds(*found: Finding | Exception) -> doctor.Check:
         (finds(unasked("?", "ask")), ["could not be asked", "ok", "ok"]),
         (finds(ok("one"), mend("two", "do")), ["ok", "to be mended", "skipped", "skipped"]),
         (finds(ok("one"), ProjectError("two", "do")), ["ok", "to be mended", "skipped", "skipped"]),
-        (finds(api.AwayError("busy", "later")), ["could not be asked", "ok", "ok"]),
+        (finds(client.AwsUnavailableError("busy", "later")), ["could not be asked", "ok", "ok"]),
         (finds(EndpointConnectionError(endpoint_url="x")), ["could not be asked", "ok", "ok"]),
     ],
     ids=["ok", "unasked", "mend", "error", "away", "network"],
@@ -252,7 +252,7 @@ def test_examine_skips_only_what_needs_a_thing_that_is_broken(
 
 
 def test_table_shows_a_fix_below_what_it_is_for() -> None:
-    report = doctor.Report([("git", ok("fine")), ("role", mend("none", "set one"))])
+    report = doctor.DoctorReport([("git", ok("fine")), ("role", mend("none", "set one"))])
     assert report.table().splitlines() == [
         "ok                  git   fine",
         "to be mended        role  none",

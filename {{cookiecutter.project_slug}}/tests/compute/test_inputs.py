@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from {{ cookiecutter.package_name }}.compute import inputs
+from mlops.compute import fingerprint
 
 ENTRY: dict[str, Any] = {
     "cmd": "python -m demo stage train",
@@ -15,9 +15,9 @@ ENTRY: dict[str, Any] = {
 }
 
 
-def changed(**parts: Any) -> inputs.Inputs:
+def changed(**parts: Any) -> fingerprint.Inputs:
     """Return the inputs of an entry with other parts."""
-    return inputs.of_entry({**ENTRY, **parts})
+    return fingerprint.from_entry({**ENTRY, **parts})
 
 
 def test_of_entry_leaves_out_what_the_stage_makes() -> None:
@@ -33,24 +33,24 @@ def test_digest_tells_inputs_and_image_apart() -> None:
         changed(params={"params.yaml": {"train": {"lr": 0.2}}}),
         changed(outs=[]),
     ]
-    digests = [inputs.digest(one, "") for one in (changed(), *others)] + [inputs.digest(changed(), "an-image")]
+    digests = [fingerprint.digest(one, "") for one in (changed(), *others)] + [fingerprint.digest(changed(), "an-image")]
     assert len(set(digests)) == len(digests)
     assert all(len(digest) == 12 for digest in digests)
 
 
 def test_digest_is_not_of_sizes_which_dvc_may_not_know() -> None:
     without = [{key: dep[key] for key in dep if key not in ("size", "nfiles")} for dep in ENTRY["deps"]]
-    assert inputs.digest(changed(deps=without)) == inputs.digest(changed())
+    assert fingerprint.digest(changed(deps=without)) == fingerprint.digest(changed())
 
 
 def test_differences_names_what_a_person_can_look_at() -> None:
     dep = {"path": "train.py", "hash": "md5", "md5": "dd", "size": 3}
     other = changed(cmd="other", deps=[dep], params={"params.yaml": {"train": {"lr": 0.2}, "data": 1}})
-    assert inputs.differences(changed(), other) == [
+    assert fingerprint.differences(changed(), other) == [
         "cmd",
         "data/dataset",
         "train.py",
         "params.yaml:data",
         "params.yaml:train",
     ]
-    assert inputs.differences(changed(), changed()) == []
+    assert fingerprint.differences(changed(), changed()) == []

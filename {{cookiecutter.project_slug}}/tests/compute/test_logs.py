@@ -2,7 +2,7 @@
 
 import pytest
 
-from {{ cookiecutter.package_name }}.compute.sagemaker.logs import masked
+from mlops.compute.sagemaker.logs import masked
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import pytest
 from botocore.validate import validate_parameters
 from ruamel.yaml import YAML
 
-from {{ cookiecutter.package_name }}.compute.sagemaker import storage
-from {{ cookiecutter.package_name }}.compute.sagemaker.request import Asked, request
-from {{ cookiecutter.package_name }}.compute.spec import JobSpec
-from {{ cookiecutter.package_name }}.errors import ProjectError
-from {{ cookiecutter.package_name }}.settings import PACKAGE
+from mlops.compute.sagemaker import storage
+from mlops.compute.sagemaker.request import JobRequest, request
+from mlops.compute.spec import JobSpec
+from mlops.errors import ProjectError
+from mlops.config import PACKAGE
 
 PLATFORM: dict[str, Any] = {
     "project": "demo",
@@ -41,7 +41,7 @@ def write(**platform: Any) -> None:
 
 def asked(kind: str, **spec: Any) -> dict[str, Any]:
     """Return the request for a job, which botocore's model takes."""
-    told = Asked(
+    told = JobRequest(
         name="demo-train-0123456789ab-1",
         stage="train",
         spec=JobSpec(kind=kind, **spec),
@@ -66,7 +66,7 @@ def test_request_both_kinds_run_the_same(kind: str) -> None:
     specification = made["AlgorithmSpecification" if kind == "training" else "AppSpecification"]
     shell, option, script = specification["ContainerEntrypoint"]
     assert (shell, option) == ("/bin/bash", "-c")
-    assert script.split("; ")[-1].startswith(f"exec python -m {PACKAGE} jobs contain /opt/ml/")
+    assert script.split("; ")[-1].startswith(f"exec python -m mlops jobs contain /opt/ml/")
     assert made["Environment"]["RUN_ON"] == "local"
     assert made["Environment"]["STAGE_JOB"].endswith("/job/job.json")
     assert {tag["Key"]: tag["Value"] for tag in made["Tags"]} == {"project": "demo", "stage": "train", "commit": "00"}

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from {{ cookiecutter.package_name }}.compute.spec import spec_of
-from {{ cookiecutter.package_name }}.errors import ProjectError
-from {{ cookiecutter.package_name }}.runner import runs_as_job
+from mlops.compute.spec import spec_of
+from mlops.errors import ProjectError
+from mlops.runner import runs_as_job
 
 PLATFORM: dict[str, Any] = {
     "project": "demo",

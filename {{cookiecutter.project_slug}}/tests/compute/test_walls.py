@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from {{ cookiecutter.package_name }}.compute.sandbox import walls
+from mlops.compute.sandbox import isolation
 
-pytestmark = pytest.mark.skipif(not walls.can_be_built(), reason="this system lets nobody hide files")
+pytestmark = pytest.mark.skipif(not isolation.is_supported(), reason="this system lets nobody hide files")
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def around(home: Path, *command: str) -> list[str]:
     """Return what runs a command behind them."""
     work, tmp = home / "project" / "work", home / "tmp"
     tmp.mkdir(exist_ok=True)
-    return walls.around(list(command), work, tmp, [home], [work])
+    return isolation.wrap_command(list(command), work, tmp, [home], [work])
 
 
 def test_around_hides_files_that_are_not_the_job_s(home: Path) -> None:
@@ -47,7 +47,7 @@ def test_around_lets_the_job_write_in_its_folder(home: Path) -> None:
 def test_around_keeps_the_interpreter_and_its_packages(home: Path) -> None:
     hidden = [home, Path(sys.prefix).parent, Path(sys.base_prefix).parent]
     code = "import numpy, sys; print(sys.prefix)"
-    command = walls.around([sys.executable, "-c", code], home / "project" / "work", home, hidden, [])
+    command = isolation.wrap_command([sys.executable, "-c", code], home / "project" / "work", home, hidden, [])
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == sys.prefix
 
 
@@ -61,7 +61,7 @@ def test_around_keeps_an_interpreter_behind_links(home: Path, monkeypatch: pytes
 
 
 def test_around_a_home_that_is_the_root_hides_nothing_more(home: Path) -> None:
-    subprocess.run(walls.around(["true"], home / "project" / "work", home, [Path("/")], []), check=True)
+    subprocess.run(isolation.wrap_command(["true"], home / "project" / "work", home, [Path("/")], []), check=True)
 
 
 def test_around_gives_a_temporary_folder_of_its_own(home: Path) -> None:

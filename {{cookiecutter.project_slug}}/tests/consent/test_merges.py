@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from {{ cookiecutter.package_name }}.consent import ledger, standing
+from mlops.consent import edits, queries
 
 from .conftest import LINES
 
@@ -60,30 +60,30 @@ def merge(registry: Path, *options: str) -> None:
 def test_check_tells_a_line_that_a_merge_of_one_side_lost(history: Path) -> None:
     lost = git("rev-parse", "HEAD")
     merge(history, "-s", "ours")
-    problems, doubts = standing.check()
+    problems, doubts = queries.check()
     assert doubts == []
     assert problems == [
         f"data/consent.csv lacks a line of commit {lost[:10]} that the merge {git('rev-parse', 'HEAD')[:10]} lost: "
         "form-01 2025-06-01T00:00:00+00:00 revoked"
     ]
     commit(history, b"x,active,\n")
-    assert len(standing.check()[0]) == 1, "in later commits too"
+    assert len(queries.check()[0]) == 1, "in later commits too"
     commit(history, b"form-01,revoked,2025-06-01T00:00:00Z\n")
-    assert standing.check() == ([], [])
+    assert queries.check() == ([], [])
 
 
 def test_check_of_a_merge_that_keeps_all_lines_tells_nothing(history: Path) -> None:
     merge(history, "-s", "ours", "--no-commit")
     commit(history, b"form-01,revoked,2025-06-01T00:00:00Z\n")
     assert len(git("rev-list", "--merges", "HEAD").split()) == 1
-    assert standing.check() == ([], [])
+    assert queries.check() == ([], [])
 
 
 def test_check_tells_no_line_that_a_commit_took_out_before_the_merge(history: Path) -> None:
     commit(history, removed=b"form-00,active,2025-01-01T00:00:00Z\n")
     merge(history, "-s", "ours", "--no-commit")
     commit(history, b"form-01,revoked,2025-06-01T00:00:00Z\n", b"form-00,active,2025-01-01T00:00:00Z\n")
-    assert standing.check() == ([], [])
+    assert queries.check() == ([], [])
 
 
 @pytest.mark.parametrize("history", ["dvc"], indirect=True)
@@ -91,12 +91,12 @@ def test_check_says_which_version_dvc_s_cache_lacks(history: Path) -> None:
     digest = hashlib.md5(history.read_bytes()).hexdigest()
     merge(history, "-s", "ours")
     Path(".dvc/cache/files/md5", digest[:2], digest[2:]).unlink()
-    problems, doubts = standing.check()
+    problems, doubts = queries.check()
     assert problems == []
     assert len(doubts) == 1 and "can't be compared" in doubts[0] and "dvc fetch --all-commits" in doubts[0]
 
 
 def test_check_without_git_tells_nothing(registry: Path) -> None:
-    ledger.add(["x"])
-    assert standing.check() == ([], [])
+    edits.add(["x"])
+    assert queries.check() == ([], [])
     assert registry.read_bytes().startswith(LINES)

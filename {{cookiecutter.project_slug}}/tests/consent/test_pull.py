@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from {{ cookiecutter.package_name }}.consent.pull import pull
-from {{ cookiecutter.package_name }}.data import consent
-from {{ cookiecutter.package_name }}.errors import ProjectError
+from mlops.consent.pull import pull
+from mlops.records import consent
+from mlops.errors import ProjectError
 
 ROWS = [
     ("form-01", "active", "2025-01-01T01:00:00+01:00"),

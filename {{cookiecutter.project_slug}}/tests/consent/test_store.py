@@ -7,8 +7,8 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from {{ cookiecutter.package_name }}.consent import ledger, standing
-from {{ cookiecutter.package_name }}.errors import ProjectError
+from mlops.consent import edits, queries
+from mlops.errors import ProjectError
 
 from .conftest import LINES
 
@@ -29,32 +29,32 @@ def kept_md5() -> str:
 
 
 def test_revoke_tells_dvc(kept: Path) -> None:
-    ledger.revoke(["form-01"])
+    edits.revoke(["form-01"])
     assert kept_md5() == hashlib.md5(kept.read_bytes()).hexdigest()
 
 
 def test_revoke_again_asks_nothing_of_dvc(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ledger.revoke(["form-01"])
+    edits.revoke(["form-01"])
     monkeypatch.setattr(Repo, "add", None)  # it would wait for a `dvc repro` that reads the registry
-    assert "already" in ledger.revoke(["form-01"])[0]
+    assert "already" in edits.revoke(["form-01"])[0]
 
 
 def test_revoke_again_tells_dvc_what_a_killed_one_did_not(kept: Path) -> None:
     kept.write_bytes(LINES + b"form-01,revoked,2025-06-01T00:00:00Z\n")
-    assert "already" in ledger.revoke(["form-01"])[0]
+    assert "already" in edits.revoke(["form-01"])[0]
     assert kept_md5() == hashlib.md5(kept.read_bytes()).hexdigest()
 
 
 def test_older_file_than_dvc_s_is_refused(kept: Path) -> None:
-    ledger.revoke(["form-01"])
+    edits.revoke(["form-01"])
     kept.unlink()
     kept.write_bytes(LINES)  # as git pull leaves it, which brings only what DVC names
     with pytest.raises(ProjectError, match=r"lacks 1 line\(s\) .*\nFix: dvc checkout data/consent.csv.dvc"):
-        ledger.revoke(["form-00"])
-    assert standing.check()[0][0].startswith("data/consent.csv lacks a line that was there: form-01 revoked")
+        edits.revoke(["form-00"])
+    assert queries.check()[0][0].startswith("data/consent.csv lacks a line that was there: form-01 revoked")
     kept.unlink()
     with pytest.raises(ProjectError, match=r"is not checked out\nFix: dvc pull data/consent.csv.dvc"):
-        ledger.add(["form-00"])
+        edits.add(["form-00"])
 
 
 def test_imported_registry_is_changed_where_it_comes_from(kept: Path) -> None:
@@ -62,5 +62,5 @@ def test_imported_registry_is_changed_where_it_comes_from(kept: Path) -> None:
     with KEPT.open("w", encoding="utf-8") as file:
         YAML().dump({**told, "deps": [{"path": "s3://clinic/consent.csv"}]}, file)
     with pytest.raises(ProjectError, match="dvc update data/consent.csv.dvc"):
-        ledger.revoke(["form-00"])
+        edits.revoke(["form-00"])
     assert kept.read_bytes() == LINES

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from {{ cookiecutter.package_name }}.data import cifar10, sources
-from {{ cookiecutter.package_name }}.errors import ProjectError
+from {{ cookiecutter.package_name }}.data import cifar10
+from mlops.records import sources
+from mlops.errors import ProjectError
 
 LABELS = ["airplane", "truck"]
 

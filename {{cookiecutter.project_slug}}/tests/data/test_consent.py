@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from {{ cookiecutter.package_name }}.data import consent
-from {{ cookiecutter.package_name }}.errors import ProjectError
+from mlops.records import consent
+from mlops.errors import ProjectError
 
 HEADER = "subject_id,consent_status,effective_at\n"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

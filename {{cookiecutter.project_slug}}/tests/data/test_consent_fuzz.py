@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from {{ cookiecutter.package_name }}.data import consent
-from {{ cookiecutter.package_name }}.errors import ProjectError
+from mlops.records import consent
+from mlops.errors import ProjectError
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 HEADER = "subject_id,consent_status,effective_at"

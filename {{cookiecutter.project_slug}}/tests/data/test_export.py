@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from {{ cookiecutter.package_name }}.data import export, shards
-from {{ cookiecutter.package_name }}.data.sources import Record
-from {{ cookiecutter.package_name }}.errors import ProjectError
+from mlops.records import export, shards
+from mlops.records.source import Record
+from mlops.errors import ProjectError
 
 
 def dataset(folder: Path, kind: str) -> Path:

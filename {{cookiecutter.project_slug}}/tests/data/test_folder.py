@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from {{ cookiecutter.package_name }}.data import folder, shards, sources
-from {{ cookiecutter.package_name }}.errors import ProjectError
+from {{ cookiecutter.package_name }}.data import folder
+from mlops.records import shards, sources
+from mlops.errors import ProjectError
 
 HEADER = "record_id,subject_id,label,path\n"
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from {{ cookiecutter.package_name }}.data import manifest, shards
-from {{ cookiecutter.package_name }}.data.sources import Record
-from {{ cookiecutter.package_name }}.errors import ProjectError
+from mlops.records import manifest, shards
+from mlops.records.source import Record
+from mlops.errors import ProjectError
 
 
 @pytest.fixture

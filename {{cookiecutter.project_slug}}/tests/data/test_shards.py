@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from {{ cookiecutter.package_name }}.data import manifest, shards, splits
-from {{ cookiecutter.package_name }}.data.sources import Record
-from {{ cookiecutter.package_name }}.errors import ProjectError
-from {{ cookiecutter.package_name }}.files import sha256
+from mlops.records import manifest, shards
+from {{ cookiecutter.package_name }}.data import splits
+from mlops.records.source import Record
+from mlops.errors import ProjectError
+from mlops.files import sha256
 
 
 def records(subjects: int, each: int = 3) -> list[Record]:
@@ -82,7 +83,7 @@ def test_read_damaged_shard_is_named(tmp_path: Path) -> None:
 def test_write_without_one_subject_moves_nobody_and_changes_one_file(
     gone: int, fractions: tuple[float, float], fraction: float, count: int, salt: str
 ) -> None:
-    everyone = splits.thin(records(40), fraction)
+    everyone = splits.subsample(records(40), fraction)
     with tempfile.TemporaryDirectory() as folder:
         places, files = [], []
         for kept in (everyone, [one for one in everyone if one.subject_id != f"s{gone}"]):

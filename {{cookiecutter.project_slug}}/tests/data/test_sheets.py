@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from {{ cookiecutter.package_name }}.data import manifest, shards, sheets
-from {{ cookiecutter.package_name }}.data.sources import Record, png
+from mlops.records import manifest, shards
+from {{ cookiecutter.package_name }}.data import sheets
+from mlops.records.source import Record, png
 
 
 def test_draw_sheet_has_a_row_per_label_and_enlarged_pixels(tmp_path: Path) -> None:
@@ -18,7 +19,7 @@ def test_draw_sheet_has_a_row_per_label_and_enlarged_pixels(tmp_path: Path) -> N
     shards.write({"train": part("ab", (8, 8)), "val": part("a", (300, 150, 3)), "test": part("b", (8, 8))}, 2, tmp_path)
     found = manifest.write(manifest.build(tmp_path), tmp_path / "manifest.parquet")
     for split in ("train", "val", "test"):
-        sheets.draw(tmp_path, found, split, tmp_path / f"{split}.png")
+        sheets.render(tmp_path, found, split, tmp_path / f"{split}.png")
     train = Image.open(tmp_path / "train.png")
     assert train.size == (994, sheets.GAP + 2 * (sheets.CELL + sheets.GAP))
     grey = np.asarray(train.convert("L")) == 90
@@ -33,6 +34,6 @@ def test_draw_16_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     parts = {split: [Record(split, "s", "a", lambda: image, "")] for split in ("train", "val", "test")}
     shards.write(parts, 1, tmp_path)
     found = manifest.write(manifest.build(tmp_path), tmp_path / "manifest.parquet")
-    sheets.draw(tmp_path, found, "train", tmp_path / "s.png")
+    sheets.render(tmp_path, found, "train", tmp_path / "s.png")
     grey = np.asarray(Image.open(tmp_path / "s.png").convert("L")) == 0x5A
     assert grey[:, sheets.TEXT :].sum() == sheets.CELL**2

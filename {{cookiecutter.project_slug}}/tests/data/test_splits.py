@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from {{ cookiecutter.package_name }}.data import splits
-from {{ cookiecutter.package_name }}.data.sources import Record
-from {{ cookiecutter.package_name }}.errors import ProjectError
+from mlops.records.source import Record
+from mlops.errors import ProjectError
 
 
 def records(subjects: list[str], each: int = 1) -> list[Record]:
@@ -25,7 +25,7 @@ def test_split_of_known_subjects_never_changes() -> None:
 @settings(deadline=None)
 @given(st.text(), st.text())
 def test_draw_any_words_is_in_range(one: str, two: str) -> None:
-    assert 0 <= splits.draw(one.encode(errors="replace").decode(), two.encode(errors="replace").decode()) < 1
+    assert 0 <= splits.uniform_hash(one.encode(errors="replace").decode(), two.encode(errors="replace").decode()) < 1
 
 
 def test_split_many_subjects_has_the_fractions() -> None:
@@ -44,7 +44,7 @@ def test_split_empty_part_names_salt_and_fractions() -> None:
 
 def test_thin_smaller_part_is_inside_larger_part() -> None:
     everything = records([f"subject-{n}" for n in range(2_000)])
-    five, ten = ({one.record_id for one in splits.thin(everything, part)} for part in (0.05, 0.1))
+    five, ten = ({one.record_id for one in splits.subsample(everything, part)} for part in (0.05, 0.1))
     assert five < ten
     assert len(ten) == pytest.approx(200, abs=50)
-    assert len(splits.thin(everything, 1.0)) == 2_000
+    assert len(splits.subsample(everything, 1.0)) == 2_000

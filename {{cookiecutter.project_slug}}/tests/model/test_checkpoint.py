@@ -15,15 +15,15 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from {{ cookiecutter.package_name }}.errors import ProjectError
-from {{ cookiecutter.package_name }}.model import checkpoint as module
-from {{ cookiecutter.package_name }}.model.checkpoint import NAMES, Checkpoints
-from {{ cookiecutter.package_name }}.model.packed import pack, unpack
-from {{ cookiecutter.package_name }}.model.processes import ALONE, Group, joined
-from {{ cookiecutter.package_name }}.model.training import Epoch, Recipe, fit, make_deterministic
+from mlops.errors import ProjectError
+from mlops.training import checkpoint as module
+from mlops.training.checkpoint import NAMES, Checkpoints
+from mlops.training.serialization import pack, unpack
+from mlops.training.distributed import SINGLE_PROCESS, ProcessGroup, process_group
+from {{ cookiecutter.package_name }}.model.training import (Epoch, TrainConfig, fit, make_deterministic)
 from {{ cookiecutter.package_name }}.model.transforms import Images, Normalise
 
-RECIPE = Recipe(epochs=5, batch_size=16, max_lr=0.03, weight_decay=1e-4)
+RECIPE = TrainConfig(epochs=5, batch_size=16, max_lr=0.03, weight_decay=1e-4)
 INPUTS = {"params": {"seed": 0}, "data": "abc"}
 Result = tuple[Epoch, list[Epoch], dict[str, Tensor]]
 
@@ -48,7 +48,7 @@ def pictures(count: int) -> Images:
     return Images(pixels, torch.arange(count) % 2)
 
 
-def run(checkpoints: Checkpoints, cut_off_in: int = -1, group: Group = ALONE) -> Result:
+def run(checkpoints: Checkpoints, cut_off_in: int = -1, group: ProcessGroup = SINGLE_PROCESS) -> Result:
     """Train from wherever `checkpoints` says; in the epoch `cut_off_in`, end before its state is saved."""
     make_deterministic(group.rank, 1)
     net, epochs = network(), []
@@ -237,7 +237,7 @@ def member(rank: int, size: int, port: int, folder: Path) -> None:
     module.SHARE = math.inf
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     own = folder / "first" if rank == 0 else folder / "not here"  # on other machines it may be another state
-    with joined(size) as group:
+    with process_group(size) as group:
         whole = run(Checkpoints(), group=group)
         cut_off_in_group(own, group)
         found = run(Checkpoints(own, INPUTS, group), group=group)
@@ -246,7 +246,7 @@ def member(rank: int, size: int, port: int, folder: Path) -> None:
     (folder / f"{rank} is done").touch()
 
 
-def cut_off_in_group(folder: Path, group: Group) -> None:
+def cut_off_in_group(folder: Path, group: ProcessGroup) -> None:
     with pytest.raises(CutOffError):
         run(Checkpoints(folder, INPUTS, group), 2, group)
 

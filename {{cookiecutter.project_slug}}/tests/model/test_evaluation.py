@@ -4,12 +4,7 @@ from pathlib import Path
 
 import torch
 
-from {{ cookiecutter.package_name }}.model.evaluation import (
-    confusion,
-    confusion_image,
-    write_confusion,
-    write_per_class,
-)
+from {{ cookiecutter.package_name }}.model.evaluation import (confusion, confusion_image, write_confusion, write_per_class)
 
 CLASSES = ("cat", "dog, small", "é")
 ACTUAL, PREDICTED = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 1, 1])

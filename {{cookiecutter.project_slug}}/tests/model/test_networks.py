@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torchvision.models import mobilenet_v3_small
 
-from {{ cookiecutter.package_name }}.errors import ProjectError
+from mlops.errors import ProjectError
 from {{ cookiecutter.package_name }}.model.networks import NETWORKS, Arch, build
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from {{ cookiecutter.package_name }}.errors import ProjectError
-from {{ cookiecutter.package_name }}.files import sha256
+from mlops.errors import ProjectError
+from mlops.files import sha256
 from {{ cookiecutter.package_name }}.model.networks import build
-from {{ cookiecutter.package_name }}.model.predictor import Card, Predictor, save
+from {{ cookiecutter.package_name }}.model.predictor import ModelConfig, Predictor, save
 
-CARD = Card(arch="small_cnn", classes=("no", "yes"), image_px=8, channels=1, mean=(0.5,), std=(0.25,))
+CARD = ModelConfig(arch="small_cnn", classes=("no", "yes"), image_px=8, channels=1, mean=(0.5,), std=(0.25,))
 
 
 @pytest.fixture

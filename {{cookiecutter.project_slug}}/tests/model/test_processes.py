@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from {{ cookiecutter.package_name }}.model.networks import build
-from {{ cookiecutter.package_name }}.model.processes import ALONE, Group, is_lost, joined
-from {{ cookiecutter.package_name }}.model.training import Epoch, Recipe, fit, make_deterministic
+from mlops.training.distributed import (SINGLE_PROCESS, ProcessGroup, is_peer_failure, process_group)
+from {{ cookiecutter.package_name }}.model.training import (Epoch, TrainConfig, fit, make_deterministic)
 from {{ cookiecutter.package_name }}.model.transforms import Images, Normalise
 
-RECIPE = Recipe(epochs=2, batch_size=16, max_lr=3e-3, weight_decay=1e-4)
+RECIPE = TrainConfig(epochs=2, batch_size=16, max_lr=3e-3, weight_decay=1e-4)
 Result = tuple[list[Epoch], dict[str, Tensor]]
 
 
@@ -22,7 +22,7 @@ Result = tuple[list[Epoch], dict[str, Tensor]]
 @pytest.mark.parametrize("records", [2, 3, 5, 16, 17, 64])
 def test_share_parts_are_the_batch_and_their_weighted_mean_is_its_mean(records: int, size: int) -> None:
     batch = torch.randperm(records)
-    shares = [Group(rank, size).share(batch) for rank in range(size)]
+    shares = [ProcessGroup(rank, size).share(batch) for rank in range(size)]
     assert all(len(part) >= 2 for part, _ in shares), "BatchNorm can't take a variance over one"
     assert torch.equal(torch.cat([part for part, weight in shares if weight]), batch)
     mean = sum(weight * part.double().mean() for part, weight in shares) / size
@@ -31,19 +31,19 @@ def test_share_parts_are_the_batch_and_their_weighted_mean_is_its_mean(records: 
 
 def test_share_alone_is_the_batch_itself() -> None:
     batch = torch.randperm(5)
-    mine, weight = ALONE.share(batch)
+    mine, weight = SINGLE_PROCESS.share(batch)
     assert mine is batch
     assert weight == 1
 
 
 def test_parallel_alone_is_the_network_itself() -> None:
     module = nn.Linear(1, 1)
-    assert ALONE.parallel(module) is module
+    assert SINGLE_PROCESS.parallel(module) is module
 
 
 def test_is_lost_an_error_of_ones_own_is_not() -> None:
-    assert is_lost(RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:545] Connection reset by peer"))
-    assert not is_lost(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert is_peer_failure(RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:545] Connection reset by peer"))
+    assert not is_peer_failure(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 def plain() -> nn.Module:
@@ -56,14 +56,14 @@ def pictures(count: int, channels: int = 1, px: int = 8) -> Images:
     return Images(pixels, torch.arange(count) % 2)
 
 
-def run(make: Callable[[], nn.Module], images: Images, group: Group) -> Result:
+def run(make: Callable[[], nn.Module], images: Images, group: ProcessGroup) -> Result:
     make_deterministic(group.rank, 1)  # another network in each, so that it matters whose is taken
     module, epochs = make(), []
     fit(module, images, images, Normalise.of(images.pixels), RECIPE, epochs.append, group)
     return epochs, module.state_dict()
 
 
-def cases(group: Group) -> dict[str, Result]:
+def cases(group: ProcessGroup) -> dict[str, Result]:
     """Batches of 16 and 16 and then 2, which only one of two processes can share, or 5, shared unequally."""
     mobilenet = lambda: build("mobilenet_v3_small", 2, None)  # noqa: E731  # its last BatchNorm sees one pixel per image
     return {
@@ -76,7 +76,7 @@ def cases(group: Group) -> dict[str, Result]:
 
 def one_of_two(rank: int, port: int, folder: Path) -> None:
     os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    with joined(2) as group:
+    with process_group(2) as group:
         found = {name: ([vars(epoch) for epoch in epochs], state) for name, (epochs, state) in cases(group).items()}
     torch.save(found, folder / f"{rank}.pt")
 
@@ -99,7 +99,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Result]]:
 
 @pytest.mark.parametrize(("case", "count"), [("left over 2", 34), ("left over 5", 37)])
 def test_fit_on_two_processes_computes_what_one_computes(pair: list[dict[str, Result]], case: str, count: int) -> None:
-    epochs, state = run(plain, pictures(count), ALONE)
+    epochs, state = run(plain, pictures(count), SINGLE_PROCESS)
     for one, both in zip(epochs, pair[0][case][0], strict=True):
         assert vars(both) == pytest.approx(vars(one), rel=1e-5), "losses, accuracy and learning rate"
     for name, weights in pair[0][case][1].items():

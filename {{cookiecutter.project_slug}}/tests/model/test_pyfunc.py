@@ -11,10 +11,10 @@ import mlflow
 import pytest
 
 from {{ cookiecutter.package_name }}.model.networks import build
-from {{ cookiecutter.package_name }}.model.predictor import Card, Predictor, save
+from {{ cookiecutter.package_name }}.model.predictor import ModelConfig, Predictor, save
 from {{ cookiecutter.package_name }}.model.pyfunc import MODEL_DATA, log
 
-CARD = Card(arch="small_cnn", classes=("no", "yes"), image_px=8, channels=1, mean=(0.5,), std=(0.25,))
+CARD = ModelConfig(arch="small_cnn", classes=("no", "yes"), image_px=8, channels=1, mean=(0.5,), std=(0.25,))
 LOAD = """
 import base64, json, pathlib, sys
 import mlflow, pandas

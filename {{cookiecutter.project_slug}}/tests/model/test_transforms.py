@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from {{ cookiecutter.package_name }}.errors import ProjectError
+from mlops.errors import ProjectError
 from {{ cookiecutter.package_name }}.model.transforms import Normalise, decode
 
 

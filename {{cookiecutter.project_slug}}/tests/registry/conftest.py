@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from {{ cookiecutter.package_name }}.tracking import server
+from mlops.tracking import mlflow_client
 
 MODEL = "digits"
 PLATFORM = f"project: {MODEL}\ntracking_uri: null\nrun_on: local\nallow_other_environment: false\n"
@@ -60,15 +60,15 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
         monkeypatch.chdir(folder)
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
         Path("platform.yaml").write_text(PLATFORM, encoding="utf-8")
-        server.client()
-    return folder / server.DATABASE
+        mlflow_client.client()
+    return folder / mlflow_client.DATABASE
 
 
 @pytest.fixture
 def empty(head: str, database: Path) -> MlflowClient:
     """MLflow of the repository, with nothing in it."""
-    shutil.copy(database, server.DATABASE)
-    return server.client()
+    shutil.copy(database, mlflow_client.DATABASE)
+    return mlflow_client.client()
 
 
 @pytest.fixture

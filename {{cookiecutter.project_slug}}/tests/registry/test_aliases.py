@@ -9,11 +9,11 @@ from mlflow.entities import Param, RunTag
 from mlflow.entities.model_registry import ModelVersion
 from ruamel.yaml import YAML
 
-from {{ cookiecutter.package_name }}.errors import ProjectError
-from {{ cookiecutter.package_name }}.registry import aliases, listing, releases
-from {{ cookiecutter.package_name }}.registry.aliases import Registry
-from {{ cookiecutter.package_name }}.registry.moves import CHALLENGER, CHAMPION, Move
-from {{ cookiecutter.package_name }}.tracking import branch, server
+from mlops.errors import ProjectError
+from mlops.registry import aliases, cli_output, git_tags
+from mlops.registry.aliases import Registry
+from mlops.registry.alias_log import CHALLENGER, CHAMPION, AliasChange
+from mlops.tracking import lineage_log, mlflow_client
 
 from .conftest import MODEL, register
 from .test_moves import MOVE, promoted, rolled_back
@@ -25,10 +25,10 @@ def have(client: MlflowClient) -> dict[str, int]:
     return {alias: int(number) for alias, number in aliased.items()}
 
 
-def record(head: str, *log: Move) -> None:
+def record(head: str, *log: AliasChange) -> None:
     """Write moves to the log."""
     for day, move in enumerate(log, 1):
-        branch.record(head, replace(move, when=f"2026-01-{day:02}T00:00:00Z").entry())
+        lineage_log.record(head, replace(move, when=f"2026-01-{day:02}T00:00:00Z").entry())
 
 
 def test_read_where_nothing_is_registered_says_what_registers(empty: MlflowClient) -> None:
@@ -37,26 +37,26 @@ def test_read_where_nothing_is_registered_says_what_registers(empty: MlflowClien
 
 
 def test_read_where_mlflow_lost_what_the_log_registered_says_what_repairs(empty: MlflowClient, head: str) -> None:
-    branch.record(head, f"register {MODEL} version 1\n\nrun: one\n")
+    lineage_log.record(head, f"register {MODEL} version 1\n\nrun: one\n")
     with pytest.raises(ProjectError, match="the log has its versions: 1\nFix: python -m .* mirror repair"):
         aliases.read()
 
 
 def test_doubts_tell_of_lost_versions_and_aliases(client: MlflowClient, head: str) -> None:
-    assert listing.doubts(aliases.read()) == []
+    assert cli_output.doubts(aliases.read()) == []
     record(head, promoted(None, 2))
-    branch.tag(f"{MODEL}@v9.0.0", head, "lost")
-    lost, disputed = listing.doubts(aliases.read())
+    lineage_log.tag(f"{MODEL}@v9.0.0", head, "lost")
+    lost, disputed = cli_output.doubts(aliases.read())
     assert lost.startswith("MLflow lacks version 9: python -m")
     assert disputed.startswith("champion is none in MLflow, and 2 in the log of this clone\nFix: ")
 
 
 def test_lacking_in_a_clone_without_a_log_tells_to_fetch_it(client: MlflowClient, head: str) -> None:
-    lack = releases.lacking(client, {})["aliases"]
+    lack = git_tags.lacking(client, {})["aliases"]
     assert (lack.state, lack.counts) == ("fetch", True)
     assert "git fetch origin lineage:lineage" in lack.remedy
-    branch.record(head, "train one\n\nrun: one\n")
-    assert releases.lacking(client, {}) == {}
+    lineage_log.record(head, "train one\n\nrun: one\n")
+    assert git_tags.lacking(client, {}) == {}
 
 
 def test_find_takes_numbers_and_aliases_and_tells_what_there_is(client: MlflowClient) -> None:
@@ -129,7 +129,7 @@ def test_replay_leaves_out_a_version_that_mlflow_lacks(client: MlflowClient, hea
         "lost",
     ],
 )
-def test_check_agrees(mlflow: dict[str, int], move: Move | None, said: str) -> None:
+def test_check_agrees(mlflow: dict[str, int], move: AliasChange | None, said: str) -> None:
     versions = {number: ModelVersion(MODEL, str(number), 0) for number in (1, 2, 3)}
     registry = Registry(MODEL, versions, mlflow, [promoted(None, 1), promoted(None, 2, CHALLENGER)])
     if not said:
@@ -144,7 +144,7 @@ def test_check_agrees_where_the_champion_was_deleted_in_mlflow() -> None:
 
 
 def test_list_and_show_tell_runs_metrics_and_moves(client: MlflowClient, head: str) -> None:
-    logged = client.create_run(server.experiment_id(client, MODEL)).info.run_id
+    logged = client.create_run(mlflow_client.experiment_id(client, MODEL)).info.run_id
     params = [Param("dvc_exp_name", "warm-wing"), Param("data_version", "v1.0")]
     client.log_batch(logged, params=params, tags=[RunTag("model_version", f"{MODEL}/4")])
     client.delete_run(logged)  # what it was is still told
@@ -152,7 +152,7 @@ def test_list_and_show_tell_runs_metrics_and_moves(client: MlflowClient, head: s
     record(head, replace(promoted(None, 4), why="the first"))
     aliases.replay()
     registry = aliases.read()
-    newest, *others = listing.rows(registry)
+    newest, *others = cli_output.rows(registry)
     assert len(others) == 3
     assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", newest["registered"])
     del newest["registered"]
@@ -165,7 +165,7 @@ def test_list_and_show_tell_runs_metrics_and_moves(client: MlflowClient, head: s
         "metrics": {"size": 1},
         "commit": head,
     }
-    lines = listing.table(listing.rows(registry)).splitlines()
+    lines = cli_output.table(cli_output.rows(registry)).splitlines()
     assert lines[0].split() == [
         "version",
         "aliases",
@@ -177,12 +177,12 @@ def test_list_and_show_tell_runs_metrics_and_moves(client: MlflowClient, head: s
         "registered",
     ]
     assert lines[1].split()[:7] == ["4", "champion", "abc", "warm-wing", "v1.0", "1", head[:10]]
-    shown = listing.detail(registry, registry.find("champion"))
+    shown = cli_output.detail(registry, registry.find("champion"))
     assert shown["moves"] == [asdict(replace(MOVE, version=4, why="the first"))]
-    assert YAML(typ="safe").load(listing.page(shown)) == shown
+    assert YAML(typ="safe").load(cli_output.page(shown)) == shown
 
 
 def test_list_of_versions_without_a_commit_or_run_has_no_figures(client: MlflowClient) -> None:
     register(client, 1, {})
-    lines = listing.table(listing.rows(aliases.read())).splitlines()
+    lines = cli_output.table(cli_output.rows(aliases.read())).splitlines()
     assert lines[1].split()[:7] == ["4", "-", "-", "-", "-", "-", "-"]

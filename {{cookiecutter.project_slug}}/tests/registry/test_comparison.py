@@ -9,11 +9,11 @@ import pytest
 from dvc.repo import Repo
 from mlflow.entities.model_registry import ModelVersion
 
-from {{ cookiecutter.package_name }}.data import consent, manifest, shards
-from {{ cookiecutter.package_name }}.data.sources import Record
-from {{ cookiecutter.package_name }}.registry import comparison
-from {{ cookiecutter.package_name }}.registry.aliases import Registry
-from {{ cookiecutter.package_name }}.registry.comparison import Incomparable, _fair, _seen, compare
+from mlops.records import consent, manifest, shards
+from mlops.records.source import Record
+from mlops.registry import evaluation
+from mlops.registry.aliases import Registry
+from mlops.registry.evaluation import (IncomparableError, _fair, _seen, compare)
 
 from .conftest import MODEL, Git
 
@@ -84,7 +84,7 @@ def test_fair_leaves_out_the_seen_and_the_withdrawn_and_counts_them(project: Pat
     assert fair_part(asked, "ed") == ("g", 2, 1), "who is seen and withdrew is counted once"
     assert fair_part(public, "ed") == ("fg", 2, 0), "nobody's consent is asked"
     with pytest.raises(
-        Incomparable, match="of the 4 records in the test set of version 1 none .* on 2, and 2 more have"
+        IncomparableError, match="of the 4 records in the test set of version 1 none .* on 2, and 2 more have"
     ):
         fair_part(asked, "dg")
 
@@ -98,19 +98,19 @@ def test_seen_counts_what_the_versions_before_have_seen(project: Path, git: Git)
 
 def test_seen_of_a_parent_that_is_not_registered_refuses(project: Path, git: Git) -> None:
     child = version(1, git, PARTS, ["gone"])
-    with pytest.raises(Incomparable, match="started from run gone, which is not registered .* nobody can tell"):
+    with pytest.raises(IncomparableError, match="started from run gone, which is not registered .* nobody can tell"):
         _seen(registry(child), child)
 
 
 def test_commit_that_is_not_here_is_refused_with_where_to_get_it(project: Path, git: Git) -> None:
-    with pytest.raises(Incomparable, match="lacks the commit of digits version 1, 0000000000\nFix: git fetch --tags"):
+    with pytest.raises(IncomparableError, match="lacks the commit of digits version 1, 0000000000\nFix: git fetch --tags"):
         fair_part(version(1, git, PARTS, [], result_commit="0" * 40))
-    with pytest.raises(Incomparable, match="version 1, not told"):
+    with pytest.raises(IncomparableError, match="version 1, not told"):
         fair_part(version(1, git, PARTS, [], result_commit=""))
 
 
 def test_compare_with_a_champion_that_is_gone_refuses(project: Path, git: Git) -> None:
-    with pytest.raises(Incomparable, match="digits version 7 is not in MLflow any more"):
+    with pytest.raises(IncomparableError, match="digits version 7 is not in MLflow any more"):
         compare(registry(version(1, git, PARTS, [])), 1, 7, "test_acc")
 
 
@@ -119,7 +119,7 @@ def test_data_that_the_commit_does_not_name_are_refused(project: Path, git: Git)
     git("rm", "-r", "--quiet", "data/dataset/test")
     git("commit", "--quiet", "-m", "Without")
     made.tags["result_commit"] = git("rev-parse", "HEAD")
-    with pytest.raises(Incomparable, match="of version 1 has no data/dataset/test\nFix: git show .*:dvc.lock"):
+    with pytest.raises(IncomparableError, match="of version 1 has no data/dataset/test\nFix: git show .*:dvc.lock"):
         fair_part(made)
 
 
@@ -132,6 +132,6 @@ class Told:
 
 
 def test_accuracy_counts_over_all_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "BATCH", 2)
+    monkeypatch.setattr(evaluation, "BATCH", 2)
     rows = [(str(n), "a", "7", told) for n, told in enumerate((b"7", b"7", b"1", b"7", b"2"))]
-    assert comparison.accuracy(Told(), pa.table(list(zip(*rows, strict=True)), schema=shards.SCHEMA)) == 0.6
+    assert evaluation.accuracy(Told(), pa.table(list(zip(*rows, strict=True)), schema=shards.SCHEMA)) == 0.6

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from {{ cookiecutter.package_name }}.errors import ProjectError
-from {{ cookiecutter.package_name }}.registry.promotion import identity
+from mlops.errors import ProjectError
+from mlops.registry.promotion import identity
 
 ARN = "arn:aws:sts::123456789012:assumed-role/Trainer/ada"
 ANSWER = f"""<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from {{ cookiecutter.package_name }}.errors import ProjectError
-from {{ cookiecutter.package_name }}.registry import moves
-from {{ cookiecutter.package_name }}.registry.moves import CHALLENGER, CHAMPION, Move, _parse, standing
-from {{ cookiecutter.package_name }}.tracking import branch
+from mlops.errors import ProjectError
+from mlops.registry import alias_log
+from mlops.registry.alias_log import (CHALLENGER, CHAMPION, AliasChange, _parse, alias_state)
+from mlops.tracking import lineage_log
 
 from .conftest import MODEL, Git
 
-MOVE = Move(
+MOVE = AliasChange(
     model="digits",
     action="promote",
     alias=CHAMPION,
@@ -27,12 +27,12 @@ MOVE = Move(
 )
 
 
-def promoted(before: int | None, version: int, alias: str = CHAMPION, when: str = MOVE.when) -> Move:
+def promoted(before: int | None, version: int, alias: str = CHAMPION, when: str = MOVE.when) -> AliasChange:
     """Return a promotion."""
     return replace(MOVE, before=before, version=version, alias=alias, when=when)
 
 
-def rolled_back(before: int, version: int) -> Move:
+def rolled_back(before: int, version: int) -> AliasChange:
     """Return a rollback."""
     return replace(MOVE, action="rollback", before=before, version=version)
 
@@ -82,22 +82,22 @@ def test_parse_of_a_damaged_entry_says_which(line: str) -> None:
         "two-clones-roll-back",
     ],
 )
-def test_standing_after(log: list[Move], champions: tuple[int, ...], challenger: int | None) -> None:
-    found = standing(log)
+def test_standing_after(log: list[AliasChange], champions: tuple[int, ...], challenger: int | None) -> None:
+    found = alias_state(log)
     assert (found.champions, found.challenger) == (champions, challenger)
     assert found.of(CHAMPION) == (champions[-1] if champions else None)
     assert found.of(CHALLENGER) == challenger
 
 
 def test_moves_of_a_repository_are_those_recorded_in_it(head: str, git: Git) -> None:
-    assert moves.moves() == []
+    assert alias_log.moves() == []
     first = replace(promoted(None, 1), model=MODEL)
     second = replace(promoted(1, 2), model=MODEL, why="besser: für alle")
-    branch.record(head, first.entry())
-    branch.record(head, "train x\n\nrun: abc\n")
-    branch.record(head, replace(first, model="cats").entry())  # another project of the same repository
-    branch.record(head, second.entry())
-    branch.record(head, second.entry())  # two clones joined may hold an entry twice
+    lineage_log.record(head, first.entry())
+    lineage_log.record(head, "train x\n\nrun: abc\n")
+    lineage_log.record(head, replace(first, model="cats").entry())  # another project of the same repository
+    lineage_log.record(head, second.entry())
+    lineage_log.record(head, second.entry())  # two clones joined may hold an entry twice
     git("config", "grep.patternType", "fixed")
-    assert moves.moves() == [first, second]
+    assert alias_log.moves() == [first, second]
     assert git("log", "--first-parent", "-1", "--format=%s", "lineage") == "promote digits champion to version 2"

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from {{ cookiecutter.package_name }}.errors import ProjectError
-from {{ cookiecutter.package_name }}.registry import aliases
-from {{ cookiecutter.package_name }}.registry.moves import CHAMPION, moves
-from {{ cookiecutter.package_name }}.registry.promotion import _draft, _make, promote, rollback
+from mlops.errors import ProjectError
+from mlops.registry import aliases
+from mlops.registry.alias_log import CHAMPION, moves
+from mlops.registry.promotion import (_draft, _make, promote, rollback)
 
 from .conftest import MODEL, Git, register
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from {{ cookiecutter.package_name }}.data import shards
-from {{ cookiecutter.package_name }}.data.sources import Record, png
-from {{ cookiecutter.package_name }}.errors import ProjectError
-from {{ cookiecutter.package_name }}.files import sha256
+from mlops.records import shards
+from mlops.records.source import Record, png
+from mlops.errors import ProjectError
+from mlops.files import sha256
 from {{ cookiecutter.package_name }}.stages import manifest
 
 

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from {{ cookiecutter.package_name }}.data import shards
-from {{ cookiecutter.package_name }}.errors import ProjectError
-from {{ cookiecutter.package_name }}.files import sha256
+from mlops.records import shards
+from mlops.errors import ProjectError
+from mlops.files import sha256
 from {{ cookiecutter.package_name }}.stages import prepare
 
 CONSENT = "subject_id,consent_status,effective_at\n" + "".join(f"form-{n:02},active,\n" for n in range(14))

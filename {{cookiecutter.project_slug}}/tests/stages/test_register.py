@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from {{ cookiecutter.package_name }}.errors import ProjectError
+from mlops.errors import ProjectError
 from {{ cookiecutter.package_name }}.stages.register import RegisterParams, check_consent, check_gate
 
 METRICS = {"test_acc": 0.95, "test_loss": 0.2}

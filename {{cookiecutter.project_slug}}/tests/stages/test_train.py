@@ -9,12 +9,13 @@ import pytest
 from dvclive import Live
 from ruamel.yaml import YAML
 
-from {{ cookiecutter.package_name }}.data import digits, shards, splits
-from {{ cookiecutter.package_name }}.errors import ProjectError
-from {{ cookiecutter.package_name }}.files import read_json, sha256
+from {{ cookiecutter.package_name }}.data import digits, splits
+from mlops.records import shards
+from mlops.errors import ProjectError
+from mlops.files import read_json, sha256
 from {{ cookiecutter.package_name }}.model.evaluation import evaluate
 from {{ cookiecutter.package_name }}.model.predictor import Predictor
-from {{ cookiecutter.package_name }}.settings import load_params
+from mlops.config import load_params
 from {{ cookiecutter.package_name }}.stages import train as stage
 
 PARAMS: dict[str, Any] = {

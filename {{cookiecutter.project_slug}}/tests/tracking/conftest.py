@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from {{ cookiecutter.package_name }} import settings
-from {{ cookiecutter.package_name }}.tracking import server
-from {{ cookiecutter.package_name }}.tracking.record import FACTS
+from mlops import config
+from mlops.tracking import mlflow_client
+from mlops.tracking.run_files import FACTS
 
 PIPELINE = """\
 stages:
@@ -133,13 +133,13 @@ def facts() -> dict[str, Any]:
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tables: Path) -> MlflowClient:
     """The MLflow of a project with a manifest and no run yet; the working directory."""
     monkeypatch.chdir(tmp_path)
-    shutil.copy(tables, server.DATABASE)
+    shutil.copy(tables, mlflow_client.DATABASE)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("PYTHONPATH", str(Path(settings.__file__).parents[1]))  # for the sidecar
+    monkeypatch.setenv("PYTHONPATH", str(Path(config.__file__).parents[1]))  # for the sidecar
     text = "project: demo\ntracking_uri: null\nrun_on: local\nallow_other_environment: false\n"
     Path("platform.yaml").write_text(text, encoding="utf-8")
     Path("data").mkdir()
     Path("data/manifest.parquet").write_text("manifest x", encoding="utf-8")
     Path("reports").mkdir()
     Path("reports/manifest.json").write_text('{"sha256": ["x"]}', encoding="utf-8")
-    return server.client()
+    return mlflow_client.client()

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from {{ cookiecutter.package_name }}.errors import ProjectError
-from {{ cookiecutter.package_name }}.tracking.archive import LostError, restore_run
+from mlops.errors import ProjectError
+from mlops.tracking.restore import ArtifactMissingError, restore_run
 
 from .conftest import Run, commit_all
 
@@ -73,7 +73,7 @@ def test_restore_earlier_run_has_its_files_and_leaves_the_work_tree(
 def test_restore_results_of_another_run_are_refused(trained: Trained, run: Run, tmp_path: Path) -> None:
     trained("one")
     Path("reports/run.json").write_text(json.dumps({"run": "other"}), encoding="utf-8")
-    with pytest.raises(LostError, match="is of run one, not of other"):
+    with pytest.raises(ArtifactMissingError, match="is of run one, not of other"):
         restore_run(commit_all(run), tmp_path / "got")
 
 
@@ -91,18 +91,18 @@ def test_restore_results_that_are_gone_or_damaged_are_refused(trained: Trained, 
     curve = next(path for path in cached if b"0.5" in path.read_bytes())
     curve.chmod(0o644)
     curve.write_bytes(b"other bytes")
-    with pytest.raises(LostError, match="is damaged"):
+    with pytest.raises(ArtifactMissingError, match="is damaged"):
         restore_run(commit, tmp_path / "damaged")
     curve.unlink()
-    with pytest.raises(LostError, match="not to be had"):
+    with pytest.raises(ArtifactMissingError, match="not to be had"):
         restore_run(commit, tmp_path / "without-a-file")
     next(path for path in cached if path.suffix == ".dir").unlink()
-    with pytest.raises(LostError, match="not to be had"):
+    with pytest.raises(ArtifactMissingError, match="not to be had"):
         restore_run(commit, tmp_path / "without-the-list")
 
 
 def test_restore_commit_without_results_is_refused(trained: Trained, run: Run, tmp_path: Path) -> None:
     trained("one")
     run("git", "rm", "--quiet", "dvc.lock", "dvc.yaml")
-    with pytest.raises(LostError, match=r"has no reports/train/lineage\.json"):
+    with pytest.raises(ArtifactMissingError, match=r"has no reports/train/lineage\.json"):
         restore_run(commit_all(run), tmp_path / "got")

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from {{ cookiecutter.package_name }}.compute import bundle
-from {{ cookiecutter.package_name }}.errors import ProjectError
-from {{ cookiecutter.package_name }}.tracking.snapshot import snapshot
+from mlops.compute import archive
+from mlops.errors import ProjectError
+from mlops.tracking.snapshot import snapshot
 
 from .conftest import Run, commit_all
 
@@ -253,8 +253,8 @@ def test_pack_has_submodules_links_and_what_attributes_would_leave_out(
     Path("code/link.py").symlink_to("left_out.py")
     write(".gitattributes", "left_out.py export-ignore\nmodel.py export-subst\n")
     run("git", "add", ".")
-    bundle.pack(snapshot("train"), tmp_path / "code.tar.gz")
-    bundle.unpack(tmp_path / "code.tar.gz", tmp_path / "job")
+    archive.pack(snapshot("train"), tmp_path / "code.tar.gz")
+    archive.unpack(tmp_path / "code.tar.gz", tmp_path / "job")
     assert read(tmp_path / "job" / "code") == read(Path("code"))
 
 
@@ -323,8 +323,8 @@ def check_history(run: Run, edits: list[tuple[str, str, str]]) -> None:
         assert seen.setdefault(commit, now) == now
     for commit, wanted in seen.items():
         with tempfile.TemporaryDirectory() as folder:
-            bundle.pack(commit, Path(folder, "code.tar.gz"))
-            bundle.unpack(Path(folder, "code.tar.gz"), Path(folder, "job"))
+            archive.pack(commit, Path(folder, "code.tar.gz"))
+            archive.unpack(Path(folder, "code.tar.gz"), Path(folder, "job"))
             given = {**read(Path(folder, "job/code"))}
             given |= {f"shared/{name}": text for name, text in read(Path(folder, "job/shared")).items()}
             assert given == wanted

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from {{ cookiecutter.package_name }}.tracking.curves import CURVES, Curves
+from mlops.tracking.metrics_reader import CURVES, Curves
 
 
 @pytest.fixture

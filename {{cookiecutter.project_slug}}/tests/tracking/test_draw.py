@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from {{ cookiecutter.package_name }}.errors import ProjectError
-from {{ cookiecutter.package_name }}.tracking.draw import draw
-from {{ cookiecutter.package_name }}.tracking.live import Live
-from {{ cookiecutter.package_name }}.tracking.record import PLOTS
+from mlops.errors import ProjectError
+from mlops.tracking.plots import render
+from mlops.tracking.live import Live
+from mlops.tracking.run_files import PLOTS
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def drawn(live: Live) -> np.ndarray:
     """Draw the one plot that was logged, and return the pixels of the picture."""
     run_dir = Path(live.dir)
     ((name, config),) = json.loads(Path(live.dir, PLOTS).read_text(encoding="utf-8")).items()
-    draw(run_dir / name, config, run_dir / "plot.png")
+    render(run_dir / name, config, run_dir / "plot.png")
     return np.asarray(Image.open(run_dir / "plot.png").convert("RGB"))
 
 
@@ -85,7 +85,7 @@ def test_draw_values_that_are_not_finite_leaves_gaps(live: Live) -> None:
 def test_draw_without_a_config_takes_the_last_field(tmp_path: Path, content: Any) -> None:
     path = tmp_path / "plot.json"
     path.write_text(json.dumps(content), encoding="utf-8")
-    draw(path, {}, tmp_path / "plot.png")
+    render(path, {}, tmp_path / "plot.png")
     assert Image.open(tmp_path / "plot.png").size == (800, 600)
 
 
@@ -103,4 +103,4 @@ def test_draw_what_is_no_plot_says_why(tmp_path: Path, text: str, config: dict[s
     path = tmp_path / "plot.json"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ProjectError, match=problem):
-        draw(path, config, tmp_path / "plot.png")
+        render(path, config, tmp_path / "plot.png")

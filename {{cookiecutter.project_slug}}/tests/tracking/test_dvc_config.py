@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from dvc.config import Config
 
-from {{ cookiecutter.package_name }}.errors import ProjectError
-from {{ cookiecutter.package_name }}.tracking import dvc_config
+from mlops.errors import ProjectError
+from mlops.tracking import dvc_config
 
 REMOTE = 'remote "storage"'
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from {{ cookiecutter.package_name }}.tracking import branch, history
+from mlops.tracking import lineage_log, git_history
 
 from .conftest import Run, commit_all
 
@@ -27,7 +27,7 @@ def demo(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def result(run: Run, name: str) -> str:
     """Commit the results of a run, and return the commit."""
     Path("reports").mkdir(exist_ok=True)
-    Path(history.RUN_JSON).write_text(json.dumps({"run": name}), encoding="utf-8")
+    Path(git_history.RUN_JSON).write_text(json.dumps({"run": name}), encoding="utf-8")
     Path("dvc.lock").write_text(f"schema: '2.0'\nstages: []\n# {name}\n", encoding="utf-8")
     return commit_all(run)
 
@@ -43,7 +43,7 @@ def test_runs_are_found_on_every_kind_of_ref(demo: Path, run: Run) -> None:
         expected[name] = (result(run, name),)
         run("git", "update-ref", ref, "HEAD")
         run("git", "reset", "--quiet", "--hard", "HEAD~1")
-    assert {name: found.commits for name, found in history.runs().items()} == expected
+    assert {name: found.commits for name, found in git_history.runs().items()} == expected
 
 
 def test_runs_commit_that_changes_none_of_the_results_does_not_count(demo: Path, run: Run) -> None:
@@ -52,7 +52,7 @@ def test_runs_commit_that_changes_none_of_the_results_does_not_count(demo: Path,
     commit_all(run)
     Path("dvc.lock").write_text("schema: '2.0'\nstages: []\n", encoding="utf-8")
     last = commit_all(run)
-    assert history.runs()["one"].commits == (last, first)
+    assert git_history.runs()["one"].commits == (last, first)
 
 
 def test_runs_in_a_folder_of_the_repository_are_those_of_its_project(
@@ -64,32 +64,32 @@ def test_runs_in_a_folder_of_the_repository_are_those_of_its_project(
     monkeypatch.chdir(inner)
     Path("platform.yaml").write_text(SETTINGS.replace("demo", "inner"), encoding="utf-8")
     commit = result(run, "of-the-folder")
-    branch.record(commit, "train theirs\n\nrun: theirs\nproject: demo\n")
-    branch.record(commit, "register demo version 1\n\nrun: theirs\n")
-    assert list(history.runs()) == ["of-the-folder"]
+    lineage_log.record(commit, "train theirs\n\nrun: theirs\nproject: demo\n")
+    lineage_log.record(commit, "register demo version 1\n\nrun: theirs\n")
+    assert list(git_history.runs()) == ["of-the-folder"]
 
 
 def test_log_tells_names_and_what_was_read(demo: Path, run: Run) -> None:
     commit = run("git", "rev-parse", "HEAD")
-    branch.record(commit, "train gouty-fifo\n\nrun: abc\n")
-    branch.record(commit, "register demo version 3\n\nrun: abc\n")
-    branch.record(commit, "promote demo version 3 to champion\n\nmove: 1\nto: 3\n")
-    assert history.log() == [history.Entry("abc", commit, "", 3), history.Entry("abc", commit, "gouty-fifo", None)]
-    assert history.runs()["abc"] == history.PastRun("abc", "gouty-fifo")
+    lineage_log.record(commit, "train gouty-fifo\n\nrun: abc\n")
+    lineage_log.record(commit, "register demo version 3\n\nrun: abc\n")
+    lineage_log.record(commit, "promote demo version 3 to champion\n\nmove: 1\nto: 3\n")
+    assert git_history.log() == [git_history.Entry("abc", commit, "", 3), git_history.Entry("abc", commit, "gouty-fifo", None)]
+    assert git_history.runs()["abc"] == git_history.KnownRun("abc", "gouty-fifo")
 
 
 def test_behind_log_of_a_remote_that_tells_more_is_seen(demo: Path, run: Run) -> None:
-    branch.record(run("git", "rev-parse", "HEAD"), "train one\n\nrun: one\n")
-    assert not history.behind()
+    lineage_log.record(run("git", "rev-parse", "HEAD"), "train one\n\nrun: one\n")
+    assert not git_history.is_behind_remote()
     run("git", "update-ref", "refs/remotes/origin/lineage", "refs/heads/lineage")
-    assert not history.behind()
+    assert not git_history.is_behind_remote()
     run("git", "update-ref", "-d", "refs/heads/lineage")
-    assert history.behind()
-    assert list(history.runs()) == ["one"]
+    assert git_history.is_behind_remote()
+    assert list(git_history.runs()) == ["one"]
 
 
 def test_runs_unreadable_results_are_left_out(demo: Path, run: Run) -> None:
     result(run, "good")
-    Path(history.RUN_JSON).write_text("<<<<<<< ours", encoding="utf-8")
+    Path(git_history.RUN_JSON).write_text("<<<<<<< ours", encoding="utf-8")
     commit_all(run)
-    assert list(history.runs()) == ["good"]
+    assert list(git_history.runs()) == ["good"]

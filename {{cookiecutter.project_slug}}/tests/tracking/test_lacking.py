@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from {{ cookiecutter.package_name }}.files import write_json
-from {{ cookiecutter.package_name }}.tracking import lacking, outbox, server
-from {{ cookiecutter.package_name }}.tracking.history import PastRun
-from {{ cookiecutter.package_name }}.tracking.record import LINEAGE
+from mlops.files import write_json
+from mlops.tracking import sync_status, upload_queue, mlflow_client
+from mlops.tracking.git_history import KnownRun
+from mlops.tracking.run_files import LINEAGE
 
 
-def known(*commits: str) -> dict[str, PastRun]:
+def known(*commits: str) -> dict[str, KnownRun]:
     """What a clone knows of one run."""
-    return {"abc": PastRun("abc", "gouty-fifo", commits)}
+    return {"abc": KnownRun("abc", "gouty-fifo", commits)}
 
 
 @pytest.mark.parametrize(
@@ -31,32 +31,32 @@ def test_lacking_run_that_is_not_there_has_a_remedy(
     client: MlflowClient, facts: dict[str, Any], place: str, commits: tuple[str, ...], state: str, remedy: str
 ) -> None:
     if place:
-        write_json((outbox.folder() / "abc" if place == "outbox" else Path()) / LINEAGE, {**facts, "run": "abc"})
+        write_json((upload_queue.folder() / "abc" if place == "outbox" else Path()) / LINEAGE, {**facts, "run": "abc"})
     if place == "outbox":
-        (outbox.folder() / "abc/mirror.log").write_text("INFO: began\nWARNING: no answer\n\n", encoding="utf-8")
-    lack = lacking.lacking(client, known(*commits))["abc"]
+        (upload_queue.folder() / "abc/mirror.log").write_text("INFO: began\nWARNING: no answer\n\n", encoding="utf-8")
+    lack = sync_status.missing(client, known(*commits))["abc"]
     assert (lack.what, lack.state, lack.lacks) == ("run abc (gouty-fifo)", state, "everything")
     assert remedy in lack.remedy
     assert lack.counts
 
 
 def test_lacking_run_that_is_training_will_come(client: MlflowClient, facts: dict[str, Any]) -> None:
-    write_json(outbox.folder() / "abc" / LINEAGE, facts)
-    with outbox.training("abc"):
-        lack = lacking.lacking(client, known())["abc"]
+    write_json(upload_queue.folder() / "abc" / LINEAGE, facts)
+    with upload_queue.training("abc"):
+        lack = sync_status.missing(client, known())["abc"]
     assert lack.state == "training"
     assert not lack.counts
 
 
 def test_lacking_run_without_its_end_or_deleted_is_told(client: MlflowClient) -> None:
-    run_id = client.create_run(server.experiment_id(client, "demo"), tags={"mirror_id": "abc"}).info.run_id
-    lack = lacking.lacking(client, known("1" * 40))["abc"]
+    run_id = client.create_run(mlflow_client.experiment_id(client, "demo"), tags={"mirror_id": "abc"}).info.run_id
+    lack = sync_status.missing(client, known("1" * 40))["abc"]
     assert (lack.state, lack.lacks) == ("repair", "its end")
-    assert lacking.lacking(client, known())["abc"].state == "impossible"
+    assert sync_status.missing(client, known())["abc"].state == "impossible"
     client.set_terminated(run_id)
-    assert lacking.lacking(client, known()) == {}
+    assert sync_status.missing(client, known()) == {}
     client.delete_run(run_id)
-    lack = lacking.lacking(client, known("1" * 40))["abc"]
+    lack = sync_status.missing(client, known("1" * 40))["abc"]
     assert lack.state == "deleted"
     assert not lack.counts
     assert f"mlflow runs restore --run-id {run_id}" in lack.remedy
@@ -66,6 +66,6 @@ def test_known_runs_of_outbox_and_work_tree_count_once(
     client: MlflowClient, facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_json(LINEAGE, facts)
-    write_json(outbox.folder() / "abc123" / LINEAGE, facts)
-    monkeypatch.setattr(lacking.history, "runs", known)
-    assert list(lacking.known()) == ["abc", "abc123"]
+    write_json(upload_queue.folder() / "abc123" / LINEAGE, facts)
+    monkeypatch.setattr(sync_status.history, "runs", known)
+    assert list(sync_status.known()) == ["abc", "abc123"]

@@ -13,10 +13,10 @@ import dvclive
 import numpy as np
 import pytest
 
-from {{ cookiecutter.package_name }} import settings
-from {{ cookiecutter.package_name }}.tracking import live as module
-from {{ cookiecutter.package_name }}.tracking.curves import CURVES, Curves
-from {{ cookiecutter.package_name }}.tracking.live import Live
+from mlops import config
+from mlops.tracking import live as module
+from mlops.tracking.metrics_reader import CURVES, Curves
+from mlops.tracking.live import Live
 
 PLAIN: dict[str, Any] = {"save_dvc_exp": False, "dvcyaml": None, "report": None}
 
@@ -78,7 +78,7 @@ def test_next_step_brings_the_row_to_the_file() -> None:
 def test_live_process_that_is_killed_leaves_the_rows_of_its_ended_steps() -> None:
     code = f"""
 import os, signal
-from {settings.PACKAGE}.tracking import live as module
+from {config.PACKAGE}.tracking import live as module
 module.FLUSH_SHARE = float("inf")
 live = module.Live("run", **{PLAIN})
 for step in range(100):
@@ -87,7 +87,7 @@ for step in range(100):
 os.kill(os.getpid(), signal.SIGKILL)
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], env={"PYTHONPATH": str(Path(settings.__file__).parents[1])}, capture_output=True
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(Path(config.__file__).parents[1])}, capture_output=True
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert [row[1] for row in rows("run")] == list(range(100))

@@ -8,11 +8,11 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
-from {{ cookiecutter.package_name }}.errors import ProjectError
-from {{ cookiecutter.package_name }}.tracking import mirror as module
-from {{ cookiecutter.package_name }}.tracking import server
-from {{ cookiecutter.package_name }}.tracking.mirror import Mirror, RunDeletedError, find, sync
-from {{ cookiecutter.package_name }}.tracking.record import LINEAGE, RUN_DIR
+from mlops.errors import ProjectError
+from mlops.tracking import mlflow_sync as module
+from mlops.tracking import mlflow_client
+from mlops.tracking.mlflow_sync import (Mirror, RunDeletedError, find, sync)
+from mlops.tracking.run_files import LINEAGE, RUN_DIR
 
 ROWS = [(1_700_000_000_000 + step, step, value) for step, value in enumerate(("0.5", "nan", "inf", "-inf", "0.25"))]
 CURVE = RUN_DIR / "plots" / "metrics" / "val" / "loss.tsv"
@@ -61,7 +61,7 @@ def test_sync_twice_has_everything_once(ended: MlflowClient) -> None:
 
 
 def test_sync_after_a_stop_in_the_middle_sends_only_what_lacks(ended: MlflowClient) -> None:
-    run = ended.create_run(server.experiment_id(ended, "demo"), tags={"mirror_id": "abc123"})
+    run = ended.create_run(mlflow_client.experiment_id(ended, "demo"), tags={"mirror_id": "abc123"})
     sent = [Metric("val/loss", float(value), time, step) for time, step, value in ROWS[:4]]
     ended.log_batch(run.info.run_id, metrics=sent)
     assert sync() == run.info.run_id
@@ -161,4 +161,4 @@ def test_push_param_that_changes_is_told_beside_the_first_value(ended: MlflowCli
 def test_tracking_uri_relative_path_is_refused(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
     with pytest.raises(ProjectError, match="relative path"):
-        server.tracking_uri()
+        mlflow_client.tracking_uri()

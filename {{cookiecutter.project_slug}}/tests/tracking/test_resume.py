@@ -12,13 +12,13 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from {{ cookiecutter.package_name }}.files import write_json
-from {{ cookiecutter.package_name }}.tracking import live as live_module
-from {{ cookiecutter.package_name }}.tracking import mirror, resume, server
-from {{ cookiecutter.package_name }}.tracking.live import Live
-from {{ cookiecutter.package_name }}.tracking.origin import Origin
-from {{ cookiecutter.package_name }}.tracking.record import RUN_DIR, milliseconds, read_facts
-from {{ cookiecutter.package_name }}.tracking.run import recorded
+from mlops.files import write_json
+from mlops.tracking import live as live_module
+from mlops.tracking import mlflow_sync, resume, mlflow_client
+from mlops.tracking.live import Live
+from mlops.tracking.run_context import RunContext
+from mlops.tracking.run_files import RUN_DIR, milliseconds, read_facts
+from mlops.tracking.run import recorded
 
 STARTS = [f"2026-01-0{day}T00:00:00.000+00:00" for day in (2, 3)]
 
@@ -108,11 +108,11 @@ def test_sync_of_a_run_that_went_on_after_its_end_in_mlflow_sends_the_rest(
         raise KeyboardInterrupt
     new_machine()
     with monkeypatch.context() as away:
-        away.setattr(server, "in_sight", lambda: False)
+        away.setattr(mlflow_client, "is_reachable", lambda: False)
         with recorded(going_on(facts, kept), kept) as live:
             log(live, 1, 2)
     for _ in range(2):
-        mirror.sync()
+        mlflow_sync.sync()
         assert find(client).info.status == "FINISHED"
         assert points(client) == [(0, 0.0), (1, 0.1), (2, 0.2)]
 
@@ -121,12 +121,12 @@ def test_new_run_that_goes_on_from_an_earlier_one_has_its_curves_and_names_it(
     client: MlflowClient, facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as away:
-        away.setattr(server, "in_sight", lambda: False)
+        away.setattr(mlflow_client, "is_reachable", lambda: False)
         with recorded(facts) as live:
             kept = cut_off(live, 2)
         with recorded(going_on({**facts, "run": "def456"}, kept), kept) as live:
             log(live, 2)
-    mirror.sync()
+    mlflow_sync.sync()
     assert points(client) == [(0, 0.0), (1, 0.1), (2, 0.2)]
     assert find(client).data.tags["resumed_from"] == "abc123"
 
@@ -193,7 +193,7 @@ def test_inputs_on_sagemaker_have_the_run(project: Path, monkeypatch: pytest.Mon
     write_json(Path("resources.json"), {})
     monkeypatch.setattr(resume, "RESOURCES", Path("resources.json"))
     assert resume.inputs()["run"] == "", "no job"
-    fields = {field.name: "" for field in dataclasses.fields(Origin)}
+    fields = {field.name: "" for field in dataclasses.fields(RunContext)}
     write_json(Path("job.json"), {"origin": {**fields, "release_tags": [], "run": "abc"}})
     monkeypatch.setenv("STAGE_JOB", "job.json")
     assert resume.inputs()["run"] == "abc"

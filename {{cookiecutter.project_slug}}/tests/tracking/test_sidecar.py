@@ -11,12 +11,12 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from {{ cookiecutter.package_name }}.tracking import outbox, server, sidecar
-from {{ cookiecutter.package_name }}.tracking.run import recorded
+from mlops.tracking import upload_queue, mlflow_client, uploader
+from mlops.tracking.run import recorded
 
 
 def find(client: MlflowClient) -> Run | None:
-    found = client.search_runs([server.experiment_id(client, "demo")])
+    found = client.search_runs([mlflow_client.experiment_id(client, "demo")])
     return found[0] if found else None
 
 
@@ -47,7 +47,7 @@ def test_recorded_run_is_in_mlflow_while_it_trains(client: MlflowClient, facts: 
     assert ended.info.status == "FINISHED"
     assert ended.data.metrics == {"loss": 0.25, "test_acc": 0.9}
     assert points(client, ended) == [0, 1]
-    assert outbox.waiting() == []
+    assert upload_queue.waiting() == []
 
 
 @pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
@@ -66,10 +66,10 @@ def test_recorded_training_that_raises_ends_the_run_so(
 def test_recorded_sidecar_that_is_killed_is_started_again(
     client: MlflowClient, facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sidecar, "RESTART_S", 0.1)
+    monkeypatch.setattr(uploader, "RESTART_S", 0.1)
     started = []
-    start = sidecar.Sidecar._start
-    monkeypatch.setattr(sidecar.Sidecar, "_start", lambda self: started.append(start(self)) or started[-1])
+    start = uploader.Sidecar._start
+    monkeypatch.setattr(uploader.Sidecar, "_start", lambda self: started.append(start(self)) or started[-1])
     with recorded(facts) as live:
         live.log_metric("loss", 0.5)
         live.next_step()
@@ -107,10 +107,10 @@ def test_recorded_training_without_room_for_the_outbox_ends_well(
     Path(".dvc").mkdir(exist_ok=True)
     with recorded(facts) as live:
         live.log_metric("loss", 0.5)
-        outbox.leave("abc123")
-        outbox.folder().joinpath("abc123").write_text("in the way", encoding="utf-8")
+        upload_queue.remove("abc123")
+        upload_queue.folder().joinpath("abc123").write_text("in the way", encoding="utf-8")
     assert "the outbox does not take" in caplog.text
-    assert outbox.read_facts()["status"] == "FINISHED"
+    assert upload_queue.read_facts()["status"] == "FINISHED"
 
 
 def test_recorded_summary_that_can_not_be_written_ends_the_run_as_failed(
@@ -128,16 +128,16 @@ def test_recorded_summary_that_can_not_be_written_ends_the_run_as_failed(
 def test_recorded_training_while_mlflow_is_away_ends_well_and_keeps_the_run(
     client: MlflowClient, facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(sidecar, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(uploader, "PATIENCE_S", 0.5)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with recorded(facts) as live:
         live.log_metric("loss", 0.5)
     assert "mirror sync" in caplog.text
-    assert outbox.waiting() == ["abc123"]
+    assert upload_queue.waiting() == ["abc123"]
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    outbox.deliver_all()  # waits for the sidecar to give up
+    upload_queue.upload_all()  # waits for the sidecar to give up
     run = find(client)
     assert run
     assert run.info.status == "FINISHED"
     assert points(client, run) == [0]
-    assert not Path(outbox.folder() / "abc123").exists()
+    assert not Path(upload_queue.folder() / "abc123").exists()

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from {{ cookiecutter.package_name }}.errors import ProjectError
-from {{ cookiecutter.package_name }}.tracking import snapshot as snapshots
-from {{ cookiecutter.package_name }}.tracking.snapshot import snapshot
+from mlops.errors import ProjectError
+from mlops.tracking import snapshot as snapshots
+from mlops.tracking.snapshot import snapshot
 
 from .conftest import Run, commit_all
 

@@ -8,6 +8,7 @@ Source: https://www.cs.toronto.edu/~kriz/cifar.html
 """
 
 import http.client
+import os
 import urllib.error
 from collections.abc import Iterator
 from functools import partial
@@ -16,15 +17,17 @@ from typing import Any
 
 from filelock import FileLock
 
-from ..errors import ProjectError
-from .sources import Record, png
+from mlops import ProjectError, Record
+
+from ..images import encode_png
 
 
-def records(download: Path) -> Iterator[Record]:
+def records(download: Path | None = None) -> Iterator[Record]:
     """Yield the training part, then the test part, in their published order.
 
     Args:
-        download: Where the archive is, or will be put.
+        download: Where the archive is, or will be put. By default `data/download` of the project, which serves all
+            experiments, also those that DVC runs in a throw-away copy.
 
     Yields:
         `cifar10-train-00042`: the published part, and the position in it from 0; labels "airplane" to "truck".
@@ -32,11 +35,12 @@ def records(download: Path) -> Iterator[Record]:
     Raises:
         ProjectError: The archive isn't there and can't be downloaded.
     """
+    download = download or Path(os.environ.get("DVC_ROOT", ""), "data", "download")
     for part in ("train", "test"):
         photographs = _open(download, part == "train")
         for position, (image, label) in enumerate(zip(photographs.data, photographs.targets, strict=True)):
             name = f"cifar10-{part}-{position:05}"
-            yield Record(name, name, photographs.classes[label], partial(png, image), name)
+            yield Record(name, name, photographs.classes[label], partial(encode_png, image), name)
 
 
 def _open(download: Path, train: bool) -> Any:

@@ -9,9 +9,10 @@ Source: https://archive.ics.uci.edu/dataset/80 (test part); the forms were found
 
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
-from .sources import Record, png
+from mlops import Record
+
+from ..images import encode_png
 
 FORM = (
     "012345678901234567890123456789"
@@ -28,7 +29,7 @@ MISSING = {
 """The slots of a form that scikit-learn's copy lacks."""
 
 
-def records(_: Path) -> Iterator[Record]:
+def records() -> Iterator[Record]:
     """Yield the 1,797 digits; no file is read but scikit-learn's own.
 
     Yields:
@@ -43,4 +44,4 @@ def records(_: Path) -> Iterator[Record]:
     for (form, slot), image, label in zip(slots, images, digits.target, strict=True):
         subject = f"form-{form:02}"
         name = f"{subject}-{slot:03}"
-        yield Record(name, subject, str(label), partial(png, image), name)
+        yield Record(name, subject, str(label), partial(encode_png, image), name)

@@ -10,32 +10,24 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from ..errors import ProjectError
-from ..images import open_image
-from .sources import Record
-from .tables import open_file, rows
+from mlops import ProjectError, Record, open_file, read_csv, require_dep
 
+from ..images import ImageError, open_image
+
+RAW = Path("data/raw")
 COLUMNS = ("record_id", "subject_id", "label", "path")
 
 
-def records(raw: Path) -> Iterator[Record]:
+def records(raw: Path = RAW) -> Iterator[Record]:
     """Yield a record per row of `records.csv`; images are read, and checked, when they are used.
 
     Raises:
-        ProjectError: `records.csv` isn't there, can't be read or is malformed.
+        ProjectError: `records.csv` isn't there, can't be read or is malformed; or DVC does not watch the folder.
     """
-    table = raw / "records.csv"
-    name = table.as_posix()
-    try:
-        file = open_file(table)
-    except FileNotFoundError as error:
-        raise ProjectError(f"{name} is not there", f"write it, with the columns {','.join(COLUMNS)}") from error
-    except OSError as error:
-        raise ProjectError(f"{name} can't be read: {error.strerror}", "put a file there that you may read") from error
-    with file:
-        for line, (record_id, subject_id, label, path) in rows(file, name, COLUMNS):
-            origin = f"{name} line {line}"
-            yield Record(record_id, subject_id, label, partial(read_image, raw, path, origin), origin)
+    require_dep(raw.as_posix())
+    for line, (record_id, subject_id, label, path) in read_csv(raw / "records.csv", COLUMNS):
+        origin = f"{(raw / 'records.csv').as_posix()} line {line}"
+        yield Record(record_id, subject_id, label, partial(read_image, raw, path, origin), origin)
 
 
 def read_image(raw: Path, path: str, origin: str) -> bytes:
@@ -55,13 +47,12 @@ def read_image(raw: Path, path: str, origin: str) -> bytes:
         _refuse_outside(raw, path, origin)
         with open_file(raw / path) as file:
             content = file.read()
+        open_image(content)
+    except ImageError as error:
+        raise ProjectError(f"{origin}: {path!r} {error}", fix) from error
     except (OSError, RuntimeError, ValueError) as error:  # the last two: a loop of links, a name that no file can have
         reason = error.strerror if isinstance(error, OSError) else error
         raise ProjectError(f"{origin}: {path!r} can't be read: {reason}", fix) from error
-    try:
-        open_image(content, f"{origin}: {path!r}")
-    except ProjectError as error:
-        raise ProjectError(error.problem, fix) from error
     return content
 
 

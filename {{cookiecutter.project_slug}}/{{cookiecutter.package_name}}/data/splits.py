@@ -7,13 +7,12 @@ a dataset can be compared on the records that they share.
 import hashlib
 from collections.abc import Sequence
 
-from ..errors import ProjectError
-from .sources import Record
+from mlops import ProjectError, Record
 
 SPLITS = ("train", "val", "test")
 
 
-def draw(*words: str) -> float:
+def uniform_hash(*words: str) -> float:
     """Return a number in [0, 1), always the same for the same words."""
     digest = hashlib.sha256("\0".join(words).encode()).digest()
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
@@ -21,13 +20,13 @@ def draw(*words: str) -> float:
 
 def split_of(subject_id: str, salt: str, val: float, test: float) -> str:
     """Return the split of a subject; `val` and `test` are fractions of all subjects."""
-    number = draw(salt, subject_id)
+    number = uniform_hash(salt, subject_id)
     return "test" if number < test else "val" if number < test + val else "train"
 
 
-def thin(records: Sequence[Record], fraction: float) -> list[Record]:
+def subsample(records: Sequence[Record], fraction: float) -> list[Record]:
     """Keep about this fraction of the records; those of 5 % are all among those of 10 %."""
-    return [record for record in records if draw("fraction", record.record_id) < fraction]
+    return [record for record in records if uniform_hash("fraction", record.record_id) < fraction]
 
 
 def split(records: Sequence[Record], salt: str, val: float, test: float) -> dict[str, list[Record]]:

@@ -1,19 +1,24 @@
-"""How good a network is: loss and accuracy, and which labels it takes for which."""
+"""How good a network is: loss, the metrics by which models are compared, and which labels it takes for which."""
 
-import csv
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw
+from sklearn import metrics
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..files import replacing
 from .networks import logits
-from .transforms import Images, Normalise
+
+
+def scores(actual: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
+    """Return the metrics of predicted labels, more is better; a new one is added here and nowhere else.
+
+    `train` reports each of them as `test_…` and `val_…`, the gate of `register` takes them by these names, and
+    `registry promote --by` compares models by them.
+    """
+    return {"acc": float(metrics.accuracy_score(actual, predicted))}
 
 
 @dataclass(frozen=True)
@@ -25,52 +30,38 @@ class Evaluation:
     predicted: Tensor
 
 
-def evaluate(module: nn.Module, images: Images, normalise: Normalise) -> Evaluation:
-    """Measure `module` on labelled images. Leaves it in evaluation mode."""
-    found = logits(module, images.pixels, normalise)
-    predicted = found.argmax(1)
-    right = (predicted == images.labels).sum().item()
-    return Evaluation(functional.cross_entropy(found, images.labels).item(), right / len(predicted), predicted)
-
-
-def confusion(actual: Tensor, predicted: Tensor, classes: int) -> np.ndarray:
-    """Count pairs of labels: (classes, classes) int64, a row for each actual label and a column for each predicted."""
-    return torch.bincount(actual * classes + predicted, minlength=classes**2).view(classes, classes).numpy()
-
-
-def write_confusion(path: Path, actual: Tensor, predicted: Tensor, classes: tuple[str, ...]) -> None:
-    """Write one row per record, as DVC's confusion template counts them itself."""
-    rows = [(classes[a], classes[p]) for a, p in zip(actual.tolist(), predicted.tolist(), strict=True)]
-    _write_csv(path, ("actual", "predicted"), rows)
-
-
-def write_per_class(path: Path, counts: np.ndarray, classes: tuple[str, ...]) -> None:
-    """Write precision, recall, F1 and number of records per label; a figure that isn't defined is left empty.
+def evaluate(module: nn.Module, pixels: Tensor, labels: Tensor, normalise: Callable[[Tensor], Tensor]) -> Evaluation:
+    """Measure `module` on labelled images. Leaves it in evaluation mode.
 
     Args:
-        path: The CSV file.
-        counts: Of `confusion`.
-        classes: The labels, in the order of `counts`.
+        module: The network.
+        pixels: (N, channels, px, px) uint8.
+        labels: (N,) int64, positions in the classes.
+        normalise: Turns pixels into the network's input.
     """
-    rows = []
-    for index, label in enumerate(classes):
-        right, actual, predicted = counts[index, index], counts[index].sum(), counts[:, index].sum()
-        f1 = _ratio(2 * right, actual + predicted)
-        rows.append((label, _ratio(right, predicted), _ratio(right, actual), f1, actual))
-    _write_csv(path, ("label", "precision", "recall", "f1", "records"), rows)
+    outputs = logits(module, pixels, normalise)
+    predicted = outputs.argmax(1)
+    accuracy = (predicted == labels).sum().item() / len(predicted)
+    return Evaluation(functional.cross_entropy(outputs, labels).item(), accuracy, predicted)
 
 
-def _ratio(part: int, whole: int) -> str:
-    return f"{part / whole:.4f}" if whole else ""
+def per_class(actual: Sequence[str], predicted: Sequence[str], classes: Sequence[str]) -> list[dict[str, str]]:
+    """Return precision, recall, F1 and number of records of each label; a figure that isn't defined is empty."""
+    columns = metrics.precision_recall_fscore_support(actual, predicted, labels=classes, zero_division=np.nan)
+    names = ("precision", "recall", "f1")
+    return [
+        {
+            "label": label,
+            **{name: "" if np.isnan(value) else f"{value:.4f}" for name, value in zip(names, row, strict=False)},
+            "records": str(row[-1]),
+        }
+        for label, *row in zip(classes, *columns, strict=True)
+    ]
 
 
-def _write_csv(path: Path, columns: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:
-    with replacing(path) as new, new.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
-
-
-def confusion_image(counts: np.ndarray, classes: tuple[str, ...]) -> Image.Image:
-    """Draw `confusion`: rows actual, columns predicted, darker for a larger share of the row; at most 1000 px wide."""
+def confusion_image(actual: Sequence[str], predicted: Sequence[str], classes: Sequence[str]) -> Image.Image:
+    """Draw a confusion matrix: rows actual, columns predicted, darker for a larger share of the row; up to 1000 px."""
+    counts = metrics.confusion_matrix(actual, predicted, labels=classes)
     margin, cell = 90, max(4, min(48, 900 // len(classes)))
     image = Image.new("L", (margin + cell * len(classes),) * 2, 255)
     draw = ImageDraw.Draw(image)

@@ -1,34 +1,36 @@
-"""The networks that can be trained, by name.
+"""The networks that can be trained, by name. This module travels with a registered model.
 
-To add one: write its function, then name it in `Arch` and in `NETWORKS`; `params.yaml:train.arch` takes it from there.
+To add one, write its function and name it in `Arch` and in `NETWORKS`; `params.yaml:train.arch` takes it from there,
+and `params.yaml:train.arch_options` gives its function more arguments.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import ProjectError
-
 Arch = Literal["small_cnn", "mobilenet_v3_small"]
 BATCH = 256  # images at once when not training; fixed, since another size gives other last bits
 
 
-def build(arch: Arch, classes: int, weights: str | None) -> nn.Module:
+def build(arch: Arch, classes: int, weights: str | None, **options: Any) -> nn.Module:
     """Make a network that turns (N, channels, px, px) float32 into (N, classes) logits.
 
     Args:
         arch: A key of `NETWORKS`.
         classes: Number of labels.
         weights: "imagenet" to start from torchvision's weights with a new last layer; None to start from random ones.
+        options: More arguments of the network's function.
 
     Raises:
-        ProjectError: The weights can't be downloaded.
+        ConnectionError: The weights can't be downloaded.
+        TypeError: The network takes no such option.
+        ValueError: There are no such weights.
     """
-    return NETWORKS[arch].make(classes, weights)
+    return NETWORKS[arch].make(classes, weights, **options)
 
 
 def logits(module: nn.Module, pixels: Tensor, normalise: Callable[[Tensor], Tensor]) -> Tensor:
@@ -42,7 +44,7 @@ def logits(module: nn.Module, pixels: Tensor, normalise: Callable[[Tensor], Tens
 def _small_cnn(classes: int, weights: str | None) -> nn.Module:
     """A network of 66,000 weights: seconds on a laptop, enough for digits. It has no pretrained weights."""
     if weights:
-        raise ProjectError(f"small_cnn has no {weights} weights", "set params.yaml:train.weights to null")
+        raise ValueError(f"small_cnn has no {weights} weights")
     return nn.Sequential(  # at 8 px, image sides by layer: 8, 8, 4, 2, 1
         _conv(1, 16),
         _conv(16, 32),
@@ -82,10 +84,7 @@ def _pretrained_mobilenet(classes: int) -> nn.Module:
     try:  # not by `weights=`, which unpickles whatever the file holds
         state = MobileNet_V3_Small_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True, weights_only=True)
     except (URLError, ConnectionError, TimeoutError) as error:
-        raise ProjectError(
-            f"the ImageNet weights can't be downloaded: {error}",
-            "connect to the internet (once: torch keeps them), or set params.yaml:train.weights to null",
-        ) from error
+        raise ConnectionError(f"the ImageNet weights can't be downloaded: {error}") from error
     module.load_state_dict(state)
     module.classifier[-1] = nn.Linear(module.classifier[-1].in_features, classes)
     return cast(nn.Module, module)
@@ -96,7 +95,7 @@ class Network:
     """A network that `build` knows: the channels of its images (1: gray, 3: RGB) and the function that makes it."""
 
     channels: int
-    make: Callable[[int, str | None], nn.Module]
+    make: Callable[..., nn.Module]
 
 
 NETWORKS: dict[Arch, Network] = {

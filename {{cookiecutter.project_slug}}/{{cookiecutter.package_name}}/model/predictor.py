@@ -1,28 +1,29 @@
-"""A trained model as a directory: `model.safetensors` (weights) and `model.json` (how to use them). No pickle."""
+"""A trained model as a directory: `model.safetensors` (weights) and `model.json` (how to use them). No pickle.
 
+This module travels with a registered model.
+"""
+
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
+from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ..errors import ProjectError
-from ..files import replacing, write_json
 from .networks import Arch, build, logits
 from .transforms import Normalise, decode
 
-MODEL_DATA = "data/model"  # where this directory is inside an MLflow model
 
-
-class Card(BaseModel):
+class ModelConfig(BaseModel):
     """What `model.json` says: the network, its labels in the order of its outputs, and how its images are made.
 
     Args:
         arch: Name of the network.
+        options: More arguments of its function.
         classes: Labels.
         image_px: Width and height of an image, pixels.
         channels: 1 for gray, 3 for RGB.
@@ -33,6 +34,7 @@ class Card(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     arch: Arch
+    options: dict[str, Any] = {}
     classes: tuple[str, ...]
     image_px: int
     channels: int
@@ -40,56 +42,54 @@ class Card(BaseModel):
     std: tuple[float, ...]
 
 
-def save(directory: Path, module: nn.Module, card: Card) -> None:
-    """Write a model directory, whole or not at all; the same weights give the same bytes."""
-    with replacing(directory) as new:
-        new.mkdir()
-        save_file(module.state_dict(), new / "model.safetensors")
-        write_json(new / "model.json", card.model_dump(mode="json"))
+def save(directory: Path, module: nn.Module, config: ModelConfig) -> None:
+    """Write a model directory; the same weights give the same bytes."""
+    directory.mkdir(parents=True)
+    save_file(module.state_dict(), directory / "model.safetensors")
+    content = config.model_dump(mode="json", exclude_defaults=True)
+    (directory / "model.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8", newline="\n")
 
 
 class Predictor:
     """A model that answers: encoded images in, labels out."""
 
-    def __init__(self, module: nn.Module, card: Card) -> None:
+    def __init__(self, module: nn.Module, config: ModelConfig) -> None:
         self.module = module.eval()
-        self.card = card
-        self.normalise = Normalise(card.mean, card.std)
+        self.config = config
+        self.normalise = Normalise(config.mean, config.std)
 
     @classmethod
     def load(cls, directory: Path) -> "Predictor":
         """Read a model directory.
 
         Raises:
-            ProjectError: A file is missing or damaged, or the weights aren't this network's.
+            FileNotFoundError: A file is missing.
+            ValueError: `model.json` is damaged.
+            RuntimeError: The weights are damaged, or are another network's.
         """
+        config = ModelConfig.model_validate_json((directory / "model.json").read_bytes())
+        with torch.device("meta"):  # the network's shapes, with no memory behind them
+            module = build(config.arch, len(config.classes), None, **config.options)
         try:
-            card = Card.model_validate_json((directory / "model.json").read_bytes())
-            with torch.device("meta"):  # the network's shapes, with no memory behind them
-                module = build(card.arch, len(card.classes), weights=None)
             module.load_state_dict(load_file(directory / "model.safetensors"), assign=True)
-        except FileNotFoundError as error:
-            raise ProjectError(f"the model directory {directory} lacks a file: {error}", _fix(directory)) from error
-        except (ValidationError, SafetensorError, RuntimeError) as error:
-            raise ProjectError(f"the model in {directory} is damaged: {error}", _fix(directory)) from error
-        return cls(module, card)
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # SafetensorError is no class of Python's own hierarchy
+            raise RuntimeError(f"model.safetensors: {error}") from error
+        return cls(module, config)
 
     def probabilities(self, images: Sequence[bytes]) -> np.ndarray:
         """Return the probability of each label, (N, classes) float32; a row adds up to 1.
 
         Raises:
-            ProjectError: One of them can't be read as an image.
+            ImageError: One of them can't be read as an image.
         """
-        pixels = decode(images, self.card.channels, self.card.image_px)
+        pixels = decode(images, self.config.channels, self.config.image_px)
         return logits(self.module, pixels, self.normalise).softmax(1).numpy()
 
     def predict(self, images: Sequence[bytes]) -> list[dict[str, str | float]]:
         """Return the likeliest label of each image and its probability: `{"label": "7", "score": 0.98}`."""
         return [
-            {"label": self.card.classes[int(row.argmax())], "score": float(row.max())}
+            {"label": self.config.classes[int(row.argmax())], "score": float(row.max())}
             for row in self.probabilities(images)
         ]
-
-
-def _fix(directory: Path) -> str:
-    return f"restore it: dvc pull --force {directory.as_posix()}; or train again: dvc repro --force train"

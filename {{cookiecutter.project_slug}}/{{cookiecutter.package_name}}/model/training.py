@@ -5,31 +5,68 @@ out one by one to stack them again (measured on the default network: 5 % more ti
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 from tqdm import tqdm
 
-from ..errors import ProjectError
-from .checkpoint import Checkpoints
+from mlops import ProjectError, StrictModel, TrainingRun
+
+from .dataset import Images
 from .evaluation import evaluate
-from .processes import ALONE, Group
-from .transforms import Images, Normalise
+from .networks import Arch
+from .transforms import Normalise, augment
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How to train; the keys and ranges of `params.yaml:train`."""
+class TrainParams(StrictModel):
+    """`params.yaml:train`, which states units and ranges.
 
-    epochs: int
-    batch_size: int
-    max_lr: float
-    weight_decay: float
+    Args:
+        arch: The network.
+        arch_options: More arguments of its function in `networks.py`.
+        weights: Start from torchvision's ImageNet weights, or from random ones.
+        init_from: Start from a registered model instead: `models:/<name>/<version number>`.
+    """
+
+    arch: Arch
+    arch_options: dict[str, Any] = Field(default_factory=dict)
+    weights: Literal["imagenet"] | None
+    init_from: str | None = Field(pattern=r"^models:/[^/@]+/\d+$")  # an alias moves
+    image_px: int = Field(ge=8, le=512)
+    epochs: int = Field(ge=1, le=100_000)
+    batch_size: int = Field(ge=2, le=65_536)
+    max_lr: float = Field(gt=0, le=10)
+    weight_decay: float = Field(ge=0, le=1)
+    seed: int = Field(ge=0, lt=2**32)
+    threads: int = Field(ge=1, le=256)
+    processes: int = Field(ge=1, le=256)
+
+    @field_validator("weights")
+    @classmethod
+    def _exist(cls, weights: str | None, info: ValidationInfo) -> str | None:
+        if weights and info.data.get("arch") == "small_cnn":
+            raise ValueError("small_cnn has no pretrained weights; set it to null, or train.arch to mobilenet_v3_small")
+        return weights
+
+    @field_validator("init_from")
+    @classmethod
+    def _is_the_only_start(cls, uri: str | None, info: ValidationInfo) -> str | None:
+        if uri and info.data.get("weights"):
+            raise ValueError("a model starts from one place; set train.weights or train.init_from to null")
+        return uri
+
+    @field_validator("processes")
+    @classmethod
+    def _have_work(cls, processes: int, info: ValidationInfo) -> int:
+        most = info.data.get("batch_size", 2) // 2
+        if processes > max(1, most):
+            raise ValueError(f"train.batch_size is shared among them, two records each or more: for {most} at most")
+        return processes
 
 
 @dataclass(frozen=True)
@@ -43,6 +80,38 @@ class Epoch:
     lr: float
 
 
+@dataclass
+class TrainState:
+    """What training goes on from after an epoch, all of it: a checkpoint holds this.
+
+    Args:
+        module: The network.
+        optimizer: Its optimizer.
+        schedule: The learning rate's.
+        epochs: How many are done.
+        best: The best of them.
+        weights: Those of the best epoch.
+    """
+
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: OneCycleLR
+    epochs: int = 0
+    best: Epoch = field(default_factory=lambda: Epoch(-1, math.inf, math.inf, -1.0, 0.0))  # any epoch is better
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return it as tensors, numbers and texts, in dicts and lists."""
+        parts = {name: getattr(self, name).state_dict() for name in ("module", "optimizer", "schedule")}
+        return {**parts, "epochs": self.epochs, "best": vars(self.best), "weights": self.weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        for name in ("module", "optimizer", "schedule"):
+            getattr(self, name).load_state_dict(state[name])
+        self.epochs, self.best, self.weights = state["epochs"], Epoch(**state["best"]), state["weights"]
+
+
 def make_deterministic(seed: int, threads: int) -> None:
     """Make the same inputs give the same bits: call it before a network is built.
 
@@ -54,28 +123,20 @@ def make_deterministic(seed: int, threads: int) -> None:
 
 
 def fit(
-    module: nn.Module,
-    train: Images,
-    val: Images,
-    normalise: Normalise,
-    recipe: Recipe,
-    report: Callable[[Epoch], None],
-    group: Group = ALONE,
-    checkpoints: Checkpoints | None = None,
+    module: nn.Module, train: Images, val: Images, normalise: Normalise, params: TrainParams, run: TrainingRun
 ) -> Epoch:
     """Train `module` in place and leave it with the weights of its best epoch.
 
     Several processes do it together: the steps and their learning rates are those of one, and each returns the same.
+    From a checkpoint it goes on to the same bits.
 
     Args:
         module: Turns (N, channels, px, px) float32 into (N, classes) logits.
         train: Images to learn from.
         val: Images that choose the best epoch: highest accuracy, then lowest loss.
         normalise: Turns pixels into the network's input.
-        recipe: Epochs, batch size, learning rate, weight decay.
-        report: Called after each epoch.
-        group: The processes to train with; the weights to keep are those in the first.
-        checkpoints: What to go on from, and where to save that; the result is the same to the bit.
+        params: Epochs, batch size, learning rate, weight decay.
+        run: Takes the metrics of each epoch; has the processes to train with, and the checkpoint to go on from.
 
     Returns:
         The best epoch.
@@ -85,87 +146,82 @@ def fit(
     """
     if len(train.labels) < 2:
         raise ProjectError("the training split has one record", "change params.yaml:split.salt, or give more data")
-    optimizer = torch.optim.AdamW(module.parameters(), lr=recipe.max_lr, weight_decay=recipe.weight_decay)
-    steps = recipe.epochs * len(_batches(train, recipe.batch_size, group))
-    schedule = OneCycleLR(optimizer, max_lr=recipe.max_lr, total_steps=steps)
-    parallel = group.parallel(module)
-    begin, best, weights = 0, Epoch(-1, math.inf, math.inf, -1.0, 0.0), module.state_dict()  # any epoch is better
-    parts: dict[str, Any] = {"module": module, "optimizer": optimizer, "schedule": schedule}
-    checkpoints = checkpoints or Checkpoints()
-    if kept := checkpoints.state:
-        _settle(parallel, train, normalise)
-        for name, part in parts.items():
-            part.load_state_dict(kept[name])
-        begin, best, weights = kept["epochs"], Epoch(**kept["best"]), kept["weights"]
-        checkpoints.restore_random_numbers()
-    for number in tqdm(range(begin, recipe.epochs), "train", recipe.epochs, unit="epoch", initial=begin, delay=2):
-        lr = float(schedule.get_last_lr()[0])
-        train_loss = _train_once(parallel, train, normalise, recipe, optimizer, schedule, group)
-        epoch = Epoch(number, train_loss, *_validate(module, val, normalise, group), lr)
-        _check_finite(epoch, recipe)
-        report(epoch)
-        if (epoch.val_acc, -epoch.val_loss) > (best.val_acc, -best.val_loss):
-            best, weights = epoch, {name: tensor.clone() for name, tensor in module.state_dict().items()}
-        states = {name: part.state_dict() for name, part in parts.items()}
-        checkpoints.save({**states, "epochs": number + 1, "best": vars(best), "weights": weights})
-    module.load_state_dict(weights)
-    return best
+    optimizer = torch.optim.AdamW(module.parameters(), lr=params.max_lr, weight_decay=params.weight_decay)
+    steps = params.epochs * len(_batches(train, params.batch_size, run))
+    state = TrainState(module, optimizer, OneCycleLR(optimizer, max_lr=params.max_lr, total_steps=steps))
+    parallel = run.group.parallel(module)
+    if run.checkpoint:
+        _warm_up_ddp(parallel, train, normalise)
+        state.load_state_dict(run.checkpoint)
+        run.restore_random_numbers()
+    epochs = range(state.epochs, params.epochs)
+    for number in tqdm(epochs, "train", params.epochs, unit="epoch", initial=state.epochs, delay=2):
+        lr = float(state.schedule.get_last_lr()[0])
+        train_loss = _train_epoch(parallel, state, train, normalise, params, run)
+        epoch = Epoch(number, train_loss, *_validate(module, val, normalise, run), lr)
+        _check_finite(epoch, params)
+        run.log({"train/loss": train_loss, "val/loss": epoch.val_loss, "val/acc": epoch.val_acc, "lr": lr})
+        if (epoch.val_acc, -epoch.val_loss) > (state.best.val_acc, -state.best.val_loss):
+            state.best = epoch
+            state.weights = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+        state.epochs = number + 1
+        run.save_checkpoint(state.state_dict())
+    module.load_state_dict(state.weights)
+    return state.best
 
 
-def _settle(module: nn.Module, images: Images, normalise: Normalise) -> None:
-    """Do a step that counts for nothing: after its first, DDP sums gradients in another order, to other last bits."""
+def _warm_up_ddp(module: nn.Module, images: Images, normalise: Normalise) -> None:
+    """Run one throw-away backward pass.
+
+    DDP rebuilds its buckets after the first step, which changes the order of sums: so a resumed training would differ
+    in its last bits.
+    """
     module.train()
     functional.cross_entropy(module(normalise(images.pixels[:2])), images.labels[:2]).backward()
 
 
-def _train_once(
-    module: nn.Module,
-    images: Images,
-    normalise: Normalise,
-    recipe: Recipe,
-    optimizer: torch.optim.Optimizer,
-    schedule: OneCycleLR,
-    group: Group,
+def _train_epoch(
+    module: nn.Module, state: TrainState, images: Images, normalise: Normalise, params: TrainParams, run: TrainingRun
 ) -> float:
-    """Return the mean loss over all images, in nats."""
+    """Go once over the images; return the mean loss over all of them, in nats."""
     module.train()
     total = torch.zeros((), dtype=torch.float64)
-    for batch in _batches(images, recipe.batch_size, group):  # (batch_size,) positions
-        mine, weight = group.share(batch)
-        loss = functional.cross_entropy(module(normalise(images.pixels[mine])), images.labels[mine])
+    for batch in _batches(images, params.batch_size, run):  # (batch_size,) positions
+        own, weight = run.group.shard_batch(batch)
+        loss = functional.cross_entropy(module(normalise(augment(images.pixels[own]))), images.labels[own])
         if weight != 1:
             loss = loss * weight
-        optimizer.zero_grad()
+        state.optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
-        schedule.step()
+        state.optimizer.step()
+        state.schedule.step()
         total += loss.detach() * len(batch)
-    return group.mean(total).item() / len(images.labels)
+    return run.group.mean(total).item() / len(images.labels)
 
 
-def _validate(module: nn.Module, images: Images, normalise: Normalise, group: Group) -> tuple[float, float]:
-    """Return loss and accuracy of the first process's weights and running statistics, which are the ones to be kept."""
+def _validate(module: nn.Module, images: Images, normalise: Normalise, run: TrainingRun) -> tuple[float, float]:
+    """Return loss and accuracy of the first process's weights and running statistics, which are those that are kept."""
     figures = torch.zeros(2, dtype=torch.float64)
-    if group.rank == 0:
-        found = evaluate(module, images, normalise)
-        figures = torch.tensor([found.loss, found.accuracy], dtype=torch.float64)
-    loss, accuracy = group.agreed(figures).tolist()
+    if run.group.rank == 0:
+        result = evaluate(module, images.pixels, images.labels, normalise)
+        figures = torch.tensor([result.loss, result.accuracy], dtype=torch.float64)
+    loss, accuracy = run.group.broadcast(figures).tolist()
     return loss, accuracy
 
 
-def _batches(images: Images, size: int, group: Group) -> list[Tensor]:
+def _batches(images: Images, size: int, run: TrainingRun) -> list[Tensor]:
     """Shuffle; a last batch of one joins the one before, since BatchNorm can't take a variance over one."""
-    order = group.agreed(torch.randperm(len(images.labels)))
+    order = run.group.broadcast(torch.randperm(len(images.labels)))
     batches = [order[start : start + size] for start in range(0, len(order), size)]
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches
 
 
-def _check_finite(epoch: Epoch, recipe: Recipe) -> None:
+def _check_finite(epoch: Epoch, params: TrainParams) -> None:
     if not (math.isfinite(epoch.train_loss) and math.isfinite(epoch.val_loss)):
         raise ProjectError(
-            f"training diverged in epoch {epoch.number + 1} of {recipe.epochs} with max_lr {recipe.max_lr}: "
+            f"training diverged in epoch {epoch.number + 1} of {params.epochs} with max_lr {params.max_lr}: "
             f"loss {epoch.train_loss} (train), {epoch.val_loss} (val)",
             "lower params.yaml:train.max_lr",
         )

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ..images import open_image
+from ..images import ImageError, open_image
 
 
 def decode(images: Sequence[bytes], channels: int, image_px: int) -> Tensor:
@@ -26,27 +26,29 @@ def decode(images: Sequence[bytes], channels: int, image_px: int) -> Tensor:
         (N, channels, image_px, image_px), uint8.
 
     Raises:
-        ProjectError: One of them can't be read as an image.
+        ImageError: One of them can't be read as an image.
     """
     pixels = np.empty((len(images), channels, image_px, image_px), dtype=np.uint8)
     for index, image in enumerate(tqdm(images, desc="decode", unit="image", delay=2)):
-        name = f"image {index + 1} of {len(images)} can't be read: it"
-        pixels[index] = _decode_one(image, name, channels, image_px)
+        try:
+            pixels[index] = _decode_one(image, channels, image_px)
+        except ImageError as error:
+            raise ImageError(f"image {index + 1} of {len(images)} can't be read: it {error}") from error
     return torch.from_numpy(pixels)
 
 
-def _decode_one(data: bytes, name: str, channels: int, image_px: int) -> np.ndarray:
-    image = open_image(data, name).convert("L" if channels == 1 else "RGB")
+def _decode_one(content: bytes, channels: int, image_px: int) -> np.ndarray:
+    image = open_image(content).convert("L" if channels == 1 else "RGB")
     image = image.resize((image_px, image_px), Image.Resampling.BILINEAR)
     return np.asarray(image).reshape(image_px, image_px, channels).transpose(2, 0, 1)
 
 
-@dataclass(frozen=True)
-class Images:
-    """Images with their labels: pixels (N, channels, px, px) uint8, labels (N,) int64, positions in the classes."""
+def augment(pixels: Tensor) -> Tensor:
+    """Change a batch of training images, (N, channels, px, px) uint8, before it is normalised: here, nothing.
 
-    pixels: Tensor
-    labels: Tensor
+    Validation, test and serving never come here.
+    """
+    return pixels
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from {{ cookiecutter.package_name }}.lineage.optout import report
-from {{ cookiecutter.package_name }}.lineage.optout.plan import Dataset, Plan
+from mlops.optout import report
+from mlops.optout.plan import Dataset, Plan
 
 HOSTILE = '<script>alert("x")</script>&amp;=1+1'
 WHO = [{"subject": HOSTILE, "line": 7, "ended_at": "2026-01-01T00:00:00.000Z"}]
@@ -35,7 +35,7 @@ class Page(HTMLParser):
         self.text += data
 
 
-def full() -> report.Report:
+def full() -> report.OptOutReport:
     made = report.of(WHO)
     made.plan = Plan(
         [HOSTILE],

@@ -14,11 +14,11 @@ import pytest
 from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 
-from {{ cookiecutter.package_name }}.cli import main
-from {{ cookiecutter.package_name }}.data import manifest
-from {{ cookiecutter.package_name }}.registry.moves import CHAMPION, Move
-from {{ cookiecutter.package_name }}.tracking import branch, server
-from {{ cookiecutter.package_name }}.tracking.git import AUTHOR, git
+from mlops.cli import main
+from mlops.records import manifest
+from mlops.registry.alias_log import CHAMPION, AliasChange
+from mlops.tracking import lineage_log, mlflow_client
+from mlops.tracking.git import AUTHOR, git
 
 PROJECT = "digits"
 PLATFORM = f"project: {PROJECT}\ntracking_uri: null\nrun_on: local\nallow_other_environment: false\n"
@@ -108,7 +108,7 @@ class Project:
         """Write entries to the branch `lineage`."""
         commit = git("commit-tree", git("mktree", stdin=""), "-m", "What it read", env=AUTHOR)
         for entry in entries:
-            branch.record(commit, entry)
+            lineage_log.record(commit, entry)
 
     def log_registered(self, *runs: str) -> None:
         """Write to the log that each run was trained, and made a version: 1, 2 and so on."""
@@ -119,7 +119,7 @@ class Project:
     def log_promoted(self, version: int, alias: str = CHAMPION) -> None:
         """Write to the log that a version got an alias."""
         when = "2025-08-01T00:00:00Z"
-        self.log(Move(PROJECT, "promote", alias, None, version, "Ada <a@b>", "none", when, "", {}).entry())
+        self.log(AliasChange(PROJECT, "promote", alias, None, version, "Ada <a@b>", "none", when, "", {}).entry())
 
     def artifact(self, name: str) -> Path:
         """Return the file of a run's manifest."""
@@ -141,8 +141,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tables: Path) -> Pr
     Path("platform.yaml").write_text(PLATFORM, encoding="utf-8")
     Path("params.yaml").write_text("data: {consent: required}\n", encoding="utf-8")
     Path("data").mkdir()
-    shutil.copy(tables, server.DATABASE)
-    client = server.client()
-    made = Project(client, server.experiment_id(client, PROJECT))
+    shutil.copy(tables, mlflow_client.DATABASE)
+    client = mlflow_client.client()
+    made = Project(client, mlflow_client.experiment_id(client, PROJECT))
     made.consent("P1,active,2024-01-01T00:00:00Z", "P2,active,2024-01-01T00:00:00Z")
     return made

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from {{ cookiecutter.package_name }}.lineage.records.index import Index
+from mlops.audit.index import Index
 
 from .conftest import Project
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from {{ cookiecutter.package_name }}.lineage.records import runs
+from mlops.audit import catalog_mlflow
 
 from .conftest import HEADER, Project, write_manifest
 from .test_index import HOSTILE
@@ -103,9 +103,9 @@ def test_run_that_does_not_tell_is_inconclusive(project: Project, told: dict[str
 
 def test_parents_that_are_no_list_are_unknown() -> None:
     for text in ("", "R1", '"R1"', "null", "[1]", '["R1", null]', '["R1"… (6001 characters)', '{"R1": 1}'):
-        assert runs.parents_of(text) is None, text
-    assert runs.parents_of("[]") == ()
-    assert runs.parents_of('["R1", "R2"]') == ("R1", "R2")
+        assert catalog_mlflow.parents_of(text) is None, text
+    assert catalog_mlflow.parents_of("[]") == ()
+    assert catalog_mlflow.parents_of('["R1", "R2"]') == ("R1", "R2")
 
 
 def test_cycle_of_parents_is_inconclusive_but_what_is_known_is_told(project: Project) -> None:
@@ -144,7 +144,7 @@ def test_mlflow_without_any_run_is_inconclusive(project: Project) -> None:
 
 
 def test_all_experiments_all_pages_and_deleted_ones_count(violated: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "PAGE", 2)
+    monkeypatch.setattr(catalog_mlflow, "PAGE", 2)
     other = violated.client.create_experiment("other", Path("mlartifacts").resolve().as_uri())
     names = [f"r{number}" for number in range(5)]
     for name in names:

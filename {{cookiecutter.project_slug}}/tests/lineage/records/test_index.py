@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from {{ cookiecutter.package_name }} import settings as package_settings
-from {{ cookiecutter.package_name }}.lineage.records.index import Index, Membership, UndecidedError, fold
+from mlops import config as package_settings
+from mlops.audit.index import (Index, Membership, InconclusiveError, fold)
 
 HOSTILE = [
     "P1",
@@ -130,7 +130,7 @@ def test_index_made_anew_under_a_reader_is_not_believed(tmp_path: Path) -> None:
     reader = Index(tmp_path / "index.db")
     reader.add("a" * 64, {"P1"})
     Index(tmp_path / "index.db").clear()
-    with pytest.raises(UndecidedError, match="made anew meanwhile[\\s\\S]*same command again"):
+    with pytest.raises(InconclusiveError, match="made anew meanwhile[\\s\\S]*same command again"):
         reader.memberships(["P1"])
 
 
@@ -141,5 +141,5 @@ def test_index_damaged_inside_is_told_or_right(tmp_path: Path) -> None:
     content = bytearray((tmp_path / "index.db").read_bytes())
     content[3 * 4096 : 6 * 4096] = bytes(3 * 4096)
     (tmp_path / "index.db").write_bytes(content)
-    with pytest.raises(UndecidedError, match="delete it: it is made again"):
+    with pytest.raises(InconclusiveError, match="delete it: it is made again"):
         Index(tmp_path / "index.db").memberships(f"s{number}" for number in range(5000))

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from {{ cookiecutter.package_name }}.lineage.records.audit import Audit
-from {{ cookiecutter.package_name }}.lineage.records.index import Index, fold
-from {{ cookiecutter.package_name }}.lineage.records.runs import Run, Version, World
+from mlops.audit.audit import Audit
+from mlops.audit.index import Index, fold
+from mlops.audit.catalog_mlflow import Run, Version, Catalog
 
 from .conftest import HEADER, moment, write_manifest
 
@@ -228,7 +228,7 @@ def test_verdicts_are_those_of_the_oracle(folder: Path, past: Past) -> None:
             Version("m", number + 1, ("live",) * (number in past.served), tuple(map(str, made)))
             for number, made in enumerate(past.versions)
         ]
-        world = World(runs, versions, lambda sha256: [lambda folder: files[sha256]])
+        world = Catalog(runs, versions, lambda sha256: [lambda folder: files[sha256]])
         asked, oracle = Audit(world, Index(Path(scratch, "index.db"))), Oracle(past, digests)
         plain = [subject.strip().replace("\n", "") for subject in SUBJECTS]
         for subject in SUBJECTS[:-1]:

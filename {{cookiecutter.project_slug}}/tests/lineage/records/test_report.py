@@ -8,8 +8,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from {{ cookiecutter.package_name }}.lineage.records.report import FORMULA, Report
-from {{ cookiecutter.package_name }}.lineage.records.verdicts import Verdict
+from mlops.audit.report import FORMULA, AuditReport
+from mlops.audit.policy import Verdict
 
 from .conftest import Project
 from .test_faults import REVOKED
@@ -63,13 +63,13 @@ def test_csv_has_nothing_that_a_spreadsheet_would_run(asked: Project, command: t
 
 @pytest.mark.parametrize("start", FORMULA)
 def test_csv_of_each_character_that_begins_a_formula(start: str) -> None:
-    report = Report("list", rows=[{"subject": f"{start}1", "versions": [f"{start}a", "b"]}])
+    report = AuditReport("list", rows=[{"subject": f"{start}1", "versions": [f"{start}a", "b"]}])
     (line,) = csv.DictReader(io.StringIO("".join(report.csv()), newline=""))
     assert line == {"subject": f"'{start}1", "versions": f"'{start}a < b"}
 
 
 def test_text_for_people_has_no_control_characters() -> None:
-    report = Report("verify", Verdict.FAIL, rows=[{"subject": "\x1b[2J\u202e\rP1", "verdict": "FAIL"}])
+    report = AuditReport("verify", Verdict.FAIL, rows=[{"subject": "\x1b[2J\u202e\rP1", "verdict": "FAIL"}])
     shown = "".join(report.text())
     assert shown.isprintable()
     assert "\\x1b[2J\\u202e\\rP1" in shown

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from {{ cookiecutter.package_name }}.lineage.optout import plan, steps
-from {{ cookiecutter.package_name }}.lineage.optout.report import Report
-from {{ cookiecutter.package_name }}.lineage.records import runs
-from {{ cookiecutter.package_name }}.lineage.records.audit import Audit
+from mlops.optout import plan, steps
+from mlops.optout.report import OptOutReport
+from mlops.audit import catalog_mlflow
+from mlops.audit.audit import Audit
 
 from .conftest import Project
 from .test_faults import REVOKED
@@ -144,7 +144,7 @@ def test_deployed_alias_of_a_version_that_mlflow_does_not_show_is_inconclusive(
             found[:] = [version for version in found if int(version.version) != 1]
             return found
 
-    monkeypatch.setattr(runs.server, "client", lambda: Blind(served.client.tracking_uri))
+    monkeypatch.setattr(catalog_mlflow.server, "client", lambda: Blind(served.client.tracking_uri))
     code, answer = ask(served, "deployed")
     assert (code, answer["unknown"][0]["served_by"]) == (3, "alias champion (digits/1)")
 
@@ -259,7 +259,7 @@ def test_plan_of_an_optout_knows_the_champion_that_only_the_log_has(served: Proj
 
 
 def test_end_of_an_optout_with_a_lost_mlflow_is_no_pass(served: Project) -> None:
-    report = Report("withdrawal", [])
+    report = OptOutReport("withdrawal", [])
     assert steps._ask(report, ["P2"], print) == "INCONCLUSIVE"
     assert report.answers["deployed"]["verdict"] == "INCONCLUSIVE"
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from {{ cookiecutter.package_name }}.data import consent
-from {{ cookiecutter.package_name }}.lineage.records.exposure import Exposure
-from {{ cookiecutter.package_name }}.lineage.records.runs import Run
-from {{ cookiecutter.package_name }}.lineage.records.verdicts import CELLS, Consent, Timing, Verdict, judge, worst
+from mlops.records import consent
+from mlops.audit.exposure import Exposure
+from mlops.audit.catalog_mlflow import Run
+from mlops.audit.policy import (CELLS, Consent, Timing, Verdict, judge, worst)
 
 from .conftest import HEADER, Project, moment
 

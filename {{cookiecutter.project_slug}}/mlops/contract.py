@@ -1,0 +1,115 @@
+"""What `mlops` asks of the team's package, and the only place that imports it.
+
+The package is named by `[tool.mlops] package` in `pyproject.toml`. `stages/<name>.py` has a function `main()` for each
+stage; `interface.py` has what `Interface` lists.
+"""
+
+import importlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from .config import load_tool_settings
+from .errors import ProjectError
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class Interface(Protocol):
+    """The module `interface` of the team's package. A *content* is the encoded file of one record.
+
+    It, and all that it imports of its own package, travels with a registered model: it imports nothing of `mlops`.
+    """
+
+    TRAVELS: Sequence[str]
+    """Files and folders of the package that go with a registered model, `interface.py` among them."""
+    WEIGHTS: str
+    """The file of a model's directory that makes it another model when it changes."""
+    REQUIREMENTS: Sequence[str]
+    """Names of the packages that these import."""
+
+    def load(self, directory: Path) -> Any:
+        """Return the model of a directory that `train` wrote; anything it raises means that it is damaged."""
+
+    def predict(self, model: Any, contents: Sequence[bytes]) -> list[dict[str, Any]]:
+        """Return a prediction for each content, with the same keys each, `label` among them."""
+
+    def example(self, model: Any) -> bytes:
+        """Return a content that the model takes."""
+
+    def compare(self, actual: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
+        """Return how good predictions are, by name of the metric; more is better."""
+
+    def decode(self, content: bytes) -> str:
+        """Return the file extension of a content (`png`), after a check of it; raise ValueError if it is no good."""
+
+    def _load_pyfunc(self, data_path: str) -> Any:
+        """Return an object whose `predict` takes a DataFrame with a column `image` of contents: MLflow calls it."""
+
+
+def package_name() -> str:
+    """Return the name of the team's package."""
+    return load_tool_settings().package
+
+
+def interface() -> Interface:
+    """Import the team's `interface`.
+
+    Raises:
+        ProjectError: The package can't be found.
+    """
+    return cast(Interface, _import("interface"))
+
+
+def stage_main(name: str) -> Callable[[], None]:
+    """Import the function that a stage runs.
+
+    Raises:
+        ProjectError: There is no such module, or it has no `main`.
+    """
+    module = _import(f"stages.{name}")
+    main = getattr(module, "main", None)
+    if main is None:
+        raise ProjectError(f"{module.__file__} has no function main()", "define it: the stage runs it")
+    return cast(Callable[[], None], main)
+
+
+def _import(name: str) -> ModuleType:
+    package = package_name()
+    full = f"{package}.{name}"
+    try:
+        return importlib.import_module(full)
+    except ModuleNotFoundError as error:
+        if not error.name or not f"{full}.".startswith(f"{error.name}."):
+            raise
+        raise ProjectError(
+            f"there is no module {full} in {Path.cwd()}",
+            f"write {full.replace('.', '/')}.py; if it is there, run from the project's root"
+            + (", and unset PYTHONSAFEPATH" if os.environ.get("PYTHONSAFEPATH") else ""),
+        ) from error
+
+
+def load_model(directory: Path) -> Any:
+    """Load the model of a directory.
+
+    Raises:
+        ProjectError: A file is missing or damaged.
+    """
+    try:
+        return interface().load(directory)
+    except (OSError, ValueError, RuntimeError, LookupError, TypeError) as error:
+        path = directory.as_posix()
+        raise ProjectError(
+            f"the model in {path} is damaged: {error}",
+            f"restore it: dvc pull --force {path}; or train again: dvc repro --force train",
+        ) from error
+
+
+def predict_frame(model: Any, contents: Sequence[bytes]) -> "pandas.DataFrame":
+    """Return the predictions of a model as a table, a row for each content."""
+    import pandas
+
+    return pandas.DataFrame(interface().predict(model, contents))

@@ -1,0 +1,74 @@
+"""Files that are there whole or not at all, and their digests."""
+
+import contextlib
+import csv
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Give a path to write to; what was written takes the place of `path` when the block ends well.
+
+    Args:
+        path: The file or directory to make. Its parents are made too.
+
+    Yields:
+        A path beside it that does not exist yet. When the block raises, what was written there is deleted and
+        `path` is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        new = Path(folder, path.name)
+        yield new
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(new, path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as JSON, keys in the order given: DVC shows metrics in that order."""
+    with atomic_write(path) as new:
+        new.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8", newline="\n")
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows, of which the first one's keys are the header, as CSV in UTF-8 with line feeds."""
+    with atomic_write(path) as new, new.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_report(path: Path, content: Any) -> None:
+    """Write a report of a stage, whole or not at all, in the format that its suffix names.
+
+    Args:
+        path: `.json` for a dict; `.csv` for a list of dicts with the same keys; `.png` for a picture of Pillow's.
+        content: What it holds. JSON keeps the order of keys: DVC shows metrics in it.
+    """
+    match path.suffix:
+        case ".json":
+            write_json(path, content)
+        case ".csv":
+            write_csv(path, content)
+        case _:
+            with atomic_write(path) as new:
+                content.save(new)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,100 @@
+"""Run one stage, where it is asked to run, in the code and the environment that its lineage will name."""
+
+import errno
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+from . import environment, pipeline
+from .config import home, job_file, load_platform
+from .contract import package_name, stage_main
+from .errors import ProjectError
+from .tracking.git import git, paths, untracked_error
+from .tracking.snapshot import note_files
+
+OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def run_stage(name: str) -> None:
+    """Run the stage `name` of `dvc.yaml`: here, or as a job when `RUN_ON` and its `meta.job` say so.
+
+    Raises:
+        ProjectError: The code is not the working directory's, the environment is not the pinned one, the disk is
+            full, the job failed, a throw-away copy lacks code that Git does not track, or what the stage itself says.
+    """
+    _check_code_is_here()
+    try:
+        if runs_as_job(name):
+            _compute().run(name, publish)
+        else:
+            _run_here(name)
+            publish(name)
+    except ImportError as error:
+        _explain_untracked(error)
+        raise
+    except OSError as error:
+        if error.errno not in OUT_OF_SPACE:
+            raise
+        raise ProjectError(
+            f"the disk is full: {error.filename or 'while writing outputs'}",
+            "free some space (`dvc gc -w` removes unused cache), then run again",
+        ) from error
+
+
+def runs_as_job(name: str) -> bool:
+    """Return whether a stage is to run as a job; one without `meta.job` in `dvc.yaml` never does."""
+    return load_platform().run_on != "local" and pipeline.load_stage(name).job is not None
+
+
+def publish(name: str) -> None:
+    """Record in Git what a stage registered; a job, which has no Git, leaves that to the clone that started it."""
+    if Path(pipeline.REGISTER_REPORT).exists() and not job_file() and pipeline.load_stage(name).is_registering:
+        from .registry import versions
+
+        versions.publish()
+
+
+def _compute() -> ModuleType:
+    try:
+        return importlib.import_module(".compute", __package__)
+    except ModuleNotFoundError as error:
+        if error.name != f"{__package__}.compute":
+            raise
+        raise ProjectError(
+            f"this project has no {__package__}/compute, so its stages run on this machine only",
+            "unset RUN_ON, or set platform.yaml:run_on: local",
+        ) from error
+
+
+def _run_here(name: str) -> None:
+    environment.check(load_platform().allow_other_environment)
+    if not job_file():  # a job's files are those of the commit already
+        note_files()
+    stage_main(name)()
+
+
+def _explain_untracked(error: ImportError) -> None:
+    """Name the files that a throw-away copy of DVC lacks, when a module of the project can't be imported there.
+
+    The copy holds what Git tracks. In the work tree, such a file is refused before a training (`tracking/snapshot.py`).
+
+    Raises:
+        ProjectError: The repository that was copied has files in its packages that Git does not track.
+    """
+    packages = (package_name(), "mlops")
+    if (error.name or "").partition(".")[0] not in packages or home() == Path.cwd().resolve():
+        return
+    untracked = paths(git("ls-files", "--others", "-z", "--", *packages, where=home()))
+    missing = [path for path in untracked if "__pycache__" not in Path(path).parts]
+    if missing:
+        raise untracked_error(missing) from error
+
+
+def _check_code_is_here() -> None:
+    # An installed copy, or PYTHONSAFEPATH, would run other code than the commit that the run names, silently.
+    package = Path(__file__).resolve().parent
+    if not package.is_relative_to(Path.cwd().resolve()):
+        raise ProjectError(
+            f"the code that would run is {package}, outside the working directory {Path.cwd()}",
+            "uninstall that copy (`pip uninstall`), unset PYTHONSAFEPATH, and run from the project's root",
+        )

@@ -1,0 +1,76 @@
+"""Make a fresh clone ready to work: `make setup` calls it; calling it again changes nothing."""
+
+import os
+from pathlib import Path
+from urllib.parse import unquote
+
+from .config import load_platform
+from .errors import ProjectError
+
+STORAGE = "dvc-storage"  # git-ignored folder that stands in for the bucket
+
+
+def set_up() -> list[str]:
+    """Set what has no configuration yet to a local default.
+
+    Returns:
+        What is used, a line each.
+    """
+    from .tracking import mlflow_client
+
+    storage = _storage()
+    if not load_platform().tracking_uri:
+        mlflow_client.client()
+    return [f"DVC remote: {storage}", f"MLflow:     {mlflow_client.tracking_uri()}", *_limits(storage)]
+
+
+def _limits(storage: str) -> list[str]:
+    """Say what DVC can't do in this clone: it writes the configuration of its throw-away copies in ASCII."""
+    from .tracking.git import git
+
+    texts = {
+        "the project's path": os.getcwd(),
+        "the DVC remote's address": storage,
+        "the names and addresses in .git/config": git("config", "--local", "--list"),
+    }
+    named = ", ".join(name for name, text in texts.items() if not text.isascii())
+    if not named:
+        return []
+    return [
+        f"Note:       dvc exp run --temp and --queue fail in this clone: DVC copies {named}, and can write ASCII only. "
+        "Plain dvc exp run works; for the others, clone to a path in ASCII, and give names with git config --global"
+    ]
+
+
+def _storage() -> str:
+    """Point the DVC remote to a local folder when `.dvc/config` names none."""
+    from dvc.repo import Repo
+
+    from .tracking import dvc_config
+
+    with Repo(os.getcwd()) as repo:
+        name = repo.config["core"].get("remote")
+        if not name:
+            raise ProjectError(".dvc/config names no default remote", "dvc remote add -d storage s3://…")
+        if name in repo.config["remote"]:
+            return str(repo.config["remote"][name]["url"])
+        url = _storage_of_origin(name) or (Path.cwd() / STORAGE).resolve().as_posix()
+        local = Path(repo.config.files["local"])
+        dvc_config.write(local, {f'remote "{name}"': {"url": dvc_config.as_value(url, local)}})
+        return url
+
+
+def _storage_of_origin(name: str) -> str:
+    """Return the storage of the repository that this one was cloned from, when it is on this machine."""
+    from dvc.repo import Repo
+
+    from .tracking.git import git, remote_url
+
+    address = remote_url(Path())
+    if address.startswith("file://"):
+        address = unquote(address.removeprefix("file://"))
+    origin = Path(address or os.devnull) / git("rev-parse", "--show-prefix")
+    if not (origin / ".dvc").is_dir():
+        return ""
+    with Repo(str(origin)) as repo:
+        return str(repo.config["remote"].get(name, {}).get("url", ""))

@@ -1,0 +1,197 @@
+"""DVCLive at a flat price: what a step costs does not grow with the length of the run.
+
+`dvclive.Live` opens a file for every figure, and at every step reads all curves again, rewrites its summary and waits
+for the disk. Here the files stay open, and what need not be at every step is done every five seconds. The files and the
+interface are DVCLive's own, so that the callbacks of Lightning, Hugging Face and Keras take this object too.
+"""
+
+import io
+import math
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import dvclive
+from dvclive.error import InvalidParameterTypeError
+from dvclive.plots import Metric, NumpyEncoder
+from dvclive.serialize import dump_json, dump_yaml
+from ruamel.yaml.representer import RepresenterError
+
+from ..files import atomic_write, write_json
+from .run_files import PLOTS
+
+SYNC_S = 5.0  # between two writings of summary and report, and two signals to the VS Code extension
+FLUSH_SHARE = 0.003  # the part of the time that handing rows to the operating system may take
+OLDEST_S = 1.0  # a row that waits for that, when no step ends
+
+
+class Live(dvclive.Live):
+    """A `dvclive.Live` to log many steps with.
+
+    Every row has a timestamp. A row reaches its file at the end of its step; where steps are so short that this would
+    take more than 0.3 % of the time, after a few of them. Once there, it survives whatever happens to the process.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._curves: dict[str, _Curve] = {}
+        self._sync_due = self._flush_due = 0.0
+        self._pace_s = SYNC_S
+        self._opening = threading.Lock()
+        super().__init__(*args, **kwargs)
+
+    def log_metric(self, name: str, val: float | str, timestamp: bool = True, plot: bool = True) -> None:
+        """Add a row to the curve `name` at the current step, and make it the value in `summary`.
+
+        Args:
+            name: Slashes group curves: `train/loss`.
+            val: A number (NaN and infinity pass), or a text.
+            timestamp: Of no effect: MLflow wants one in each row.
+            plot: Whether to add the row, or only set the summary.
+
+        Raises:
+            InvalidDataTypeError: `val` is neither number nor text.
+        """
+        curve = self._curves.get(name)
+        if type(val) is not float or curve is None or not plot or not math.isfinite(val):
+            self._log_rare(name, val, plot)
+            return
+        curve.write(self._step or 0, repr(val))
+        curve.summarise(self.summary, val)
+        if time.monotonic() > self._flush_due + OLDEST_S:  # someone logs and ends no steps
+            self._flush()
+
+    def _log_rare(self, name: str, val: float | str, plot: bool) -> None:
+        super().log_metric(name, val, plot=False)  # checks it, and sets the summary
+        if not plot:
+            return
+        with self._opening:  # DVCLive's monitor of the machine logs from a thread
+            if name not in self._curves:
+                self._curves[name] = _Curve(self._metrics[name])
+        self._curves[name].write(self._step or 0, _quoted(str(val)))
+
+    def next_step(self) -> None:
+        """End the current step."""
+        if time.monotonic() >= self._sync_due:
+            super().next_step()
+            return
+        self._step = self.summary["step"] = self.step
+        self.sync()
+        self._step += 1
+
+    def sync(self) -> None:
+        """Bring everything to the files: curves, summary, report. Lightning asks for it at each step."""
+        now = time.monotonic()
+        if now >= self._sync_due:
+            self._flush()
+            super().sync()
+            self._sync_due = time.monotonic() + self._pace_s
+        elif now >= self._flush_due:
+            self._flush()
+
+    def _flush(self) -> None:
+        begin = time.monotonic()
+        for curve in list(self._curves.values()):
+            curve.file.flush()
+        end = time.monotonic()
+        self._flush_due = end + (end - begin) / FLUSH_SHARE
+
+    def write(self) -> None:
+        """Bring curves and summary to the files now, for a copy to go on from: the last step is the last that ended."""
+        self._flush()
+        self._write_summary()
+
+    def end(self) -> None:
+        """Write what is left, and close the files."""
+        self._sync_due = self._pace_s = 0.0  # Lightning tests after the end, and asks for nothing more than `sync`
+        super().end()
+        if not self._inside_with:
+            for curve in self._curves.values():
+                curve.file.close()
+            self._curves.clear()
+
+    def make_summary(self) -> None:
+        """Write the summary, whole or not at all: another process reads it meanwhile."""
+        if self._step is not None:
+            self.summary["step"] = self.step
+        self._write_summary()
+
+    def _write_summary(self) -> None:
+        with atomic_write(Path(self.metrics_file)) as new:
+            dump_json(self.summary, new, cls=NumpyEncoder)
+
+    def _dump_params(self) -> None:
+        with atomic_write(Path(self.params_file)) as new:
+            try:
+                dump_yaml(self._params, new)
+            except RepresenterError as error:
+                raise InvalidParameterTypeError(error.args[0]) from error
+
+    def post_data_to_studio(self) -> None:
+        """Send to DVC Studio, where it is configured; DVCLive reads all curves again before it asks."""
+        if self._dvc_studio_config:
+            super().post_data_to_studio()
+
+    def log_plot(self, name: str, *args: Any, **kwargs: Any) -> None:
+        """Write a plot's points, and how it is to be drawn."""
+        super().log_plot(name, *args, **kwargs)
+        self._describe_plots()
+
+    def log_sklearn_plot(self, kind: str, *args: Any, **kwargs: Any) -> None:
+        """Write the points of one of scikit-learn's plots, and how it is to be drawn."""
+        super().log_sklearn_plot(kind, *args, **kwargs)
+        self._describe_plots()
+
+    def _describe_plots(self) -> None:
+        run_dir = Path(self.dir)
+        told = {plot.output_path.relative_to(run_dir).as_posix(): plot.plot_config for plot in self._plots.values()}
+        write_json(Path(self.dir, PLOTS), told)
+
+    def _init_resume(self) -> None:
+        super()._init_resume()
+        if self._step == 0 and any(Path(self.plots_dir, Metric.subfolder).rglob("*.tsv")):
+            self._step = 1  # DVCLive takes a run of one step for one of none
+
+    def read_step(self) -> int:
+        """Return the last step of a run to resume; the summary may be seconds behind the curves."""
+        curves = Path(self.plots_dir, Metric.subfolder).rglob("*.tsv")
+        return max([int(super().read_step()), *map(_last_step, curves)])
+
+
+class _Curve:
+    """One TSV file, kept open."""
+
+    def __init__(self, metric: Metric) -> None:
+        path = metric.output_path
+        *self.groups, self.key = metric.summary_keys
+        self.file: io.BufferedWriter = path.open("ab")
+        if not self.file.truncate(_whole_rows(path)):
+            self.file.write(f"timestamp\tstep\t{_quoted(os.path.basename(metric.name))}\n".encode())
+
+    def write(self, step: int, text: str) -> None:
+        # Through the buffer of Python, whole rows: no system call until it is flushed.
+        self.file.write(f"{int(time.time() * 1000)}\t{step}\t{text}\n".encode())
+
+    def summarise(self, summary: dict[str, Any], val: float) -> None:
+        for group in self.groups:
+            summary = summary.setdefault(group, {})
+        summary[self.key] = val
+
+
+def _quoted(text: str) -> str:
+    """Return a text as a field of a TSV file."""
+    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in '\t\r\n"') else text
+
+
+def _whole_rows(path: Path) -> int:
+    """Return how many bytes of a curve are whole rows: the disk was full, or the power went, within the last one."""
+    return path.read_bytes().rfind(b"\n") + 1
+
+
+def _last_step(path: Path) -> int:
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - 4096, 0))
+        rows = file.read().decode(errors="replace").splitlines()
+    steps = [fields[1] for fields in (row.split("\t") for row in rows) if len(fields) == 3]
+    return next((int(step) for step in reversed(steps) if step.isdigit()), 0)

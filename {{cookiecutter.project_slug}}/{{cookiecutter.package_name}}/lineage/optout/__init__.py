@@ -1,8 +1,0 @@
-"""Somebody withdraws: their records go out of the data, and the model that knows them goes out of use.
-
-revoke -> plan -> dvc repro -> promote -> verify, each by its public command's function, and a report of it all
-"""
-
-from .verbs import optout
-
-groups = (optout,)
