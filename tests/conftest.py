@@ -28,7 +28,7 @@ class BakedProject:
 
     Args:
         path: Its root.
-        package: The name of its Python package.
+        package: The name of the team's package.
     """
 
     path: Path
@@ -101,7 +101,7 @@ def new_project(folder: Path, **answers: str) -> BakedProject:
     path = Path(
         cookiecutter(str(TEMPLATE), no_input=True, default_config=True, output_dir=str(folder), extra_context=answers)
     )
-    package = next(child.parent.name for child in path.glob("*/__main__.py"))
+    package = next(child.parent.name for child in path.glob("*/interface.py"))
     return BakedProject(path, package)
 
 

@@ -209,7 +209,9 @@ def test_skeleton_has_jinja_only_where_it_is_allowed() -> None:
         text = (SKELETON / name).read_bytes().decode("utf-8", errors="ignore")
         if name in RENDERED:
             continue
-        if name.startswith((f"{PACKAGE}/", "mlops/", ".github/")):  # copied as they are: braces there are Python's and GitHub's
+        if name.startswith(
+            (f"{PACKAGE}/", "mlops/", ".github/")
+        ):  # copied as they are: braces there are Python's and GitHub's
             assert "cookiecutter." not in text, name
             continue
         lines = [line for line in text.splitlines() if re.search(r"\{\{|\{%|\{#", line)]

@@ -92,7 +92,8 @@ def _judge(release: TaggedVersion, there: Registry) -> Missing | None:
     if commit != release.commit:
         raise ProjectError(
             f"MLflow at {mlflow_client.tracking_uri()} has another model as {there.name} version {release.number} "
-            f"(result commit {commit[:10]}) than Git ({release.tag}: {release.commit[:10]}), and versions can't be renumbered",
+            f"(result commit {commit[:10]}) than Git ({release.tag}: {release.commit[:10]}), "
+            "and versions can't be renumbered",
             "platform.yaml:tracking_uri: the server that these tags are of; or, to give ours up: "
             f"git tag -d {release.tag}",
         )

@@ -1,0 +1,54 @@
+"""A job asks for its AWS credentials as in SageMaker; nobody else gets them."""
+
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import boto3
+import pytest
+from mlops.compute.sandbox import credentials
+from mlops.errors import ProjectError
+
+SECRET = {"AccessKeyId": "AKIATEST", "SecretAccessKey": "a secret", "Token": ""}
+
+
+@pytest.fixture(autouse=True)
+def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take away the credentials of whoever runs the tests."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+
+
+def test_serve_gives_them_to_clients_of_aws(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in credentials.serve(lambda: SECRET).items():
+        monkeypatch.setenv(name, value)
+    found = boto3.Session().get_credentials()
+    assert found is not None
+    assert found.get_frozen_credentials()[:2] == ("AKIATEST", "a secret")
+
+
+def test_serve_refuses_who_does_not_know_the_token() -> None:
+    address = credentials.serve(lambda: SECRET)["AWS_CONTAINER_CREDENTIALS_FULL_URI"]
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(address)
+
+
+def test_find_takes_those_that_dvc_would_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configured = {"access_key_id": "AKIADVC", "secret_access_key": "of DVC"}
+    assert credentials.find(configured)()["SecretAccessKey"] == "of DVC"
+    (tmp_path / "credentials").write_text(
+        "[team]\naws_access_key_id = AKIATEAM\naws_secret_access_key = of the team\n", encoding="utf-8"
+    )
+    assert credentials.find({"profile": "team"})()["AccessKeyId"] == "AKIATEAM"
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENV")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of the environment")
+    assert credentials.find({})() == {"AccessKeyId": "AKIAENV", "SecretAccessKey": "of the environment", "Token": ""}
+
+
+@pytest.mark.parametrize("remote", [{}, {"profile": "nobody"}], ids=["none", "unknown-profile"])
+def test_find_without_any_says_where_to_get_them(remote: dict[str, str]) -> None:
+    with pytest.raises(ProjectError, match="aws configure"):
+        credentials.find(remote)

@@ -1,0 +1,112 @@
+"""How a job is asked for: defaults and a stage's own settings, and what can't work is refused with its fix."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlops.compute.spec import spec_of
+from mlops.errors import ProjectError
+from mlops.runner import runs_as_job
+from ruamel.yaml import YAML
+
+PLATFORM: dict[str, Any] = {
+    "project": "demo",
+    "tracking_uri": None,
+    "run_on": "sandbox",
+    "allow_other_environment": False,
+}
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory without settings."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("RUN_ON", "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def write(stage: str, asked: dict[str, Any] | None, init_from: str | None = None, **platform: Any) -> None:
+    """Write the three configuration files; without what is `asked` the stage has no `meta`."""
+    meta = {} if asked is None else {"meta": {"job": asked}}
+    files = {
+        "platform.yaml": {**PLATFORM, **platform},
+        "dvc.yaml": {"stages": {stage: {"cmd": "true", **meta}}},
+        "params.yaml": {"train": {"init_from": init_from}},
+    }
+    for name, content in files.items():
+        with Path(name).open("w", encoding="utf-8") as file:
+            YAML().dump(content, file)
+
+
+def test_spec_of_own_settings_go_before_defaults() -> None:
+    write("train", {"kind": "training", "volume_gb": 100}, job={"volume_gb": 50, "instance_type": "ml.c5.large"})
+    spec = spec_of("train")
+    assert (spec.volume_gb, spec.instance_type, spec.max_runtime_s) == (100, "ml.c5.large", 3600)
+
+
+@pytest.mark.parametrize(
+    ("stage", "job", "platform", "said"),
+    [
+        ("train", {"kind": "batch"}, {}, r"dvc.yaml:stages.train.meta.job.kind is 'batch'"),
+        ("train", {}, {}, r"dvc.yaml lacks the key stages.train.meta.job.kind"),
+        ("train", {"kind": "training", "instance": "x"}, {}, r"meta.job.instance \(did you mean 'instance_type'\?\)"),
+        ("train", {"kind": "training"}, {"job": {"volume": 3}}, r"platform.yaml .*job.volume \(did you mean 'volume_g"),
+        ("train", {"kind": "training", "max_runtime_s": 0}, {}, r"max_runtime_s is 0: .*greater than or equal to 1"),
+        ("prepare", {"kind": "processing", "spot": True}, {}, r"only a training[\s\S]*meta.job.spot: false"),
+        ("train", {"kind": "processing", "spot": True}, {}, r"only a training[\s\S]*meta.job.spot: false"),
+        ("train", {"kind": "training", "spot": True, "max_wait_s": 60}, {}, r"only 60 s[\s\S]*max_wait_s: 7200"),
+        ("train", {"kind": "training", "spot": True, "keep_alive_s": 60}, {}, r"[\s\S]*meta.job.keep_alive_s: 0"),
+        ("train", {"kind": "training", "subnets": ["subnet-1"]}, {}, r"both[\s\S]*meta.job.security_groups"),
+        ("prepare", {"kind": "processing", "keep_alive_s": 60}, {}, r"[\s\S]*meta.job.keep_alive_s: 0"),
+        ("manifest", {"kind": "processing", "instance_count": 2}, {}, r"same work 2 times[\s\S]*instance_count: 1"),
+        ("train", {"kind": "training", "instance_count": 2}, {}, r"1 process\(es\)[\s\S]*processes: a multiple of 2"),
+        ("register", {"kind": "processing"}, {}, r"MLflow, which is a file[\s\S]*platform.yaml:tracking_uri: a server"),
+        (
+            "register",
+            {"kind": "processing"},
+            {"tracking_uri": "sqlite:////tmp/mlflow.db"},
+            r"MLflow, which is a file[\s\S]*RUN_ON=local dvc repro register",
+        ),
+    ],
+    ids=str,
+)
+def test_spec_of_what_can_not_work_is_refused_with_its_fix(
+    stage: str, job: dict[str, Any], platform: dict[str, Any], said: str
+) -> None:
+    write(stage, job, **platform)
+    with pytest.raises(ProjectError, match=said):
+        spec_of(stage)
+
+
+def test_spec_of_training_that_starts_from_a_version_needs_a_server() -> None:
+    write("train", {"kind": "training"}, init_from="models:/demo/1")
+    with pytest.raises(ProjectError, match="tracking_uri"):
+        spec_of("train")
+    write("train", {"kind": "training"}, init_from="models:/demo/1", tracking_uri="https://mlflow.example.org")
+    assert spec_of("train").kind == "training"
+
+
+def test_spec_of_a_server_with_a_password_is_no_place_for_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    write("register", {"kind": "processing"}, tracking_uri="https://mlflow.example.org")
+    assert spec_of("register").kind == "processing"
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "of a person")
+    with pytest.raises(ProjectError, match="MLFLOW_TRACKING_PASSWORD does not travel"):
+        spec_of("register")
+
+
+def test_runs_as_job_only_where_both_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    write("train", {"kind": "training"})
+    assert runs_as_job("train")
+    monkeypatch.setenv("RUN_ON", "local")
+    assert not runs_as_job("train")
+    monkeypatch.setenv("RUN_ON", "sandbox")
+    write("train", None)
+    assert not runs_as_job("train")
+
+
+def test_runs_as_job_unknown_place_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    write("train", {"kind": "training"})
+    monkeypatch.setenv("RUN_ON", "moon")
+    with pytest.raises(ProjectError, match="run_on is 'moon': .*'local', 'sandbox' or 'sagemaker'"):
+        runs_as_job("train")

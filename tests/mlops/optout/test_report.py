@@ -1,0 +1,126 @@
+"""The report of an opt-out: found again when it goes on, and a page that shows what it is given and runs nothing."""
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from mlops.optout import report
+from mlops.optout.plan import Dataset, Plan
+
+HOSTILE = '<script>alert("x")</script>&amp;=1+1'
+WHO = [{"subject": HOSTILE, "line": 7, "ended_at": "2026-01-01T00:00:00.000Z"}]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+class Page(HTMLParser):
+    """What a browser makes of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.addresses: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.addresses += [str(value) for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def full() -> report.OptOutReport:
+    made = report.of(WHO)
+    made.plan = Plan(
+        [HOSTILE],
+        [Dataset("d" * 32, HOSTILE, "m" * 64, {"train/shard-001.parquet": 3}, ["s3://bucket/files/md5/ab/cd"])],
+        [{"run": "r1", "title": HOSTILE, "exposure": "inherited", "deleted": True, "path": []}],
+        ["digits/1 @champion"],
+        [1],
+        {"champion": 1},
+        unknown=[HOSTILE],
+    ).as_json()
+    made.did("revoke", HOSTILE)
+    made.version = {"model": "digits", "number": 2, "metrics": {"test_acc": 0.5}, "moves": [HOSTILE]}
+    made.answers = {
+        "verify": {"verdict": "PASS", "asked_at": "now"},
+        "deployed": {"verdict": "PASS", "asked_at": "now"},
+    }
+    return made
+
+
+def test_page_shows_all_as_text_and_needs_nothing_else() -> None:
+    made = full()
+    made.write()
+    page = Page(made.page_path.read_text(encoding="utf-8"))
+    assert page.text.count(HOSTILE) == 6
+    assert "script" not in page.tags
+    assert page.addresses == []
+    for text in ("PASS Nothing that is in use", "test_acc 0.5000", "s3://bucket/files/md5/ab/cd", "digits/1 @champion"):
+        assert text in page.text
+
+
+def test_page_of_what_could_not_be_looked_up_does_not_say_that_there_is_none() -> None:
+    made = full()
+    made.plan["datasets"][0]["objects"], made.plan["versions"], made.plan["runs"] = [], [], []
+    made.write()
+    text = Page(made.page_path.read_text(encoding="utf-8")).text
+    assert "this clone does not know the files; dvc pull that version first" in text
+    assert text.count("none that could be found") == 2
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "stopped", "end"),
+    [
+        (("PASS", "PASS"), {}, "PASS"),
+        (("PASS", "FAIL"), {}, "FAIL"),
+        (("INCONCLUSIVE", "PASS"), {}, "INCONCLUSIVE"),
+        (("PASS", "PASS"), {"problem": "it is worse", "fix": "a better one"}, "FAIL"),
+        ((), {}, "FAIL"),
+    ],
+    ids=["done", "in use", "unsure", "stopped", "not asked yet"],
+)
+def test_page_never_says_more_than_the_audit(verdicts: tuple[str, ...], stopped: dict[str, str], end: str) -> None:
+    made = full()
+    made.answers = {
+        name: {"verdict": verdict, "asked_at": "now"}
+        for name, verdict in zip(("verify", "deployed"), verdicts, strict=False)
+    }
+    made.stopped = stopped
+    made.write()
+    text = made.page_path.read_text(encoding="utf-8")
+    assert f'<div class="end {end}"><b>{end}</b>' in text
+    assert all(part in text for part in stopped.values())
+
+
+def test_report_of_the_same_withdrawal_goes_on_and_keeps_when_a_step_was_done() -> None:
+    made = full()
+    made.write()
+    again = report.of(list(reversed(WHO)))
+    assert again == made
+    at = again.done["revoke"]["at"]
+    again.did("revoke", "once more")
+    assert again.done["revoke"] == {"at": at, "told": [HOSTILE]}
+    assert HOSTILE not in made.path.name
+
+
+@pytest.mark.parametrize(
+    "who",
+    [[{**WHO[0], "ended_at": "2026-02-01T00:00:00.000Z"}], [*WHO, {**WHO[0], "subject": "another"}]],
+    ids=["withdrawn again", "another one too"],
+)
+def test_report_of_another_withdrawal_is_another(who: list[dict[str, object]]) -> None:
+    made = full()
+    made.write()
+    assert report.of(who).id != made.id
+
+
+def test_plan_that_starts_from_what_knows_them_ends_there() -> None:
+    plan = Plan(["a"], starts_from="models:/digits/1")
+    assert list(plan.text()) == ["no run knows them"]
+    assert list(plan.steps())[-1] == "stop: params.yaml:train.init_from is models:/digits/1, which knows them"

@@ -1,0 +1,31 @@
+"""The dataset as image files: named by what they are."""
+
+import io
+from pathlib import Path
+
+import pytest
+from mlops.errors import ProjectError
+from mlops.records import export, shards
+from mlops.records.source import Record
+from PIL import Image
+
+
+def dataset(folder: Path, kind: str) -> Path:
+    """A dataset of one image of a format."""
+    file = io.BytesIO()
+    picture = Image.new("RGB", (8, 8))
+    picture.save(file, kind, **({"save_all": True, "append_images": [picture]} if kind == "MPO" else {}))
+    shards.write({"train": [Record("r/1", "s", "cat", file.getvalue, "")]}, 1, folder / "dataset")
+    return folder / "dataset"
+
+
+@pytest.mark.parametrize(("kind", "extension"), [("PNG", "png"), ("MPO", "jpeg"), ("TIFF", "tiff")])
+def test_export_extension_is_the_images_format(tmp_path: Path, kind: str, extension: str) -> None:
+    assert export.export(dataset(tmp_path, kind), tmp_path / "out") == 1
+    assert [path.name for path in (tmp_path / "out/train/cat").iterdir()] == [f"r%2F1.{extension}"]
+
+
+def test_export_image_in_another_format_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ProjectError, match="the image of record 'r/1' is damaged or not an image in one of"):
+        export.export(dataset(tmp_path, "GIF"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

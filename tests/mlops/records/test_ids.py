@@ -1,0 +1,167 @@
+"""Ids and labels: what is taken as it is, and what is refused."""
+
+import io
+from pathlib import Path
+
+import icu
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlops.errors import ProjectError
+from mlops.records import sources
+from PIL import Image
+from team.data import digits
+
+
+def record(record_id: str, subject_id: str = "s", label: str = "cat", origin: str = "line 2") -> sources.Record:
+    return sources.Record(record_id, subject_id, label, lambda: b"", origin)
+
+
+@pytest.mark.parametrize("name", ["00123", "NA", "null", "=cmd()", "1e5", "ünï-日本", "a b", "-"])
+def test_load_unusual_id_survives(name: str) -> None:
+    assert [found.record_id for found in sources.load([record(name)], "test")] == [name]
+
+
+@pytest.mark.parametrize(
+    ("name", "corrected"),
+    [
+        *(("P1 ", "P1"), ("\u00a0P1", "P1"), ("P\u200b1", "P1"), ("P1\n", "P1"), ("\uff301", "P1"), ("e\u0301", "é")),
+        *(("P\u034f1", "P1"), ("P\ufe0f1", "P1"), ("P1\u2800", "P1"), ("P\u11601", "P1"), ("P1\U0001d159", "P1")),
+    ],
+    ids=[
+        *("space", "no-break space", "zero width", "line feed", "full width", "combining accent"),
+        *("joiner", "variation selector", "Braille blank", "Hangul filler", "null notehead"),
+    ],
+)
+@pytest.mark.parametrize("column", ["record_id", "subject_id", "label"])
+def test_load_hidden_characters_names_corrected_form(name: str, corrected: str, column: str) -> None:
+    bad = record(**{"record_id": "r", column: name})
+    with pytest.raises(ProjectError) as error:
+        sources.load([bad], "test")
+    assert f"line 2: {column} {name!r}" in error.value.problem
+    assert f"write {corrected!r}" in error.value.problem
+
+
+@pytest.mark.parametrize("empty", ["", "  ", "\u200b", "\u2800\u1160\ufe0f"])
+@pytest.mark.parametrize("column", ["record_id", "subject_id", "label"])
+def test_load_empty_column_is_refused(empty: str, column: str) -> None:
+    with pytest.raises(ProjectError, match=f"line 2: {column} is empty"):
+        sources.load([record(**{"record_id": "r", column: empty})], "test")
+
+
+@pytest.mark.parametrize("name", ["P\u0378", "P\udcff"], ids=["not assigned", "a byte"])
+@pytest.mark.parametrize("column", ["record_id", "subject_id", "label"])
+def test_load_code_point_that_is_no_character_is_refused(name: str, column: str) -> None:
+    with pytest.raises(ProjectError, match=f"line 2: {column} .* holds U\\+.*, which is no character"):
+        sources.load([record(**{"record_id": "r", column: name})], "test")
+
+
+ALIKE = [
+    ("form-03", "f\u043erm-03", "a Cyrillic letter"),
+    ("HN-1", "\u041dN-1", "a Cyrillic capital"),
+    ("HN-1", "\u0397\u039d-1", "all letters Greek"),
+    ("BM-1", "\u0432\u043c-1", "small Cyrillic letters"),
+    ("patient-\u041d\u0438\u043d\u0430", "patient-\u043d\u0438\u043d\u0430", "case in a word of another script"),
+    ("Þórður", "ÞÓRÐUR", "case of Latin letters beyond ASCII"),
+    ("İzmir", "izmir", "case in Turkish"),
+    ("Größe", "GRÖSSE", "case that changes the length"),
+    ("σίσυφος", "ΣΊΣΥΦΟΣ", "case in Greek"),
+    ("P1", "pl", "1 and l"),
+    ("O7", "07", "0 and O"),
+    ("07", "7", "leading zeros"),
+    ("O7", "7", "and both"),
+    ("m", "rn", "m and rn"),
+    ("form-\u0660\u0663", "form-03", "digits of another script"),
+    ("f\u0665rm", "form", "a digit that looks like a letter"),
+    ("a\u2013b", "a-b", "a dash"),
+    ("a\u1680 b", "a b", "spaces"),
+    ("form\u034f-03", "form-03", "an id of before, not in plain form"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), [pair[:2] for pair in ALIKE], ids=[pair[2] for pair in ALIKE])
+def test_fold_of_ids_that_may_be_one_person_s_is_one(one: str, other: str) -> None:
+    assert sources.match_key(one) == sources.match_key(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("AI", "AL"), ("P1", "P10"), ("é", "e"), ("00", "01"), ("数字", "数"), ("a b", "ab"), ("x", "y")]
+)
+def test_fold_of_other_ids_differs(one: str, other: str) -> None:
+    assert sources.match_key(one) != sources.match_key(other)
+
+
+def test_fold_of_ascii_looks_as_in_icu_s_table() -> None:
+    for code in range(33, 127):
+        small = chr(code).lower()
+        assert sources.match_key(f"x{small}x") == f"x{icu.SpoofChecker().getSkeleton(0, small).casefold()}x", small
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_fold_of_any_text_does_not_depend_on_case_or_form(text: str) -> None:
+    assert sources.match_key(sources.normalize_id(text)) == sources.match_key(text)
+    if text.isascii():
+        assert sources.match_key(text.upper()) == sources.match_key(text) == sources.match_key(text.lower())
+
+
+def test_load_subjects_that_look_alike_are_refused_with_what_differs() -> None:
+    with pytest.raises(ProjectError) as error:
+        sources.load([record("r1", "form-03"), record("r2", "f\u043erm-03", origin="line 3")], "test")
+    assert "line 3: subject_id 'f\u043erm-03' looks like 'form-03', at line 2" in error.value.problem
+    assert "U+043E CYRILLIC SMALL LETTER O in place of U+006F LATIN SMALL LETTER O" in error.value.problem
+
+
+def test_load_subjects_that_look_alike_in_ascii_are_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    subjects = ["P1", "P1", "Pl", "p1", "P2"]
+    found = sources.load([record(str(n), one, origin=f"line {n}") for n, one in enumerate(subjects)], "test")
+    assert len(found) == 5
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 1
+    assert "line 2: subject_id 'Pl' looks like 'P1', at line 0" in told[0] and told[0].endswith("and 1 more pairs")
+
+
+def test_load_duplicate_names_both_places() -> None:
+    with pytest.raises(ProjectError, match="line 3: record_id 'r' was given before, at line 2"):
+        sources.load([record("r"), record("r", origin="line 3")], "test")
+
+
+def test_load_many_problems_counts_all_and_shows_five() -> None:
+    with pytest.raises(ProjectError) as error:
+        sources.load((record("", origin=f"line {line}") for line in range(2, 14)), "test")
+    assert "bad records: 12" in error.value.problem
+    assert "line 6:" in error.value.problem and "line 7:" not in error.value.problem
+    assert "and 7 more" in error.value.problem
+
+
+def test_load_nothing_names_the_parameter() -> None:
+    with pytest.raises(ProjectError) as error:
+        sources.load([], "folder")
+    assert "params.yaml:data.source" in error.value.fix
+
+
+@settings(deadline=None)
+@given(st.text() | st.text("a \u0301\u034f\ufe0f\u1160\u2800\u00a0\u1100\u1161\u200d\u2028\u3164\u00a8\ufb01\u0378"))
+def test_plain_form_of_any_text_is_a_fixed_point(text: str) -> None:
+    plain = sources.normalize_id(text)
+    assert sources.normalize_id(plain) == plain == icu.Normalizer2.getNFKCInstance().normalize(plain)
+    assert not any(icu.Char.hasBinaryProperty(ord(c), icu.UProperty.DEFAULT_IGNORABLE_CODE_POINT) for c in plain)
+
+
+def test_digits_records_are_the_fourteen_forms() -> None:
+    found = sources.load(digits.records(Path()), "digits")
+    assert len(found) == 1797
+    assert len({one.subject_id for one in found}) == digits.FORMS
+    # The slots are right if the labels follow the form; one digit of the 1,797 is known to be another.
+    other = [one.record_id for one in found if one.label != digits.FORM[int(one.record_id[-3:])]]
+    assert other == ["form-02-129"]
+
+
+def test_digits_images_keep_every_value() -> None:
+    from sklearn.datasets import load_digits
+
+    ink = load_digits().images
+    for position, one in enumerate(digits.records(Path())):
+        pixels = np.asarray(Image.open(io.BytesIO(one.read())))
+        assert np.array_equal(np.round(pixels / 255 * 16), ink[position])

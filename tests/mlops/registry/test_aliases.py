@@ -1,0 +1,187 @@
+"""MLflow's aliases follow the log; what MLflow and the log don't agree on is told, and not written over."""
+
+import re
+from dataclasses import asdict, replace
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Param, RunTag
+from mlflow.entities.model_registry import ModelVersion
+from mlops.errors import ProjectError
+from mlops.registry import aliases, cli_output, git_tags
+from mlops.registry.alias_log import CHALLENGER, CHAMPION, AliasChange
+from mlops.registry.aliases import Registry
+from mlops.tracking import lineage_log, mlflow_client
+from ruamel.yaml import YAML
+
+from .conftest import MODEL, register
+from .test_moves import MOVE, promoted, rolled_back
+
+
+def have(client: MlflowClient) -> dict[str, int]:
+    """Return MLflow's aliases."""
+    aliased: dict[str, int | str] = client.get_registered_model(MODEL).aliases  # numbers, from SQLite
+    return {alias: int(number) for alias, number in aliased.items()}
+
+
+def record(head: str, *log: AliasChange) -> None:
+    """Write moves to the log."""
+    for day, move in enumerate(log, 1):
+        lineage_log.record(head, replace(move, when=f"2026-01-{day:02}T00:00:00Z").entry())
+
+
+def test_read_where_nothing_is_registered_says_what_registers(empty: MlflowClient) -> None:
+    with pytest.raises(ProjectError, match="no registered model digits\nFix: dvc repro"):
+        aliases.read()
+
+
+def test_read_where_mlflow_lost_what_the_log_registered_says_what_repairs(empty: MlflowClient, head: str) -> None:
+    lineage_log.record(head, f"register {MODEL} version 1\n\nrun: one\n")
+    with pytest.raises(ProjectError, match="the log has its versions: 1\nFix: python -m .* mirror repair"):
+        aliases.read()
+
+
+def test_doubts_tell_of_lost_versions_and_aliases(client: MlflowClient, head: str) -> None:
+    assert cli_output.doubts(aliases.read()) == []
+    record(head, promoted(None, 2))
+    lineage_log.tag(f"{MODEL}@v9.0.0", head, "lost")
+    lost, disputed = cli_output.doubts(aliases.read())
+    assert lost.startswith("MLflow lacks version 9: python -m")
+    assert disputed.startswith("champion is none in MLflow, and 2 in the log of this clone\nFix: ")
+
+
+def test_lacking_in_a_clone_without_a_log_tells_to_fetch_it(client: MlflowClient, head: str) -> None:
+    lack = git_tags.lacking(client, {})["aliases"]
+    assert (lack.state, lack.counts) == ("fetch", True)
+    assert "git fetch origin lineage:lineage" in lack.remedy
+    lineage_log.record(head, "train one\n\nrun: one\n")
+    assert git_tags.lacking(client, {}) == {}
+
+
+def test_find_takes_numbers_and_aliases_and_tells_what_there_is(client: MlflowClient) -> None:
+    client.set_registered_model_alias(MODEL, "shadow", "2")
+    registry = aliases.read()
+    assert list(registry.versions) == [1, 2, 3]
+    assert [int(registry.find(text).version) for text in ("3", "shadow")] == [3, 2]
+    for unknown in ("9", "champ"):
+        with pytest.raises(ProjectError, match=rf"no version {unknown} in MLflow \(it has 1, 2, 3, shadow\)"):
+            registry.find(unknown)
+
+
+def test_replay_after_a_wipe_restores_aliases_and_copies(client: MlflowClient, head: str) -> None:
+    client.set_registered_model_alias(MODEL, "shadow", "1")
+    log = (promoted(None, 1), promoted(None, 2, CHALLENGER), promoted(1, 3), promoted(3, 2), rolled_back(2, 3))
+    record(head, *log, promoted(None, 1, CHALLENGER))
+    assert aliases.replay() == [
+        "in MLflow challenger is version 1; it was none",
+        "in MLflow champion is version 3; it was none",
+    ]
+    assert have(client) == {"champion": 3, "challenger": 1, "shadow": 1}, "aliases of other people stay"
+    copies = client.get_model_version(MODEL, "2").tags
+    assert {key for key in copies if key.startswith(aliases.TAG)} == {
+        "move.2026-01-02T000000Z-challenger",
+        "move.2026-01-04T000000Z-champion",
+    }
+    assert 'who: "Ada <ada@example.org>"' in copies["move.2026-01-04T000000Z-champion"]
+    assert aliases.replay() == []
+
+
+def test_replay_where_another_clone_may_know_more_leaves_mlflow_alone(client: MlflowClient, head: str) -> None:
+    record(head, promoted(None, 1), promoted(None, 2, CHALLENGER))
+    client.set_registered_model_alias(MODEL, CHAMPION, "3")
+    with pytest.raises(ProjectError, match="champion is 3 in MLflow, and 1 in the log .*\n.*git fetch origin lineage"):
+        aliases.replay()
+    assert have(client) == {"champion": 3}
+
+
+def test_replay_leaves_out_a_version_that_mlflow_lacks(client: MlflowClient, head: str) -> None:
+    record(head, promoted(None, 2), promoted(None, 1, CHALLENGER))
+    client.delete_model_version(MODEL, "2")
+    aliases.replay()
+    assert have(client) == {"challenger": 1}
+
+
+@pytest.mark.parametrize(
+    ("mlflow", "move", "said"),
+    [
+        ({"champion": 1, "challenger": 2}, None, ""),
+        ({"champion": 1, "challenger": 2}, promoted(1, 3), ""),
+        ({"champion": 3, "challenger": 2}, promoted(1, 3), ""),
+        ({"champion": 2}, promoted(1, 2), ""),
+        ({"champion": 3, "challenger": 2}, promoted(1, 2), "champion is 3 in MLflow, and 1"),
+        ({"champion": 3, "challenger": 2}, promoted(2, 3, CHALLENGER), "champion is 3 in MLflow, and 1"),
+        ({"champion": 1, "challenger": 3}, promoted(1, 2), ""),
+        ({"champion": 1, "challenger": 3}, promoted(2, 1, CHALLENGER), "challenger is 3 in MLflow, and 2"),
+        ({"champion": 1, "challenger": 3}, None, "challenger is 3 in MLflow, and 2"),
+        ({"challenger": 2}, promoted(1, 2), "champion is none in MLflow, and 1"),
+    ],
+    ids=[
+        "agree",
+        "to-be-made",
+        "interrupted",
+        "interrupted-with-the-challenger-gone",
+        "champion-elsewhere",
+        "champion-elsewhere-for-a-challenger",
+        "challenger-elsewhere-matters-not-for-a-champion",
+        "challenger-elsewhere",
+        "no-move",
+        "lost",
+    ],
+)
+def test_check_agrees(mlflow: dict[str, int], move: AliasChange | None, said: str) -> None:
+    versions = {number: ModelVersion(MODEL, str(number), 0) for number in (1, 2, 3)}
+    registry = Registry(MODEL, versions, mlflow, [promoted(None, 1), promoted(None, 2, CHALLENGER)])
+    if not said:
+        registry.check_agrees(move)
+        return
+    with pytest.raises(ProjectError, match=said):
+        registry.check_agrees(move)
+
+
+def test_check_agrees_where_the_champion_was_deleted_in_mlflow() -> None:
+    Registry(MODEL, {2: ModelVersion(MODEL, "2", 0)}, {}, [promoted(None, 1)]).check_agrees(promoted(1, 2))
+
+
+def test_list_and_show_tell_runs_metrics_and_moves(client: MlflowClient, head: str) -> None:
+    logged = client.create_run(mlflow_client.experiment_id(client, MODEL)).info.run_id
+    params = [Param("dvc_exp_name", "warm-wing"), Param("data_version", "v1.0")]
+    client.log_batch(logged, params=params, tags=[RunTag("model_version", f"{MODEL}/4")])
+    client.delete_run(logged)  # what it was is still told
+    register(client, 1, {"result_commit": head, "run": "abc"}, logged)
+    record(head, replace(promoted(None, 4), why="the first"))
+    aliases.replay()
+    registry = aliases.read()
+    newest, *others = cli_output.rows(registry)
+    assert len(others) == 3
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", newest["registered"])
+    del newest["registered"]
+    assert newest == {
+        "version": 4,
+        "aliases": ["champion"],
+        "run": "abc",
+        "experiment": "warm-wing",
+        "data_version": "v1.0",
+        "metrics": {"size": 1},
+        "commit": head,
+    }
+    lines = cli_output.table(cli_output.rows(registry)).splitlines()
+    assert lines[0].split() == [
+        "version",
+        "aliases",
+        "run",
+        "experiment",
+        "data_version",
+        "size",
+        "commit",
+        "registered",
+    ]
+    assert lines[1].split()[:7] == ["4", "champion", "abc", "warm-wing", "v1.0", "1", head[:10]]
+    shown = cli_output.detail(registry, registry.find("champion"))
+    assert shown["moves"] == [asdict(replace(MOVE, version=4, why="the first"))]
+    assert YAML(typ="safe").load(cli_output.page(shown)) == shown
+
+
+def test_list_of_versions_without_a_commit_or_run_has_no_figures(client: MlflowClient) -> None:
+    register(client, 1, {})
+    lines = cli_output.table(cli_output.rows(aliases.read())).splitlines()
+    assert lines[1].split()[:7] == ["4", "-", "-", "-", "-", "-", "-"]

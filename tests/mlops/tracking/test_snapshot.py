@@ -1,0 +1,144 @@
+"""The commit that a run names holds just what the run reads."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from mlops.errors import ProjectError
+from mlops.tracking import snapshot as snapshots
+from mlops.tracking.snapshot import snapshot
+from ruamel.yaml import YAML
+
+from .conftest import Run, commit_all
+
+
+def test_snapshot_clean_head_is_head(repository: Path, run: Run) -> None:
+    head = commit_all(run)
+    assert snapshot("train") == head
+    assert snapshot("register") == head
+
+
+def test_snapshot_clean_head_with_outputs_deleted_by_dvc_is_head(repository: Path, run: Run) -> None:
+    head = commit_all(run)
+    Path("reports/metrics.json").unlink()
+    Path("models/model").unlink()
+    assert snapshot("train") == head
+
+
+def test_snapshot_edited_file_is_in_a_child_of_head(repository: Path, run: Run) -> None:
+    head = commit_all(run)
+    Path("code/model.py").write_text("one = 2\n", encoding="utf-8")
+    status = run("git", "status", "--porcelain")
+    commit = snapshot("train")
+    assert run("git", "show", f"{commit}:code/model.py") == "one = 2"
+    assert run("git", "rev-parse", f"{commit}^") == head == run("git", "rev-parse", "HEAD")
+    assert run("git", "status", "--porcelain") == status == "M code/model.py"
+
+
+def test_snapshot_same_content_twice_same_commit(repository: Path) -> None:
+    assert snapshot("train") == snapshot("train")
+
+
+def test_snapshot_same_size_edit_with_the_same_time_is_seen(repository: Path, run: Run) -> None:
+    commit_all(run)
+    times = Path("params.yaml").stat()
+    Path("params.yaml").write_text("x: 0.5\n", encoding="utf-8")
+    os.utime("params.yaml", ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert run("git", "show", f"{snapshot('train')}:params.yaml") == "x: 0.5"
+
+
+def test_snapshot_of_a_file_that_was_edited_while_the_stage_began_is_refused(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "_noted", {})
+    monkeypatch.setattr(snapshots, "PACKAGE", "code")
+    snapshots.note_files()
+    snapshot("train")
+    Path("code/model.py").write_text("one = 2\n", encoding="utf-8")
+    with pytest.raises(ProjectError, match=r"(?s)code/model.py changed while the stage began.*same command, again"):
+        snapshot("train")
+
+
+def test_snapshot_before_first_commit_of_results_carries_lock_and_metrics(repository: Path, run: Run) -> None:
+    commit = snapshot("train")
+    lock = YAML(typ="safe").load(run("git", "show", f"{commit}:dvc.lock"))
+    assert list(lock["stages"]) == ["prepare"]  # what train will write is pruned, and what comes after it
+    files = run("git", "ls-tree", "-r", "--name-only", commit).splitlines()
+    assert "reports/prepare.json" in files
+    assert "reports/metrics.json" not in files
+
+
+def test_snapshot_for_register_pins_the_trained_model(repository: Path, run: Run) -> None:
+    commit = snapshot("register")
+    lock = YAML(typ="safe").load(run("git", "show", f"{commit}:dvc.lock"))
+    assert list(lock["stages"]) == ["prepare", "train"]
+    assert "size" in run("git", "show", f"{commit}:reports/metrics.json")
+
+
+def test_snapshot_staged_new_file_is_in_it(repository: Path, run: Run) -> None:
+    Path("code/new.py").write_text("two = 2\n", encoding="utf-8")
+    run("git", "add", "code/new.py")
+    assert run("git", "show", f"{snapshot('train')}:code/new.py") == "two = 2"
+
+
+def test_snapshot_staged_rename_is_in_it(repository: Path, run: Run) -> None:
+    run("git", "mv", "code/model.py", "code/renamed.py")
+    files = run("git", "ls-tree", "-r", "--name-only", snapshot("train")).splitlines()
+    assert "code/renamed.py" in files
+    assert "code/model.py" not in files
+
+
+def test_snapshot_deleted_file_is_not_in_it(repository: Path, run: Run) -> None:
+    Path("code/other.py").write_text("", encoding="utf-8")
+    commit_all(run)
+    Path("code/other.py").unlink()
+    assert "code/other.py" not in run("git", "ls-tree", "-r", "--name-only", snapshot("train"))
+
+
+@pytest.mark.parametrize("ignored", [False, True], ids=["untracked", "ignored"])
+def test_snapshot_untracked_dependency_is_refused(repository: Path, ignored: bool) -> None:
+    Path("code/new.py").write_text("two = 2\n", encoding="utf-8")
+    if ignored:
+        Path(".gitignore").write_text("new.py\n", encoding="utf-8")
+    with pytest.raises(ProjectError, match="git add code/new.py"):
+        snapshot("train")
+
+
+def test_snapshot_dvc_tracked_input_needs_its_metafile_in_git(repository: Path, run: Run) -> None:
+    Path("raw").mkdir()
+    Path("raw/one.txt").write_text("1", encoding="utf-8")
+    Path("dvc.yaml").write_text(
+        Path("dvc.yaml").read_text(encoding="utf-8").replace("deps: [step.py]", "deps: [step.py, raw]"),
+        encoding="utf-8",
+    )
+    run("dvc", "add", "--quiet", "raw")
+    with pytest.raises(ProjectError, match="git add raw.dvc"):
+        snapshot("train")
+    run("git", "add", "raw.dvc")
+    assert "raw.dvc" in run("git", "ls-tree", "-r", "--name-only", snapshot("train"))
+
+
+def test_snapshot_in_a_folder_of_a_larger_repository(
+    repository: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = repository.parent / "larger" / "project"
+    shutil.copytree(repository, project, ignore=shutil.ignore_patterns(".git", ".dvc", "dvc.lock"))
+    monkeypatch.chdir(project.parent)
+    run("git", "init", "--quiet", "--initial-branch=main")
+    monkeypatch.chdir(project)
+    run("dvc", "init", "--quiet", "--subdir")
+    run("dvc", "repro", "--quiet")
+    head = commit_all(run)
+    assert snapshot("train") == head
+    Path("code/model.py").write_text("one = 2\n", encoding="utf-8")
+    commit = snapshot("train")
+    assert run("git", "show", f"{commit}:project/code/model.py") == "one = 2"
+    assert "project/dvc.lock" in run("git", "ls-tree", "-r", "--name-only", "--full-tree", commit)
+
+
+def test_snapshot_without_a_commit_is_refused(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run("git", "init", "--quiet")
+    with pytest.raises(ProjectError, match="git commit"):
+        snapshot("train")
