@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from .. import pipeline
-from ..contract import interface
 from ..config import home, load_platform
+from ..contract import interface
 from ..errors import ProjectError
 from ..files import read_json, sha256, write_json
 from ..records import consent
