@@ -1,0 +1,182 @@
+"""What the template promises to a project that it made: its past is listed, audited, loaded and restored.
+
+The project of version 0.1 is looked at as a later version finds it. Each way to come by it is a parameter of `lived`.
+Versions of the model are restored by their own commit's code, so there the command is always that of version 0.1.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pyarrow.parquet as pq
+import pytest
+from mlflow import MlflowClient
+
+from ..conftest import BakedProject, isolate
+from ..projects import lock as stages_of
+from ..projects import out_md5
+from .project import COMMAND, REVOKED, unpack
+
+pytestmark = pytest.mark.slow
+
+VERSIONS = (1, 2, 3)
+RESTORED = (1, 3)  # of other code, and of other data
+PREDICT = """
+import json, sys
+from pathlib import Path
+import pyarrow.parquet as pq
+from digit_classifier.model.predictor import Predictor
+assert Path(sys.modules[Predictor.__module__].__file__).is_relative_to(Path.cwd())
+images = pq.read_table("data/dataset/test", partitioning=None)["image"].to_pylist()
+print(json.dumps([row["label"] for row in Predictor.load(Path("models/model")).predict(images)]))
+"""
+
+
+@dataclass(frozen=True)
+class Lived:
+    """A project that was lived in.
+
+    Args:
+        project: The project.
+        command: Starts its command line.
+    """
+
+    project: BakedProject
+    command: tuple[str, ...]
+
+    def ask(self, *words: str) -> Any:
+        """Run a verb of the command line that succeeds, and return what it tells programs."""
+        return json.loads(self.project.run(*self.command, *words, "--json").stdout)
+
+    @property
+    def database(self) -> str:
+        """Return the address of its MLflow."""
+        return f"sqlite:///{(self.project.path / 'mlflow.db').as_posix()}"
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A version of the model, restored in a clone.
+
+    Args:
+        number: Its number.
+        row: What `registry list` says of it.
+        clone: The clone, at its commit.
+    """
+
+    number: int
+    row: dict[str, Any]
+    clone: BakedProject
+
+    def test_set(self) -> Any:
+        """Return the test split of its dataset, as a data frame."""
+        return pq.read_table(self.clone.path / "data/dataset/test", partitioning=None).to_pandas()
+
+
+def as_it_was_left(folder: Path) -> Lived:
+    """Return the project as its owner left it, with the code of version 0.1."""
+    return Lived(unpack(folder), COMMAND)
+
+
+@pytest.fixture(scope="module", params=[as_it_was_left], ids=["as it was left"])
+def lived(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
+    """The project, to look at and not to change."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        isolate(monkeypatch, tmp_path_factory)
+        yield request.param(tmp_path_factory.mktemp("past"))
+
+
+@pytest.fixture(scope="module")
+def listed(lived: Lived) -> dict[int, dict[str, Any]]:
+    """What `registry list` says of each version, by its number."""
+    return {row["version"]: row for row in lived.ask("registry", "list")}
+
+
+@pytest.fixture(scope="module", params=RESTORED)
+def restored(
+    request: pytest.FixtureRequest,
+    lived: Lived,
+    listed: dict[int, dict[str, Any]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Restored:
+    """A version in a fresh clone, as its commit's own documentation restores it."""
+    row = listed[request.param]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        isolate(monkeypatch, tmp_path_factory)
+        clone = BakedProject(tmp_path_factory.mktemp("restored") / lived.project.path.name, lived.project.package)
+        lived.project.run("git", "clone", "--quiet", ".", str(clone.path))
+        clone.run("git", "checkout", "--quiet", "--detach", row["commit"])
+        clone.run(*COMMAND, "setup")
+        clone.run("dvc", "pull", "--quiet", "--allow-missing")
+    return Restored(request.param, row, clone)
+
+
+def test_registry_lists_each_version_with_what_made_it(lived: Lived, listed: dict[int, dict[str, Any]]) -> None:
+    assert tuple(sorted(listed)) == VERSIONS
+    assert {number: row["aliases"] for number, row in listed.items()} == {1: [], 2: [], 3: ["champion"]}
+    assert [listed[number]["data_version"] for number in (1, 2)] == ["v1.0", "v1.0"]
+    client, name = MlflowClient(lived.database), lived.project.path.name
+    for number, row in listed.items():
+        tagged = lived.project.run("git", "rev-parse", f"{name}@v{number}.0.0^{{commit}}").stdout.strip()
+        assert row["commit"] == tagged
+        assert row["metrics"] == json.loads(lived.project.run("git", "show", f"{tagged}:reports/metrics.json").stdout)
+        run = client.get_run(str(client.get_model_version(name, str(number)).run_id))
+        assert row["metrics"].items() <= run.data.metrics.items()
+        assert row["run"] == run.data.tags["mirror_id"]
+    assert [number for number, row in listed.items() if "macro_f1" in row["metrics"]] == [3, 2], "the owner's metric"
+
+
+def test_registry_shows_who_put_each_version_in_use(lived: Lived) -> None:
+    moves = lived.ask("registry", "show", "2")["moves"]
+    assert [(move["action"], move["before"], move["version"], move["who"]) for move in moves] == [
+        ("promote", 1, 2, "Ada Byron <ada@example.org>"),
+        ("promote", 2, 3, "Ada Byron <ada@example.org>"),
+    ]
+
+
+def test_mirror_lacks_nothing(lived: Lived) -> None:
+    status = lived.ask("mirror", "status")
+    assert (status["complete"], status["lacking"]) == (True, [])
+    assert (status["runs"], status["versions"]) == (4, 3), "an experiment is among the runs"
+
+
+def test_audit_of_the_champion_passes_after_the_optout(lived: Lived) -> None:
+    answer = lived.ask("audit", "deployed")
+    assert (answer["verdict"], answer["notes"], answer["unknown"], answer["rows"]) == ("PASS", [], [], [])
+    assert [(row["subject"], row["consent"], row["runs"]) for row in answer["subjects"]] == [(REVOKED, "ended", 3)]
+
+
+def test_audit_finds_each_run_that_knows_who_withdrew(lived: Lived, listed: dict[int, dict[str, Any]]) -> None:
+    answer = lived.ask("audit", "find", REVOKED)
+    assert (answer["notes"], answer["unknown"]) == ([], [])
+    assert {(row["title"], row["exposure"], *row["versions"]) for row in answer["rows"]} == {
+        (listed[1]["run"], "direct", "digit-classifier/1"),
+        (listed[2]["run"], "direct", "digit-classifier/2"),
+        ("slow", "direct"),
+    }
+
+
+def test_version_is_restored_by_its_own_code(lived: Lived, restored: Restored) -> None:
+    clone = restored.clone
+    assert json.loads(clone.run("dvc", "status", "--json", "prepare", "manifest", "train").stdout) == {}
+    assert clone.run("git", "status", "--porcelain").stdout == ""
+    client = MlflowClient(lived.database)
+    tags = client.get_model_version(lived.project.path.name, str(restored.number)).tags
+    assert out_md5(stages_of(clone), "data/dataset") == tags["dataset_md5"]
+    manifest = pq.read_table(clone.path / "data/manifest.parquet").to_pydict()
+    assert (REVOKED in manifest["subject_id"]) == (restored.number < 3)
+    assert len(restored.test_set()) == manifest["split"].count("test")
+
+
+def test_version_loads_from_mlflow_and_answers_as_it_did(lived: Lived, restored: Restored) -> None:
+    """As its commit's own code does, and as good as was measured when it was trained."""
+    records = restored.test_set()
+    mlflow.set_tracking_uri(lived.database)
+    model = mlflow.pyfunc.load_model(f"models:/{lived.project.path.name}/{restored.number}")
+    labels = model.predict(records[["image"]])["label"].tolist()
+    assert labels == json.loads(restored.clone.run("python", "-c", PREDICT).stdout)
+    accuracy = sum(label == actual for label, actual in zip(labels, records["label"], strict=True)) / len(records)
+    assert round(accuracy, 4) == restored.row["metrics"]["test_acc"]
