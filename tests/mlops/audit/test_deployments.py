@@ -143,7 +143,7 @@ def test_deployed_alias_of_a_version_that_mlflow_does_not_show_is_inconclusive(
             found[:] = [version for version in found if int(version.version) != 1]
             return found
 
-    monkeypatch.setattr(catalog_mlflow.server, "client", lambda: Blind(served.client.tracking_uri))
+    monkeypatch.setattr(catalog_mlflow.mlflow_client, "client", lambda: Blind(served.client.tracking_uri))
     code, answer = ask(served, "deployed")
     assert (code, answer["unknown"][0]["served_by"]) == (3, "alias champion (digits/1)")
 

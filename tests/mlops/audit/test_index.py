@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlops import config as package_settings
-from mlops.audit.index import InconclusiveError, Index, Membership, fold
+from mlops.audit.index import InconclusiveError, Index, Membership
+from mlops.records.ids import match_key
 
 HOSTILE = [
     "P1",
@@ -47,7 +48,7 @@ def check(index: Index, truth: dict[str, set[str]], asked: list[str]) -> None:
     assert place.keys() == truth.keys()
     for subject, found in index.memberships(asked).items():
         assert numbers(found.exact) == {place[one] for one in truth if subject in truth[one]}
-        alike = {place[one] for one in truth if any(fold(x) == fold(subject) and x != subject for x in truth[one])}
+        alike = {place[one] for one in truth if any(match_key(x) == match_key(subject) and x != subject for x in truth[one])}
         assert numbers(found.alike) == alike
     for one in truth:
         assert index.members(1 << place[one]) == sorted(truth[one])

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlops.audit.audit import Audit
 from mlops.audit.catalog_mlflow import Catalog, Run, Version
-from mlops.audit.index import Index, fold
+from mlops.audit.index import Index
+from mlops.records.ids import match_key
 
 from .conftest import HEADER, moment, write_manifest
 
@@ -103,7 +104,7 @@ class Oracle:
             parents, reads = self.past.runs[one]["parents"], self.reads(one)
             if reads is None or parents is None or max(parents, default=0) >= len(self.past.runs):
                 return "unknown"
-            if one in self.above(one) or any(fold(other) == fold(subject) for other in reads):
+            if one in self.above(one) or any(match_key(other) == match_key(subject) for other in reads):
                 return "unknown"
         return "none"
 
@@ -111,7 +112,7 @@ class Oracle:
         group = [
             (day, s, one)
             for one in SUBJECTS
-            if fold(one) == fold(subject)
+            if match_key(one) == match_key(subject)
             for s, day in self.past.consents.get(one, [])
         ]
         if subject not in self.past.consents:

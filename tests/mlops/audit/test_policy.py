@@ -10,9 +10,10 @@ from mlops.audit.exposure import Exposure
 from mlops.audit.policy import CELLS, Consent, Timing, Verdict, judge, worst
 from mlops.records import consent
 
+from ..conftest import SKELETON
 from .conftest import HEADER, Project, moment
 
-DOCS = Path(__file__).parents[3] / "docs" / "audits.md"
+DOCS = SKELETON / "docs/audits.md"
 TABLE = """
 none       consent is active  PASS          PASS
 none       before             PASS          PASS
