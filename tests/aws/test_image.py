@@ -64,7 +64,7 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: tuple[str, 
 
 def image(project: BakedProject, *options: str) -> "subprocess.CompletedProcess[str]":
     """Type the verb."""
-    return project.run("python", "-m", project.package, "aws", "image", *options, check=False)
+    return project.run("python", "-m", "mlops", "aws", "image", *options, check=False)
 
 
 def configured(project: BakedProject) -> str | None:

@@ -70,7 +70,7 @@ def ready(folder: Path) -> BakedProject:
     subprocess.run([*bake, "--output-dir", str(folder)], check=True, stdout=subprocess.DEVNULL)  # it says what to type
     package = next(folder.glob("*/*/__main__.py")).parent
     project = BakedProject(package.parent, package.name)
-    project.run("python", "-m", project.package, "setup")
+    project.run("python", "-m", "mlops", "setup")
     return project
 
 

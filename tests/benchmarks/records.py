@@ -106,7 +106,7 @@ def _scan_row(project: BakedProject, runs: int, records: int) -> str:
 
         def command() -> set[str]:
             done = subprocess.run(
-                [sys.executable, "-m", project.package, "audit", "find", subject, "--csv"],
+                [sys.executable, "-m", "mlops", "audit", "find", subject, "--csv"],
                 check=True,
                 capture_output=True,
                 text=True,

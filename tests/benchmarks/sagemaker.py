@@ -97,7 +97,7 @@ def _starts(project: BakedProject, account: Bed, watched: Watched, rounds: int) 
     for _ in range(1 + rounds):
         watched.calls.clear()
         known, begin = len(account.jobs), time.perf_counter()
-        command = [sys.executable, "-m", project.package, "stage", "manifest"]
+        command = [sys.executable, "-m", "mlops", "stage", "manifest"]
         launcher = subprocess.Popen(
             command, cwd=project.path, env={**os.environ, **environment}, stdout=subprocess.DEVNULL
         )

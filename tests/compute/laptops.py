@@ -154,7 +154,7 @@ def clone(project: BakedProject, folder: Path) -> BakedProject:
     """Do what a colleague would, but for the data: clone, and set up."""
     project.run("git", "clone", "--quiet", str(project.path), str(folder))
     copied = BakedProject(folder, project.package)
-    copied.run("python", "-m", copied.package, "setup")
+    copied.run("python", "-m", "mlops", "setup")
     return copied
 
 

@@ -28,7 +28,7 @@ def test_code_from_elsewhere_is_refused(project: BakedProject, tmp_path: Path, m
     shutil.copytree(project.path / project.package, installed / project.package)
     monkeypatch.setenv("PYTHONPATH", str(installed))
     monkeypatch.setenv("PYTHONSAFEPATH", "1")
-    failed = project.run("python", "-m", project.package, "stage", "prepare", check=False)
+    failed = project.run("python", "-m", "mlops", "stage", "prepare", check=False)
     assert failed.returncode == 2
     assert "outside the working directory" in failed.stderr
     assert "unset PYTHONSAFEPATH" in failed.stderr
@@ -56,7 +56,7 @@ def test_other_environment_is_refused_unless_allowed_and_then_recorded(project: 
 )
 def test_bad_params_are_told_with_the_fix(project: BakedProject, old: str, new: str, said: str) -> None:
     edit(project, "params.yaml", old, new)
-    failed = project.run("python", "-m", project.package, "stage", "train", check=False)
+    failed = project.run("python", "-m", "mlops", "stage", "train", check=False)
     assert failed.returncode == 2
     assert said in failed.stderr
     assert "Fix: " in failed.stderr
@@ -85,11 +85,11 @@ def test_mlflow_away_training_succeeds_and_sync_repairs(project: BakedProject, m
     monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
     trained = project.run("dvc", "repro", "train")
     assert "mirror sync" in trained.stderr
-    assert "Fix" in project.run("python", "-m", project.package, "mirror", "sync", check=False).stderr
+    assert "Fix" in project.run("python", "-m", "mlops", "mirror", "sync", check=False).stderr
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert len(runs(project)) == 1
     for _ in range(2):
-        project.run("python", "-m", project.package, "mirror", "sync")
+        project.run("python", "-m", "mlops", "mirror", "sync")
     run = runs(project)[read(project, "reports/run.json")["run"]]
     client = MlflowClient(f"sqlite:///{(project.path / 'mlflow.db').as_posix()}")
     rows = (project.path / "reports/train/plots/metrics/val/loss.tsv").read_text(encoding="utf-8").splitlines()[1:]
@@ -100,7 +100,7 @@ def test_mlflow_away_training_succeeds_and_sync_repairs(project: BakedProject, m
 def test_run_deleted_in_mlflow_is_not_revived(project: BakedProject) -> None:
     run = runs(project)[read(project, "reports/run.json")["run"]]
     MlflowClient(f"sqlite:///{(project.path / 'mlflow.db').as_posix()}").delete_run(run.info.run_id)
-    said = project.run("python", "-m", project.package, "mirror", "sync", check=False)
+    said = project.run("python", "-m", "mlops", "mirror", "sync", check=False)
     assert said.returncode == 2
     assert "was deleted in MLflow" in said.stderr
     assert "mlflow runs restore" in said.stderr
@@ -158,7 +158,7 @@ def test_four_first_runs_at_once_share_one_new_database(project: BakedProject) -
     for path in project.path.glob("mlflow.db*"):
         path.unlink()
     starters = [
-        subprocess.Popen(["python", "-m", project.package, "mirror", "sync"], cwd=project.path, stderr=subprocess.PIPE)
+        subprocess.Popen(["python", "-m", "mlops", "mirror", "sync"], cwd=project.path, stderr=subprocess.PIPE)
         for _ in range(4)
     ]
     failures = [starter.communicate()[1] for starter in starters if starter.wait()]

@@ -120,7 +120,7 @@ def test_gc_loses_no_input_and_no_registered_model(project: BakedProject, tmp_pa
 
 
 def test_label_of_a_dataset_is_shown_on_its_runs(project: BakedProject) -> None:
-    project.run("python", "-m", project.package, "data", "tag", "v1.0")
+    project.run("python", "-m", "mlops", "data", "tag", "v1.0")
     edit(project, "params.yaml", "max_lr: 0.003", "max_lr: 0.002")
     project.run("dvc", "repro", "train")
     assert runs(project)[read(project, "reports/run.json")["run"]].data.params["data_version"] == "v1.0"
@@ -170,7 +170,7 @@ def test_dataset_that_is_not_the_one_in_the_lock_stops_the_run(project: BakedPro
 
 def train_by_hand(project: BakedProject) -> tuple[str, ...]:
     """Return the command that DVC would run."""
-    return ("python", "-m", project.package, "stage", "train")
+    return ("python", "-m", "mlops", "stage", "train")
 
 
 @pytest.mark.slow
@@ -190,6 +190,6 @@ def test_run_of_an_experiment_that_mlflow_did_not_take_is_sent_later(
     for max_lr in ("0.001", "0.002"):
         project.run("dvc", "exp", "run", "train", "--temp", "-S", f"train.max_lr={max_lr}")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    project.run("python", "-m", project.package, "mirror", "sync")
+    project.run("python", "-m", "mlops", "mirror", "sync")
     found = {metric(experiment, "run"): name for name, experiment in experiments(project).items()}
     assert {run: runs(project)[run].info.run_name for run in found} == found

@@ -101,7 +101,7 @@ def test_ended_training_leaves_no_process_and_no_outputs(
 
 def start(project: BakedProject) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        ["python", "-m", project.package, "stage", "train"],
+        ["python", "-m", "mlops", "stage", "train"],
         cwd=project.path,
         env={**os.environ, "DVC_STAGE": "train"},  # what `dvc repro` tells
         stdout=subprocess.PIPE,

@@ -28,7 +28,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> BakedProject:
         made = new_project(tmp_path_factory.mktemp("prepared"))
         made.run("git", "config", "user.name", "Test")
         made.run("git", "config", "user.email", "test@example.org")
-        made.run("python", "-m", made.package, "setup")
+        made.run("python", "-m", "mlops", "setup")
         made.run("dvc", "repro", "manifest")
         edit(made, "params.yaml", "fraction: 1.0", "fraction: 0.5")
         edit(made, "params.yaml", "epochs: 15", "epochs: 2")
