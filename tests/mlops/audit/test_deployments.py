@@ -252,20 +252,20 @@ def test_mlflow_of_others_alone_is_inconclusive(project: Project) -> None:
 def test_plan_of_an_optout_knows_the_champion_that_only_the_log_has(served: Project) -> None:
     audit = Audit()
     Path(".dvc/config").write_text("[core]\n  remote = r\n['remote \"r\"']\n  url = /nowhere\n", encoding="utf-8")
-    found = plan.make(audit, ["P2"])
+    found = plan.make_plan(audit, ["P2"])
     assert (found.numbers, found.versions, found.aliases) == ([1], ["digits/1"], {"champion": 1})
     assert found.unknown == ["alias champion: champion is none in MLflow, and version 1 in the log"]
 
 
 def test_end_of_an_optout_with_a_lost_mlflow_is_no_pass(served: Project) -> None:
     report = OptOutReport("withdrawal", [])
-    assert steps._ask(report, ["P2"], print) == "INCONCLUSIVE"
+    assert steps._verify(report, ["P2"], print) == "INCONCLUSIVE"
     assert report.answers["deployed"]["verdict"] == "INCONCLUSIVE"
 
 
 def test_plan_of_an_optout_names_datasets_of_a_deleted_experiment(served: Project) -> None:
     served.client.log_param(served.ids["one"], "dataset_md5", "d" * 32)
-    (sha256,) = {run.manifest for run in Audit().world.runs if run.id == served.ids["one"]}
+    (sha256,) = {run.manifest for run in Audit().catalog.runs if run.id == served.ids["one"]}
     served.client.delete_experiment(served.experiment)
     assert sha256
     assert plan._labels(sha256) == {"d" * 32: ""}

@@ -102,9 +102,9 @@ def test_run_that_does_not_tell_is_inconclusive(project: Project, told: dict[str
 
 def test_parents_that_are_no_list_are_unknown() -> None:
     for text in ("", "R1", '"R1"', "null", "[1]", '["R1", null]', '["R1"… (6001 characters)', '{"R1": 1}'):
-        assert catalog_mlflow.parents_of(text) is None, text
-    assert catalog_mlflow.parents_of("[]") == ()
-    assert catalog_mlflow.parents_of('["R1", "R2"]') == ("R1", "R2")
+        assert catalog_mlflow.parse_parents(text) is None, text
+    assert catalog_mlflow.parse_parents("[]") == ()
+    assert catalog_mlflow.parse_parents('["R1", "R2"]') == ("R1", "R2")
 
 
 def test_cycle_of_parents_is_inconclusive_but_what_is_known_is_told(project: Project) -> None:

@@ -234,10 +234,10 @@ def test_verdicts_are_those_of_the_oracle(folder: Path, past: Past) -> None:
         for subject in SUBJECTS[:-1]:
             wanted = {str(run): oracle.exposure(run, subject) for run in range(len(runs))}
             where = asked.index.memberships([subject])[subject]
-            found = asked.exposures.of(where)
+            found = asked.graph.exposures(where)
             assert {run: str(found.get(run, "none")) for run in wanted} == wanted, subject
             for run, exposure in found.items():
-                assert asked.exposures.path(run, where)[0] == f"run {run}", exposure
+                assert asked.graph.path(run, where)[0] == f"run {run}", exposure
             told = asked.verify([subject])
             assert told.verdict == worst([oracle.verdict(run, subject, False) for run in range(len(runs))]), subject
             assert asked.deployed([subject]).verdict == worst(oracle.deployed(subject)), subject

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 from mlops.audit.catalog_mlflow import Run
-from mlops.audit.exposure import Exposure
-from mlops.audit.policy import CELLS, Consent, Timing, Verdict, judge, worst
+from mlops.audit.policy import CELLS, Consent, Exposure, Timing, Verdict, judge, worst
 from mlops.records import consent
 
 from ..conftest import SKELETON
