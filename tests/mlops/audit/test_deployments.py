@@ -100,9 +100,9 @@ def test_deployed_champion_elsewhere_in_the_log_is_never_a_pass(
         served.log_registered("one", "two")
     else:
         served.log_promoted(in_log)
-    found, rows, notes = deployed(served)
+    exit_code, rows, notes = deployed(served)
     wanted = f"champion is version {in_mlflow} in MLflow, and {f'version {in_log}' if in_log else 'none'} in the log"
-    assert (found, wanted in notes, FETCH in notes) == (code, True, True)
+    assert (exit_code, wanted in notes, FETCH in notes) == (code, True, True)
     assert ("alias champion (digits/1)", "P2", "FAIL") in rows or in_mlflow == 2
     assert ("champion in the log (digits/1)", "P2", "INCONCLUSIVE") in rows or in_log != 1
 
@@ -139,9 +139,9 @@ def test_deployed_alias_of_a_version_that_mlflow_does_not_show_is_inconclusive(
 
     class Blind(type(served.client)):  # type: ignore[misc]
         def search_model_versions(self, *arguments: Any, **options: Any) -> Any:
-            found = super().search_model_versions(*arguments, **options)
-            found[:] = [version for version in found if int(version.version) != 1]
-            return found
+            versions = super().search_model_versions(*arguments, **options)
+            versions[:] = [version for version in versions if int(version.version) != 1]
+            return versions
 
     monkeypatch.setattr(catalog_mlflow.mlflow_client, "client", lambda: Blind(served.client.tracking_uri))
     code, answer = ask(served, "deployed")
@@ -252,9 +252,9 @@ def test_mlflow_of_others_alone_is_inconclusive(project: Project) -> None:
 def test_plan_of_an_optout_knows_the_champion_that_only_the_log_has(served: Project) -> None:
     audit = Audit()
     Path(".dvc/config").write_text("[core]\n  remote = r\n['remote \"r\"']\n  url = /nowhere\n", encoding="utf-8")
-    found = plan.make_plan(audit, ["P2"])
-    assert (found.numbers, found.versions, found.aliases) == ([1], ["digits/1"], {"champion": 1})
-    assert found.unknown == ["alias champion: champion is none in MLflow, and version 1 in the log"]
+    result = plan.make_plan(audit, ["P2"])
+    assert (result.numbers, result.versions, result.aliases) == ([1], ["digits/1"], {"champion": 1})
+    assert result.unknown == ["alias champion: champion is none in MLflow, and version 1 in the log"]
 
 
 def test_end_of_an_optout_with_a_lost_mlflow_is_no_pass(served: Project) -> None:

@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 from typing import Any
 
 from ..config import load_platform
@@ -26,11 +27,7 @@ UNKNOWN_RUNS = "nobody knows all runs that made it"
 
 
 def parse_subjects(subjects: Iterable[str]) -> list[str]:
-    """Return ids as manifests have them, each once.
-
-    Raises:
-        ProjectError: There are none, or one is empty or no text.
-    """
+    """Return ids as manifests have them, each once; raise ProjectError if there is none, or one is empty or no text."""
     ids = list(map(parse_id, [subjects] if isinstance(subjects, str) else subjects))
     if not ids or not all(ids):
         problem = "a subject is empty" if ids else "no subject is named"
@@ -46,9 +43,10 @@ class Query:
     consents: dict[str, Consent]  # of each subject
     targets: Mapping[str, Sequence[Deployment | None]]  # runs to look at, by id, and where each is deployed
     unknown: list[Row]  # runs and versions among these whose subjects can't be determined
+    issues: Sequence[CatalogIssue]  # why there may be runs or deployments that are not among these
     served: bool = False  # whether the question is if they may be served
     orphans: bool = False  # whether a version is served whose runs are not all known
-    incomplete: bool = False  # whether there may be subjects or deployments that are not in this
+    incomplete: bool = False  # whether there may be subjects that are not among these
 
     def verdict(self, exposure: Exposure, timing: Timing, deployment: Deployment | None) -> Verdict:
         """Return the verdict on one run; if only the log says that it is served, that is no FAIL."""
@@ -58,32 +56,26 @@ class Query:
 
 
 class Audit:
-    """The runs as they are now, and the index brought up to date with them.
+    """The runs as they are now, and the index brought up to date with them; errors are those of `mlops.audit`.
 
     Args:
         source: What to look at; by default what MLflow has.
         index: By default the repository's.
-
-    Attributes:
-        runs_of: The known runs that made each version; they may not be all: see `is_orphan`.
-        missing: For manifests that are not in the index, the reason.
-
-    Raises:
-        MlflowError: MLflow can't be reached, or refuses.
-        InconclusiveError: The index can't be used.
     """
 
     def __init__(self, source: Catalog | None = None, index: Index | None = None) -> None:
         self.catalog = source or catalog.read()
         self.index = index or Index()
         self._runs = {run.id: run for run in self.catalog.runs}
-        self._manifests = {run.manifest for run in self.catalog.runs if run.manifest}
-        self.missing = ingest(self.index, self._manifests, self.catalog.manifest_sources)
+        manifests = {run.manifest for run in self.catalog.runs if run.manifest}
+        self.source = {**self.catalog.source, "runs": len(self.catalog.runs), "manifests": len(manifests)}
+        self.missing = ingest(self.index, manifests, self.catalog.manifest_sources)  # why each is missing
         self.numbers = self.index.numbers()
         self.graph = ExposureGraph(self.catalog.runs, self.numbers, self.missing)
         self._exposures = cache(self.graph.exposures)  # thousands of subjects are in the same manifests
         only_logged = [issue.version for issue in self.catalog.issues if issue.version]
         versions = dict.fromkeys([*self.catalog.versions, *only_logged])
+        # The known runs that made each version; for those of an orphan, see `is_orphan`.
         self.runs_of = {version: self.graph.runs_named(version.runs) for version in versions}
         self._versions_of: defaultdict[str, list[str]] = defaultdict(list)
         for version, runs in self.runs_of.items():
@@ -103,38 +95,23 @@ class Audit:
         is_unknown = any(Exposure.UNKNOWN in self._exposures(where).values() for where in memberships.values())
         issues = [issue for issue in self.catalog.issues if issue.alias or issue.incomplete]
         verdict = Verdict.INCONCLUSIVE if is_unknown or issues else None
-        unknown = self._unknown(self._runs) + _rows_of(issues)
-        return self._report("find", verdict, counts, Rows(rows), unknown, _absent(memberships) + _notes_of(issues))
+        unknown = self._unknown(self._runs) + [issue.row for issue in issues]
+        notes = _absent(memberships) + [issue.note for issue in issues]
+        return AuditReport("find", verdict, counts, Rows(rows), unknown, notes, self.source)
 
     def verify(self, subjects: Iterable[str], since: datetime | None = None) -> AuditReport:
-        """Return whether the runs that know the subjects were trained while they consented.
-
-        Args:
-            subjects: Their ids.
-            since: Assume that their consent ended then, whatever the registry says.
-
-        Raises:
-            ProjectError: The registry is missing or malformed, or no subject is named.
-        """
+        """Return whether the runs that know the subjects were trained while they consented, or before `since`."""
         registry = None if since else read_registry()
         memberships = self.index.memberships(parse_subjects(subjects))
         ended = Consent("ended", since)
         consents = {subject: Consent.of(subject, registry) if registry else ended for subject in memberships}
         issues = [issue for issue in self.catalog.issues if issue.incomplete]
-        unknown = self._unknown(self._runs) + _rows_of(issues)
         targets = {run: [None] for run in self._runs}
-        query = Query(memberships, consents, targets, unknown, incomplete=bool(issues))
-        return self._judge("verify", query, registry, _absent(memberships) + _notes_of(issues))
+        query = Query(memberships, consents, targets, self._unknown(self._runs), issues)
+        return self._judge("verify", query, registry, _absent(memberships))
 
     def deployed(self, subjects: Iterable[str] | None = None) -> AuditReport:
-        """Return whether what is served knows a subject who does not consent.
-
-        Args:
-            subjects: Look for these only; by default for all whose consent ended, and all in what is served.
-
-        Raises:
-            ProjectError: The registry is missing or malformed, or no subject is named.
-        """
+        """Return whether what is served knows one of the subjects, or by default anybody, without their consent."""
         registry, issues = read_registry(), self.catalog.issues
         deployments = [deployment for deployments_in in SERVING for deployment in deployments_in(self.catalog)]
         targets: dict[str, list[Deployment | None]] = {}
@@ -143,8 +120,6 @@ class Audit:
                 targets.setdefault(run.id, []).append(deployment)
         orphans = [each for each in deployments if self.is_orphan(each.version)]
         unknown = self._unknown(targets) + [{"served_by": str(each), "path": [UNKNOWN_RUNS]} for each in orphans]
-        # Unknown runs may know subjects who are not in the registry.
-        incomplete = bool(issues) or (bool(unknown) and subjects is None)
         if subjects is None:
             denied = {subject for subject in self._members(targets)[0] if not registry.allows(subject)}
             wanted = sorted({*registry.ended, *registry.doubtful, *denied})
@@ -152,16 +127,18 @@ class Audit:
             wanted = parse_subjects(subjects)
         memberships = self.index.memberships(wanted)
         consents = {subject: Consent.of(subject, registry) for subject in memberships}
-        query = Query(memberships, consents, targets, unknown + _rows_of(issues), True, bool(orphans), incomplete)
-        nothing = "nothing is served: no registered version has an alias"
-        return self._judge("deployed", query, registry, _notes_of(issues) if deployments or issues else [nothing])
+        incomplete = bool(unknown) and subjects is None  # they may know subjects who are not in the registry
+        query = Query(memberships, consents, targets, unknown, issues, True, bool(orphans), incomplete)
+        nothing = ["nothing is served: no registered version has an alias"]
+        return self._judge("deployed", query, registry, [] if deployments or issues else nothing)
 
     def members(self, name: str) -> AuditReport:
         """Return who is in a model or a run: a version, an alias or a run, see `named`."""
         runs = self.named(name)
         exposures, is_complete = self._members(runs)
         rows = [{"subject": subject, "exposure": exposure} for subject, exposure in sorted(exposures.items())]
-        return self._report("list", None if is_complete else Verdict.INCONCLUSIVE, [], rows, self._unknown(runs))
+        verdict = None if is_complete else Verdict.INCONCLUSIVE
+        return AuditReport("list", verdict, [], rows, self._unknown(runs), [], self.source)
 
     def diff(self, first: str, second: str) -> AuditReport:
         """Return who is in only one of two models or runs, named as for `members`."""
@@ -173,24 +150,24 @@ class Audit:
             if (subject in before) != (subject in after)
         ]
         verdict = None if is_complete and is_complete_after else Verdict.INCONCLUSIVE
-        return self._report("diff", verdict, [], rows, self._unknown(runs[0] | runs[1]))
+        return AuditReport("diff", verdict, [], rows, self._unknown(runs[0] | runs[1]), [], self.source)
 
     def named(self, name: str) -> dict[str, Run]:
-        """Return the runs that a name means, by id.
+        """Return the runs, by id, of a version, or the run with this id in MLflow or in DVC.
 
         Args:
-            name: `model/3`, `model@alias`, `models:/…`, `model` for all its versions; of the project's model just `3`
-                or `alias`; or a run, by its id in MLflow or in DVC.
+            name: `model/3`, `model@alias`, `model` for all its versions, with `models:/` before it or not; of the
+                project's model just `3` or `alias`; or a run's id.
 
         Raises:
-            ProjectError: Nothing has that name.
             InconclusiveError: The runs of a version are unknown, or MLflow and the log disagree about the alias.
         """
         text, model = name.removeprefix("models:/"), load_platform().project
         for issue in self.catalog.issues:
             if issue.alias and text in (issue.alias, f"{model}@{issue.alias}"):
                 raise InconclusiveError(issue.problem, issue.fix)
-        versions = [version for version in self.catalog.versions if text in _names(version)]
+        meant = {text, f"{model}/{text}", f"{model}@{text}"}
+        versions = [version for version in self.catalog.versions if meant & version.names]
         for version in filter(self.is_orphan, versions):
             raise InconclusiveError(f"{UNKNOWN_RUNS}: {version}", "python -m mlops mirror repair, if it lost runs")
         runs = [run for version in versions for run in self.runs_of[version]] or self.graph.runs_named([name])
@@ -209,21 +186,20 @@ class Audit:
         return [
             (self._runs[run], exposure)
             for run, exposure in self._exposures(membership).items()
-            if exposure is not Exposure.UNKNOWN or self.graph.manifests(run)[2]
+            if exposure is not Exposure.UNKNOWN or self.graph.nodes[run].complete
         ]
 
     def _members(self, runs: Iterable[str]) -> tuple[dict[str, Exposure], bool]:
         """Return the subjects that any of the runs knows, and whether these are all."""
-        own, inherited, is_complete = 0, 0, True
-        for run in runs:
-            manifests = self.graph.manifests(run)
-            own, inherited, is_complete = own | manifests[0], inherited | manifests[1], is_complete and manifests[2]
-        subjects = dict.fromkeys(self.index.members(inherited), Exposure.INHERITED)
-        return subjects | dict.fromkeys(self.index.members(own), Exposure.DIRECT), is_complete
+        nodes = [self.graph.nodes[run] for run in runs]
+        direct = self.index.members(reduce(or_, (node.own for node in nodes), 0))
+        inherited = self.index.members(reduce(or_, (node.inherited for node in nodes), 0))
+        exposures = dict.fromkeys(inherited, Exposure.INHERITED) | dict.fromkeys(direct, Exposure.DIRECT)
+        return exposures, all(node.complete for node in nodes)
 
     def _unknown(self, runs: Iterable[str]) -> list[Row]:
         """Return the runs whose subjects can't be determined, and why."""
-        return [self._row(self._runs[run], Membership()) for run in runs if not self.graph.manifests(run)[2]]
+        return [self._row(self._runs[run], Membership()) for run in runs if not self.graph.nodes[run].complete]
 
     def _judge(self, verb: str, query: Query, registry: Registry | None, notes: list[str]) -> AuditReport:
         def rows() -> Iterator[Row]:
@@ -243,10 +219,14 @@ class Audit:
             row = {"subject": subject, "consent": consent.status, "ended_at": format_time(consent.ended)}
             runs = len(self._exposed(membership))
             subjects.append({**row, "runs": runs, "verdict": verdict_of(membership, consent)})
+        unknown = query.unknown + [issue.row for issue in query.issues]
+        notes = notes + [issue.note for issue in query.issues]
+        source = {**self.source, "consent_sha256": registry.sha256} if registry else self.source
         if registry and (in_doubt := registry.doubts(query.memberships)):
-            notes = [*notes, in_doubt]
-        verdicts = {row["verdict"] for row in subjects} | ({Verdict.INCONCLUSIVE} if query.incomplete else set())
-        return self._report(verb, worst(verdicts), subjects, Rows(rows), query.unknown, notes, registry)
+            notes.append(in_doubt)
+        unsure = [Verdict.INCONCLUSIVE] if query.issues or query.incomplete else []
+        verdict = worst([*(row["verdict"] for row in subjects), *unsure])
+        return AuditReport(verb, verdict, subjects, Rows(rows), unknown, notes, source)
 
     def _verdict(self, query: Query, membership: Membership, consent: Consent) -> Verdict:
         verdicts = [
@@ -272,37 +252,8 @@ class Audit:
             "path": self.graph.path(run.id, membership),
         }
 
-    def _report(
-        self,
-        verb: str,
-        verdict: Verdict | None,
-        subjects: list[Row],
-        rows: Iterable[Row],
-        unknown: list[Row],
-        notes: Iterable[str] = (),
-        registry: Registry | None = None,
-    ) -> AuditReport:
-        source = {**self.catalog.source, "runs": len(self.catalog.runs), "manifests": len(self._manifests)}
-        if registry:
-            source["consent_sha256"] = registry.sha256
-        return AuditReport(verb, verdict, subjects, rows, unknown, list(notes), source)
-
 
 def _absent(memberships: dict[str, Membership]) -> list[str]:
     absent = [subject for subject, membership in memberships.items() if membership == Membership()]
     shown = ", ".join(map(repr, absent[:5])) + (", …" if absent[5:] else "")
     return [f"in no manifest: {len(absent)} ({shown}). Are they written as in the data?"] if absent else []
-
-
-def _rows_of(issues: Iterable[CatalogIssue]) -> list[Row]:
-    return [{"served_by": issue.scope, "path": [issue.problem]} for issue in issues]
-
-
-def _notes_of(issues: Iterable[CatalogIssue]) -> list[str]:
-    return [f"{issue.scope}: {issue.problem}. Fix: {issue.fix}" for issue in issues]
-
-
-def _names(version: Version) -> set[str]:
-    own = {str(version.number), *version.aliases} if version.model == load_platform().project else set()
-    of_model = {f"{version.model}/{version.number}", *(f"{version.model}@{alias}" for alias in version.aliases)}
-    return own | of_model | {version.model}

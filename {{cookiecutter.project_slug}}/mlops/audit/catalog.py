@@ -32,8 +32,8 @@ from ..tracking.lineage_log import REF
 from ..tracking.run_files import LINEAGE
 from ..tracking.sync_status import REPAIR
 from . import catalog_mlflow
-from .catalog_mlflow import MANIFEST, Catalog, CatalogIssue, Run, Version
-from .index import Fetch, InconclusiveError
+from .catalog_mlflow import Catalog, CatalogIssue, Run, Version
+from .index import MANIFEST, Fetch, InconclusiveError
 
 GET_LOG = "git fetch origin lineage:lineage"
 NO_LOG = CatalogIssue("this clone has no log (the Git branch lineage), which says what was promoted", GET_LOG)
@@ -45,17 +45,11 @@ NO_RUNS = CatalogIssue(
 
 
 def read(source: str = "mlflow", experiments: Sequence[str] = ()) -> Catalog:
-    """Read all runs and versions.
-
-    Args:
-        source: `mlflow`, or `dvc`: the history of Git and DVC in this clone.
-        experiments: Names of the MLflow experiments to read; by default all.
+    """Read all runs and versions; arguments and errors are those of `mlops.audit`.
 
     Raises:
-        MlflowError: MLflow can't be reached, or refuses.
         InconclusiveError: There is no run at all: an empty MLflow proves nothing.
         CutError: This clone is shallow, and nothing else has a run.
-        ProjectError: There is no such experiment, or this is no Git repository.
     """
     if source == "dvc" and experiments:
         raise ProjectError("DVC's history has no MLflow experiments", "leave out --experiment, or --source dvc")
@@ -74,7 +68,9 @@ def _read_mlflow(experiments: tuple[str, ...]) -> Catalog:
     issues = compare(log, catalog.versions)
     if not experiments and NO_LOG in log.issues and all(run.experiment != project for run in catalog.runs):
         issues = (NO_RUNS,)  # another server, or one that lost its runs
-    catalog = replace(catalog, versions=[*catalog.versions, *log.lacking(catalog.versions)], issues=issues)
+    numbers = {version.number for version in catalog.versions if version.model == project}
+    lost_versions = [version for number, version in log.versions.items() if number not in numbers]
+    catalog = replace(catalog, versions=[*catalog.versions, *lost_versions], issues=issues)
     if experiments and project not in experiments:
         return catalog
     try:
@@ -93,26 +89,33 @@ def _read_mlflow(experiments: tuple[str, ...]) -> Catalog:
 
 
 def read_history(without: Collection[str] = ()) -> Catalog:
-    """Read the runs in the history of this clone, also of branches and logs that were fetched.
-
-    Args:
-        without: Names of runs to leave out.
+    """Read the runs in the history of this clone, also of branches and logs that were fetched; leave out `without`.
 
     Raises:
         CutError: This clone is shallow.
-        ProjectError: The history can't be read.
     """
     known = {name: run for name, run in git_history.runs().items() if name not in without}
     log = git_history.log() if known or not without else []
     of_versions = _runs_of_versions(log)
     inputs = {entry.run: entry.commit for entry in log if entry.version is None}
     runs = [_run(run, inputs.get(name, ""), of_versions) for name, run in known.items()]
-    commits = {name: (*run.commits, *filter(None, [inputs.get(name)])) for name, run in known.items()}
-    return Catalog(runs, [], partial(_manifest_sources, runs, commits))
+
+    def manifest_sources(sha256: str) -> Iterator[Fetch]:
+        names = [run.id for run in runs if run.manifest == sha256]
+        commits = [commit for name in names for commit in (*known[name].commits, inputs.get(name)) if commit]
+        for commit in dict.fromkeys(commits):
+            yield partial(_restore_manifest, commit)
+
+    return Catalog(runs, [], manifest_sources)
+
+
+def _restore_manifest(commit: str, folder: Path) -> Path:
+    restore.restore(commit, (MANIFEST,), folder)
+    return folder / MANIFEST
 
 
 def read_all_history() -> Catalog:
-    """Read the runs and, from the log, the versions and their aliases; errors are those of `read_history`."""
+    """Read the runs in the history and, from the log, the versions and their aliases."""
     catalog, log, refs = read_history(), read_log(), git_history.logs()
     holders = log.aliases or {}
     versions = [
@@ -129,18 +132,9 @@ def _run(run: KnownRun, input_commit: str, of_versions: dict[int, list[str]]) ->
     started, ended = (
         datetime.fromisoformat(facts[key]) if key in facts else None for key in ("started_at", "ended_at")
     )
-    parents = facts.get("parents")
-    return Run(
-        id=run.run,
-        names=(run.run,),
-        title=run.name,
-        experiment=load_platform().project,
-        started=started,
-        ended=ended,
-        deleted=False,
-        manifest=facts.get("manifest_sha256"),
-        parents=None if parents is None else tuple(parents),
-    )
+    parents = None if facts.get("parents") is None else tuple(facts["parents"])
+    project, manifest = load_platform().project, facts.get("manifest_sha256")
+    return Run(run.run, (run.run,), run.name, project, started, ended, False, manifest, parents)
 
 
 def _read_facts(run: KnownRun) -> dict[str, Any]:
@@ -171,16 +165,6 @@ def _read_inputs(commit: str, of_versions: dict[int, list[str]]) -> dict[str, An
     return {"manifest_sha256": sha256, "parents": runs[:1] if runs else None}
 
 
-def _manifest_sources(runs: list[Run], commits: dict[str, tuple[str, ...]], sha256: str) -> Iterator[Fetch]:
-    for commit in dict.fromkeys(commit for run in runs if run.manifest == sha256 for commit in commits[run.id]):
-        yield partial(_restore, commit)
-
-
-def _restore(commit: str, folder: Path) -> Path:
-    restore.restore(commit, (MANIFEST,), folder)
-    return folder / MANIFEST
-
-
 @dataclass(frozen=True)
 class Log:
     """What the log says of the project's model."""
@@ -189,11 +173,6 @@ class Log:
     aliases: dict[str, int] | None  # the version of each alias; None if that can't be read
     issues: tuple[CatalogIssue, ...]  # why this may be incomplete
     is_own: bool  # whether it is this clone's own branch, and not that of a Git remote
-
-    def lacking(self, versions: Iterable[Version]) -> list[Version]:
-        """Return the registered versions that are not among `versions`, which MLflow has."""
-        numbers = {version.number for version in versions if version.model == load_platform().project}
-        return [version for number, version in self.versions.items() if number not in numbers]
 
 
 def read_log() -> Log:
@@ -243,8 +222,10 @@ def compare(log: Log, versions: Iterable[Version]) -> tuple[CatalogIssue, ...]:
 def _compare_alias(alias: str, log: Log, own: dict[int, Version], in_mlflow: Version | None) -> CatalogIssue | None:
     number = (log.aliases or {}).get(alias)
     in_log = log.versions[number] if number is not None else None
-    if in_log and in_log.number in own and _is_same_model(own[in_log.number], in_log):
-        in_log = own[in_log.number]
+    known = own.get(in_log.number) if in_log else None
+    # Another MLflow server may use the number for another model.
+    if in_log and known and (not (in_log.runs and known.runs) or set(in_log.runs) & set(known.runs)):
+        in_log = known
     if in_mlflow == in_log:
         return None
     if in_mlflow and in_log and in_mlflow.number == in_log.number:
@@ -259,11 +240,6 @@ def _compare_alias(alias: str, log: Log, own: dict[int, Version], in_mlflow: Ver
     return CatalogIssue(problem, f"{repair}; if that version was given up: {promote}", alias, in_log)
 
 
-def _is_same_model(in_mlflow: Version, in_log: Version) -> bool:
-    """Return whether both are the same model: another MLflow server may use the number for another one."""
-    return not (in_log.runs and in_mlflow.runs) or bool(set(in_log.runs) & set(in_mlflow.runs))
-
-
 @dataclass(frozen=True, slots=True)
 class Deployment:
     """A version that is served."""
@@ -276,18 +252,14 @@ class Deployment:
         return f"{self.where} ({self.version.model}/{self.version.number})"
 
 
-def with_alias(catalog: Catalog) -> Iterator[Deployment]:
-    """Give the versions that have an alias in MLflow."""
-    for version in catalog.versions:
-        for alias in version.aliases:
-            yield Deployment(f"alias {alias}", version)
+def with_alias(catalog: Catalog) -> list[Deployment]:
+    """Return the versions that have an alias in MLflow."""
+    return [Deployment(f"alias {alias}", version) for version in catalog.versions for alias in version.aliases]
 
 
-def with_alias_in_log(catalog: Catalog) -> Iterator[Deployment]:
-    """Give the versions that have an alias only in the log."""
-    for issue in catalog.issues:
-        if issue.version:
-            yield Deployment(f"{issue.alias} in the log", issue.version, only_logged=True)
+def with_alias_in_log(catalog: Catalog) -> list[Deployment]:
+    """Return the versions that have an alias only in the log."""
+    return [Deployment(f"{issue.alias} in the log", issue.version, True) for issue in catalog.issues if issue.version]
 
 
 SERVING: list[Callable[[Catalog], Iterable[Deployment]]] = [with_alias, with_alias_in_log]

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ProjectError
@@ -17,14 +16,13 @@ from ..registry.versions import TAG_RUN_PREFIX
 from ..tracking import mlflow_client
 from ..tracking.git import without_credentials
 from ..tracking.mlflow_sync import MIRROR_ID
-from .index import Fetch
+from .index import MANIFEST, Fetch
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run as MlflowRun
 
 PAGE = 1000
-MANIFEST = "data/manifest.parquet"
 RETRY = "see that the server is up (platform.yaml:tracking_uri); or ask Git's and DVC's history: audit … --source dvc"
 
 
@@ -55,6 +53,11 @@ class Version:
     def __str__(self) -> str:
         return f"{self.model}/{self.number}{''.join(f' @{alias}' for alias in self.aliases)}"
 
+    @property
+    def names(self) -> set[str]:
+        """Return what it may be called: `model/3`, `model@alias`, or the model that it is of."""
+        return {self.model, f"{self.model}/{self.number}", *(f"{self.model}@{alias}" for alias in self.aliases)}
+
 
 @dataclass(frozen=True, slots=True)
 class CatalogIssue:
@@ -67,9 +70,14 @@ class CatalogIssue:
     incomplete: bool = False  # whether runs may be missing from the catalog
 
     @property
-    def scope(self) -> str:
-        """Name what it concerns."""
-        return f"alias {self.alias}" if self.alias else "the log of this clone"
+    def row(self) -> dict[str, Any]:
+        """Return it as a row of what is unknown."""
+        return {"served_by": f"alias {self.alias}" if self.alias else "the log of this clone", "path": [self.problem]}
+
+    @property
+    def note(self) -> str:
+        """Return it for people."""
+        return f"{self.row['served_by']}: {self.problem}. Fix: {self.fix}"
 
 
 @dataclass(frozen=True)
@@ -94,8 +102,14 @@ def read(experiments: tuple[str, ...] = ()) -> Catalog:
         client = mlflow_client.client()
         runs = list(read_runs(client, experiments))
         versions = _read_versions(client)
+
+    def manifest_sources(sha256: str) -> Iterator[Fetch]:
+        for run in runs:
+            if run.manifest == sha256:
+                yield lambda folder, run=run: client.download_artifacts(run.id, MANIFEST, str(folder))
+
     source = {"mlflow": without_credentials(str(client.tracking_uri)), "experiments": list(experiments) or None}
-    return Catalog(runs, versions, partial(_manifest_sources, client, runs), source)
+    return Catalog(runs, versions, manifest_sources, source)
 
 
 def read_runs(client: "MlflowClient", experiments: tuple[str, ...] = ()) -> Iterator[Run]:
@@ -155,13 +169,3 @@ def _read_versions(client: "MlflowClient") -> list[Version]:
     # An alias of a version that MLflow does not list serves something all the same.
     keys = sorted({*runs, *aliases})
     return [Version(*key, tuple(sorted(aliases.get(key, ()))), runs.get(key, ())) for key in keys]
-
-
-def _manifest_sources(client: "MlflowClient", runs: list[Run], sha256: str) -> Iterator[Fetch]:
-    for run in runs:
-        if run.manifest == sha256:
-            yield partial(_download, client, run.id)
-
-
-def _download(client: "MlflowClient", run_id: str, folder: Path) -> Path:
-    return Path(client.download_artifacts(run_id, MANIFEST, str(folder)))

@@ -4,6 +4,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,24 +57,27 @@ def _parse_time(context: click.Context, parameter: click.Parameter, text: str | 
         raise ProjectError(f"--since {text!r} is no date", fix) from error
 
 
-def _read_subjects(file: Path) -> list[str]:
-    """Read subjects from a CSV file with a column `subject_id`, or from plain lines of one id each."""
+def _all(subjects: tuple[str, ...], file: Path | None) -> list[str]:
+    """Return the subjects, and those in a CSV file with a column `subject_id`, or in plain lines of one id each."""
     from ..records.csv_reader import rows
 
+    if file is None:
+        return list(subjects)
     try:
         with file.open("rb") as stream:
             header = stream.readline().decode("utf-8-sig")
             if "subject_id" in [cell.strip().strip('"').lower() for cell in header.split(",")]:
                 stream.seek(0)
-                return [cell for _, (cell,) in rows(stream, file.name, ("subject_id",))]
+                return [*subjects, *(cell for _, (cell,) in rows(stream, file.name, ("subject_id",)))]
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ProjectError(f"{file} can't be read: {error}", "give a file of subjects in UTF-8, one a line") from error
-    return [line for line in lines if line.strip()]
+    return [*subjects, *filter(str.strip, lines)]
 
 
 FILE = click.Path(path_type=Path)
-SOURCE = click.option("--source", type=click.Choice(["mlflow", "dvc"]), default="mlflow", show_default=True)
+SOURCES = click.Choice(["mlflow", "dvc"])
+SOURCE = click.option("--source", type=SOURCES, default="mlflow", help="dvc: Git's and DVC's history, without MLflow.")
 SUBJECTS = (
     click.argument("subjects", nargs=-1, metavar="SUBJECT…"),
     click.option("--subjects-file", type=FILE, help="One id a line, or CSV with a column subject_id."),
@@ -87,12 +91,7 @@ OPTIONS = (
 
 
 def _with(*options: Callable[..., Any]) -> Callable[..., Any]:
-    def add(command: Callable[..., None]) -> Callable[..., None]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
+    return lambda command: reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
 
 @verbs.command()
@@ -158,10 +157,6 @@ def reindex(source: str) -> None:
     result = audit.reindex(source)
     click.echo("\n".join([f"{len(result.numbers)} manifests in {result.index.path}", *result.missing.values()]))
     sys.exit(3 if result.missing else 0)
-
-
-def _all(subjects: tuple[str, ...], file: Path | None) -> list[str]:
-    return [*subjects, *(_read_subjects(file) if file else ())]
 
 
 def _print(report: "AuditReport", form: str | None) -> None:

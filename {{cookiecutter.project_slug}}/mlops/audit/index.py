@@ -41,7 +41,8 @@ CREATE TABLE member (
 PRAGMA user_version = {VERSION};
 """
 
-Fetch = Callable[[Path], Path]
+MANIFEST = "data/manifest.parquet"
+Fetch = Callable[[Path], Path | str]
 """Copies a manifest into a folder and returns its path. Any error means that the manifest is not available there."""
 
 
@@ -62,11 +63,7 @@ class Membership:
 
 
 class Index:
-    """The open index file.
-
-    Args:
-        path: By default below the repository's `.dvc/tmp`, which Git ignores.
-    """
+    """The open index file; by default below the repository's `.dvc/tmp`, which Git ignores."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or home() / ".dvc" / "tmp" / "records" / "index.db"
@@ -144,19 +141,17 @@ class Index:
     def numbers(self) -> dict[str, int]:
         """Return the number of each manifest in the index, by its SHA-256."""
         with self._session():
-            return self._numbers()
-
-    def _numbers(self) -> dict[str, int]:
-        return dict(self._db.execute("SELECT sha256, number FROM manifest"))
+            return dict(self._db.execute("SELECT sha256, number FROM manifest"))
 
     def add(self, sha256: str, subjects: Collection[str]) -> None:
         """Add a manifest with the subjects that it holds; nothing happens if it is in the index already."""
         new = set(subjects)
         with self._session(WRITE):
-            if sha256 in self._numbers():
+            if self._db.execute("SELECT 1 FROM manifest WHERE sha256 = ?", (sha256,)).fetchone():
                 return
             number = self._value(NEXT_NUMBER)
-            previous = self._last[1] if self._last[0] == number - 1 else self._current_subjects()
+            newest = self._db.execute("SELECT subject FROM member WHERE removed IS NULL")
+            previous = self._last[1] if self._last[0] == number - 1 else {subject for (subject,) in newest}
             removed = ((number, _key(subject), subject) for subject in sorted(previous - new))
             added = sorted((_key(subject), subject, number) for subject in new - previous)
             close = "UPDATE member SET removed = ? WHERE key = ? AND subject = ? AND removed IS NULL"
@@ -164,9 +159,6 @@ class Index:
             self._db.executemany("INSERT INTO member (key, subject, added) VALUES (?, ?, ?)", added)
             self._db.execute("INSERT INTO manifest VALUES (?, ?)", (number, sha256))
         self._last = (number, new)
-
-    def _current_subjects(self) -> set[str]:
-        return {subject for (subject,) in self._db.execute("SELECT subject FROM member WHERE removed IS NULL")}
 
     def memberships(self, subjects: Iterable[str]) -> dict[str, Membership]:
         """Return which manifests hold each subject."""
@@ -208,16 +200,7 @@ def _key(subject: str) -> int:
 
 
 def ingest(index: Index, manifests: Iterable[str], sources: Callable[[str], Iterable[Fetch]]) -> dict[str, str]:
-    """Add the manifests, given by SHA-256, that the index lacks.
-
-    Args:
-        index: The index.
-        manifests: SHA-256 of each.
-        sources: Returns where a manifest may be fetched, the best source first.
-
-    Returns:
-        For each manifest that could not be added, the reason.
-    """
+    """Add the manifests, given by SHA-256, that the index lacks; return why, for each that could not be added."""
     missing = {}
     for sha256 in sorted(set(manifests) - index.numbers().keys()):
         try:
@@ -244,7 +227,7 @@ def open_manifest(sha256: str, sources: Iterable[Fetch]) -> Iterator[tuple[Path,
             target = Path(folder, str(number))
             target.mkdir()
             try:
-                file = fetch(target)
+                file = Path(fetch(target))
                 subjects = _read_subjects(file, sha256)
             except Exception as error:  # any error of an artifact store, the file system or the network
                 text = error.problem if isinstance(error, ProjectError) else str(error)

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import reduce
+from operator import or_
 
 from ..config import read_params
 from ..errors import ProjectError
@@ -122,19 +124,19 @@ def read_registry() -> Registry:
 
 
 @dataclass(slots=True)
-class _Node:
+class Node:
     """A run and what it read; sets of manifests are bits."""
 
     run: Run
     own: int  # the manifest that it read
     problem: str  # why what it read or started from is unknown; "" if it is known
-    parents: list[int] = field(default_factory=list)  # positions of the runs that it started from
+    parents: "list[Node]" = field(default_factory=list)  # the runs that it started from
     inherited: int = 0  # the manifests that its ancestors read
     complete: bool = True  # whether neither it nor an ancestor has a problem
 
 
 class ExposureGraph:
-    """All runs, linked to those that they started from.
+    """All runs by id (`nodes`), linked to those that they started from.
 
     Args:
         runs: All of them.
@@ -143,87 +145,78 @@ class ExposureGraph:
     """
 
     def __init__(self, runs: Iterable[Run], numbers: Mapping[str, int], missing: Mapping[str, str]) -> None:
-        self._nodes = [_node(run, numbers, missing) for run in runs]
-        self._positions = {node.run.id: position for position, node in enumerate(self._nodes)}
-        self._named: dict[str, list[int]] = {}
-        for position, node in enumerate(self._nodes):
+        self.nodes = {run.id: _node(run, numbers, missing) for run in runs}
+        self._named: dict[str, list[Node]] = {}
+        for node in self.nodes.values():
             for name in node.run.names:
-                self._named.setdefault(name, []).append(position)
-        for node in self._nodes:
+                self._named.setdefault(name, []).append(node)
+        for node in self.nodes.values():
             for name in node.run.parents or ():
                 node.parents += self._named.get(name, [])  # if two runs have the name, either may be meant
                 if name not in self._named:
                     node.problem = node.problem or f"its parent {name} is not known"
-        ancestors = [self._ancestors(position) for position in range(len(self._nodes))]
-        for position, node in enumerate(self._nodes):
-            if position in ancestors[position]:
+        ancestors = {run_id: self._ancestors(run_id) for run_id in self.nodes}
+        for run_id, node in self.nodes.items():
+            if run_id in ancestors[run_id]:
                 node.problem = node.problem or "it is among its own parents"
-        for node, positions in zip(self._nodes, ancestors, strict=True):
-            above = [self._nodes[position] for position in positions]
+        for run_id, node in self.nodes.items():
+            above = [self.nodes[ancestor] for ancestor in ancestors[run_id]]
+            node.inherited = reduce(or_, (ancestor.own for ancestor in above), 0)
             node.complete = not (node.problem or any(ancestor.problem for ancestor in above))
-            for ancestor in above:
-                node.inherited |= ancestor.own
 
-    def _ancestors(self, position: int) -> dict[int, int]:
-        """Return all runs that a run started from, the nearest first; for each, the run that leads to it."""
-        children: dict[int, int] = {}
-        queue = [position]
+    def _ancestors(self, run_id: str) -> dict[str, str]:
+        """Return the ids of all runs that a run started from, the nearest first; for each, the run that leads to it."""
+        children: dict[str, str] = {}
+        queue = [run_id]
         for child in queue:  # grows
-            for parent in self._nodes[child].parents:
-                if parent not in children:
-                    children[parent] = child
-                    queue.append(parent)
+            for parent in self.nodes[child].parents:
+                if parent.run.id not in children:
+                    children[parent.run.id] = child
+                    queue.append(parent.run.id)
         return children
 
     def runs_named(self, names: Iterable[str]) -> list[Run]:
         """Return the runs that have one of these names."""
-        positions = dict.fromkeys(position for name in names for position in self._named.get(name, ()))
-        return [self._nodes[position].run for position in positions]
+        return list(dict.fromkeys(node.run for name in names for node in self._named.get(name, ())))
 
     def exposures(self, subject: Membership) -> dict[str, Exposure]:
         """Return the exposure of each run to a subject, by run id; runs without exposure are left out."""
         exposures = {}
-        for node in self._nodes:
+        for run_id, node in self.nodes.items():
             if node.own & subject.exact:
-                exposures[node.run.id] = Exposure.DIRECT
+                exposures[run_id] = Exposure.DIRECT
             elif node.inherited & subject.exact:
-                exposures[node.run.id] = Exposure.INHERITED
+                exposures[run_id] = Exposure.INHERITED
             elif not node.complete or (node.own | node.inherited) & subject.alike:
-                exposures[node.run.id] = Exposure.UNKNOWN
+                exposures[run_id] = Exposure.UNKNOWN
         return exposures
-
-    def manifests(self, run_id: str) -> tuple[int, int, bool]:
-        """Return the manifests, as bits, that a run read and that it inherits; and whether these are all."""
-        node = self._nodes[self._positions[run_id]]
-        return node.own, node.inherited, node.complete
 
     def path(self, run_id: str, subject: Membership) -> list[str]:
         """Return how a run knows a subject: run by run, to the manifest or to the reason why it is unknown."""
-        start = self._positions[run_id]
-        children = self._ancestors(start)
+        children = self._ancestors(run_id)
         ends = {}
-        for position in (start, *children):
-            node = self._nodes[position]
+        for step in (run_id, *children):
+            node = self.nodes[step]
             if node.own & subject.exact:
-                ends = {position: f"manifest {node.run.manifest}"}
+                ends = {step: f"manifest {node.run.manifest}"}
                 break
             if node.problem:
-                ends[position] = node.problem
+                ends[step] = node.problem
             elif node.own & subject.alike:
-                ends[position] = f"manifest {node.run.manifest}, in which another id may be the same"
+                ends[step] = f"manifest {node.run.manifest}, in which another id may be the same"
         if not ends:
             return []
-        position, end = next(iter(ends.items()))
-        steps = [position]
-        while steps[-1] != start:
-            steps.append(children[steps[-1]])
-        return [*(f"run {self._nodes[step].run.id}" for step in reversed(steps)), end]
+        step, path = next(iter(ends)), list(ends.values())[:1]
+        while step != run_id:
+            path, step = [f"run {step}", *path], children[step]
+        return [f"run {run_id}", *path]
 
 
-def _node(run: Run, numbers: Mapping[str, int], missing: Mapping[str, str]) -> _Node:
+def _node(run: Run, numbers: Mapping[str, int], missing: Mapping[str, str]) -> Node:
     if run.manifest is None:
-        return _Node(run, 0, "it does not say which manifest it read")
+        return Node(run, 0, "it does not say which manifest it read")
     if run.manifest not in numbers:
-        return _Node(run, 0, missing.get(run.manifest, "its manifest is not in the index"))
-    problem = "" if run.parents is not None else "it does not say what it started from"
-    return _Node(run, 1 << numbers[run.manifest], problem)
+        return Node(run, 0, missing.get(run.manifest, "its manifest is not in the index"))
+    return Node(
+        run, 1 << numbers[run.manifest], "" if run.parents is not None else "it does not say what it started from"
+    )

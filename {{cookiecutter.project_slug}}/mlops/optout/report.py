@@ -61,6 +61,7 @@ class OptOutReport:
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
+            keep_trailing_newline=True,
         )
         plan = self.plan or asdict(Plan([]))
         return environment.get_template("report.html").render(report=self, plan=plan, end=end).lstrip()
