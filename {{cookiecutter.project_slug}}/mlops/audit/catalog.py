@@ -172,31 +172,29 @@ class Log:
     versions: dict[int, Version]  # registered versions by number, without aliases
     aliases: dict[str, int] | None  # the version of each alias; None if that can't be read
     issues: tuple[CatalogIssue, ...]  # why this may be incomplete
-    is_own: bool  # whether it is this clone's own branch, and not that of a Git remote
 
 
 def read_log() -> Log:
     """Read the log: this clone's own or, before it has one, that of a Git remote."""
     project, refs = load_platform().project, git_history.logs()
-    is_own = REF in refs
     versions: dict[int, Version] = {}
     try:
         runs = _runs_of_versions(git_history.log())
         versions = {number: Version(project, number, (), tuple(dict.fromkeys(runs[number]))) for number in sorted(runs)}
         if not refs:
-            return Log(versions, None, (NO_LOG,), is_own)
-        log_ref = REF if is_own else next((ref for ref in refs if not git_history.is_behind_remote(ref)), refs[0])
+            return Log(versions, None, (NO_LOG,))
+        log_ref = REF if REF in refs else next((ref for ref in refs if not git_history.is_behind_remote(ref)), refs[0])
         promotions = moves(log_ref)
         is_behind = {move.id for ref in refs for move in moves(ref)} > {move.id for move in promotions}
     except ProjectError as error:
-        issue = CatalogIssue(error.problem, error.fix, incomplete=isinstance(error, git_history.CutError))
-        return Log(versions, None, (issue,), is_own)
+        issue = CatalogIssue(error.problem, error.fix, incomplete=isinstance(error, CutError))
+        return Log(versions, None, (issue,))
     state = alias_state(promotions)
     aliases = {alias: number for alias in ALIASES if (number := state.of(alias)) is not None}
     for number in aliases.values():  # a promotion without an entry of the registration
         versions.setdefault(number, Version(project, number, (), ()))
     behind = CatalogIssue("the log of a Git remote has promotions that this clone's lacks", FETCH)
-    return Log(versions, aliases, (behind,) if is_behind else (), is_own)
+    return Log(versions, aliases, (behind,) if is_behind else ())
 
 
 def _runs_of_versions(log: Iterable[git_history.Entry]) -> dict[int, list[str]]:
@@ -235,7 +233,7 @@ def _compare_alias(alias: str, log: Log, own: dict[int, Version], in_mlflow: Ver
     problem = f"{alias} is {holders[0]} in MLflow, and {holders[1]} in the log"
     if in_mlflow:
         return CatalogIssue(problem, FETCH, alias, in_log)
-    repair = REPAIR if log.is_own else f"{GET_LOG}, then {REPAIR}"
+    repair = REPAIR if REF in git_history.logs() else f"{GET_LOG}, then {REPAIR}"
     promote = f"python -m mlops registry promote <another> --to {alias}"
     return CatalogIssue(problem, f"{repair}; if that version was given up: {promote}", alias, in_log)
 

@@ -163,21 +163,16 @@ class Index:
     def memberships(self, subjects: Iterable[str]) -> dict[str, Membership]:
         """Return which manifests hold each subject."""
         subjects = list(subjects)
-        memberships: dict[str, Membership] = {}
+        spellings: dict[str, dict[str, int]] = {}  # of ids that are alike, each with its manifests
         with self._session():
             end = self._value(NEXT_NUMBER)  # the end of the rows that are still open
             for start in range(0, len(subjects), BATCH):
-                memberships |= self._memberships(subjects[start : start + BATCH], end)
-        return memberships
-
-    def _memberships(self, subjects: list[str], end: int) -> dict[str, Membership]:
-        keys = sorted({_key(subject) for subject in subjects})
-        marks = ",".join("?" * len(keys))
-        query = f"SELECT subject, added, removed FROM member WHERE key IN ({marks})"  # noqa: S608 (question marks)
-        spellings: dict[str, dict[str, int]] = {}  # of ids that are alike, each with its manifests
-        for subject, added, removed in self._db.execute(query, keys):
-            bits = spellings.setdefault(match_key(subject), {})
-            bits[subject] = bits.get(subject, 0) | ((1 << (removed or end)) - (1 << added))
+                keys = sorted({_key(subject) for subject in subjects[start : start + BATCH]})
+                marks = ",".join("?" * len(keys))
+                query = f"SELECT subject, added, removed FROM member WHERE key IN ({marks})"  # noqa: S608 (marks)
+                for subject, added, removed in self._db.execute(query, keys):
+                    bits = spellings.setdefault(match_key(subject), {})
+                    bits[subject] = bits.get(subject, 0) | ((1 << (removed or end)) - (1 << added))
         memberships = {}
         for subject in subjects:
             alike = dict(spellings.get(match_key(subject), {}))
