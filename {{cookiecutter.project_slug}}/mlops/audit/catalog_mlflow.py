@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ProjectError
@@ -106,10 +107,14 @@ def read(experiments: tuple[str, ...] = ()) -> Catalog:
     def manifest_sources(sha256: str) -> Iterator[Fetch]:
         for run in runs:
             if run.manifest == sha256:
-                yield lambda folder, run=run: client.download_artifacts(run.id, MANIFEST, str(folder))
+                yield partial(_download, client, run.id)
 
     source = {"mlflow": without_credentials(str(client.tracking_uri)), "experiments": list(experiments) or None}
     return Catalog(runs, versions, manifest_sources, source)
+
+
+def _download(client: "MlflowClient", run_id: str, folder: Path) -> str:
+    return str(client.download_artifacts(run_id, MANIFEST, str(folder)))
 
 
 def read_runs(client: "MlflowClient", experiments: tuple[str, ...] = ()) -> Iterator[Run]:
