@@ -100,7 +100,7 @@ def test_audits_of_mlflow_and_of_dvc_say_the_same(opted_out: tuple[BakedProject,
     assert (unsure, served["verdict"]) == (3, "INCONCLUSIVE")
     assert "Fix: python -m mlops mirror repair" in served["notes"][0]
     check_fresh_clone(project)
-    # And so are DVC's manifests: now nobody can tell.
+    # And so are DVC's manifests: now it is unknown.
     shutil.rmtree(project.path / ".dvc/tmp/records")
     shutil.rmtree(project.path / ".dvc/cache/files")
     shutil.rmtree(project.path / "dvc-storage")

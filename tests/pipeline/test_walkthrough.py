@@ -66,7 +66,7 @@ def test_questions_in_sql_have_the_answers_of_the_audit(walked: BakedProject, tm
     assert [{"subject": row[0], "exposure": row[1]} for row in listed] == audit(walked, "list", "2")["rows"]
     assert sum(row[2] for row in listed) == 1667
     assert ask("diff") == [("removed", "form-03")]
-    # What the walkthrough mended, made to happen again: version 1 in use, and a run of which nobody can tell.
+    # What the walkthrough mended, made to happen again: version 1 in use, and a run whose subjects are unknown.
     database.execute(
         "CREATE TABLE worse AS SELECT model, version, IF(version = 1, 'champion', NULL) AS alias, run FROM versions"
     )

@@ -71,7 +71,7 @@ class Project:
             start: When it began.
             end: When it ended; by default an hour later, None for never.
             subjects: Who is in its manifest; None where it has none.
-            parents: Names; None where it does not say.
+            parents: Names; None if it does not record them.
             digest: What it says of its manifest; by default the truth, "" for nothing.
             experiment: Id of another experiment.
             artifact: Whether the manifest goes along.

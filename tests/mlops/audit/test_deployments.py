@@ -76,7 +76,7 @@ def test_deployed_champion_that_mlflow_lost_is_inconclusive(served: Project, los
     assert (code, rows) == (3, {("champion in the log (digits/1)", "P2", "INCONCLUSIVE")})
     assert "champion is none in MLflow, and version 1 in the log" in notes
     assert REPAIR in notes
-    assert deployed(served, "P1")[0] == 3, "nobody can tell what is served"
+    assert deployed(served, "P1")[0] == 3, "it is unknown what is served"
     assert ask(served, "list", "1")[0] == 0
     for question in (("find", "P2"), ("deployed", "P2")):
         assert served.audit(*question).exit_code == 3, question

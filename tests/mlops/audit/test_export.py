@@ -11,7 +11,7 @@ from .conftest import Project
 
 @pytest.fixture
 def exported(project: Project) -> Project:
-    """A served version, a run that started from it, and one of which nobody can tell."""
+    """A served version, a run that started from it, and one that records nothing."""
     project.run("first", "2025-01-01", subjects=["P1", "P2"])
     project.run("second", "2025-07-01", subjects=["P1"], parents=["first"])
     project.run("silent", "2025-08-01", end=None, parents=None)
@@ -36,7 +36,7 @@ def test_export_writes_what_the_audit_knows(exported: Project) -> None:
         (second, "inherited"),
     }
     versions = [(row["version"], row["alias"], row["run"]) for row in rows("versions")]
-    assert versions == [(1, "champion", first), (2, None, None)], "nobody can tell what version 2 knows"
+    assert versions == [(1, "champion", first), (2, None, None)], "it is unknown what version 2 knows"
     assert {row["subject_id"]: row["status"] for row in rows("consent")} == {"P1": "active", "P2": "active"}
     names = {row["manifest_sha256"] for row in rows("knows")}
     files = {path.parent.name.removeprefix("manifest_sha256=") for path in Path("out-of/manifests").rglob("*.parquet")}

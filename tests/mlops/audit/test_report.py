@@ -79,7 +79,7 @@ def test_text_tells_subjects_findings_and_what_is_unknown(answered: Project) -> 
     assert [line.split()[:2] for line in lines[:3]] == [["subject", "consent"], ["P1", "active"], ["P2", "ended"]]
     assert lines[-1] == "FAIL"
     assert any("two" in line and "inherited" in line and "after" in line for line in lines)
-    assert any("-3+4" in line and "it does not say which manifest it read" in line for line in lines)
+    assert any("-3+4" in line and "it does not record which manifest it read" in line for line in lines)
 
 
 def test_many_subjects_in_one_call(project: Project) -> None:

@@ -7,7 +7,7 @@ import pytest
 from .conftest import Project
 
 DIGEST = "f" * 64
-WANTED = {  # run: what it knows of P2, when it was trained, the verdict; None where nobody can tell
+WANTED = {  # run: what it knows of P2, when it was trained, the verdict; None if it is unknown
     "R1": ("direct", "before", "PASS"),
     "R2": ("direct", "in flight", "FAIL"),
     "R4": ("inherited", "after", "FAIL"),  # fine-tuned from R1

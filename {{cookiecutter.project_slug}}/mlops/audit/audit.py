@@ -23,7 +23,7 @@ from .index import InconclusiveError, Index, Membership, ingest
 from .policy import Consent, Exposure, ExposureGraph, Timing, Verdict, judge, read_registry, worst
 from .report import AuditReport, Row, Rows, format_time
 
-UNKNOWN_RUNS = "nobody knows all runs that made it"
+UNKNOWN_RUNS = "not all runs that made it are known"
 
 
 def parse_subjects(subjects: Iterable[str]) -> list[str]:
@@ -256,4 +256,4 @@ class Audit:
 def _absent(memberships: dict[str, Membership]) -> list[str]:
     absent = [subject for subject, membership in memberships.items() if membership == Membership()]
     shown = ", ".join(map(repr, absent[:5])) + (", …" if absent[5:] else "")
-    return [f"in no manifest: {len(absent)} ({shown}). Are they written as in the data?"] if absent else []
+    return [f"in no manifest: {len(absent)} ({shown}). Check that they are spelled as in the data"] if absent else []

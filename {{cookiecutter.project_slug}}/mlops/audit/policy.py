@@ -203,7 +203,7 @@ class ExposureGraph:
             if node.problem:
                 ends[step] = node.problem
             elif node.own & subject.alike:
-                ends[step] = f"manifest {node.run.manifest}, in which another id may be the same"
+                ends[step] = f"manifest {node.run.manifest}, with a similar id that may be the same person's"
         if not ends:
             return []
         step, path = next(iter(ends)), list(ends.values())[:1]
@@ -214,9 +214,9 @@ class ExposureGraph:
 
 def _node(run: Run, numbers: Mapping[str, int], missing: Mapping[str, str]) -> Node:
     if run.manifest is None:
-        return Node(run, 0, "it does not say which manifest it read")
+        return Node(run, 0, "it does not record which manifest it read")
     if run.manifest not in numbers:
         return Node(run, 0, missing.get(run.manifest, "its manifest is not in the index"))
     return Node(
-        run, 1 << numbers[run.manifest], "" if run.parents is not None else "it does not say what it started from"
+        run, 1 << numbers[run.manifest], "" if run.parents is not None else "it does not record what it started from"
     )
