@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlops.audit import catalog_mlflow
 from mlops.audit.audit import Audit
 from mlops.optout import plan, steps
 from mlops.optout.report import OptOutReport
+from mlops.tracking import mlflow_client
 
 from .conftest import Project
 from .test_faults import REVOKED
@@ -143,7 +143,7 @@ def test_deployed_alias_of_a_version_that_mlflow_does_not_show_is_inconclusive(
             versions[:] = [version for version in versions if int(version.version) != 1]
             return versions
 
-    monkeypatch.setattr(catalog_mlflow.mlflow_client, "client", lambda: Blind(served.client.tracking_uri))
+    monkeypatch.setattr(mlflow_client, "client", lambda: Blind(served.client.tracking_uri))
     code, answer = ask(served, "deployed")
     assert (code, answer["unknown"][0]["served_by"]) == (3, "alias champion (digits/1)")
 
