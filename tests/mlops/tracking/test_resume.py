@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.repo import Repo
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlops.files import write_json
@@ -158,7 +159,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("code.py", "data/dataset/train/shard.parquet", "data/dataset/val/shard.parquet"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(name, encoding="utf-8")
-    Path("dvc.yaml").write_text("stages: {train: {deps: [code.py, data/dataset]}}", encoding="utf-8")
+    pipeline = "stages: {train: {cmd: x, deps: [code.py, data/dataset], params: [train], outs: [model]}}"
+    Path("dvc.yaml").write_text(pipeline, encoding="utf-8")
+    Repo.init(no_scm=True)
+    monkeypatch.setenv("DVC_STAGE", "train")
     Path("params.yaml").write_text("train: {seed: 0}\ndata: {x: 1}\n", encoding="utf-8")
     write_json(Path("environment.json"), {})
     return tmp_path
@@ -189,8 +193,7 @@ def test_inputs_are_what_the_result_follows_from(project: Path, name: str, conte
 
 def test_inputs_on_sagemaker_have_the_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert resume.inputs()["run"] == ""
-    write_json(Path("resources.json"), {})
-    monkeypatch.setattr(resume, "RESOURCES", Path("resources.json"))
+    monkeypatch.setenv("STAGE_MACHINES", '{"keeps_checkpoints": true}')
     assert resume.inputs()["run"] == "", "no job"
     fields = {field.name: "" for field in dataclasses.fields(RunContext)}
     write_json(Path("job.json"), {"origin": {**fields, "release_tags": [], "run": "abc"}})

@@ -52,7 +52,6 @@ def test_snapshot_of_a_file_that_was_edited_while_the_stage_began_is_refused(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshots, "_noted", {})
-    monkeypatch.setattr(snapshots, "PACKAGE", "code")
     snapshots.note_files()
     snapshot("train")
     Path("code/model.py").write_text("one = 2\n", encoding="utf-8")

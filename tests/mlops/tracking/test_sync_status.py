@@ -66,5 +66,5 @@ def test_known_runs_of_outbox_and_work_tree_count_once(
 ) -> None:
     write_json(LINEAGE, facts)
     write_json(upload_queue.folder() / "abc123" / LINEAGE, facts)
-    monkeypatch.setattr(sync_status.history, "runs", known)
+    monkeypatch.setattr(sync_status.git_history, "runs", known)
     assert list(sync_status.known()) == ["abc", "abc123"]
