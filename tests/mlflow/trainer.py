@@ -27,7 +27,7 @@ def main() -> None:
     """Log steps until there were enough of them, or until the file `end` is there."""
     asked = _arguments()
     sys.path.insert(0, str(Path.cwd()))
-    recorded = importlib.import_module(f"{asked.package}.tracking.run").recorded
+    recorded = importlib.import_module("mlops.tracking.run").recorded
     facts = _facts(asked.run)
     _write_manifest()
     Path(f"{asked.run}.ready").touch()

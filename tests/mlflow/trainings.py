@@ -108,7 +108,7 @@ class Training:
 
     def sync(self, **environment: str) -> "subprocess.CompletedProcess[str]":
         """Do `mirror sync`."""
-        command = [sys.executable, "-m", self.project.package, "mirror", "sync"]
+        command = [sys.executable, "-m", "mlops", "mirror", "sync"]
         return subprocess.run(
             command,
             cwd=self.project.path,

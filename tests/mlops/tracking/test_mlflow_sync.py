@@ -124,7 +124,7 @@ def test_push_rows_while_replies_are_lost_sends_each_point_once(
     mirror = Mirror(Path(), unreliable)  # type: ignore[arg-type]
     rows = list(ROWS)
     for step in range(5, 40, 5):
-        new = [(ROWS[0][0] + step + one, step + one, str(step)) for one in range(5)]
+        new = [(ROWS[0][0] + row, row, str(step)) for row in range(step, step + 5)]
         append(new)
         rows += new
         try:
