@@ -42,10 +42,7 @@ class Reader:
         self._folders: set[Path] = set()
 
     def read(self, path: Path) -> None:
-        """Add a file, or all files of a folder; a path that does not exist is ignored.
-
-        Args:
-            path: Absolute and normalised.
+        """Add a file, or all files of a folder, if it exists; `path` is absolute and normalised.
 
         Raises:
             ProjectError: It is outside the repository, a commit can't hold a link, or it is no regular file.
@@ -135,15 +132,11 @@ class _Repository:
 
 
 def add_and_check(index: Path, reader: Reader) -> None:
-    """Add to an index the files that are read, and check that a checkout of it gives the same bytes.
-
-    Args:
-        index: Of the project's repository. Files of it that are read must be tracked, in it or in the real index.
-        reader: What is read.
+    """Add to an index of the project's repository the files that are read, and check what a checkout of it gives.
 
     Raises:
-        ProjectError: Git does not track a file, a submodule was edited and not committed, or a checkout would give
-            a file other bytes.
+        ProjectError: Git does not track a file, in this index or the real one; a submodule was edited and not
+            committed; or a checkout would give a file other bytes.
     """
     with tempfile.TemporaryDirectory() as scratch:
         repositories = {reader.root: _Repository(reader.root, index)}
@@ -237,17 +230,14 @@ def _is_same(path: Path, restored: Path) -> bool:
 
 
 def write(commit: str, folder: Path) -> Path:
-    """Write the project's files at a commit, with those of its submodules, as a fresh checkout has them.
+    """Write the project's files at a commit of this clone, with its submodules, as a fresh checkout has them.
 
     Args:
-        commit: A commit of this clone.
+        commit: Raises ProjectError where this clone lacks it, or a submodule lacks the commit that it names.
         folder: Stands for the top folder of the Git repository.
 
     Returns:
         The project's folder in it.
-
-    Raises:
-        ProjectError: There is no such commit, or a submodule lacks the commit that it names.
     """
     root, project = Path(git("rev-parse", "--show-toplevel")), git("rev-parse", "--show-prefix")
     with tempfile.TemporaryDirectory() as scratch:

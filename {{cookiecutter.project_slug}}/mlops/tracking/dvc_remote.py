@@ -48,11 +48,7 @@ def push(stages: list[str]) -> None:
 
 
 def push_or_owe(stages: list[str]) -> bool:
-    """Push, but only warn when the remote can't be reached: `register` pushes again, and refuses if it can't.
-
-    Returns:
-        Whether the data were pushed.
-    """
+    """Push, and return whether that worked; if not, warn: `register` pushes again, and refuses if it can't."""
     try:
         push(stages)
     except ProjectError as error:
@@ -73,11 +69,7 @@ def remote_url() -> str:
 
 
 def url(repo: Any) -> str:
-    """Return the address of the default remote.
-
-    Raises:
-        ProjectError: There is none, or it is a throw-away folder.
-    """
+    """Return the address of the default remote; raise ProjectError if there is none, or it is a throw-away folder."""
     name = repo.config["core"].get("remote")
     url = repo.config["remote"].get(name, {}).get("url")
     if not url:
@@ -93,11 +85,7 @@ def url(repo: Any) -> str:
 
 
 def write_config(path: Path, sections: dict[str, dict[str, Any]]) -> None:
-    """Add sections to a configuration file of DVC, which need not exist; its other content stays.
-
-    Args:
-        path: The file.
-        sections: Keys and values by the section's name, which is `remote "<name>"` for a remote.
+    """Add sections, such as `remote "<name>"`, to a configuration file of DVC, which need not exist.
 
     Raises:
         ProjectError: A value has a character that DVC could not read back. The file is unchanged.
@@ -173,8 +161,7 @@ def restore_run(commit: str, folder: Path, *more: str) -> dict[str, Any]:
     """Restore what MLflow needs of the run whose results a commit holds, and `more`; return its facts.
 
     Raises:
-        ArtifactMissingError: See `restore`; or the files are another run's.
-        ProjectError: The manifest is another run's.
+        ProjectError: See `restore`; or the files, or the manifest, are another run's.
     """
     restore(commit, (RUN_REPORT, RUN_DIR.as_posix(), *ARTIFACTS, *more), folder)
     missing = [path for path in (RUN_REPORT, LINEAGE.as_posix(), *more) if not (folder / path).exists()]

@@ -29,12 +29,7 @@ def untracked_error(files: Sequence[str]) -> ProjectError:
 
 
 def git(*args: str, where: Path = Path(), env: dict[str, str] | None = None, stdin: str | None = None) -> str:
-    """Run git in the folder `where` and return its standard output without the last newline.
-
-    Raises:
-        GitError: Git exited with an error.
-        ProjectError: Git is not installed.
-    """
+    """Run git in the folder `where`; return its output without the last newline, or raise GitError if it failed."""
     # Git sets these while it runs a hook; they would point the command at the wrong index.
     inherited = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE")}
     try:
@@ -60,11 +55,7 @@ def paths(output: str) -> list[str]:
 
 
 def head() -> str:
-    """Return the id of the commit that is checked out.
-
-    Raises:
-        ProjectError: This is no Git repository, or it has no commit.
-    """
+    """Return the id of the commit that is checked out; raise ProjectError outside a repository, or without a commit."""
     try:
         return git("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
     except GitError as error:

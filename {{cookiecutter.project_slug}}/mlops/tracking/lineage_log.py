@@ -47,25 +47,17 @@ class Entry:
 
 
 def record(commit: str, message: str) -> None:
-    """Merge a commit of this clone into the branch of the repository that the work belongs to.
-
-    Args:
-        commit: A commit of this clone.
-        message: The log entry; its first line is what `git log --oneline` shows.
-
-    Raises:
-        ProjectError: The branch can't be written.
-    """
+    """Merge a commit of this clone into the branch, with `message` as the entry; raise ProjectError if Git refuses."""
     repository = git("rev-parse", "--show-toplevel", where=home())
-    error: GitError | None = None
     for _ in range(TRIES):
         tip = _fetch_tip(repository)
         try:
-            return _push(repository, _merge(tip, commit, message), tip)
-        except GitError as refusal:  # another run was faster: merge with its entry
-            error = refusal
+            _push(repository, _merge(tip, commit, message), tip)
+            return
+        except GitError as error:  # another run was faster: merge with its entry
+            refusal = error
     raise ProjectError(
-        f"the branch {BRANCH} can't be written: {error}",
+        f"the branch {BRANCH} can't be written: {refusal}",
         f"check that {BRANCH} is not checked out anywhere and that {repository} is writable",
     )
 
@@ -83,17 +75,12 @@ def record_once(commit: str, message: str) -> None:
 
 
 def push(remote: str = "origin", tags: tuple[str, ...] = ()) -> str:
-    """Publish the branch and tags. Entries that another clone published stay, and ours come after them.
+    """Publish the branch, and the tags whose names match a pattern; return the commit that both sides now have.
 
-    Args:
-        remote: Name of a Git remote.
-        tags: Patterns of the names of the tags to publish.
-
-    Returns:
-        The commit that both branches now have.
+    Entries that another clone published stay, and ours come after them.
 
     Raises:
-        ProjectError: There is nothing to publish, no such remote, or the remote refuses.
+        ProjectError: There is nothing to publish, no such Git remote, or the remote refuses.
     """
     if remote not in git("remote").split():
         raise ProjectError(f"there is no Git remote {remote!r}", f"git remote add {remote} <address>")
@@ -155,11 +142,7 @@ def _push(repository: str, commit: str, expected: str) -> None:
 
 
 def tag(name: str, commit: str, message: str) -> None:
-    """Give a commit an annotated tag, here and in the repository that the work belongs to. Idempotent.
-
-    Raises:
-        ProjectError: The tag names another commit already.
-    """
+    """Give a commit an annotated tag; raise ProjectError if the tag names another commit already."""
     repository = git("rev-parse", "--show-toplevel", where=home())
     tagged = git("ls-remote", repository, f"refs/tags/{name}^{{}}").partition("\t")[0]
     if tagged == commit:
@@ -175,11 +158,7 @@ def tag(name: str, commit: str, message: str) -> None:
 
 
 def runs() -> dict[str, KnownRun]:
-    """Return the runs of this project that the log or a commit names, by id; the oldest of the log first.
-
-    Raises:
-        ShallowCloneError: This clone is shallow.
-    """
+    """Return the runs of this project that the log or a commit names, by id; the oldest of the log first."""
     by_id = {entry.run: KnownRun(entry.run, entry.name) for entry in reversed(log()) if entry.version is None}
     for run, commits in _commits_by_run().items():
         by_id[run] = replace(by_id.get(run, KnownRun(run, run)), commits=tuple(commits))

@@ -157,8 +157,14 @@ class Live(dvclive.Live):
 
     def read_step(self) -> int:
         """Return the last step of a run to resume; the summary may be seconds behind the curves."""
-        curves = Path(self.plots_dir, Metric.subfolder).rglob("*.tsv")
-        return max([int(super().read_step()), *map(_last_step, curves)])
+        last_step = int(super().read_step())
+        for path in Path(self.plots_dir, Metric.subfolder).rglob("*.tsv"):
+            with path.open("rb") as file:
+                file.seek(max(path.stat().st_size - 4096, 0))
+                rows = [row.split("\t") for row in file.read().decode(errors="replace").splitlines()]
+            steps = [int(row[1]) for row in rows if len(row) == 3 and row[1].isdigit()]
+            last_step = max([last_step, *steps[-1:]])
+        return last_step
 
 
 class _Curve:
@@ -180,11 +186,3 @@ class _Curve:
 def _quoted(text: str) -> str:
     """Return a text as a field of a TSV file."""
     return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in '\t\r\n"') else text
-
-
-def _last_step(path: Path) -> int:
-    with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - 4096, 0))
-        rows = file.read().decode(errors="replace").splitlines()
-    steps = [fields[1] for fields in (row.split("\t") for row in rows) if len(fields) == 3]
-    return next((int(step) for step in reversed(steps) if step.isdigit()), 0)

@@ -87,11 +87,7 @@ def client() -> "MlflowClient":
 
 @contextlib.contextmanager
 def translate_errors(fix: str) -> Iterator[None]:
-    """Turn errors of MLflow in the block into a MlflowError with the given fix.
-
-    Raises:
-        MlflowError: MLflow can't be reached, or refuses.
-    """
+    """Turn the errors of the block, when MLflow can't be reached or refuses, into a MlflowError with that fix."""
     # No retries inside MLflow: a request whose reply was lost would be done twice. Nor its minutes of waiting.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
@@ -144,11 +140,7 @@ def experiment_id(connected: "MlflowClient", name: str) -> str:
 
 
 def serve_ui(port: int) -> int:
-    """Serve MLflow's pages for the local store on a TCP port until Ctrl-C, or print the address of the server.
-
-    Returns:
-        The exit code of MLflow's server.
-    """
+    """Serve MLflow's pages for the local store until Ctrl-C, or print the server's address; return the exit code."""
     uri = tracking_uri()
     if not uri.startswith(SQLITE):
         print(f"MLflow runs at {without_credentials(uri)}")

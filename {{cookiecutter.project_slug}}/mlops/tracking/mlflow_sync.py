@@ -51,10 +51,7 @@ class RunDeletedError(ProjectError):
 
 
 def sync(root: Path = Path()) -> str:
-    """Send to MLflow what it lacks of an ended run, and return MLflow's id of the run.
-
-    Args:
-        root: The work tree, or another folder with the files of one run.
+    """Send to MLflow what it lacks of the ended run below `root`, and return MLflow's id of the run.
 
     Raises:
         RunDeletedError: A person deleted the run there.
@@ -70,17 +67,13 @@ def sync(root: Path = Path()) -> str:
 
 
 class Mirror:
-    """One run, copied to one MLflow. After an error, another `push` or `finish` continues where it stopped.
-
-    Args:
-        root: The folder whose `reports/train` the run writes, or wrote.
-        client: A connection to MLflow.
-    """
+    """One run below `root`, copied to one MLflow. After an error, another `push` or `finish` sends the rest."""
 
     def __init__(self, root: Path, client: "MlflowClient") -> None:
         facts = run_files.read_facts(root)
         self._root, self._client = root, client
-        self._curves = run_files.Curves(root / run_files.RUN_DIR, run_files.milliseconds(facts["started_at"]))
+        self._started_ms = run_files.milliseconds(facts["started_at"])
+        self._curves = run_files.Curves(root / run_files.RUN_DIR, self._started_ms)
         self._points: dict[str, set[tuple[int, int, str]]] = {}  # the points of a curve that need not be sent
         self._resumed = [run_files.milliseconds(moment) for moment in facts.get("resumed_at", [])]
         self._attempts: dict[str, dict[int, int]] = {}  # of a resumed run: the first attempt that sent a step
@@ -89,13 +82,9 @@ class Mirror:
 
     def _create(self, facts: dict[str, Any]) -> str:
         source = {"mlflow.source.type": "JOB" if facts.get("job") else "LOCAL", "mlflow.source.name": "dvc.yaml: train"}
-        run = self._client.create_run(
-            mlflow_client.experiment_id(self._client, facts["project"]),
-            start_time=run_files.milliseconds(facts["started_at"]),
-            run_name=facts["name"],
-            tags={**source, **{tag: facts[fact] for tag, fact in TAGS.items() if facts.get(fact)}},
-        )
-        return str(run.info.run_id)
+        tags = {**source, **{tag: facts[fact] for tag, fact in TAGS.items() if facts.get(fact)}}
+        experiment, start_ms = mlflow_client.experiment_id(self._client, facts["project"]), self._started_ms
+        return str(self._client.create_run(experiment, start_ms, tags, facts["name"]).info.run_id)
 
     def has_ended(self) -> bool:
         """Return whether MLflow has the whole run: its status is sent last."""
@@ -222,29 +211,23 @@ class Mirror:
         """Send a file that is new or changed; of a plot, `config` says how to draw it."""
         stat = path.stat()
         version = (stat.st_size, stat.st_mtime_ns)
-        if self._sent.get(str(path)) != version:
-            if config is not None and folder:
-                self._send_picture(path, folder, config)
-            self._client.log_artifact(self.run_id, str(path), folder.as_posix() if folder else None)
-            self._sent[str(path)] = version
-
-    def _send_picture(self, plot: Path, folder: Path, config: dict[str, Any]) -> None:
-        with tempfile.TemporaryDirectory() as scratch:
-            picture = Path(scratch, f"{plot.stem}.png")
-            try:
-                plots.render(plot, config, picture)
-            except ProjectError as error:
-                log.warning("%s", error.problem)
-            else:
-                self._client.log_artifact(self.run_id, str(picture), folder.as_posix())
+        if self._sent.get(str(path)) == version:
+            return
+        target = folder.as_posix() if folder else None
+        if config is not None:
+            with tempfile.TemporaryDirectory() as scratch:
+                picture = Path(scratch, f"{path.stem}.png")
+                try:
+                    plots.render(path, config, picture)
+                    self._client.log_artifact(self.run_id, str(picture), target)
+                except ProjectError as error:  # of `render`
+                    log.warning("%s", error.problem)
+        self._client.log_artifact(self.run_id, str(path), target)
+        self._sent[str(path)] = version
 
 
 def find(client: "MlflowClient", run: str, project: str) -> str | None:
-    """Return MLflow's id of the run of a project whose tag `mirror_id` is `run`, or None.
-
-    Raises:
-        RunDeletedError: A person deleted it.
-    """
+    """Return MLflow's id of the run with the tag `mirror_id`, or None; raise RunDeletedError if it was deleted."""
     from mlflow.entities import ViewType
 
     query = f"tags.{MIRROR_ID} = '{run}'"

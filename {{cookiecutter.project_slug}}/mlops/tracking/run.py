@@ -246,29 +246,18 @@ def _facts(context: RunContext, parents: list[str]) -> dict[str, Any]:
 
     prepared, job_path = read_json(Path("reports/prepare.json")), job_file()
     job = read_json(job_path) if job_path else {}
-    machine = {
-        "job": job.get("name", ""),
-        "image": job.get("image", ""),
-        "instance_type": read_machines()["instance_type"],
-    }
+    machine = {"job": job.get("name"), "image": job.get("image"), "instance_type": read_machines()["instance_type"]}
+    inherited = ("run", "name", "user", "git_remote_url", "git_branch", "baseline_commit", "dvc_exp_name")
     return {
-        "run": context.run,
-        "name": context.name,
-        "project": load_platform().project,
-        "user": context.user,
-        "started_at": _now(),
+        **{name: getattr(context, name) for name in (*inherited, "dvc_remote_url", "data_version")},
         "data_git_commit_id": context.commit,
-        "git_remote_url": context.git_remote_url,
-        "git_branch": context.git_branch,
-        "baseline_commit": context.baseline_commit,
+        "project": load_platform().project,
+        "started_at": _now(),
         "dataset_path": DATASET,
         "dataset_md5": run_context.dataset_md5(),
-        "data_version": context.data_version,
         "manifest_sha256": read_json(MANIFEST_REPORT)["sha256"][0],
         "consent_sha256": prepared["consent_sha256"][0],
         "consent_excluded": prepared["excluded"],
-        "dvc_exp_name": context.dvc_exp_name,
-        "dvc_remote_url": context.dvc_remote_url,
         "parents": parents,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "environment_differences": [f"{name} {have}" for name, (_, have) in differences().items()],

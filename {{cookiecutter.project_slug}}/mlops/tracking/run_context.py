@@ -114,11 +114,7 @@ def _is_modified(changes: Any) -> bool:
 
 
 def dataset_md5() -> str:
-    """Return the hash of the dataset directory in `dvc.lock`.
-
-    Raises:
-        ProjectError: `dvc.lock` doesn't name the dataset.
-    """
+    """Return the hash of the dataset directory in `dvc.lock`; raise ProjectError if it is not in there."""
     from ruamel.yaml import YAML
 
     lock = YAML(typ="safe").load(Path(LOCK).read_text(encoding="utf-8")) if Path(LOCK).exists() else {}

@@ -39,11 +39,7 @@ MAX_PARAM_CHARACTERS = 5000  # MLflow takes 6,000
 
 
 def read_facts(root: Path = Path()) -> dict[str, Any]:
-    """Read the identity of the run below `root`, what it was made from, and how it ended, if it has ended.
-
-    Raises:
-        ProjectError: There is no run.
-    """
+    """Read what the run below `root` is made from, and how it ended, if it has; raise ProjectError without a run."""
     try:
         facts: dict[str, Any] = read_json(root / LINEAGE)
     except FileNotFoundError as error:
@@ -52,11 +48,7 @@ def read_facts(root: Path = Path()) -> dict[str, Any]:
 
 
 def check_manifest(root: Path) -> None:
-    """Check that the data manifest below `root` is the one that the run read.
-
-    Raises:
-        ProjectError: It is another one, or there is none.
-    """
+    """Raise ProjectError unless the data manifest below `root` is the one that the run read."""
     facts, report = read_facts(root), root / "reports" / "manifest.json"
     if not report.exists() or read_json(report)["sha256"] != [facts["manifest_sha256"]]:
         raise ProjectError(

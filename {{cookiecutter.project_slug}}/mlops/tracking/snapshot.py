@@ -22,9 +22,7 @@ _file_states: dict[Path, tuple[int, int, int]] = {}
 
 
 @dataclass(frozen=True)
-class _Scope:
-    """What the commit for one stage holds. Paths are relative to the project's root."""
-
+class _Scope:  # what the commit for one stage holds; paths are relative to the project's root
     stages: frozenset[str]  # the running stage and all that depend on it
     outs: tuple[str, ...]  # their outputs: DVC deletes them before the stage runs, which reads none of them
     carried: tuple[str, ...]  # outputs of earlier stages that DVC doesn't cache, such as metrics: Git has them
@@ -148,15 +146,12 @@ def _read_files(scope: _Scope) -> Reader:
         [Path(os.path.normpath(project / name)) for name in names]
         for names in (scope.cached, scope.deps, (*scope.required, *scope.carried))
     )
-    reader = Reader(root, cached, deps)
-    for path in (*required, *_imported_modules(root)):
-        reader.read(path)
-    return reader
-
-
-def _imported_modules(root: Path) -> list[Path]:
-    """Return the files below `root` that this process has imported: also those that `dvc.yaml` does not name."""
+    # Also the modules that this process has imported: `dvc.yaml` need not name them.
     prefixes, environment = (str(root), os.getcwd()), Path(sys.prefix).resolve()  # which may be below `root`
     files = (getattr(module, "__file__", None) or "" for module in list(sys.modules.values()))
     modules = [Path(os.path.realpath(file)) for file in files if file.startswith(prefixes)]
-    return [path for path in modules if path.is_relative_to(root) and not path.is_relative_to(environment)]
+    imported = [path for path in modules if path.is_relative_to(root) and not path.is_relative_to(environment)]
+    reader = Reader(root, cached, deps)
+    for path in (*required, *imported):
+        reader.read(path)
+    return reader

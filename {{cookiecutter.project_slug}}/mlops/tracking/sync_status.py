@@ -65,11 +65,7 @@ def known() -> dict[str, KnownRun]:
 
 
 def missing(client: "MlflowClient", runs: dict[str, KnownRun]) -> dict[str, Missing]:
-    """Return what MLflow lacks of runs, by their ids, in their order.
-
-    Raises:
-        ProjectError: A person deleted the project's MLflow experiment.
-    """
+    """Return what MLflow lacks of runs, by their ids, in their order; raises what `fetch_states` does."""
     states = fetch_states(client, runs)
     parts = {run: _missing_part(past, states.get(run)) for run, past in runs.items()}
     return {run: part for run, part in parts.items() if part}
@@ -101,11 +97,7 @@ def _missing_part(past: KnownRun, state: MlflowRunState | None) -> Missing | Non
 
 
 def fetch_states(client: "MlflowClient", runs: Iterable[str]) -> dict[str, MlflowRunState]:
-    """Return the states of those of `runs` that MLflow has.
-
-    Raises:
-        ProjectError: A person deleted the project's MLflow experiment.
-    """
+    """Return the states of those of `runs` that MLflow has; raise ProjectError if its experiment was deleted."""
     experiment = client.get_experiment_by_name(load_platform().project)
     if experiment is None:
         return {}

@@ -50,12 +50,7 @@ def waiting() -> list[str]:
 
 
 def stage_files(run: str, work: Path = Path()) -> Path:
-    """Put the files that a run has written so far into the outbox, and return its folder there.
-
-    Args:
-        run: Its id. When `work` has the files of another run by now, nothing happens.
-        work: The folder whose `reports/train` it writes.
-    """
+    """Put what a run has written below `work` so far, unless another run has begun, into its folder in the outbox."""
     entry = folder() / run
     if (work / LINEAGE).exists() and read_facts(work)["run"] == run:
         written = [path.relative_to(work) for path in (work / RUN_DIR).rglob("*") if path.is_file()]
@@ -89,12 +84,7 @@ def remove(run: str) -> None:
 
 
 def upload(root: Path = Path()) -> str:
-    """Send to MLflow what it lacks of the ended run below `root`, and return MLflow's id of the run.
-
-    Raises:
-        RunDeletedError: A person deleted the run there.
-        ProjectError: There is no run, or MLflow can't be reached.
-    """
+    """Do `mlflow_sync.sync` for the run below `root`, with its files in the outbox, and remove it from there."""
     run = read_facts(root)["run"]
     with upload_lock(run):
         entry = stage_files(run)  # files that were not staged, when all processes were killed
@@ -112,7 +102,7 @@ def upload(root: Path = Path()) -> str:
 
 
 def upload_all() -> list[str]:
-    """Upload the runs in the outbox, and then the one in the work tree; return MLflow's ids of them.
+    """Upload the runs in the outbox, then the one in the work tree; return MLflow's ids of them.
 
     Raises:
         ProjectError: The first upload that failed; the other runs were sent all the same.
@@ -144,11 +134,7 @@ def upload_all() -> list[str]:
 
 @contextlib.contextmanager
 def upload_lock(run: str) -> Iterator[None]:
-    """Hold the upload lock of a run.
-
-    Raises:
-        ProjectError: Another process holds it for too long.
-    """
+    """Hold the upload lock of a run; raise ProjectError when another process holds it for too long."""
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(_lock(f"{run}.sending", LOCK_WAIT_S))
@@ -232,11 +218,7 @@ class UploadProcess:
 
 
 def follow(run: str) -> int:
-    """Upload a run until standard input ends, and then the rest of it: the work of the upload process.
-
-    Returns:
-        `DONE`, or `BEHIND` when MLflow did not answer, or a person deleted the run there.
-    """
+    """Upload a run until standard input ends, and then the rest of it; return the exit code of the upload process."""
     # Each request is tried once: `_follow` tries again, and knows what may have arrived.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
