@@ -26,7 +26,7 @@ def known(*commits: str) -> dict[str, KnownRun]:
 @pytest.mark.parametrize(
     ("place", "commits", "state", "remedy"),
     [
-        ("outbox", (), "sync", "mirror sync (its mirror said: WARNING: no answer)"),
+        ("outbox", (), "sync", "mirror sync (its mirror.log ends with: WARNING: no answer)"),
         ("work tree", ("1" * 40,), "sync", "mirror sync"),
         ("", ("1" * 40,), "repair", "mirror repair"),
         ("", (), "impossible", "not repairable: no results in DVC"),

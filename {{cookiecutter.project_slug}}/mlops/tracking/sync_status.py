@@ -80,7 +80,7 @@ def _missing_part(past: KnownRun, state: MlflowRunState | None) -> Missing | Non
     if (entry / LINEAGE).exists():
         path = entry / "mirror.log"
         messages = path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else ""
-        note = f" (its mirror said: {messages.splitlines()[-1].strip()})" if messages else ""
+        note = f" (its mirror.log ends with: {messages.splitlines()[-1].strip()})" if messages else ""
         if uploader.is_training(past.run):
             return Missing(what, "training", lacks, f"nothing to do: it is training{note}")
         return Missing(what, "sync", lacks, f"{SYNC}{note}")
