@@ -49,28 +49,34 @@ class RegisteredModel:
 class TrainingRun:
     """Records a training loop, and holds the state that it continues from.
 
-    Only the first process of the group records.
+    `training_run` yields one that records. `TrainingRun()` records nothing, like those of all processes but the first.
 
     Attributes:
         group: The processes that train together, and the rank of this one.
+        live: DVCLive's logger, for the callbacks of frameworks; None where nothing is recorded.
         summary: Figures of the whole run, by name; MLflow and DVC show them beside the last values of the curves.
     """
 
-    def __init__(self, group: ProcessGroup, checkpoints: Checkpoints, live: dvclive.Live | None) -> None:
-        self.group, self._checkpoints, self._live = group, checkpoints, live
+    def __init__(
+        self,
+        group: ProcessGroup = SINGLE_PROCESS,
+        checkpoints: Checkpoints | None = None,
+        live: dvclive.Live | None = None,
+    ) -> None:
+        self.group, self._checkpoints, self.live = group, checkpoints or Checkpoints(), live
         self.summary: dict[str, Any] = {} if live is None else live.summary
 
     def log(self, metrics: Mapping[str, float]) -> None:
         """Add a point to each curve, `{"train/loss": 0.3}`, and end the step (an epoch, say)."""
-        if self._live is not None:
+        if self.live is not None:
             for name, value in metrics.items():
-                self._live.log_metric(name, value, timestamp=True)
-            self._live.next_step()
+                self.live.log_metric(name, value, timestamp=True)
+            self.live.next_step()
 
     def log_image(self, name: str, image: Any) -> None:
         """Log a Pillow image, an array, or the path of a file; `name` has a suffix, such as `.png`."""
-        if self._live is not None:
-            self._live.log_image(name, image)
+        if self.live is not None:
+            self.live.log_image(name, image)
 
     @property
     def checkpoint(self) -> dict[str, Any] | None:
