@@ -15,7 +15,7 @@ import pytest
 from mlops import config
 from mlops.tracking import live as module
 from mlops.tracking.live import Live
-from mlops.tracking.run_files import CURVES, Curves
+from mlops.tracking.run_files import CURVES, PLOTS, Curves
 
 PLAIN: dict[str, Any] = {"save_dvc_exp": False, "dvcyaml": None, "report": None}
 
@@ -62,7 +62,7 @@ def test_log_metric_of_no_known_kind_is_refused() -> None:
     from dvclive.error import InvalidDataTypeError
 
     with Live("run", **PLAIN) as live, pytest.raises(InvalidDataTypeError):
-        live.log_metric("loss", [1.0])  # type: ignore[arg-type]
+        live.log_metric("loss", [1.0])
 
 
 def test_next_step_brings_the_row_to_the_file() -> None:
@@ -123,7 +123,7 @@ def test_log_plot_describes_how_to_draw_it() -> None:
     with Live("run", **PLAIN) as live:
         live.log_plot("points", [{"a": 1, "b": 2}], x="a", y="b", template="scatter")
         live.log_sklearn_plot("confusion_matrix", [0, 1, 1], [0, 1, 0], name="deep/matrix")
-    configs = json.loads(Path("run", module.PLOTS).read_text(encoding="utf-8"))
+    configs = json.loads(Path("run", PLOTS).read_text(encoding="utf-8"))
     assert configs["plots/custom/points.json"]["template"] == "scatter"
     assert configs["plots/sklearn/deep/matrix.json"]["x"] == "actual"
     assert all(Path("run", name).exists() for name in configs)

@@ -53,6 +53,7 @@ def test_sync_twice_has_everything_once(ended: MlflowClient) -> None:
     assert run.data.params["train.max_lr"] == "0.003"
     assert run.data.params["parents"] == "[]"
     assert run.data.metrics["test_acc"] == 0.9
+    assert run.inputs
     assert run.inputs.dataset_inputs[0].dataset.name == "demo-x"
     assert run.data.tags["mlflow.user"] == "Ada"
     assert run.data.tags["mlflow.source.git.commit"] == "x"

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlops.config import home
 from mlops.errors import ProjectError
 from mlops.files import write_json
-from mlops.tracking import mlflow_client, sync_status, uploader
+from mlops.tracking import lineage_log, mlflow_client, sync_status, uploader
 from mlops.tracking.lineage_log import KnownRun
 from mlops.tracking.run_files import LINEAGE
 from mlops.tracking.sync_status import MlflowRunState, fetch_states
@@ -73,7 +73,7 @@ def test_known_runs_of_outbox_and_work_tree_count_once(
 ) -> None:
     write_json(LINEAGE, facts)
     write_json(uploader.folder() / "abc123" / LINEAGE, facts)
-    monkeypatch.setattr(sync_status.lineage_log, "runs", known)
+    monkeypatch.setattr(lineage_log, "runs", known)
     assert list(sync_status.known()) == ["abc", "abc123"]
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -74,9 +75,14 @@ def test_recorded_upload_process_that_is_killed_is_started_again(
     client: MlflowClient, facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(uploader, "RESTART_S", 0.1)
-    started = []
+    started: list[subprocess.Popen[bytes]] = []
     start = uploader.UploadProcess._start
-    monkeypatch.setattr(uploader.UploadProcess, "_start", lambda self: started.append(start(self)) or started[-1])
+
+    def start_and_note(self: uploader.UploadProcess) -> "subprocess.Popen[bytes]":
+        started.append(start(self))
+        return started[-1]
+
+    monkeypatch.setattr(uploader.UploadProcess, "_start", start_and_note)
     with recorded(facts) as live:
         live.log_metric("loss", 0.5)
         live.next_step()
