@@ -49,6 +49,11 @@ def is_watched(path: Path) -> bool:
     return any(path.is_relative_to(folder) for folder in WATCHED)
 
 
+def is_code(module: Path) -> bool:
+    """Return whether there is anything in a module; most `__init__.py` are empty."""
+    return bool(module.read_text(encoding="utf-8").strip())
+
+
 def closure(roots: Iterable[Path]) -> set[Path]:
     """Return these modules and all that they import, directly or not, as far as DVC must watch it."""
     modules: set[Path] = set()
@@ -59,13 +64,16 @@ def closure(roots: Iterable[Path]) -> set[Path]:
             modules.add(module)
             todo += imports(module)
             todo += [folder / "__init__.py" for folder in module.parents if (folder / "__init__.py").is_file()]
-    return {module for module in modules if module.name != "__init__.py" or module.read_text(encoding="utf-8").strip()}
+            if is_code(module) and module.name == "__init__.py":  # it imports its modules by name, as data/ does
+                todo += module.parent.glob("*.py")
+    return {module for module in modules if is_code(module)}
 
 
 def modules_of(stage: Stage) -> set[Path]:
-    """Return the modules that a stage runs: its own, what its deps name, and what these import."""
+    """Return the modules that a stage runs; `register` runs `interface.py` too, which `mlops` imports."""
     own = PACKAGE / "stages" / f"{stage.name.partition('@')[0]}.py"  # of `foreach`, a name goes on with @
-    return closure({own, *(ROOT / dep for dep in stage.deps if dep.endswith(".py"))} if own.exists() else set())
+    roots = (own, *(ROOT / dep for dep in stage.deps if dep == f"{PACKAGE.name}/interface.py"))
+    return closure(root for root in roots if root.exists())
 
 
 @pytest.fixture

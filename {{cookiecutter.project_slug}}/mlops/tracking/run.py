@@ -55,7 +55,6 @@ class TrainingRun:
 
     Attributes:
         group: The processes that train together, and which of them this is.
-        summary: Figures of the whole run, by name, which MLflow and DVC show beside the curves' last values.
     """
 
     def __init__(
@@ -65,7 +64,12 @@ class TrainingRun:
         live: dvclive.Live | None = None,
     ) -> None:
         self.group, self._checkpoints, self._live = group, checkpoints or Checkpoints(), live
-        self.summary: dict[str, Any] = {} if live is None else live.summary
+        self._summary: dict[str, Any] = {}
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Return figures of the whole run, to add to: MLflow and DVC show them beside the curves' last values."""
+        return self._summary if self._live is None else self._live.summary  # which DVCLive replaces at each step
 
     def log(self, metrics: Mapping[str, float]) -> None:
         """Add a point to each curve, `{"train/loss": 0.3}`, and end the step (an epoch, say)."""
