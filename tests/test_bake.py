@@ -75,24 +75,24 @@ def combination_of(answers: dict[str, str]) -> str:
 def pairs_of_choices() -> list[dict[str, str]]:
     """Return the defaults, and few answers to all prompts in which every choice meets every choice of every other."""
     prompts = list(combinations(CHOICES, 2))
-    unmet = {((one, a), (other, b)) for one, other in prompts for a in CHOICES[one] for b in CHOICES[other]}
+    unmet = {((prompt, a), (other, b)) for prompt, other in prompts for a in CHOICES[prompt] for b in CHOICES[other]}
     whole = [dict(zip(CHOICES, answers, strict=True)) for answers in product(*CHOICES.values())]
-    found: list[dict[str, str]] = [{}]
+    combinations_of_answers: list[dict[str, str]] = [{}]
     while unmet:
         best = max(whole, key=lambda answers: len(unmet & set(combinations(answers.items(), 2))))
         unmet -= set(combinations(best.items(), 2))
-        found.append(best)
-    return found
+        combinations_of_answers.append(best)
+    return combinations_of_answers
 
 
 def expected_files(project: BakedProject, answers: dict[str, str]) -> set[str]:
     """Derive the files that a project must have: the skeleton's, without what the answers take away."""
     chosen = {key: choices[0] for key, choices in CHOICES.items()} | answers
-    gone = [pattern for choice in chosen.items() for pattern in TAKEN_AWAY.get(choice, ())]
+    taken_away = [pattern for choice in chosen.items() for pattern in TAKEN_AWAY.get(choice, ())]
     return {
         path.replace(PACKAGE, project.package)
         for path in skeleton_files()
-        if not any(Path(path).match(pattern.replace("PACKAGE", PACKAGE)) for pattern in gone)
+        if not any(Path(path).match(pattern.replace("PACKAGE", PACKAGE)) for pattern in taken_away)
     }
 
 
