@@ -64,7 +64,12 @@ class TrainingRun:
         live: dvclive.Live | None = None,
     ) -> None:
         self.group, self._checkpoints, self.live = group, checkpoints or Checkpoints(), live
-        self.summary: dict[str, Any] = {} if live is None else live.summary
+        self._unrecorded: dict[str, Any] = {}
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Return the figures of the whole run, to add to."""
+        return self._unrecorded if self.live is None else self.live.summary  # DVCLive makes a new dict at times
 
     def log(self, metrics: Mapping[str, float]) -> None:
         """Add a point to each curve, `{"train/loss": 0.3}`, and end the step (an epoch, say)."""
