@@ -8,8 +8,8 @@
 Each question reads all runs and returns an `AuditReport`. Several questions about the same runs: `audit.audit.Audit`.
 Each takes `source`, which is "mlflow" or "dvc" (the history of Git and DVC in this clone), and `experiments`, the names
 of the MLflow experiments to look at (by default all). Each raises MlflowError if MLflow can't be reached,
-InconclusiveError or CutError if something else that the answer depends on can't be read, and ProjectError for bad
-input, such as an unknown name, no subject, or a malformed consent registry.
+InconclusiveError or ShallowCloneError if something else that the answer depends on can't be read, and ProjectError for
+bad input, such as an unknown name, no subject, or a malformed consent registry.
 """
 
 from collections.abc import Iterable

@@ -25,10 +25,9 @@ from ..files import read_json
 from ..registry.alias_log import ALIASES, alias_state, moves
 from ..registry.git_tags import FETCH
 from ..registry.versions import MODEL_URI
-from ..tracking import git_history, restore
+from ..tracking import dvc_remote, lineage_log
 from ..tracking.git import GitError, git
-from ..tracking.git_history import CutError, KnownRun
-from ..tracking.lineage_log import REF
+from ..tracking.lineage_log import REF, KnownRun, ShallowCloneError
 from ..tracking.run_files import LINEAGE
 from ..tracking.sync_status import REPAIR
 from . import catalog_mlflow
@@ -49,7 +48,7 @@ def read(source: str = "mlflow", experiments: Sequence[str] = ()) -> Catalog:
 
     Raises:
         InconclusiveError: There is no run at all: an empty MLflow proves nothing.
-        CutError: This clone is shallow, and nothing else has a run.
+        ShallowCloneError: This clone is shallow, and nothing else has a run.
     """
     if source == "dvc" and experiments:
         raise ProjectError("DVC's history has no MLflow experiments", "leave out --experiment, or --source dvc")
@@ -75,7 +74,7 @@ def _read_mlflow(experiments: tuple[str, ...]) -> Catalog:
         return catalog
     try:
         lost = read_history(without={name for run in catalog.runs for name in run.names})
-    except CutError:
+    except ShallowCloneError:
         if not catalog.runs:
             raise
         return catalog  # one of the issues says so
@@ -92,10 +91,10 @@ def read_history(without: Collection[str] = ()) -> Catalog:
     """Read the runs in the history of this clone, also of branches and logs that were fetched; leave out `without`.
 
     Raises:
-        CutError: This clone is shallow.
+        ShallowCloneError: This clone is shallow.
     """
-    known = {name: run for name, run in git_history.runs().items() if name not in without}
-    log = git_history.log() if known or not without else []
+    known = {name: run for name, run in lineage_log.runs().items() if name not in without}
+    log = lineage_log.log() if known or not without else []
     of_versions = _runs_of_versions(log)
     inputs = {entry.run: entry.commit for entry in log if entry.version is None}
     runs = [_run(run, inputs.get(name, ""), of_versions) for name, run in known.items()]
@@ -110,13 +109,13 @@ def read_history(without: Collection[str] = ()) -> Catalog:
 
 
 def _restore_manifest(commit: str, folder: Path) -> Path:
-    restore.restore(commit, (MANIFEST,), folder)
+    dvc_remote.restore(commit, (MANIFEST,), folder)
     return folder / MANIFEST
 
 
 def read_all_history() -> Catalog:
     """Read the runs in the history and, from the log, the versions and their aliases."""
-    catalog, log, refs = read_history(), read_log(), git_history.logs()
+    catalog, log, refs = read_history(), read_log(), lineage_log.log_refs()
     holders = log.aliases or {}
     versions = [
         replace(version, aliases=tuple(alias for alias, holder in holders.items() if holder == number))
@@ -142,7 +141,7 @@ def _read_facts(run: KnownRun) -> dict[str, Any]:
     for commit in run.commits:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                restore.restore(commit, (LINEAGE.as_posix(),), Path(folder))
+                dvc_remote.restore(commit, (LINEAGE.as_posix(),), Path(folder))
                 facts: dict[str, Any] = read_json(Path(folder) / LINEAGE)
             except (ProjectError, OSError, ValueError):
                 continue
@@ -176,18 +175,18 @@ class Log:
 
 def read_log() -> Log:
     """Read the log: this clone's own or, before it has one, that of a Git remote."""
-    project, refs = load_platform().project, git_history.logs()
+    project, refs = load_platform().project, lineage_log.log_refs()
     versions: dict[int, Version] = {}
     try:
-        runs = _runs_of_versions(git_history.log())
+        runs = _runs_of_versions(lineage_log.log())
         versions = {number: Version(project, number, (), tuple(dict.fromkeys(runs[number]))) for number in sorted(runs)}
         if not refs:
             return Log(versions, None, (NO_LOG,))
-        log_ref = REF if REF in refs else next((ref for ref in refs if not git_history.is_behind_remote(ref)), refs[0])
+        log_ref = REF if REF in refs else next((ref for ref in refs if not lineage_log.is_behind_remote(ref)), refs[0])
         promotions = moves(log_ref)
         is_behind = {move.id for ref in refs for move in moves(ref)} > {move.id for move in promotions}
     except ProjectError as error:
-        issue = CatalogIssue(error.problem, error.fix, incomplete=isinstance(error, CutError))
+        issue = CatalogIssue(error.problem, error.fix, incomplete=isinstance(error, ShallowCloneError))
         return Log(versions, None, (issue,))
     state = alias_state(promotions)
     aliases = {alias: number for alias in ALIASES if (number := state.of(alias)) is not None}
@@ -197,7 +196,7 @@ def read_log() -> Log:
     return Log(versions, aliases, (behind,) if is_behind else ())
 
 
-def _runs_of_versions(log: Iterable[git_history.Entry]) -> dict[int, list[str]]:
+def _runs_of_versions(log: Iterable[lineage_log.Entry]) -> dict[int, list[str]]:
     runs: dict[int, list[str]] = {}
     for entry in log:
         if entry.version is not None:
@@ -233,7 +232,7 @@ def _compare_alias(alias: str, log: Log, own: dict[int, Version], in_mlflow: Ver
     problem = f"{alias} is {holders[0]} in MLflow, and {holders[1]} in the log"
     if in_mlflow:
         return CatalogIssue(problem, FETCH, alias, in_log)
-    repair = REPAIR if REF in git_history.logs() else f"{GET_LOG}, then {REPAIR}"
+    repair = REPAIR if REF in lineage_log.log_refs() else f"{GET_LOG}, then {REPAIR}"
     promote = f"python -m mlops registry promote <another> --to {alias}"
     return CatalogIssue(problem, f"{repair}; if that version was given up: {promote}", alias, in_log)
 

@@ -23,11 +23,11 @@ def exit_inconclusive() -> Iterator[None]:
     try:
         yield
     except ProjectError as error:
-        from ..tracking.git_history import CutError
+        from ..tracking.lineage_log import ShallowCloneError
         from ..tracking.mlflow_client import MlflowError
         from .index import InconclusiveError
 
-        if not isinstance(error, CutError | MlflowError | InconclusiveError):
+        if not isinstance(error, ShallowCloneError | MlflowError | InconclusiveError):
             raise
         click.echo(f"INCONCLUSIVE: {error.problem}\nFix: {error.fix}", err=True)
         sys.exit(3)
