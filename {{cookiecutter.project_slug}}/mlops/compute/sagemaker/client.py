@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from ...config import load_platform
 from ...errors import ProjectError
-from ..state import State
+from ..backend import State
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")

@@ -17,7 +17,7 @@ from typing import Any
 from ...errors import ProjectError
 from ...files import read_json
 from ...tracking.git import without_credentials
-from ..state import State
+from ..backend import State
 from ..worker import FAILURE
 from . import client
 from .client import KINDS, Job, retry_forever

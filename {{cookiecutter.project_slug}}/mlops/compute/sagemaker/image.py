@@ -141,18 +141,20 @@ def make_image(gpu: bool, echo: Callable[[str], None]) -> str:
         raise ProjectError(f"ECR has no repository {project} in {region()}", "make aws-setup")
     uri = repositories["repositories"][0]["repositoryUri"]
 
-    def digest() -> str:
+    def find_digest() -> str:
         wanted = {"repositoryName": project, "imageIds": [{"imageTag": tag}]}
         images = call(ecr.describe_images, "ImageNotFoundException:", **wanted)
         return str(images["imageDetails"][0]["imageDigest"]) if images else ""
 
-    if digest():
+    digest = find_digest()
+    if digest:
         echo(f"{uri}:{tag} exists already")
     else:
         _build_and_push(f"{uri}:{tag}", ["--build-arg", "TORCH_INDEX="] if gpu else [], echo)
-        if not digest():
-            raise ProjectError(f"docker pushed {uri}:{tag}, but ECR does not have it", "make image")
-    return f"{uri}@{digest()}"
+        digest = find_digest()
+    if not digest:
+        raise ProjectError(f"docker pushed {uri}:{tag}, but ECR does not have it", "make image")
+    return f"{uri}@{digest}"
 
 
 def _build_and_push(image: str, arguments: list[str], echo: Callable[[str], None]) -> None:

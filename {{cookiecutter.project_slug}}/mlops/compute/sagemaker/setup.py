@@ -11,14 +11,14 @@ from ...config import load_platform
 from ...errors import ProjectError
 from ...files import atomic_write
 from ...tracking.dvc_remote import remote_url
-from ..remote import S3
+from ..transfer import S3
 from . import client, image
 from .stack import ChangeSet, Stack
 
 PLATFORM = Path("platform.yaml")
 
 
-def stack() -> Stack:
+def project_stack() -> Stack:
     """Return the project's stack."""
     return Stack(f"{load_platform().project}-sagemaker", client.client("cloudformation"))
 

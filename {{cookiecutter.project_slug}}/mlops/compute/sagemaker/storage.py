@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...config import load_platform
 from ...errors import ProjectError
-from .. import remote
+from ..transfer import S3, public_remote
 from . import client
 
 
@@ -19,7 +19,7 @@ def jobs_uri() -> str:
     Raises:
         ProjectError: The DVC remote is not in S3.
     """
-    return (load_platform().jobs_uri or f"{s3_url(remote.public()).rstrip('/')}-jobs").rstrip("/")
+    return (load_platform().jobs_uri or f"{s3_url(public_remote()).rstrip('/')}-jobs").rstrip("/")
 
 
 def s3_url(options: dict[str, str]) -> str:
@@ -31,7 +31,7 @@ def s3_url(options: dict[str, str]) -> str:
     Raises:
         ProjectError: It is not in S3.
     """
-    if not options["url"].startswith(remote.S3):
+    if not options["url"].startswith(S3):
         raise ProjectError(
             f"SageMaker's jobs can't read the DVC remote {options['url']}, a folder of this machine",
             "make aws-setup, or dvc remote add -d -f storage s3://…; then dvc push",
@@ -64,5 +64,5 @@ def download(uri: str, folder: Path) -> bool:
 
 def split(uri: str) -> tuple[str, str]:
     """Return bucket and key of an address."""
-    bucket, _, key = uri.removeprefix(remote.S3).partition("/")
+    bucket, _, key = uri.removeprefix(S3).partition("/")
     return bucket, key
