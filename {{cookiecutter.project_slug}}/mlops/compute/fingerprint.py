@@ -59,7 +59,7 @@ def from_work_tree(stage: "PipelineStage") -> Inputs:
 
 def from_entry(entry: dict[str, Any]) -> Inputs:
     """Return the part of an entry of `dvc.lock` that is known before the stage runs."""
-    known = {name: entry[name] for name in ("cmd", "deps", "params") if name in entry}
+    known: Inputs = {name: entry[name] for name in ("cmd", "deps", "params") if name in entry}
     return plain({**known, "outs": [out["path"] for out in entry["outs"]]})
 
 

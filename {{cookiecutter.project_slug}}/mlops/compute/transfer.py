@@ -93,7 +93,7 @@ def public_remote() -> dict[str, str]:
 
 @contextlib.contextmanager
 def explain_errors(problem: str, fix: str) -> Iterator[None]:
-    """Turn any error of DVC or a remote, each kind of which raises its own kinds, into a ProjectError with its cause."""
+    """Turn an error of DVC or a remote, each kind of which raises its own, into a ProjectError that names the cause."""
     try:
         yield
     except Exception as error:
