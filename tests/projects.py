@@ -24,7 +24,7 @@ def clone(project: BakedProject, folder: Path, rev: str) -> BakedProject:
     project.run("git", "clone", "--quiet", str(project.path), str(folder))
     copied = BakedProject(folder, project.package)
     copied.run("git", "checkout", "--quiet", "--detach", rev)
-    copied.run("python", "-m", copied.package, "setup")
+    copied.run("python", "-m", "mlops", "setup")
     copied.run("dvc", "pull", "--quiet", "--allow-missing")
     return copied
 

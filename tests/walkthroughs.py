@@ -46,7 +46,7 @@ def walk(project: BakedProject, page: str) -> None:
     """Do what a page says in a fresh project, and see that it shows what is printed."""
     project.run("git", "config", "user.name", "Test")
     project.run("git", "config", "user.email", "test@example.org")
-    project.run("python", "-m", project.package, "setup")
+    project.run("python", "-m", "mlops", "setup")
     written = steps(project.path / page)
     assert len(written) > 5
     printed = run_in_one_shell(project, [commands for commands, _ in written])

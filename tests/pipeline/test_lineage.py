@@ -32,9 +32,9 @@ def mark(project: BakedProject, number: int) -> None:
     name = f"{project.package}/{MARKED}"
     path = project.path / name
     before = path.read_text(encoding="utf-8")
-    line = next(line for line in before.splitlines() if line.startswith('    figures = {"test_acc"'))
-    start = line.split(', "marker"')[0].rstrip("}")
-    path.write_text(before.replace(line, f'{start}, "marker": {number}}}'), encoding="utf-8", newline="\n")
+    line = next(line for line in before.splitlines() if line.startswith("    figures = ") and "metrics(" in line)
+    marked = f'    figures = {{**metrics(dataset, val, test), "marker": {number}}}'
+    path.write_text(before.replace(line, marked), encoding="utf-8", newline="\n")
 
 
 def check_restored(project: BakedProject, run: str, marker: int, max_lr: float, folder: Path) -> BakedProject:
@@ -120,7 +120,7 @@ def test_gc_loses_no_input_and_no_registered_model(project: BakedProject, tmp_pa
 
 
 def test_label_of_a_dataset_is_shown_on_its_runs(project: BakedProject) -> None:
-    project.run("python", "-m", project.package, "data", "tag", "v1.0")
+    project.run("python", "-m", "mlops", "data", "tag", "v1.0")
     edit(project, "params.yaml", "max_lr: 0.003", "max_lr: 0.002")
     project.run("dvc", "repro", "train")
     assert runs(project)[read(project, "reports/run.json")["run"]].data.params["data_version"] == "v1.0"
@@ -139,7 +139,8 @@ def test_untracked_code_is_named_in_a_throw_away_copy_too(project: BakedProject)
     """DVC copies what Git tracks: the new module is not there, and the error would be a bare ImportError."""
     new = f"{project.package}/model/extra.py"
     (project.path / new).write_text("", encoding="utf-8")
-    edit(project, f"{project.package}/stages/train.py", "import torchrun", "import extra, torchrun")
+    first = "from ..model.dataset import"
+    edit(project, f"{project.package}/stages/train.py", first, f"from ..model import extra\n{first}")
     failed = project.run("dvc", "exp", "run", "--temp", "train", check=False)
     assert failed.returncode
     assert f"the run would depend on 1 file(s) that Git does not track: {new}" in failed.stderr
@@ -170,7 +171,7 @@ def test_dataset_that_is_not_the_one_in_the_lock_stops_the_run(project: BakedPro
 
 def train_by_hand(project: BakedProject) -> tuple[str, ...]:
     """Return the command that DVC would run."""
-    return ("python", "-m", project.package, "stage", "train")
+    return ("python", "-m", "mlops", "stage", "train")
 
 
 @pytest.mark.slow
@@ -190,6 +191,6 @@ def test_run_of_an_experiment_that_mlflow_did_not_take_is_sent_later(
     for max_lr in ("0.001", "0.002"):
         project.run("dvc", "exp", "run", "train", "--temp", "-S", f"train.max_lr={max_lr}")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    project.run("python", "-m", project.package, "mirror", "sync")
+    project.run("python", "-m", "mlops", "mirror", "sync")
     found = {metric(experiment, "run"): name for name, experiment in experiments(project).items()}
     assert {run: runs(project)[run].info.run_name for run in found} == found

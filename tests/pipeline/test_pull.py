@@ -53,7 +53,7 @@ def no_registry(project: BakedProject) -> None:
 
 def pull(project: BakedProject, *arguments: str, check: bool = True) -> str:
     """Run the verb, and return all that it printed."""
-    done = project.run("python", "-m", project.package, "consent", "pull", *arguments, check=check)
+    done = project.run("python", "-m", "mlops", "consent", "pull", *arguments, check=check)
     assert done.returncode == (0 if check else 2), done.stderr
     return done.stdout + done.stderr
 

@@ -48,7 +48,7 @@ def test_repro_leaves_only_results_to_commit(reproduced: BakedProject) -> None:
 
 def test_repro_in_another_folder_makes_the_same_bytes(reproduced: BakedProject, tmp_path: Path) -> None:
     other = new_project(tmp_path, project_name="Another Name")
-    other.run("python", "-m", other.package, "setup")
+    other.run("python", "-m", "mlops", "setup")
     other.run("dvc", "repro", "train")
     for name in ("data/dataset", "data/manifest.parquet", "models/model"):
         assert out_md5(lock(other), name) == out_md5(lock(reproduced), name), name

@@ -95,7 +95,7 @@ def test_stopped_job_in_the_sandbox_goes_on_in_a_new_one(
     process = start(project)
     saved_twice(process, kept)
     (name,) = jobs(project)
-    project.run("python", "-m", project.package, "jobs", "stop", name)
+    project.run("python", "-m", "mlops", "jobs", "stop", name)
     process.wait()
     assert "training goes on after epoch" in project.run("dvc", "repro", "train").stdout
     assert list(kept.iterdir()) == []
