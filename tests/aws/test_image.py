@@ -131,7 +131,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> BakedProject:
 
 def ask(project: BakedProject, code: str) -> "subprocess.CompletedProcess[str]":
     """Run Python in a project."""
-    text = f"from {project.package}.compute.sagemaker import image\n{code}"
+    text = f"from mlops.compute.sagemaker import image\n{code}"
     return project.run("python", "-c", text, check=False)
 
 

@@ -41,7 +41,7 @@ STAGE = '''"""Make {files} files that compress badly."""
 import os
 from pathlib import Path
 
-from ..files import write_json
+from mlops import write_report
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def main() -> None:
         with (folder / str(number)).open("wb") as file:
             for part in range(256 // {files}):
                 file.write(f"{{number}}/{{part}}".encode() + noise)
-    write_json(Path("reports", "prepare.json"), {{"excluded": 0}})
+    write_report(Path("reports", "prepare.json"), {{"excluded": 0}})
 '''
 
 MARKS = {"command": "Running stage", "starts": " starts", "taken": "has the results of job"}  # in what is printed

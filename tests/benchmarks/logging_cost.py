@@ -133,7 +133,7 @@ def train(
     limit_s: float = WHOLE_S,
 ) -> Cost:
     """Run one training in the project, and return what it cost."""
-    command = [sys.executable, str(TRAINER), project.package, name, str(width), str(steps), str(step_ms), str(limit_s)]
+    command = [sys.executable, str(TRAINER), name, str(width), str(steps), str(step_ms), str(limit_s)]
     done = subprocess.run(
         command, cwd=project.path, env=os.environ | {"MLFLOW_TRACKING_URI": uri}, capture_output=True, text=True
     )

@@ -28,14 +28,13 @@ from .timing import copy_of
 
 JOBS, FOLLOWED_S, GOAL_S = 50, 60, 1.0
 FOLLOW = """
-import importlib, sys, threading
+import sys, threading
 
-package, *names = sys.argv[1:]
-api = importlib.import_module(package + ".compute.sagemaker.api")
-follower = importlib.import_module(package + ".compute.sagemaker.follower")
-jobs = [api.describe(name, "training") for name in names]
+from mlops.compute.sagemaker import client, wait
+
+jobs = [client.describe(name, "training") for name in sys.argv[1:]]
 print("following", flush=True)
-threads = [threading.Thread(target=follower.follow, args=(job,), daemon=True) for job in jobs]
+threads = [threading.Thread(target=wait.follow, args=(job,), daemon=True) for job in jobs]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
 """
@@ -126,7 +125,7 @@ def _polling(project: BakedProject, account: Bed, watched: Watched) -> str:
         account.client("sagemaker").create_training_job(**_request(name))
     for name in names:
         account.wait(name, lambda job: job.history.secondary == "Training", 300)
-    command = [sys.executable, "-c", FOLLOW, project.package, *names]
+    command = [sys.executable, "-c", FOLLOW, *names]
     with subprocess.Popen(command, cwd=project.path, stdout=subprocess.PIPE, text=True) as launchers:
         assert launchers.stdout
         assert launchers.stdout.readline() == "following\n"

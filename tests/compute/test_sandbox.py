@@ -179,12 +179,12 @@ def test_rehearse_leaves_the_work_tree_and_tells_what_sagemaker_needs(project: B
 
 def test_run_on_is_refused_where_there_is_no_compute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = new_project(tmp_path, compute="local")
-    assert not (project.path / project.package / "compute").exists()
+    assert not (project.path / "mlops/compute").exists()
     edit(project, "dvc.yaml", "stage prepare\n", "stage prepare\n    meta:\n      job: {kind: processing}\n")
     monkeypatch.setenv("RUN_ON", "sandbox")
     refused = project.run("python", "-m", "mlops", "stage", "prepare", check=False)
     assert refused.returncode == 2
-    assert f"no {project.package}/compute" in refused.stderr
+    assert "no mlops/compute" in refused.stderr
     assert "jobs" not in project.run("python", "-m", "mlops", "--help").stdout
 
 

@@ -33,7 +33,7 @@ def test_live_with_the_callback_of_a_framework_writes_what_dvclive_writes(
 ) -> None:
     project, runs = bake(), tmp_path / "runs"
     told = {**os.environ, "PYTHONPATH": str(project.path), "HF_HUB_OFFLINE": "1"}
-    command = (sys.executable, str(SCRIPT), framework, project.package, str(runs))
+    command = (sys.executable, str(SCRIPT), framework, str(runs))
     done = subprocess.run(command, cwd=project.path, env=told, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -1,6 +1,6 @@
 """A training without a network to train: what the tests of the mirror break things around.
 
-    cd <generated project> && python trainer.py <package> <run> --step-s 0.01 --steps 500
+    cd <generated project> && python trainer.py <run> --step-s 0.01 --steps 500
 
 Writes how long the calls of each step took to `<run>.latency`: seconds, a line per step.
 """
@@ -27,7 +27,7 @@ def main() -> None:
     """Log steps until there were enough of them, or until the file `end` is there."""
     asked = _arguments()
     sys.path.insert(0, str(Path.cwd()))
-    recorded = importlib.import_module(f"{asked.package}.tracking.run").recorded
+    recorded = importlib.import_module("mlops.tracking.run").recorded
     facts = _facts(asked.run)
     _write_manifest()
     Path(f"{asked.run}.ready").touch()
@@ -48,7 +48,6 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    parser.add_argument("package")
     parser.add_argument("run")
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--step-s", type=float, default=0.01)

@@ -44,7 +44,7 @@ class Training:
         self._log = project.path / f"{run}.log"
         with self._log.open("wb") as told:
             self.process = subprocess.Popen(
-                [sys.executable, str(TRAINER), project.package, run, *arguments],
+                [sys.executable, str(TRAINER), run, *arguments],
                 cwd=project.path,
                 env=self._environment,
                 stdout=told,

@@ -25,7 +25,8 @@ def retrain(project: BakedProject, max_lr: str = "0.002") -> None:
 
 def test_code_from_elsewhere_is_refused(project: BakedProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installed = tmp_path / "installed"
-    shutil.copytree(project.path / project.package, installed / project.package)
+    for package in ("mlops", project.package):
+        shutil.copytree(project.path / package, installed / package)
     monkeypatch.setenv("PYTHONPATH", str(installed))
     monkeypatch.setenv("PYTHONSAFEPATH", "1")
     failed = project.run("python", "-m", "mlops", "stage", "prepare", check=False)
@@ -140,11 +141,11 @@ def test_interrupted_training_is_not_recorded_and_runs_again(project: BakedProje
 def test_full_disk_is_told_and_leaves_nothing_half(project: BakedProject) -> None:
     script = """
         cp data/consent.csv consent.csv && mount -t tmpfs -o size=40k none data && mv consent.csv data/
-        python -m {} stage prepare
+        python -m mlops stage prepare
         ls -A data
     """
     done = subprocess.run(
-        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script.format(project.package)],
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script],
         cwd=project.path,
         capture_output=True,
         text=True,

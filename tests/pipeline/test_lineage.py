@@ -32,9 +32,9 @@ def mark(project: BakedProject, number: int) -> None:
     name = f"{project.package}/{MARKED}"
     path = project.path / name
     before = path.read_text(encoding="utf-8")
-    line = next(line for line in before.splitlines() if line.startswith('    figures = {"test_acc"'))
-    start = line.split(', "marker"')[0].rstrip("}")
-    path.write_text(before.replace(line, f'{start}, "marker": {number}}}'), encoding="utf-8", newline="\n")
+    line = next(line for line in before.splitlines() if line.startswith("    figures = ") and "metrics(" in line)
+    marked = f'    figures = {{**metrics(dataset, val, test), "marker": {number}}}'
+    path.write_text(before.replace(line, marked), encoding="utf-8", newline="\n")
 
 
 def check_restored(project: BakedProject, run: str, marker: int, max_lr: float, folder: Path) -> BakedProject:
@@ -139,7 +139,8 @@ def test_untracked_code_is_named_in_a_throw_away_copy_too(project: BakedProject)
     """DVC copies what Git tracks: the new module is not there, and the error would be a bare ImportError."""
     new = f"{project.package}/model/extra.py"
     (project.path / new).write_text("", encoding="utf-8")
-    edit(project, f"{project.package}/stages/train.py", "import torchrun", "import extra, torchrun")
+    first = "from ..model.dataset import"
+    edit(project, f"{project.package}/stages/train.py", first, f"from ..model import extra\n{first}")
     failed = project.run("dvc", "exp", "run", "--temp", "train", check=False)
     assert failed.returncode
     assert f"the run would depend on 1 file(s) that Git does not track: {new}" in failed.stderr

@@ -39,8 +39,8 @@ def test_two_processes_train_as_well_with_one_record(pair: BakedProject, reprodu
 
 
 def test_error_on_one_process_is_told_once_with_its_fix(pair: BakedProject) -> None:
-    before = "    parallel = group.parallel(module)\n"
-    raised = '    if group.rank == 1:\n        raise ProjectError("the second has enough", "lower its load")\n'
+    before = "    parallel = run.group.parallel(module)\n"
+    raised = '    if run.group.rank == 1:\n        raise ProjectError("the second has enough", "lower its load")\n'
     edit(pair, f"{pair.package}/model/training.py", before, raised + before)
     process = start(pair)
     output, _ = process.communicate(timeout=60)

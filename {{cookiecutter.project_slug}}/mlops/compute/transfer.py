@@ -1,9 +1,11 @@
 """What travels to a job: the files of one commit as an archive, and where the DVC remote is. Credentials do not."""
 
+import contextlib
 import gzip
 import os
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +89,12 @@ def public_remote() -> dict[str, str]:
                 f"dvc remote modify {public['name']} {key} <without them>",
             )
     return public
+
+
+@contextlib.contextmanager
+def explain_errors(problem: str, fix: str) -> Iterator[None]:
+    """Turn an error of DVC or a remote, each kind of which raises its own, into a ProjectError that names the cause."""
+    try:
+        yield
+    except Exception as error:
+        raise ProjectError(f"{problem}: {error.__cause__ or error}", fix) from error

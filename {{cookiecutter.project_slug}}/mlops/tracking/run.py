@@ -51,15 +51,20 @@ class RegisteredModel:
 class TrainingRun:
     """What a training loop tells of itself, and what it goes on from.
 
-    In every process of the group but the first, nothing is recorded.
+    `training_run` gives one that records. `TrainingRun()` records nothing, as that of every process but the first.
 
     Attributes:
         group: The processes that train together, and which of them this is.
         summary: Figures of the whole run, by name, which MLflow and DVC show beside the curves' last values.
     """
 
-    def __init__(self, group: ProcessGroup, checkpoints: Checkpoints, live: dvclive.Live | None) -> None:
-        self.group, self._checkpoints, self._live = group, checkpoints, live
+    def __init__(
+        self,
+        group: ProcessGroup = SINGLE_PROCESS,
+        checkpoints: Checkpoints | None = None,
+        live: dvclive.Live | None = None,
+    ) -> None:
+        self.group, self._checkpoints, self._live = group, checkpoints or Checkpoints(), live
         self.summary: dict[str, Any] = {} if live is None else live.summary
 
     def log(self, metrics: Mapping[str, float]) -> None:
