@@ -72,7 +72,7 @@ class Log:
             self._find_streams(logs)
         self.is_at_end = True
         for stream, token in self._tokens.items():
-            position = {"startFromHead": True, **({"nextToken": token} if token else {})}
+            position: dict[str, Any] = {"startFromHead": True, **({"nextToken": token} if token else {})}
             page = client.call(logs.get_log_events, logGroupName=self._group, logStreamName=stream, **position)
             self._tokens[stream] = page["nextForwardToken"]
             self.is_at_end &= page["nextForwardToken"] == token
