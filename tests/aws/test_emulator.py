@@ -576,10 +576,10 @@ def test_mlflow_app_is_told_of(aws: Bed) -> None:
 
 
 def test_what_moto_lacks_is_told(aws: Bed) -> None:
-    arguments = refusal(
+    error = refusal(
         lambda: aws.client("sagemaker").stop_pipeline_execution(PipelineExecutionArn="a", ClientRequestToken="a" * 32)
     )
-    assert arguments.startswith("NotEmulated: not emulated: sagemaker StopPipelineExecution")
+    assert error.startswith("NotEmulated: not emulated: sagemaker StopPipelineExecution")
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ from typing import Any
 import botocore.session
 import pytest
 from botocore.validate import validate_parameters
-from mlops.compute.sagemaker import storage
-from mlops.compute.sagemaker.request import JobRequest, create_request
+from mlops.compute.sagemaker.request import JobRequest, create_request, jobs_uri
 from mlops.compute.spec import JobSpec
 from mlops.errors import ProjectError
 from ruamel.yaml import YAML
@@ -28,7 +27,7 @@ def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("RUN_ON", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
-    storage.jobs_uri.cache_clear()
+    jobs_uri.cache_clear()
     write()
 
 

@@ -20,11 +20,11 @@ from .. import transfer
 from ..backend import Backend, State
 from ..spec import JobSpec
 from ..worker import RESULT
-from . import client, storage
+from . import client
 from .entrypoint import RUN
 from .follow import failure, follow, read_log
 from .image import image_of
-from .request import CODE, DESCRIPTION, JobRequest, create_request, results_uri, role_arn
+from .request import CODE, DESCRIPTION, JobRequest, create_request, jobs_uri, results_uri, role_arn
 
 REQUEST, OUT = "request.json", "out"
 
@@ -40,7 +40,7 @@ class SageMaker(Backend):
 
     def check(self) -> None:
         """Check that the settings without which no job starts are there."""
-        storage.jobs_uri()
+        jobs_uri()
         role_arn()
 
     def last(self, base: str) -> str | None:
@@ -112,7 +112,7 @@ class SageMaker(Backend):
         folder.mkdir(parents=True)
         job = self._write_job(folder, name, description)
         for file, uri in ((CODE, job.code), (DESCRIPTION, job.description)):
-            storage.upload(folder / file, f"{uri}{file}", job.spec.kms_key)
+            client.upload(folder / file, f"{uri}{file}", job.spec.kms_key)
 
     def _write_job(self, folder: Path, name: str, description: dict[str, Any]) -> JobRequest:
         spec, context = JobSpec(**description["spec"]), description["origin"]
@@ -124,8 +124,8 @@ class SageMaker(Backend):
             stage=description["stage"],
             spec=spec,
             # Names made of contents: the code of one commit is stored once, and nothing overwrites a description.
-            code=f"{storage.jobs_uri()}/code/{sha256(folder / CODE)}/",
-            description=f"{storage.jobs_uri()}/jobs/{name}/{sha256(folder / DESCRIPTION)[:16]}/",
+            code=f"{jobs_uri()}/code/{sha256(folder / CODE)}/",
+            description=f"{jobs_uri()}/jobs/{name}/{sha256(folder / DESCRIPTION)[:16]}/",
             image=image,
             install=install,
             tags={"commit": context["commit"], "run": context["run"]},
@@ -156,18 +156,14 @@ class SageMaker(Backend):
     def out_dir(self, name: str) -> Path:
         """Return the folder of an ended job's output, fetched where it is not here yet."""
         out = self.folder() / name / OUT
+        packed = out / "output.tar.gz"  # a training's output folder comes as one file
         with FileLock(self.folder() / f"{name}.out.lock"):  # another launcher may follow the same job
             if not (out / RESULT).exists():
-                self._fetch(name, out)
+                client.download(f"{results_uri(self.describe(name)['spec']['kind'], name)}/", out)
+            if packed.exists():
+                transfer.unpack(packed, out)
+                packed.unlink()
         return out
-
-    def _fetch(self, name: str, out: Path) -> None:
-        out.mkdir(parents=True, exist_ok=True)
-        storage.download(f"{results_uri(self.describe(name)['spec']['kind'], name)}/", out)
-        packed = out / "output.tar.gz"  # a training's output folder comes as one file
-        if packed.exists():
-            transfer.unpack(packed, out)
-            packed.unlink()
 
     def stop(self, name: str) -> None:
         """Ask a job to stop."""
@@ -207,7 +203,7 @@ class SageMaker(Backend):
             uris = {entry["ChannelName"]: entry["DataSource"]["S3DataSource"]["S3Uri"] for entry in channels}
         else:
             uris = {entry["InputName"]: entry["S3Input"]["S3Uri"] for entry in job.details["ProcessingInputs"]}
-        if not storage.download(uris.get("job", ""), self.folder() / job.name):
+        if not client.download(uris.get("job", ""), self.folder() / job.name):
             raise ProjectError(
                 f"S3 no longer has the description of job {job.name}", "JOB_FRESH=1 with the same command"
             )

@@ -1,4 +1,4 @@
-"""How the project calls AWS, and what its two kinds of SageMaker jobs have in common.
+"""How the project calls AWS: errors, S3, and what its two kinds of SageMaker jobs have in common.
 
 A function that calls AWS raises `AwsUnavailableError` when AWS can't be reached or is too busy, and `ProjectError` when
 it refuses.
@@ -13,11 +13,13 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ...config import load_platform
 from ...errors import ProjectError
 from ..backend import State
+from ..transfer import S3
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -57,17 +59,11 @@ class AwsUnavailableError(ProjectError):
 
 @dataclass(frozen=True)
 class Job:
-    """A job in SageMaker.
-
-    Args:
-        name: Its name.
-        kind: "training" or "processing".
-        details: The response of SageMaker's Describe call.
-    """
+    """A job in SageMaker."""
 
     name: str
-    kind: str
-    details: dict[str, Any]
+    kind: str  # "training" or "processing"
+    details: dict[str, Any]  # the response of SageMaker's Describe call
 
     @property
     def state(self) -> State:
@@ -120,15 +116,7 @@ def region() -> str:
 
 @functools.cache
 def client(service: str, attempts: int = 4) -> Any:
-    """Return boto3's client of a service in the project's region.
-
-    Args:
-        service: boto3's name of it.
-        attempts: How often a call is tried when AWS is unavailable or too busy.
-
-    Raises:
-        ProjectError: No region is set.
-    """
+    """Return boto3's client of a service in the project's region; it tries a call `attempts` times at most."""
     import boto3
     from botocore.config import Config
 
@@ -138,12 +126,13 @@ def client(service: str, attempts: int = 4) -> Any:
 
 
 def attempt(method: Callable[..., Any], expected: str = "", **request: Any) -> tuple[Any, str]:
-    """Call a method of a boto3 client, and leave other errors than the expected ones as boto3 raises them.
+    """Call a method of a boto3 client, such as `client("s3").head_bucket`, with the arguments `request`.
 
     Args:
-        method: Such as `client("s3").head_bucket`.
-        expected: Regular expression of errors to return, matched from the start of "<code>: <message>", in any case.
-        request: The method's arguments.
+        method: The method.
+        expected: Regular expression of errors to return, matched from the start of "<code>: <message>", in any case;
+            other errors are raised as boto3 does.
+        request: Its arguments.
 
     Returns:
         The response, {} after an expected error; and that error as "<code>: <message>", "" when there was none.
@@ -221,12 +210,7 @@ def retry_forever(function: Callable[[], Result]) -> Result:
 
 
 def describe(name: str, kind: str | None = None) -> Job | None:
-    """Return a job as it is now; None when there is no such job.
-
-    Args:
-        name: Its name.
-        kind: "training" or "processing"; None to look for it among both.
-    """
+    """Return a job as it is now, of one kind or of either; None when there is no such job."""
     for job_kind in (kind,) if kind else KINDS:
         noun, verb = KINDS[job_kind].noun, KINDS[job_kind].verb
         details = call(getattr(client("sagemaker"), f"describe_{verb}"), NO_JOB, **{f"{noun}Name": name})
@@ -255,3 +239,32 @@ def names(prefix: str) -> list[str]:
             rows = pages.search(f"{kind.noun}Summaries[]")
             jobs += [(row["CreationTime"], row[f"{kind.noun}Name"]) for row in rows]
     return [name for _, name in sorted(jobs) if name.startswith(prefix)]
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Return bucket and key of an S3 address."""
+    bucket, _, key = uri.removeprefix(S3).partition("/")
+    return bucket, key
+
+
+def upload(path: Path, uri: str, kms_key: str | None) -> None:
+    """Copy a file to S3, unless the object exists: an object's name is made of its content, or used once."""
+    bucket, key = split_uri(uri)
+    encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key} if kms_key else {}
+    with path.open("rb") as file:
+        target = {"Bucket": bucket, "Key": key, "Body": file, "IfNoneMatch": "*", **encryption}
+        call(client("s3").put_object, "(PreconditionFailed|ConditionalRequestConflict):", **target)
+
+
+def download(uri: str, folder: Path) -> bool:
+    """Copy the objects below an S3 address into a folder, each whole or not at all; return whether there were any."""
+    bucket, prefix = split_uri(uri)
+    s3, keys = client("s3"), []
+    with translate_errors():
+        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            keys += [entry["Key"] for entry in page.get("Contents", [])]
+        for key in keys:
+            path = folder / key.removeprefix(prefix).lstrip("/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            s3.download_file(bucket, key, str(path))
+    return bool(keys)

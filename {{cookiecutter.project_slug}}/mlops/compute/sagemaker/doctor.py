@@ -13,19 +13,13 @@ from tabulate import tabulate
 
 from ...errors import ProjectError
 from . import client
-from .checks import data, instances, permissions, project
+from .checks import permissions, project, resources
 from .checks.project import CheckResult, CheckStatus, Results, broken, unknown
 
 
 @dataclass(frozen=True)
 class Check:
-    """A check.
-
-    Args:
-        name: For people.
-        run: Gives the results.
-        after: The checks that must not have failed before it.
-    """
+    """A check, and the names of those that must not have failed before it."""
 
     name: str
     run: Callable[[], Results]
@@ -37,28 +31,24 @@ CHECKS = (
     Check("git", project.commit, ("jobs",)),
     Check("region", project.region),
     Check("credentials", project.credentials, ("region",)),
-    Check("places", data.places),
-    Check("buckets", data.buckets, ("credentials", "places")),
-    Check("keys", data.keys, ("credentials", "jobs")),
-    Check("probe", data.probe, ("buckets", "keys")),
-    Check("data", data.pushed, ("buckets",)),
+    Check("places", resources.places),
+    Check("buckets", resources.buckets, ("credentials", "places")),
+    Check("keys", resources.keys, ("credentials", "jobs")),
+    Check("probe", resources.probe, ("buckets", "keys")),
+    Check("data", resources.pushed, ("buckets",)),
     Check("role", project.role, ("credentials",)),
     Check("role's rights", permissions.of_role, ("role", "places", "jobs")),
     Check("own rights", permissions.of_caller, ("credentials", "places", "jobs")),
-    Check("image", instances.images, ("credentials", "jobs")),
-    Check("quotas", instances.quotas, ("credentials", "jobs")),
-    Check("network", instances.networks, ("credentials", "jobs")),
+    Check("image", resources.images, ("credentials", "jobs")),
+    Check("quotas", resources.quotas, ("credentials", "jobs")),
+    Check("network", resources.networks, ("credentials", "jobs")),
     Check("MLflow", project.tracking, ("jobs",)),
 )
 
 
 @dataclass(frozen=True)
 class DoctorReport:
-    """The results of all checks.
-
-    Args:
-        rows: The name of a check, and one of its results; in the order of `CHECKS`.
-    """
+    """The results of all checks: the name of a check and one of its results, in the order of `CHECKS`."""
 
     rows: list[tuple[str, CheckResult]]
 

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
-from typing import Any
 
 from ...config import read_machines
 from ...files import read_json
@@ -27,14 +26,11 @@ REASON_CHARACTERS = 1024
 
 
 def contain(job_file: Path, out: Path) -> None:
-    """Run the job.
+    """Run the job that a file describes, and exit with its exit code.
 
     Args:
         job_file: The job's description.
         out: A folder whose content SageMaker copies to S3, also when the job fails.
-
-    Raises:
-        SystemExit: The job ended, with its exit code.
     """
     _export_machines()
     machines = read_machines()
@@ -47,7 +43,10 @@ def contain(job_file: Path, out: Path) -> None:
     if waiting.exists():
         with tarfile.open(out / RUN, "w") as packed:
             packed.add(waiting, arcname=".")
-    _report_failure(job, out)
+    if (out / worker.FAILURE).exists():
+        path = REASONS[job["spec"]["kind"]]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(read_json(out / worker.FAILURE)["reason"][:REASON_CHARACTERS], encoding="utf-8")
     raise SystemExit(code)
 
 
@@ -55,12 +54,8 @@ def _export_machines() -> None:
     """Set `STAGE_MACHINES` for this process and those that it starts; a processing job has one machine, unnamed."""
     if RESOURCE_CONFIG.exists():
         config = read_json(RESOURCE_CONFIG)
-        machines = {
-            "hosts": config["hosts"],
-            "current_host": config["current_host"],
-            "instance_type": config.get("current_instance_type", ""),
-            "keeps_checkpoints": True,
-        }
+        machines = {name: config[name] for name in ("hosts", "current_host")}
+        machines |= {"instance_type": config.get("current_instance_type", ""), "keeps_checkpoints": True}
         os.environ["STAGE_MACHINES"] = json.dumps(machines)
 
 
@@ -75,10 +70,3 @@ def _run(job_file: Path, out: Path) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os.killpg(process.pid, signal.SIGINT))
     return process.wait()
-
-
-def _report_failure(job: dict[str, Any], out: Path) -> None:
-    if (out / worker.FAILURE).exists():
-        path = REASONS[job["spec"]["kind"]]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(read_json(out / worker.FAILURE)["reason"][:REASON_CHARACTERS], encoding="utf-8")

@@ -43,33 +43,18 @@ HINTS = {  # words in SageMaker's reason of a failure, and the fix
 
 
 class Log:
-    """The log of a job: a stream for each machine, and new ones after an interruption.
-
-    Args:
-        job: The job.
-
-    Attributes:
-        is_at_end: Whether the last read found the end of each stream.
-    """
+    """The log of a job: a stream for each machine, and new ones after an interruption."""
 
     def __init__(self, job: Job) -> None:
         self._name, self._group = job.name, KINDS[job.kind].log_group
         self._tokens: dict[str, str | None] = {}  # of each stream: the position in it
-        self.is_at_end = False
+        self.is_at_end = False  # whether the last read came to the end of each stream
 
     def new_lines(self, refresh: bool) -> Iterator[str]:
-        """Give the new lines: up to 10,000 of each stream, with one request for each.
-
-        Args:
-            refresh: Look for new streams too.
-
-        Raises:
-            AwsUnavailableError: AWS can't be reached; lines that were given are not given again.
-            ProjectError: It refuses.
-        """
+        """Give the new lines, up to 10,000 of each stream and none twice; `refresh` looks for new streams too."""
         logs = client.client("logs")
         if refresh or not self._tokens:
-            self._find_streams(logs)
+            self._find_streams(logs)  # there are none before the job prints
         self.is_at_end = True
         for stream, token in self._tokens.items():
             position: dict[str, Any] = {"startFromHead": True, **({"nextToken": token} if token else {})}
@@ -79,7 +64,6 @@ class Log:
             yield from (mask_secrets(event["message"]) for event in page["events"])
 
     def _find_streams(self, logs: Any) -> None:
-        """Note the streams, the oldest first; there are none before the job prints."""
         pages = logs.get_paginator("describe_log_streams").paginate(
             logGroupName=self._group, logStreamNamePrefix=f"{self._name}/"
         )
@@ -162,12 +146,7 @@ def _print_new(reader: Log, refresh: bool) -> int:
 
 
 def failure(job: Job, out: Path) -> ProjectError:
-    """Return the error for a failed or stopped job.
-
-    Args:
-        job: The failed or stopped job.
-        out: The folder of its output, which may be empty.
-    """
+    """Return the error for a failed or stopped job, given the folder of its output, which may be empty."""
     outcome, page = f"job {job.name} {job.state.lower()}", f"Its page: {job.page}"
     if job.state is State.FAILED and (out / FAILURE).exists():  # of a stopped job, it only says that it was interrupted
         report = read_json(out / FAILURE)

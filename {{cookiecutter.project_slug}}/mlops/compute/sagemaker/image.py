@@ -22,54 +22,34 @@ from ...files import read_json
 from ..spec import JobSpec
 from .client import call, client, region
 
-# The Python of AWS's image for each torch; and the accounts that hold the images, where it is not COMMON.
+# The Python of AWS's image for each torch; and the account that holds the images of a region, COMMON or another.
 # Source: sagemaker/core/image_uri_config/pytorch.json of sagemaker-core 2.27.0. The package itself is no dependency:
 # it holds protobuf, rich and importlib-metadata back by a major version each.
 PYTHON_OF = {"2.8.0": "py312", "2.9.0": "py312", "2.10.0": "py313"}
 COMMON = "763104351884"
-REGISTRIES = {
-    **dict.fromkeys(
-        (
-            *("ap-northeast-1", "ap-northeast-2", "ap-south-1", "ap-southeast-1", "ap-southeast-2", "ca-central-1"),
-            *("eu-central-1", "eu-north-1", "eu-west-1", "eu-west-2", "eu-west-3", "sa-east-1"),
-            *("us-east-1", "us-east-2", "us-west-1", "us-west-2"),
-        ),
-        COMMON,
-    ),
-    "af-south-1": "626614931356",
-    "ap-east-1": "871362719292",
-    "ap-east-2": "975050140332",
-    "ap-northeast-3": "364406365360",
-    "ap-south-2": "772153158452",
-    "ap-southeast-3": "907027046896",
-    "ap-southeast-4": "457447274322",
-    "ap-southeast-5": "550225433462",
-    "ap-southeast-6": "633930458069",
-    "ap-southeast-7": "590183813437",
-    "ca-west-1": "204538143572",
-    "cn-north-1": "727897471807",
-    "cn-northwest-1": "727897471807",
-    "eu-central-2": "380420809688",
-    "eu-south-1": "692866216735",
-    "eu-south-2": "503227376785",
-    "il-central-1": "780543022126",
-    "me-central-1": "914824155844",
-    "me-south-1": "217643126080",
-    "me-west-1": "124382933778",
-    "mx-central-1": "637423239942",
-    "us-gov-east-1": "446045086412",
-    "us-gov-west-1": "442386744353",
-}
+REGIONS = """
+    ap-northeast-1 ap-northeast-2 ap-south-1 ap-southeast-1 ap-southeast-2 ca-central-1 eu-central-1 eu-north-1
+    eu-west-1 eu-west-2 eu-west-3 sa-east-1 us-east-1 us-east-2 us-west-1 us-west-2
+"""
+ELSEWHERE = """
+    af-south-1 626614931356      ap-east-1 871362719292       ap-east-2 975050140332       ap-northeast-3 364406365360
+    ap-south-2 772153158452      ap-southeast-3 907027046896  ap-southeast-4 457447274322  ap-southeast-5 550225433462
+    ap-southeast-6 633930458069  ap-southeast-7 590183813437  ca-west-1 204538143572       cn-north-1 727897471807
+    cn-northwest-1 727897471807  eu-central-2 380420809688    eu-south-1 692866216735      eu-south-2 503227376785
+    il-central-1 780543022126    me-central-1 914824155844    me-south-1 217643126080      me-west-1 124382933778
+    mx-central-1 637423239942    us-gov-east-1 446045086412   us-gov-west-1 442386744353
+"""
+REGISTRIES = dict.fromkeys(REGIONS.split(), COMMON) | dict(re.findall(r"(\S+) (\d+)", ELSEWHERE))
 OWN = "make image (needs Docker)"
 FRAMEWORK = re.compile(r"/pytorch-(?:training|inference):(?P<torch>\d+(?:\.\d+)*)")
 MADE_OF = ("Dockerfile", "aws/lock-exclude.txt", "requirements.lock")
 
 
 def image_of(spec: JobSpec) -> tuple[str, str]:
-    """Return the image of a job, and the shell command that installs what it lacks; "" for none.
+    """Return the image of a job, after `check_image`, and the shell command that installs what it lacks; "" for none.
 
     Raises:
-        ProjectError: It would be the framework's, and computes with another torch.
+        ProjectError: It would be the framework's, and has another torch than the pinned one.
     """
     uri = spec.image or default_image(region(), spec.instance_type)
     check_image(uri)
@@ -79,16 +59,13 @@ def image_of(spec: JobSpec) -> tuple[str, str]:
 def default_image(region: str, instance_type: str) -> str:
     """Return the address of the framework's image: of the pinned torch if AWS has one, else the newest.
 
-    Args:
-        region: Of the jobs.
-        instance_type: Such as ml.m5.xlarge; families p and g have GPUs.
-
     Raises:
         ProjectError: It is not known where the images of this region are.
     """
     if region not in REGISTRIES:
         raise ProjectError(f"it is not known where AWS keeps the framework's images for {region}", OWN)
     torch = _pinned_torch() if _pinned_torch() in PYTHON_OF else list(PYTHON_OF)[-1]
+    # Families p and g have GPUs.
     device = "gpu" if re.match(r"ml\.[gp]\d", instance_type) else "cpu"
     host = f"{REGISTRIES[region]}.dkr.ecr.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
     return f"{host}/pytorch-training:{torch}-{device}-{PYTHON_OF[torch]}"
@@ -122,11 +99,7 @@ def _pinned_torch() -> str:
 
 
 def make_image(gpu: bool, echo: Callable[[str], None]) -> str:
-    """Build and push the image unless ECR has it; return its address with the digest.
-
-    Args:
-        gpu: With the torch that computes on NVIDIA's GPUs.
-        echo: Prints a line of progress.
+    """Build and push the image unless ECR has it; return its address with the digest. `echo` prints a line of progress.
 
     Raises:
         ProjectError: There is no repository or no Docker, or one of them failed.

@@ -1,4 +1,4 @@
-"""The Create request of a job.
+"""The Create request of a job, and where its files are in S3.
 
     python -m mlops jobs dry-run train
 
@@ -9,6 +9,7 @@ Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTrai
 API_CreateProcessingJob.html
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from ...errors import ProjectError
 from ...tracking import mlflow_client
 from ...tracking.git import without_credentials
 from ..spec import JobSpec
-from . import storage
+from ..transfer import S3, public_remote
 
 CODE, DESCRIPTION = "code.tar.gz", "job.json"  # one in each of the two input folders
 INPUTS = {"training": "/opt/ml/input/data", "processing": "/opt/ml/processing/input"}
@@ -28,32 +29,50 @@ CHECKPOINTS = "/opt/ml/checkpoints"
 
 @dataclass(frozen=True)
 class JobRequest:
-    """A job to start.
-
-    Args:
-        name: Of the job.
-        stage: That it runs.
-        spec: Its settings.
-        code: S3 address of the folder with the code.
-        description: Of the folder with the job's description.
-        image: Of the container.
-        install: Shell command that installs packages which the image lacks; "" for none.
-        tags: More tags.
-    """
+    """A job to start."""
 
     name: str
     stage: str
     spec: JobSpec
-    code: str
-    description: str
+    code: str  # address of the folder in S3
+    description: str  # address of the folder in S3
     image: str
-    install: str
+    install: str  # shell command that installs packages which the image lacks; "" for none
     tags: dict[str, str]
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Return the addresses of its input folders by name."""
+        return {"code": self.code, "job": self.description}
+
+
+@functools.cache
+def jobs_uri() -> str:
+    """Return where the files of jobs are: `platform.yaml:jobs_uri`, or beside the DVC remote.
+
+    Raises:
+        ProjectError: The DVC remote is not in S3.
+    """
+    return (load_platform().jobs_uri or f"{s3_url(public_remote()).rstrip('/')}-jobs").rstrip("/")
+
+
+def s3_url(remote: dict[str, str]) -> str:
+    """Return the address of a DVC remote, given its options.
+
+    Raises:
+        ProjectError: It is not in S3.
+    """
+    if not remote["url"].startswith(S3):
+        raise ProjectError(
+            f"SageMaker's jobs can't read the DVC remote {remote['url']}, a folder of this machine",
+            "make aws-setup, or dvc remote add -d -f storage s3://…; then dvc push",
+        )
+    return remote["url"]
 
 
 def results_uri(kind: str, name: str) -> str:
     """Return where in S3 SageMaker puts the output folder of a job."""
-    return f"{storage.jobs_uri()}/results/{name}" + ("/output" if kind == "training" else "")
+    return f"{jobs_uri()}/results/{name}" + ("/output" if kind == "training" else "")
 
 
 def role_arn() -> str:
@@ -86,7 +105,7 @@ def create_request(job: JobRequest) -> dict[str, Any]:
 
 def _training(job: JobRequest) -> dict[str, Any]:
     spec = job.spec
-    warm_pool = {"KeepAlivePeriodInSeconds": spec.keep_alive_s} if spec.keep_alive_s else {}
+    source = {"S3DataType": "S3Prefix", "S3DataDistributionType": "FullyReplicated"}
     fields: dict[str, Any] = {
         "TrainingJobName": job.name,
         "AlgorithmSpecification": {
@@ -95,50 +114,33 @@ def _training(job: JobRequest) -> dict[str, Any]:
             "ContainerEntrypoint": _entrypoint(job),
         },
         "InputDataConfig": [
-            {
-                "ChannelName": name,
-                "DataSource": {
-                    "S3DataSource": {
-                        "S3DataType": "S3Prefix",
-                        "S3Uri": uri,
-                        "S3DataDistributionType": "FullyReplicated",
-                    }
-                },
-            }
-            for name, uri in (("code", job.code), ("job", job.description))
+            {"ChannelName": name, "DataSource": {"S3DataSource": {**source, "S3Uri": uri}}}
+            for name, uri in job.inputs.items()
         ],
-        "OutputDataConfig": {"S3OutputPath": f"{storage.jobs_uri()}/results", **_key("KmsKeyId", spec)},
-        "ResourceConfig": {**_machines(spec), **warm_pool},
+        "OutputDataConfig": {"S3OutputPath": f"{jobs_uri()}/results", **_key("KmsKeyId", spec)},
+        "ResourceConfig": _machines(spec),
         "StoppingCondition": {"MaxRuntimeInSeconds": spec.max_runtime_s},
         "VpcConfig": _vpc(spec),
     }
+    if spec.keep_alive_s:
+        fields["ResourceConfig"]["KeepAlivePeriodInSeconds"] = spec.keep_alive_s
     if spec.spot:
         fields["EnableManagedSpotTraining"] = True
         fields["StoppingCondition"]["MaxWaitTimeInSeconds"] = spec.max_wait_s
-        fields["CheckpointConfig"] = {
-            "S3Uri": f"{storage.jobs_uri()}/checkpoints/{job.name}",
-            "LocalPath": CHECKPOINTS,
-        }
+        fields["CheckpointConfig"] = {"S3Uri": f"{jobs_uri()}/checkpoints/{job.name}", "LocalPath": CHECKPOINTS}
     return fields
 
 
 def _processing(job: JobRequest) -> dict[str, Any]:
     spec, kind = job.spec, "processing"
+    source = {"S3DataType": "S3Prefix", "S3InputMode": "File"}
     output = {"S3Uri": results_uri(kind, job.name), "LocalPath": OUT[kind], "S3UploadMode": "EndOfJob"}
     return {
         "ProcessingJobName": job.name,
         "AppSpecification": {"ImageUri": job.image, "ContainerEntrypoint": _entrypoint(job)},
         "ProcessingInputs": [
-            {
-                "InputName": name,
-                "S3Input": {
-                    "S3DataType": "S3Prefix",
-                    "S3Uri": uri,
-                    "LocalPath": f"{INPUTS[kind]}/{name}",
-                    "S3InputMode": "File",
-                },
-            }
-            for name, uri in (("code", job.code), ("job", job.description))
+            {"InputName": name, "S3Input": {**source, "S3Uri": uri, "LocalPath": f"{INPUTS[kind]}/{name}"}}
+            for name, uri in job.inputs.items()
         ],
         "ProcessingOutputConfig": {"Outputs": [{"OutputName": "result", "S3Output": output}], **_key("KmsKeyId", spec)},
         "ProcessingResources": {"ClusterConfig": _machines(spec)},
@@ -163,15 +165,9 @@ def _vpc(spec: JobSpec) -> dict[str, Any]:
 def _entrypoint(job: JobRequest) -> list[str]:
     """Return the container's command; `exec` makes Python the process that SageMaker's signals reach."""
     inputs = INPUTS[job.spec.kind]
-    steps = [
-        "set -e",
-        f"mkdir -p {WORK}",
-        f"tar -xzf {inputs}/code/{CODE} -C {WORK}",
-        f"cd {WORK}",
-        *([job.install] if job.install else []),
-        f"exec python -m mlops jobs contain {inputs}/job/{DESCRIPTION} {OUT[job.spec.kind]}",
-    ]
-    return ["/bin/bash", "-c", "; ".join(steps)]
+    unpack = f"set -e; mkdir -p {WORK}; tar -xzf {inputs}/code/{CODE} -C {WORK}; cd {WORK}"
+    run = f"exec python -m mlops jobs contain {inputs}/job/{DESCRIPTION} {OUT[job.spec.kind]}"
+    return ["/bin/bash", "-c", "; ".join(step for step in (unpack, job.install, run) if step)]
 
 
 def _environment(job: JobRequest) -> dict[str, str]:

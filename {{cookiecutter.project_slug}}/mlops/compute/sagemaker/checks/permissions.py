@@ -12,10 +12,10 @@ from typing import Any
 
 from ....config import load_platform
 from ...transfer import public_remote
-from .. import storage
-from ..client import KINDS
-from .instances import REGISTRY
-from .project import SERVICE, Caller, CheckResult, Results, ask, boto_client, broken, caller, ok, specs, unknown
+from ..client import KINDS, split_uri
+from ..request import jobs_uri
+from .project import SERVICE, CheckResult, Results, ask, boto_client, broken, caller, ok, specs, unknown
+from .resources import REGISTRY
 
 ASSUMED = re.compile(r"arn:(?P<partition>[a-z-]+):sts::(?P<account>\d{12}):assumed-role/(?P<name>[^/]+)/.+")
 # What DVC, and SageMaker for a job, do with objects.
@@ -35,22 +35,16 @@ SERVER = tuple(
 
 @dataclass(frozen=True)
 class Permission:
-    """Actions that a principal needs.
+    """Actions that a principal needs."""
 
-    Args:
-        actions: IAM's names.
-        resource: ARN, or "*" for actions that know no resources.
-        context: Values for the conditions of policies.
-    """
-
-    actions: tuple[str, ...]
-    resource: str
-    context: dict[str, str] = field(default_factory=dict)
+    actions: tuple[str, ...]  # IAM's names
+    resource: str  # ARN, or "*" for actions that know no resources
+    context: dict[str, str] = field(default_factory=dict)  # values for the conditions of policies
 
 
 def of_role() -> Results:
     """Check that jobs may do what they need to."""
-    yield from simulate(load_platform().role_arn or "", "the role", [*_data(caller()), *_for_jobs(caller())])
+    yield from simulate(load_platform().role_arn or "", "the role", [*_data(), *_for_jobs()])
 
 
 def of_caller() -> Results:
@@ -58,7 +52,7 @@ def of_caller() -> Results:
     if caller().arn.endswith(":root"):
         yield ok("we are the account's root user, who may do everything: a user or role of less power is safer")
         return
-    yield from simulate(principal(caller().arn), "we", [*_data(caller()), *_to_start_jobs(caller())])
+    yield from simulate(principal(caller().arn), "we", [*_data(), *_to_start_jobs()])
 
 
 def principal(arn: str) -> str:
@@ -72,78 +66,69 @@ def principal(arn: str) -> str:
     return str(response["Role"]["Arn"])
 
 
-def _data(me: Caller) -> Iterator[Permission]:
+def _arn(service: str, resource: str) -> str:
+    """Return an ARN in the region and the account of the jobs."""
+    return f"arn:{caller().partition}:{service}:{load_platform().region}:{caller().account}:{resource}"
+
+
+def _data() -> Iterator[Permission]:
     """Give what jobs and launchers need: the data, and the keys that encrypt them."""
-    for uri in (public_remote()["url"], storage.jobs_uri()):
-        bucket, prefix = storage.split(uri.rstrip("/"))
-        yield Permission(("s3:ListBucket",), f"arn:{me.partition}:s3:::{bucket}", {"s3:prefix": f"{prefix}/"})
-        yield Permission(OBJECTS, f"arn:{me.partition}:s3:::{bucket}/{prefix}/*")
-    for key in _key_arns(me):
+    for uri in (public_remote()["url"], jobs_uri()):
+        bucket, prefix = split_uri(uri.rstrip("/"))
+        arn = f"arn:{caller().partition}:s3:::{bucket}"
+        yield Permission(("s3:ListBucket",), arn, {"s3:prefix": f"{prefix}/"})
+        yield Permission(OBJECTS, f"{arn}/{prefix}/*")
+    for key in _keys():
         via = f"s3.{load_platform().region}.amazonaws.com"
         yield Permission(("kms:Decrypt", "kms:GenerateDataKey"), key, {"kms:ViaService": via})
 
 
-def _key_arns(me: Caller) -> list[str]:
-    arns = []
+def _keys() -> Iterator[str]:
+    """Give the ARNs of the keys in use; policies do not name aliases."""
     for key in sorted({spec.kms_key for spec in specs().values() if spec.kms_key}):
-        if "alias/" in key:  # policies do not name aliases
-            arns.append(str(ask("kms", "describe_key", KeyId=key)[0]["KeyMetadata"]["Arn"]))
+        if "alias/" in key:
+            yield str(ask("kms", "describe_key", KeyId=key)[0]["KeyMetadata"]["Arn"])
         else:
-            prefix = f"arn:{me.partition}:kms:{load_platform().region}:{me.account}:key/"
-            arns.append(key if key.startswith("arn:") else f"{prefix}{key}")
-    return arns
+            yield key if key.startswith("arn:") else _arn("kms", f"key/{key}")
 
 
-def _log_streams(me: Caller, kind: str) -> str:
-    group = f"{load_platform().region}:{me.account}:log-group:{KINDS[kind].log_group}"
-    return f"arn:{me.partition}:logs:{group}:log-stream:*"
+def _log_streams(kind: str) -> str:
+    return _arn("logs", f"log-group:{KINDS[kind].log_group}:log-stream:*")
 
 
-def _kinds() -> list[str]:
-    return sorted({spec.kind for spec in specs().values()})
-
-
-def _for_jobs(me: Caller) -> Iterator[Permission]:
+def _for_jobs() -> Iterator[Permission]:
     """Give what a job needs besides data."""
-    for kind in _kinds():
-        yield Permission(WRITE_LOG, _log_streams(me, kind))
-    for key in _key_arns(me):
+    for kind in sorted({spec.kind for spec in specs().values()}):
+        yield Permission(WRITE_LOG, _log_streams(kind))
+    for key in _keys():
         yield Permission(("kms:CreateGrant",), key, {"kms:GrantIsForAWSResource": "true"})
     images = [image for spec in specs().values() if (image := REGISTRY.fullmatch(spec.image or ""))]
     for place in sorted({f"{image['region']}:{image['account']}:repository/{image['repository']}" for image in images}):
         yield Permission(("ecr:GetAuthorizationToken",), "*")
-        yield Permission(PULL, f"arn:{me.partition}:ecr:{place}")
+        yield Permission(PULL, f"arn:{caller().partition}:ecr:{place}")
     if any(spec.subnets for spec in specs().values()):
-        place = f"{load_platform().region}:{me.account}"
-        yield Permission(INTERFACES, f"arn:{me.partition}:ec2:{place}:network-interface/*")
+        yield Permission(INTERFACES, _arn("ec2", "network-interface/*"))
         yield Permission(DESCRIBE_VPC, "*")
     uri = load_platform().tracking_uri or ""
     if uri.startswith("arn:"):
         yield Permission(("sagemaker:CallMlflowAppApi",) if ":mlflow-app/" in uri else SERVER, uri)
 
 
-def _to_start_jobs(me: Caller) -> Iterator[Permission]:
+def _to_start_jobs() -> Iterator[Permission]:
     """Give what whoever starts jobs needs besides data."""
     platform = load_platform()
-    for kind in _kinds():
+    for kind in sorted({spec.kind for spec in specs().values()}):
         noun = KINDS[kind].noun
-        own = f"arn:{me.partition}:sagemaker:{platform.region}:{me.account}:{kind}-job/{platform.project}-*"
         verbs = tuple(f"sagemaker:{verb}{noun}" for verb in ("Create", "Describe", "Stop"))
-        yield Permission((*verbs, "sagemaker:AddTags"), own)
+        yield Permission((*verbs, "sagemaker:AddTags"), _arn("sagemaker", f"{kind}-job/{platform.project}-*"))
         yield Permission((f"sagemaker:List{noun}s",), "*")
-        yield Permission(READ_LOG, _log_streams(me, kind))
+        yield Permission(READ_LOG, _log_streams(kind))
     if platform.role_arn:
         yield Permission(("iam:PassRole",), platform.role_arn, {"iam:PassedToService": SERVICE})
 
 
 def simulate(principal: str, who: str, permissions: list[Permission]) -> Results:
-    """Report what IAM would refuse.
-
-    Args:
-        principal: ARN of a user or role.
-        who: The same, for people.
-        permissions: What is needed.
-    """
+    """Report what IAM would refuse to a user or role: `principal` is its ARN, `who` is how a person calls it."""
     results = [result for permission in permissions for result in _refusals(principal, who, permission)]
     yield from results
     if not results:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ....config import load_platform
@@ -39,17 +39,11 @@ class CheckStatus(StrEnum):
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One result of a check.
-
-    Args:
-        status: The outcome.
-        message: What was seen, with values.
-        fix: What to do; "" where nothing is to be done.
-    """
+    """One result of a check."""
 
     status: CheckStatus
-    message: str
-    fix: str = ""
+    message: str  # what was seen, with values
+    fix: str = ""  # "" where nothing is to be done
 
 
 Results = Iterator[CheckResult]
@@ -82,37 +76,23 @@ def ask(service: str, operation: str, expected: str = "", **request: Any) -> tup
 
 @functools.cache
 def specs() -> dict[str, JobSpec]:
-    """Return the job settings of each stage that has a job.
-
-    Raises:
-        ProjectError: See `spec_of`.
-    """
+    """Return the job settings of each stage that has a job, or raise what `spec_of` does."""
     return {stage: spec_of(stage) for stage in job_stages()}
 
 
-@dataclass(frozen=True)
-class Caller:
-    """Who calls AWS, as AWS sees it.
-
-    Args:
-        arn: Of the user, or of the session in a role.
-        account: Twelve digits.
-    """
+class Caller(NamedTuple):
+    """Whose credentials these are: a user, or a session in a role."""
 
     arn: str
-    account: str
-
-    @property
-    def partition(self) -> str:
-        """Return the part of AWS, such as aws or aws-cn, with which ARNs begin."""
-        return self.arn.split(":")[1]
+    account: str  # twelve digits
+    partition: str  # of AWS, such as aws or aws-cn
 
 
 @functools.cache
 def caller() -> Caller:
-    """Return whose credentials these are."""
+    """Ask AWS whose credentials these are."""
     identity, _ = ask("sts", "get_caller_identity")
-    return Caller(identity["Arn"], identity["Account"])
+    return Caller(identity["Arn"], identity["Account"], identity["Arn"].split(":")[1])
 
 
 def jobs() -> Results:
@@ -134,7 +114,7 @@ def commit() -> Results:
     from dvc.repo import Repo
 
     parent, stages = head(), job_stages()
-    snapshot(stages[-1])
+    snapshot(stages[-1])  # refuses files that Git does not track
     with Repo(os.getcwd()) as repo:
         for stage in stages:
             fingerprint.check_in_project(repo, repo.stage.load_one(name=stage))
