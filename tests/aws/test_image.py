@@ -229,7 +229,9 @@ def test_dockerfile_sees_nothing_of_the_project_but_what_it_copies(project: Bake
 
 
 def test_fallback_installs_the_lock_without_torch(project: BakedProject, tmp_path: Path) -> None:
-    line = ask(project, "print(image.fallback_install())").stdout.strip()
+    framework = "image.default_image('us-east-1', 'ml.m5.large')"
+    line = ask(project, f"print(image.install_command({framework}))").stdout.strip()
+    assert ask(project, f"print(image.install_command('{REPOSITORY}:1'))").stdout.strip() == ""
     noted = f'python() {{ printf "%s\\n" "$*" >> {tmp_path}/noted; }}\n'
     script = noted + re.sub(r"/\w+/requirements.txt", f"{tmp_path}/rest.txt", line)
     subprocess.run(["bash", "-ec", script], cwd=project.path, check=True)

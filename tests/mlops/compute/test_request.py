@@ -6,8 +6,7 @@ from typing import Any
 import botocore.session
 import pytest
 from botocore.validate import validate_parameters
-from mlops.compute.sagemaker.request import JobRequest, create_request, jobs_uri
-from mlops.compute.spec import JobSpec
+from mlops.compute.sagemaker.request import create_request, jobs_uri
 from mlops.errors import ProjectError
 from ruamel.yaml import YAML
 
@@ -38,17 +37,17 @@ def write(**platform: Any) -> None:
 
 def validated(kind: str, **spec: Any) -> dict[str, Any]:
     """Return the request for a job, which botocore's model takes."""
-    job = JobRequest(
-        name="demo-train-0123456789ab-1",
-        stage="train",
-        spec=JobSpec(kind=kind, **spec),
-        code="s3://bucket/demo-jobs/code/00/",
-        description="s3://bucket/demo-jobs/jobs/demo-train-0123456789ab-1/00/",
-        image="123456789012.dkr.ecr.eu-west-1.amazonaws.com/demo@sha256:00",
-        install="",
-        tags={"commit": "00"},
+    description = {
+        "name": "demo-train-0123456789ab-1",
+        "stage": "train",
+        "spec": {"kind": kind, **spec},
+        "origin": {"commit": "00", "run": "11"},
+        "image": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/demo@sha256:00",
+    }
+    jobs = "s3://bucket/demo-jobs"
+    made = create_request(
+        description, {"code": f"{jobs}/code/00/", "job": f"{jobs}/jobs/demo-train-0123456789ab-1/00/"}
     )
-    made = create_request(job)
     model = botocore.session.get_session().get_service_model("sagemaker")
     noun = {"training": "TrainingJob", "processing": "ProcessingJob"}[kind]
     shape = model.operation_model(f"Create{noun}").input_shape
@@ -66,7 +65,8 @@ def test_request_both_kinds_run_the_same(kind: str) -> None:
     assert script.split("; ")[-1].startswith("exec python -m mlops jobs contain /opt/ml/")
     assert made["Environment"]["RUN_ON"] == "local"
     assert made["Environment"]["STAGE_JOB"].endswith("/job/job.json")
-    assert {tag["Key"]: tag["Value"] for tag in made["Tags"]} == {"project": "demo", "stage": "train", "commit": "00"}
+    names = {"project": "demo", "stage": "train"}
+    assert {tag["Key"]: tag["Value"] for tag in made["Tags"]} == {**names, "commit": "00", "run": "11"}
     assert "VpcConfig" not in made
     assert "NetworkConfig" not in made
 

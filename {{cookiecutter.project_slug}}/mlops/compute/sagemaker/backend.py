@@ -1,7 +1,7 @@
 """Start, find, follow and stop jobs on SageMaker.
 
 SageMaker has the jobs; this machine has a folder for each, with its description, its request and its output. Any clone
-can fetch all of that from SageMaker and S3. A method that calls AWS raises what `client` says.
+can fetch all of that from SageMaker and S3.
 """
 
 import shutil
@@ -24,7 +24,7 @@ from . import client
 from .entrypoint import RUN
 from .follow import failure, follow, read_log
 from .image import image_of
-from .request import CODE, DESCRIPTION, JobRequest, create_request, jobs_uri, results_uri, role_arn
+from .request import CODE, DESCRIPTION, create_request, jobs_uri, results_uri, role_arn
 
 REQUEST, OUT = "request.json", "out"
 
@@ -110,28 +110,22 @@ class SageMaker(Backend):
         folder = self.folder() / name
         shutil.rmtree(folder, ignore_errors=True)  # of a launcher that was killed before it started the job
         folder.mkdir(parents=True)
-        job = self._write_job(folder, name, description)
-        for file, uri in ((CODE, job.code), (DESCRIPTION, job.description)):
-            client.upload(folder / file, f"{uri}{file}", job.spec.kms_key)
+        inputs = self._write_job(folder, name, description)
+        for file, uri in ((CODE, inputs["code"]), (DESCRIPTION, inputs["job"])):
+            client.upload(folder / file, f"{uri}{file}", description["spec"]["kms_key"])
 
-    def _write_job(self, folder: Path, name: str, description: dict[str, Any]) -> JobRequest:
-        spec, context = JobSpec(**description["spec"]), description["origin"]
-        transfer.pack(context["commit"], folder / CODE)
-        image, install = image_of(spec)
-        write_json(folder / DESCRIPTION, {**description, "image": image})
-        job = JobRequest(
-            name=name,
-            stage=description["stage"],
-            spec=spec,
-            # Names made of contents: the code of one commit is stored once, and nothing overwrites a description.
-            code=f"{jobs_uri()}/code/{sha256(folder / CODE)}/",
-            description=f"{jobs_uri()}/jobs/{name}/{sha256(folder / DESCRIPTION)[:16]}/",
-            image=image,
-            install=install,
-            tags={"commit": context["commit"], "run": context["run"]},
-        )
-        write_json(folder / REQUEST, create_request(job))
-        return job
+    def _write_job(self, folder: Path, name: str, description: dict[str, Any]) -> dict[str, str]:
+        """Write code, description and request of a job into a folder; return the S3 folders of the first two."""
+        transfer.pack(description["origin"]["commit"], folder / CODE)
+        described = {**description, "image": image_of(JobSpec(**description["spec"]))}
+        write_json(folder / DESCRIPTION, described)
+        # Names made of contents: the code of one commit is stored once, and nothing overwrites a description.
+        inputs = {
+            "code": f"{jobs_uri()}/code/{sha256(folder / CODE)}/",
+            "job": f"{jobs_uri()}/jobs/{name}/{sha256(folder / DESCRIPTION)[:16]}/",
+        }
+        write_json(folder / REQUEST, create_request(described, inputs))
+        return inputs
 
     def start(self, name: str) -> None:
         """Start a prepared job. If another clone already started this job, follow that one."""

@@ -25,20 +25,7 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class JobKind:
-    """One of the two kinds of jobs: its names in fields, in boto3's methods, in CloudWatch and in the console."""
-
-    noun: str
-    verb: str
-    log_group: str
-    page: str
-
-
-KINDS = {
-    "training": JobKind("TrainingJob", "training_job", "/aws/sagemaker/TrainingJobs", "jobs"),
-    "processing": JobKind("ProcessingJob", "processing_job", "/aws/sagemaker/ProcessingJobs", "processing-jobs"),
-}
+KINDS = ("training", "processing")
 STATES = {"InProgress": State.RUNNING, "Stopping": State.RUNNING} | {
     state.value: state for state in (State.COMPLETED, State.FAILED, State.STOPPED)
 }
@@ -51,6 +38,16 @@ BUSY = {"ThrottlingException", "Throttling", "RequestLimitExceeded", "TooManyReq
 # The documented ResourceNotFound, or what SageMaker says in fact.
 NO_JOB = r"ResourceNotFound:|ValidationException: .*(not found|could not find)"
 RETRY_S = 1.0
+
+
+def noun(kind: str) -> str:
+    """Return a kind of jobs as SageMaker's fields name it: TrainingJob or ProcessingJob."""
+    return f"{kind.capitalize()}Job"
+
+
+def log_group(kind: str) -> str:
+    """Return the log group of a kind of jobs in CloudWatch."""
+    return f"/aws/sagemaker/{noun(kind)}s"
 
 
 class AwsUnavailableError(ProjectError):
@@ -68,12 +65,12 @@ class Job:
     @property
     def state(self) -> State:
         """Return what became of it."""
-        return STATES[self.details[f"{KINDS[self.kind].noun}Status"]]
+        return STATES[self.details[f"{noun(self.kind)}Status"]]
 
     @property
     def phase(self) -> str:
         """Return what it is doing, in SageMaker's words, which are finer for trainings."""
-        return str(self.details.get("SecondaryStatus") or self.details[f"{KINDS[self.kind].noun}Status"])
+        return str(self.details.get("SecondaryStatus") or self.details[f"{noun(self.kind)}Status"])
 
     @property
     def reason(self) -> str:
@@ -97,9 +94,9 @@ class Job:
     @property
     def page(self) -> str:
         """Return the address of its page in AWS's console."""
-        job_region = self.details[f"{KINDS[self.kind].noun}Arn"].split(":")[3]
-        home = f"https://{job_region}.console.aws.amazon.com/sagemaker/home?region={job_region}"
-        return f"{home}#/{KINDS[self.kind].page}/{self.name}"
+        job_region = self.details[f"{noun(self.kind)}Arn"].split(":")[3]
+        jobs = "jobs" if self.kind == "training" else "processing-jobs"
+        return f"https://{job_region}.console.aws.amazon.com/sagemaker/home?region={job_region}#/{jobs}/{self.name}"
 
 
 def region() -> str:
@@ -115,24 +112,26 @@ def region() -> str:
 
 
 @functools.cache
-def client(service: str, attempts: int = 4) -> Any:
-    """Return boto3's client of a service in the project's region; it tries a call `attempts` times at most."""
+def client(service: str, tries: int = 4) -> Any:
+    """Return boto3's client of a service in the project's region; it tries a call `tries` times at most."""
     import boto3
     from botocore.config import Config
 
     # "standard" waits longer after each throttling, and retries lost connections too.
-    config = Config(retries={"mode": "standard", "total_max_attempts": attempts}, connect_timeout=10, read_timeout=60)
+    config = Config(retries={"mode": "standard", "total_max_attempts": tries}, connect_timeout=10, read_timeout=60)
     return boto3.Session(region_name=region()).client(service, config=config)
 
 
-def attempt(method: Callable[..., Any], expected: str = "", **request: Any) -> tuple[Any, str]:
-    """Call a method of a boto3 client, such as `client("s3").head_bucket`, with the arguments `request`.
+def attempt(service: str, operation: str, expected: str = "", tries: int = 4, **request: Any) -> tuple[Any, str]:
+    """Call an operation of a service, such as "s3" and "head_bucket".
 
     Args:
-        method: The method.
+        service: boto3's name of it.
+        operation: boto3's name of it.
         expected: Regular expression of errors to return, matched from the start of "<code>: <message>", in any case;
             other errors are raised as boto3 does.
-        request: Its arguments.
+        tries: How often it is tried when AWS is unavailable or too busy.
+        request: The operation's arguments.
 
     Returns:
         The response, {} after an expected error; and that error as "<code>: <message>", "" when there was none.
@@ -140,7 +139,7 @@ def attempt(method: Callable[..., Any], expected: str = "", **request: Any) -> t
     from botocore.exceptions import ClientError
 
     try:
-        return method(**request), ""
+        return getattr(client(service, tries), operation)(**request), ""
     except ClientError as error:
         text = f"{error_code(error)}: {error.response['Error'].get('Message', '')}"
         if not (expected and re.match(expected, text, re.IGNORECASE)):
@@ -148,10 +147,15 @@ def attempt(method: Callable[..., Any], expected: str = "", **request: Any) -> t
         return {}, text
 
 
-def call(method: Callable[..., Any], expected: str = "", **request: Any) -> Any:
-    """Call a method of a boto3 client and return its response, or {} after an expected error; see `attempt`."""
+def call(service: str, operation: str, expected: str = "", **request: Any) -> Any:
+    """Call an operation and return its response, or {} after an expected error; see `attempt`."""
     with translate_errors():
-        return attempt(method, expected, **request)[0]
+        return attempt(service, operation, expected, **request)[0]
+
+
+def pages(service: str, operation: str, tries: int = 4, **request: Any) -> Any:
+    """Return botocore's iterator over the pages of an operation's response."""
+    return client(service, tries).get_paginator(operation).paginate(**request)
 
 
 @contextlib.contextmanager
@@ -212,8 +216,7 @@ def retry_forever(function: Callable[[], Result]) -> Result:
 def describe(name: str, kind: str | None = None) -> Job | None:
     """Return a job as it is now, of one kind or of either; None when there is no such job."""
     for job_kind in (kind,) if kind else KINDS:
-        noun, verb = KINDS[job_kind].noun, KINDS[job_kind].verb
-        details = call(getattr(client("sagemaker"), f"describe_{verb}"), NO_JOB, **{f"{noun}Name": name})
+        details = call("sagemaker", f"describe_{job_kind}_job", NO_JOB, **{f"{noun(job_kind)}Name": name})
         if details:
             return Job(name, job_kind, details)
     return None
@@ -221,23 +224,21 @@ def describe(name: str, kind: str | None = None) -> Job | None:
 
 def create(kind: str, request: dict[str, Any]) -> bool:
     """Start a job; return False when a job of this name exists already."""
-    return bool(call(getattr(client("sagemaker"), f"create_{KINDS[kind].verb}"), "ResourceInUse:", **request))
+    return bool(call("sagemaker", f"create_{kind}_job", "ResourceInUse:", **request))
 
 
 def stop(job: Job) -> None:
     """Ask a job to stop; nothing happens to one that has ended."""
-    method = getattr(client("sagemaker"), f"stop_{KINDS[job.kind].verb}")
-    call(method, "ValidationException:", **{f"{KINDS[job.kind].noun}Name": job.name})
+    call("sagemaker", f"stop_{job.kind}_job", "ValidationException:", **{f"{noun(job.kind)}Name": job.name})
 
 
 def names(prefix: str) -> list[str]:
     """Return the names of the account's jobs that begin with `prefix`, the oldest first."""
     jobs: list[tuple[Any, str]] = []
     with translate_errors():
-        for kind in KINDS.values():
-            pages = client("sagemaker").get_paginator(f"list_{kind.verb}s").paginate(NameContains=prefix)
-            rows = pages.search(f"{kind.noun}Summaries[]")
-            jobs += [(row["CreationTime"], row[f"{kind.noun}Name"]) for row in rows]
+        for kind in KINDS:
+            rows = pages("sagemaker", f"list_{kind}_jobs", NameContains=prefix).search(f"{noun(kind)}Summaries[]")
+            jobs += [(row["CreationTime"], row[f"{noun(kind)}Name"]) for row in rows]
     return [name for _, name in sorted(jobs) if name.startswith(prefix)]
 
 
@@ -253,18 +254,17 @@ def upload(path: Path, uri: str, kms_key: str | None) -> None:
     encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key} if kms_key else {}
     with path.open("rb") as file:
         target = {"Bucket": bucket, "Key": key, "Body": file, "IfNoneMatch": "*", **encryption}
-        call(client("s3").put_object, "(PreconditionFailed|ConditionalRequestConflict):", **target)
+        call("s3", "put_object", "(PreconditionFailed|ConditionalRequestConflict):", **target)
 
 
 def download(uri: str, folder: Path) -> bool:
     """Copy the objects below an S3 address into a folder, each whole or not at all; return whether there were any."""
     bucket, prefix = split_uri(uri)
-    s3, keys = client("s3"), []
     with translate_errors():
-        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-            keys += [entry["Key"] for entry in page.get("Contents", [])]
+        listed = pages("s3", "list_objects_v2", Bucket=bucket, Prefix=prefix)
+        keys = [entry["Key"] for page in listed for entry in page.get("Contents", [])]
         for key in keys:
             path = folder / key.removeprefix(prefix).lstrip("/")
             path.parent.mkdir(parents=True, exist_ok=True)
-            s3.download_file(bucket, key, str(path))
+            client("s3").download_file(bucket, key, str(path))
     return bool(keys)

@@ -1,7 +1,5 @@
 """Follow a job until it ends: what it prints (CloudWatch), its phase, and why it failed.
 
-A function that calls AWS raises what `client` says.
-
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/logging-cloudwatch.html
 """
 
@@ -20,7 +18,7 @@ from ...tracking.git import without_credentials
 from ..backend import State
 from ..worker import FAILURE
 from . import client
-from .client import KINDS, Job, retry_forever
+from .client import Job, retry_forever
 
 log = logging.getLogger(__name__)
 
@@ -46,28 +44,29 @@ class Log:
     """The log of a job: a stream for each machine, and new ones after an interruption."""
 
     def __init__(self, job: Job) -> None:
-        self._name, self._group = job.name, KINDS[job.kind].log_group
+        self._name, self._group = job.name, client.log_group(job.kind)
         self._tokens: dict[str, str | None] = {}  # of each stream: the position in it
         self.is_at_end = False  # whether the last read came to the end of each stream
 
     def new_lines(self, refresh: bool) -> Iterator[str]:
         """Give the new lines, up to 10,000 of each stream and none twice; `refresh` looks for new streams too."""
-        logs = client.client("logs")
         if refresh or not self._tokens:
-            self._find_streams(logs)  # there are none before the job prints
+            self._find_streams()  # there are none before the job prints
         self.is_at_end = True
         for stream, token in self._tokens.items():
             position: dict[str, Any] = {"startFromHead": True, **({"nextToken": token} if token else {})}
-            page = client.call(logs.get_log_events, logGroupName=self._group, logStreamName=stream, **position)
+            page = client.call("logs", "get_log_events", logGroupName=self._group, logStreamName=stream, **position)
             self._tokens[stream] = page["nextForwardToken"]
             self.is_at_end &= page["nextForwardToken"] == token
             yield from (mask_secrets(event["message"]) for event in page["events"])
 
-    def _find_streams(self, logs: Any) -> None:
-        pages = logs.get_paginator("describe_log_streams").paginate(
-            logGroupName=self._group, logStreamNamePrefix=f"{self._name}/"
-        )
-        streams = client.call(lambda: list(pages.search("logStreams[]")), "ResourceNotFoundException:") or []
+    def _find_streams(self) -> None:
+        request = {"logGroupName": self._group, "logStreamNamePrefix": f"{self._name}/"}
+        with client.translate_errors():
+            try:
+                streams = list(client.pages("logs", "describe_log_streams", **request).search("logStreams[]"))
+            except client.client("logs").exceptions.ResourceNotFoundException:
+                return
         for stream in sorted(streams, key=lambda stream: int(stream.get("creationTime", 0))):
             self._tokens.setdefault(stream["logStreamName"], None)
 

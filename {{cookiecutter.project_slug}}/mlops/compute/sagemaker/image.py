@@ -20,7 +20,7 @@ from ...config import load_platform
 from ...errors import ProjectError
 from ...files import read_json
 from ..spec import JobSpec
-from .client import call, client, region
+from .client import call, region
 
 # The Python of AWS's image for each torch; and the account that holds the images of a region, COMMON or another.
 # Source: sagemaker/core/image_uri_config/pytorch.json of sagemaker-core 2.27.0. The package itself is no dependency:
@@ -45,15 +45,11 @@ FRAMEWORK = re.compile(r"/pytorch-(?:training|inference):(?P<torch>\d+(?:\.\d+)*
 MADE_OF = ("Dockerfile", "aws/lock-exclude.txt", "requirements.lock")
 
 
-def image_of(spec: JobSpec) -> tuple[str, str]:
-    """Return the image of a job, after `check_image`, and the shell command that installs what it lacks; "" for none.
-
-    Raises:
-        ProjectError: It would be the framework's, and has another torch than the pinned one.
-    """
+def image_of(spec: JobSpec) -> str:
+    """Return the image of a job, or raise what `check_image` does."""
     uri = spec.image or default_image(region(), spec.instance_type)
     check_image(uri)
-    return uri, fallback_install() if FRAMEWORK.search(uri) else ""
+    return uri
 
 
 def default_image(region: str, instance_type: str) -> str:
@@ -87,8 +83,10 @@ def check_image(uri: str) -> None:
         )
 
 
-def fallback_install() -> str:
-    """Return the shell command by which a job in a framework image installs the rest of `requirements.lock`."""
+def install_command(uri: str) -> str:
+    """Return the shell command that installs the rest of the lock in a framework image; "" for other images."""
+    if not FRAMEWORK.search(uri):
+        return ""
     rest = "/tmp/requirements.txt"  # noqa: S108 (the job's own machine)
     pip = "python -m pip install -q --disable-pip-version-check --no-cache-dir --no-compile"
     return f"grep -vEf aws/lock-exclude.txt requirements.lock > {rest} && {pip} -r {rest}"
@@ -104,19 +102,19 @@ def make_image(gpu: bool, echo: Callable[[str], None]) -> str:
     Raises:
         ProjectError: There is no repository or no Docker, or one of them failed.
     """
-    ecr, project = client("ecr"), load_platform().project
+    project = load_platform().project
     content = hashlib.sha256()  # an image is named after what it is made of: ECR refuses the same name twice
     for name in MADE_OF:
         content.update(Path(name).read_bytes().replace(b"\r\n", b"\n"))
     tag = f"{'gpu' if gpu else 'cpu'}-{content.hexdigest()[:12]}"
-    repositories = call(ecr.describe_repositories, "RepositoryNotFoundException:", repositoryNames=[project])
+    repositories = call("ecr", "describe_repositories", "RepositoryNotFoundException:", repositoryNames=[project])
     if not repositories:
         raise ProjectError(f"ECR has no repository {project} in {region()}", "make aws-setup")
     uri = repositories["repositories"][0]["repositoryUri"]
 
     def find_digest() -> str:
         wanted = {"repositoryName": project, "imageIds": [{"imageTag": tag}]}
-        images = call(ecr.describe_images, "ImageNotFoundException:", **wanted)
+        images = call("ecr", "describe_images", "ImageNotFoundException:", **wanted)
         return str(images["imageDetails"][0]["imageDigest"]) if images else ""
 
     digest = find_digest()
@@ -134,7 +132,7 @@ def _build_and_push(image: str, arguments: list[str], echo: Callable[[str], None
     echo(f"Building {image}")
     # SageMaker's machines are x86, whatever this one is.
     _docker(["build", "--platform", "linux/amd64", *arguments, "--tag", image, "."])
-    token = call(client("ecr").get_authorization_token)["authorizationData"][0]["authorizationToken"]
+    token = call("ecr", "get_authorization_token")["authorizationData"][0]["authorizationToken"]
     user, _, password = base64.b64decode(token).decode().partition(":")
     _docker(["login", "--username", user, "--password-stdin", image.partition("/")[0]], password)
     echo(f"Pushing {image}")

@@ -10,7 +10,6 @@ API_CreateProcessingJob.html
 """
 
 import functools
-from dataclasses import dataclass
 from typing import Any
 
 from ...config import load_platform
@@ -19,31 +18,13 @@ from ...tracking import mlflow_client
 from ...tracking.git import without_credentials
 from ..spec import JobSpec
 from ..transfer import S3, public_remote
+from .image import install_command
 
 CODE, DESCRIPTION = "code.tar.gz", "job.json"  # one in each of the two input folders
 INPUTS = {"training": "/opt/ml/input/data", "processing": "/opt/ml/processing/input"}
 OUT = {"training": "/opt/ml/output/data", "processing": "/opt/ml/processing/result"}
 WORK = "/opt/ml/code"
 CHECKPOINTS = "/opt/ml/checkpoints"
-
-
-@dataclass(frozen=True)
-class JobRequest:
-    """A job to start."""
-
-    name: str
-    stage: str
-    spec: JobSpec
-    code: str  # address of the folder in S3
-    description: str  # address of the folder in S3
-    image: str
-    install: str  # shell command that installs packages which the image lacks; "" for none
-    tags: dict[str, str]
-
-    @property
-    def inputs(self) -> dict[str, str]:
-        """Return the addresses of its input folders by name."""
-        return {"code": self.code, "job": self.description}
 
 
 @functools.cache
@@ -87,64 +68,67 @@ def role_arn() -> str:
     return role
 
 
-def create_request(job: JobRequest) -> dict[str, Any]:
+def create_request(description: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
     """Return the arguments of SageMaker's Create call.
+
+    Args:
+        description: Of the job, with its image.
+        inputs: Addresses of its two input folders in S3: `code`, and `job` for the description.
 
     Raises:
         ProjectError: No role is set.
     """
-    fields = _training(job) if job.spec.kind == "training" else _processing(job)
-    tags = {"project": load_platform().project, "stage": job.stage, **job.tags, **job.spec.tags}
-    fields |= {
+    spec, context = JobSpec(**description["spec"]), description["origin"]
+    create = _training if spec.kind == "training" else _processing
+    tags = {"project": load_platform().project, "stage": description["stage"]}
+    tags |= {"commit": context["commit"], "run": context["run"], **spec.tags}
+    fields = {
+        **create(description["name"], description["image"], spec, inputs),
+        "StoppingCondition": {
+            "MaxRuntimeInSeconds": spec.max_runtime_s,
+            **({"MaxWaitTimeInSeconds": spec.max_wait_s} if spec.spot else {}),
+        },
         "RoleArn": role_arn(),
-        "Environment": _environment(job),
+        "Environment": _environment(spec),
         "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
     }
-    return _merge({name: value for name, value in fields.items() if value}, job.spec.extra)
+    return _merge({name: value for name, value in fields.items() if value}, spec.extra)
 
 
-def _training(job: JobRequest) -> dict[str, Any]:
-    spec = job.spec
+def _training(name: str, image: str, spec: JobSpec, inputs: dict[str, str]) -> dict[str, Any]:
     source = {"S3DataType": "S3Prefix", "S3DataDistributionType": "FullyReplicated"}
-    fields: dict[str, Any] = {
-        "TrainingJobName": job.name,
+    warm_pool = {"KeepAlivePeriodInSeconds": spec.keep_alive_s} if spec.keep_alive_s else {}
+    checkpoints = {"S3Uri": f"{jobs_uri()}/checkpoints/{name}", "LocalPath": CHECKPOINTS}
+    return {
+        "TrainingJobName": name,
         "AlgorithmSpecification": {
-            "TrainingImage": job.image,
+            "TrainingImage": image,
             "TrainingInputMode": "File",
-            "ContainerEntrypoint": _entrypoint(job),
+            "ContainerEntrypoint": _entrypoint(spec.kind, image),
         },
         "InputDataConfig": [
-            {"ChannelName": name, "DataSource": {"S3DataSource": {**source, "S3Uri": uri}}}
-            for name, uri in job.inputs.items()
+            {"ChannelName": channel, "DataSource": {"S3DataSource": {**source, "S3Uri": uri}}}
+            for channel, uri in inputs.items()
         ],
         "OutputDataConfig": {"S3OutputPath": f"{jobs_uri()}/results", **_key("KmsKeyId", spec)},
-        "ResourceConfig": _machines(spec),
-        "StoppingCondition": {"MaxRuntimeInSeconds": spec.max_runtime_s},
+        "ResourceConfig": {**_machines(spec), **warm_pool},
         "VpcConfig": _vpc(spec),
+        **({"EnableManagedSpotTraining": True, "CheckpointConfig": checkpoints} if spec.spot else {}),
     }
-    if spec.keep_alive_s:
-        fields["ResourceConfig"]["KeepAlivePeriodInSeconds"] = spec.keep_alive_s
-    if spec.spot:
-        fields["EnableManagedSpotTraining"] = True
-        fields["StoppingCondition"]["MaxWaitTimeInSeconds"] = spec.max_wait_s
-        fields["CheckpointConfig"] = {"S3Uri": f"{jobs_uri()}/checkpoints/{job.name}", "LocalPath": CHECKPOINTS}
-    return fields
 
 
-def _processing(job: JobRequest) -> dict[str, Any]:
-    spec, kind = job.spec, "processing"
+def _processing(name: str, image: str, spec: JobSpec, inputs: dict[str, str]) -> dict[str, Any]:
     source = {"S3DataType": "S3Prefix", "S3InputMode": "File"}
-    output = {"S3Uri": results_uri(kind, job.name), "LocalPath": OUT[kind], "S3UploadMode": "EndOfJob"}
+    output = {"S3Uri": results_uri(spec.kind, name), "LocalPath": OUT[spec.kind], "S3UploadMode": "EndOfJob"}
     return {
-        "ProcessingJobName": job.name,
-        "AppSpecification": {"ImageUri": job.image, "ContainerEntrypoint": _entrypoint(job)},
+        "ProcessingJobName": name,
+        "AppSpecification": {"ImageUri": image, "ContainerEntrypoint": _entrypoint(spec.kind, image)},
         "ProcessingInputs": [
-            {"InputName": name, "S3Input": {**source, "S3Uri": uri, "LocalPath": f"{INPUTS[kind]}/{name}"}}
-            for name, uri in job.inputs.items()
+            {"InputName": folder, "S3Input": {**source, "S3Uri": uri, "LocalPath": f"{INPUTS[spec.kind]}/{folder}"}}
+            for folder, uri in inputs.items()
         ],
         "ProcessingOutputConfig": {"Outputs": [{"OutputName": "result", "S3Output": output}], **_key("KmsKeyId", spec)},
         "ProcessingResources": {"ClusterConfig": _machines(spec)},
-        "StoppingCondition": {"MaxRuntimeInSeconds": spec.max_runtime_s},
         "NetworkConfig": {"VpcConfig": _vpc(spec)} if spec.subnets else {},
     }
 
@@ -162,15 +146,14 @@ def _vpc(spec: JobSpec) -> dict[str, Any]:
     return {"Subnets": spec.subnets, "SecurityGroupIds": spec.security_groups} if spec.subnets else {}
 
 
-def _entrypoint(job: JobRequest) -> list[str]:
+def _entrypoint(kind: str, image: str) -> list[str]:
     """Return the container's command; `exec` makes Python the process that SageMaker's signals reach."""
-    inputs = INPUTS[job.spec.kind]
-    unpack = f"set -e; mkdir -p {WORK}; tar -xzf {inputs}/code/{CODE} -C {WORK}; cd {WORK}"
-    run = f"exec python -m mlops jobs contain {inputs}/job/{DESCRIPTION} {OUT[job.spec.kind]}"
-    return ["/bin/bash", "-c", "; ".join(step for step in (unpack, job.install, run) if step)]
+    unpack = f"set -e; mkdir -p {WORK}; tar -xzf {INPUTS[kind]}/code/{CODE} -C {WORK}; cd {WORK}"
+    run = f"exec python -m mlops jobs contain {INPUTS[kind]}/job/{DESCRIPTION} {OUT[kind]}"
+    return ["/bin/bash", "-c", "; ".join(step for step in (unpack, install_command(image), run) if step)]
 
 
-def _environment(job: JobRequest) -> dict[str, str]:
+def _environment(spec: JobSpec) -> dict[str, str]:
     """Return the job's environment variables; no secret is among them."""
     platform = load_platform()
     region, uri = platform.region or "", platform.tracking_uri or ""
@@ -182,10 +165,10 @@ def _environment(job: JobRequest) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "TQDM_MININTERVAL": "10",  # seconds between two lines of a progress bar: CloudWatch keeps each
         **({"MLFLOW_TRACKING_URI": uri} if is_usable else {}),
-        **({"CHECKPOINT_DIR": CHECKPOINTS} if job.spec.spot else {}),
-        **job.spec.environment,
+        **({"CHECKPOINT_DIR": CHECKPOINTS} if spec.spot else {}),
+        **spec.environment,
         "RUN_ON": "local",
-        "STAGE_JOB": f"{INPUTS[job.spec.kind]}/job/{DESCRIPTION}",
+        "STAGE_JOB": f"{INPUTS[spec.kind]}/job/{DESCRIPTION}",
     }
 
 

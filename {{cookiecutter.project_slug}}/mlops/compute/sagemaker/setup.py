@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...config import load_platform
 from ...errors import ProjectError
 from ...files import atomic_write
 from ...tracking.dvc_remote import remote_url
 from ..transfer import S3
-from .client import call, client, region, translate_errors
+from .client import call, client, pages, region, translate_errors
 from .image import COMMON, REGISTRIES
 
 PLATFORM, TEMPLATE = Path("platform.yaml"), Path("aws/stack.yaml")
@@ -27,8 +27,7 @@ FAILED_FOR_GOOD = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DEL
 AGAIN = "make aws-setup"
 
 
-@dataclass(frozen=True)
-class ChangeSet:
+class ChangeSet(NamedTuple):
     """A change set: its ARN, and what it would change, a line each."""
 
     arn: str
@@ -37,19 +36,18 @@ class ChangeSet:
 
 @dataclass(frozen=True)
 class Stack:
-    """A stack by its name, whether it exists or not, and boto3's client."""
+    """A stack by its name, whether it exists or not."""
 
     name: str
-    cloudformation: Any
 
     def describe(self) -> dict[str, Any]:
         """Return AWS's description of it; {} when there is none, or only an empty shell of one."""
-        response = call(self.cloudformation.describe_stacks, ".*does not exist", StackName=self.name)
+        response = call("cloudformation", "describe_stacks", ".*does not exist", StackName=self.name)
         stack: dict[str, Any] = response["Stacks"][0] if response else {}
         return {} if stack.get("StackStatus") in ("REVIEW_IN_PROGRESS", "DELETE_COMPLETE") else stack
 
     def outputs(self) -> dict[str, str]:
-        """Return its outputs."""
+        """Return its outputs by name."""
         return {output["OutputKey"]: output["OutputValue"] for output in self.describe().get("Outputs", [])}
 
     def parameters(self) -> set[str]:
@@ -68,7 +66,8 @@ class Stack:
         if status.endswith("_IN_PROGRESS"):
             raise ProjectError(f"the stack {self.name} is being changed: {status}", f"wait for that, then {AGAIN}")
         change_set = call(
-            self.cloudformation.create_change_set,
+            "cloudformation",
+            "create_change_set",
             StackName=self.name,
             ChangeSetName=f"setup-{time.time_ns()}",
             ChangeSetType="UPDATE" if status else "CREATE",
@@ -84,18 +83,18 @@ class Stack:
     def _wait_for_changes(self, arn: str) -> ChangeSet | None:
         from botocore.exceptions import WaiterError
 
-        waiter = self.cloudformation.get_waiter("change_set_create_complete")
+        waiter = client("cloudformation").get_waiter("change_set_create_complete")
         with translate_errors():
             with contextlib.suppress(WaiterError):  # the status below says why
                 waiter.wait(ChangeSetName=arn, WaiterConfig={"Delay": POLL_S, "MaxAttempts": LONGEST_S // POLL_S})
-            pages = list(self.cloudformation.get_paginator("describe_change_set").paginate(ChangeSetName=arn))
-        status, reason = pages[0]["Status"], pages[0].get("StatusReason", "")
+            parts = list(pages("cloudformation", "describe_change_set", ChangeSetName=arn))
+        status, reason = parts[0]["Status"], parts[0].get("StatusReason", "")
         if status != "CREATE_COMPLETE":
             self.withdraw(arn)
             if "didn't contain changes" in reason or "No updates" in reason:
                 return None
             raise ProjectError(f"CloudFormation refuses {TEMPLATE}: {reason or status}", f"correct that, then {AGAIN}")
-        changes = [change["ResourceChange"] for page in pages for change in page.get("Changes", [])]
+        changes = [change["ResourceChange"] for part in parts for change in part.get("Changes", [])]
         lines = [
             f"{change['Action']:<8} {change['ResourceType']:<28} {change['LogicalResourceId']}"
             + ("  (a new one replaces it)" if change.get("Replacement") == "True" else "")
@@ -105,9 +104,9 @@ class Stack:
 
     def withdraw(self, arn: str) -> None:
         """Delete a change set, and the empty shell of a stack that it was to create."""
-        call(self.cloudformation.delete_change_set, ChangeSetName=arn)
+        call("cloudformation", "delete_change_set", ChangeSetName=arn)
         if not self.describe():
-            call(self.cloudformation.delete_stack, StackName=self.name)
+            call("cloudformation", "delete_stack", StackName=self.name)
 
     def execute(self, change_set: ChangeSet, echo: Callable[[str], None]) -> None:
         """Make the proposed changes and wait for their end; `echo` prints a line of progress.
@@ -117,7 +116,7 @@ class Stack:
         """
         before = {event["EventId"] for event in self._events()}
         shown = set(before)
-        call(self.cloudformation.execute_change_set, ChangeSetName=change_set.arn)
+        call("cloudformation", "execute_change_set", ChangeSetName=change_set.arn)
         while True:
             status = self.describe().get("StackStatus", "")
             for event in [event for event in self._events() if event["EventId"] not in shown]:
@@ -132,8 +131,9 @@ class Stack:
     def _events(self) -> list[dict[str, Any]]:
         """Return the events of the stack, the oldest first."""
         with translate_errors():
-            pages = self.cloudformation.get_paginator("describe_stack_events").paginate(StackName=self.name)
-            return list(pages.search("StackEvents[]"))[::-1]
+            return list(pages("cloudformation", "describe_stack_events", StackName=self.name).search("StackEvents[]"))[
+                ::-1
+            ]
 
     def _failure(self, status: str, before: set[str]) -> ProjectError:
         """Return the first failure after the events `before`, except what AWS cancelled because of another one."""
@@ -154,19 +154,16 @@ class Stack:
 
 def project_stack() -> Stack:
     """Return the project's stack."""
-    return Stack(f"{load_platform().project}-sagemaker", client("cloudformation"))
+    return Stack(f"{load_platform().project}-sagemaker")
 
 
 def propose(stack: Stack, mlflow: bool | None, erasure_role: str | None) -> ChangeSet | None:
-    """Make a change set of what the project needs.
+    """Make a change set of what the project needs; None when nothing would change.
 
     Args:
         stack: The project's.
         mlflow: Whether there is to be an MLflow App; None: as it is, and none in a new stack.
         erasure_role: ARN of the only role that may delete data; None: as it is, and no such role in a new stack.
-
-    Returns:
-        What it would change; None when nothing would.
 
     Raises:
         ProjectError: The DVC remote is not the stack's, or see `Stack.propose`.
@@ -206,7 +203,7 @@ def _bucket_parameters(remote: str, project: str) -> dict[str, str]:
             f"the DVC remote is the whole bucket {bucket}: jobs' files would have no place beside it",
             f"dvc remote modify storage url {S3}{bucket}/{project}",
         )
-    exists = call(client("s3").head_bucket, "404:", Bucket=bucket)
+    exists = call("s3", "head_bucket", "404:", Bucket=bucket)
     return {"Prefix": prefix, "ExistingBucket" if exists else "BucketName": bucket}
 
 
@@ -214,7 +211,7 @@ def _vpc_of(subnets: list[Any]) -> str:
     """Return the VPC of the jobs' subnets; "" when jobs run in none."""
     if not subnets:
         return ""
-    response = call(client("ec2").describe_subnets, SubnetIds=subnets)
+    response = call("ec2", "describe_subnets", SubnetIds=subnets)
     vpcs = sorted({subnet["VpcId"] for subnet in response["Subnets"]})
     if len(vpcs) > 1:
         raise ProjectError(
@@ -225,11 +222,7 @@ def _vpc_of(subnets: list[Any]) -> str:
 
 
 def configure(outputs: dict[str, str]) -> list[str]:
-    """Write the stack's outputs into `platform.yaml` and DVC's configuration.
-
-    Returns:
-        What was changed, and what to do next, a line each.
-    """
+    """Write the stack's outputs into `platform.yaml` and DVC's configuration; return what was changed, a line each."""
     values = {"region": outputs["Region"], "role_arn": outputs["JobRoleArn"], "job.kms_key": outputs["KeyArn"]}
     uri, app = load_platform().tracking_uri, outputs.get("MlflowAppArn")
     lines = []
@@ -241,11 +234,7 @@ def configure(outputs: dict[str, str]) -> list[str]:
 
 
 def write_platform(values: dict[str, str]) -> list[str]:
-    """Set keys of `platform.yaml`, such as `job.image`, and leave the rest of the file as it is, comments too.
-
-    Returns:
-        What was changed, a line each.
-    """
+    """Set keys of `platform.yaml`, such as `job.image`, keep its comments, and return what was changed, a line each."""
     from ruamel.yaml import YAML
 
     yaml = YAML()

@@ -8,13 +8,12 @@ Source: https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipa
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from ....config import load_platform
 from ...transfer import public_remote
-from ..client import KINDS, split_uri
+from ..client import log_group, noun, split_uri
 from ..request import jobs_uri
-from .project import SERVICE, CheckResult, Results, ask, boto_client, broken, caller, ok, specs, unknown
+from .project import SERVICE, CheckResult, Results, ask, ask_pages, broken, caller, ok, specs, unknown
 from .resources import REGISTRY
 
 ASSUMED = re.compile(r"arn:(?P<partition>[a-z-]+):sts::(?P<account>\d{12}):assumed-role/(?P<name>[^/]+)/.+")
@@ -92,14 +91,10 @@ def _keys() -> Iterator[str]:
             yield key if key.startswith("arn:") else _arn("kms", f"key/{key}")
 
 
-def _log_streams(kind: str) -> str:
-    return _arn("logs", f"log-group:{KINDS[kind].log_group}:log-stream:*")
-
-
 def _for_jobs() -> Iterator[Permission]:
     """Give what a job needs besides data."""
     for kind in sorted({spec.kind for spec in specs().values()}):
-        yield Permission(WRITE_LOG, _log_streams(kind))
+        yield Permission(WRITE_LOG, _arn("logs", f"log-group:{log_group(kind)}:log-stream:*"))
     for key in _keys():
         yield Permission(("kms:CreateGrant",), key, {"kms:GrantIsForAWSResource": "true"})
     images = [image for spec in specs().values() if (image := REGISTRY.fullmatch(spec.image or ""))]
@@ -118,11 +113,10 @@ def _to_start_jobs() -> Iterator[Permission]:
     """Give what whoever starts jobs needs besides data."""
     platform = load_platform()
     for kind in sorted({spec.kind for spec in specs().values()}):
-        noun = KINDS[kind].noun
-        verbs = tuple(f"sagemaker:{verb}{noun}" for verb in ("Create", "Describe", "Stop"))
+        verbs = tuple(f"sagemaker:{verb}{noun(kind)}" for verb in ("Create", "Describe", "Stop"))
         yield Permission((*verbs, "sagemaker:AddTags"), _arn("sagemaker", f"{kind}-job/{platform.project}-*"))
-        yield Permission((f"sagemaker:List{noun}s",), "*")
-        yield Permission(READ_LOG, _log_streams(kind))
+        yield Permission((f"sagemaker:List{noun(kind)}s",), "*")
+        yield Permission(READ_LOG, _arn("logs", f"log-group:{log_group(kind)}:log-stream:*"))
     if platform.role_arn:
         yield Permission(("iam:PassRole",), platform.role_arn, {"iam:PassedToService": SERVICE})
 
@@ -137,7 +131,7 @@ def simulate(principal: str, who: str, permissions: list[Permission]) -> Results
 
 
 def _refusals(principal: str, who: str, permission: Permission) -> Iterator[CheckResult]:
-    entries: list[dict[str, Any]] = [
+    entries = [
         {
             "ContextKeyName": key,
             "ContextKeyType": "boolean" if value in ("true", "false") else "string",
@@ -145,17 +139,13 @@ def _refusals(principal: str, who: str, permission: Permission) -> Iterator[Chec
         }
         for key, value in permission.context.items()
     ]
-    pages = (
-        boto_client("iam")
-        .get_paginator("simulate_principal_policy")
-        .paginate(
-            PolicySourceArn=principal,
-            ActionNames=list(permission.actions),
-            ResourceArns=[permission.resource],
-            ContextEntries=entries,
-        )
-    )
-    decisions = pages.search("EvaluationResults[]")
+    request = {
+        "ActionNames": list(permission.actions),
+        "ResourceArns": [permission.resource],
+        "ContextEntries": entries,
+    }
+    answers = ask_pages("iam", "simulate_principal_policy", PolicySourceArn=principal, **request)
+    decisions = answers.search("EvaluationResults[]")
     refused = [decision for decision in decisions if decision["EvalDecision"] != "allowed"]
     denied = [decision["EvalActionName"] for decision in refused if not decision.get("MissingContextValues")]
     if denied:

@@ -32,9 +32,9 @@ class CheckStatus(StrEnum):
     """Outcome of one check."""
 
     OK = "ok"
-    BROKEN = "to be mended"
+    BROKEN = "to be mended"  # a job would fail
     UNKNOWN = "could not be asked"
-    SKIPPED = "skipped"
+    SKIPPED = "skipped"  # because a check that it depends on failed
 
 
 @dataclass(frozen=True)
@@ -49,29 +49,14 @@ class CheckResult:
 Results = Iterator[CheckResult]
 
 
-def ok(message: str) -> CheckResult:
-    """Return that a thing is as a job needs it."""
-    return CheckResult(CheckStatus.OK, message)
+ok = functools.partial(CheckResult, CheckStatus.OK)
+broken = functools.partial(CheckResult, CheckStatus.BROKEN)
+unknown = functools.partial(CheckResult, CheckStatus.UNKNOWN)
 
 
-def broken(message: str, fix: str) -> CheckResult:
-    """Return that a job would fail, and the fix."""
-    return CheckResult(CheckStatus.BROKEN, message, fix)
-
-
-def unknown(message: str, fix: str) -> CheckResult:
-    """Return that AWS did not tell, and who can find out."""
-    return CheckResult(CheckStatus.UNKNOWN, message, fix)
-
-
-def boto_client(service: str) -> Any:
-    """Return boto3's client of a service; a call is tried twice only, since a person waits."""
-    return client.client(service, 2)
-
-
-def ask(service: str, operation: str, expected: str = "", **request: Any) -> tuple[Any, str]:
-    """Call AWS; arguments and result as of `client.attempt`."""
-    return client.attempt(getattr(boto_client(service), operation), expected, **request)
+# A person waits, so a call is tried twice only.
+ask = functools.partial(client.attempt, tries=2)
+ask_pages = functools.partial(client.pages, tries=2)
 
 
 @functools.cache
@@ -126,9 +111,9 @@ def region() -> Results:
     """Check that SageMaker exists in the region."""
     import boto3
 
-    name, session = load_platform().region, boto3.Session()
-    partitions = session.get_available_partitions()
-    regions = [region for part in partitions for region in session.get_available_regions("sagemaker", part)]
+    name, aws = load_platform().region, boto3.Session()
+    partitions = aws.get_available_partitions()
+    regions = [region for partition in partitions for region in aws.get_available_regions("sagemaker", partition)]
     if not name:
         yield broken("no region is set", "platform.yaml:region: such as us-east-1")
     elif name in regions:

@@ -10,10 +10,10 @@ from typing import Any
 from ....config import load_platform
 from ...spec import JobSpec
 from ...transfer import public_remote
-from ..client import error_code, split_uri
+from ..client import client, error_code, split_uri
 from ..image import image_of
 from ..request import jobs_uri, s3_url
-from .project import CheckResult, Results, ask, boto_client, broken, ok, specs, unknown
+from .project import CheckResult, Results, ask, ask_pages, broken, ok, specs, unknown
 
 PROBE = "python -m mlops jobs doctor writes this, reads it, and deletes it.\n"
 # Source: https://docs.aws.amazon.com/AmazonECR/latest/userguide/Registries.html
@@ -78,7 +78,7 @@ def probe() -> Results:
     """Do what starting a job does: list, write and read, with each key that jobs use."""
     from botocore.exceptions import ClientError
 
-    s3, (jobs_bucket, jobs_prefix) = boto_client("s3"), split_uri(jobs_uri())
+    s3, (jobs_bucket, jobs_prefix) = client("s3", 2), split_uri(jobs_uri())
     for key in sorted({spec.kms_key or "" for spec in specs().values()}):
         target = {"Bucket": jobs_bucket, "Key": f"{jobs_prefix}/doctor/{uuid.uuid4().hex}"}
         encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key} if key else {}
@@ -141,7 +141,7 @@ def pushed() -> Results:
 
 def images() -> Results:
     """Check that the images exist."""
-    for uri, is_own in sorted({(image_of(spec)[0], bool(spec.image)) for spec in specs().values()}):
+    for uri, is_own in sorted({(image_of(spec), bool(spec.image)) for spec in specs().values()}):
         yield _own_image(uri) if is_own else ok(f"the framework's: {uri}")
 
 
@@ -170,7 +170,7 @@ def quotas() -> Results:
     console = f"https://{load_platform().region}.console.aws.amazon.com/servicequotas/home/services/sagemaker/quotas"
     account: dict[str, Any] = {}
     # There are more than a thousand, a hundred in a page.
-    for page in boto_client("service-quotas").get_paginator("list_service_quotas").paginate(ServiceCode="sagemaker"):
+    for page in ask_pages("service-quotas", "list_service_quotas", ServiceCode="sagemaker"):
         account |= {quota["QuotaName"]: quota for quota in page["Quotas"] if quota["QuotaName"] in needed}
         if len(account) == len(needed):
             break
