@@ -66,15 +66,10 @@ class SageMaker(Backend):
         return (self.folder() / name / DESCRIPTION).exists()
 
     def describe(self, name: str) -> dict[str, Any]:
-        """Return the description of a job, fetched where another clone started it.
-
-        Raises:
-            ProjectError: There is no such job.
-        """
+        """Return the description of a job, fetched where another clone started it."""
         if not self.is_described(name):
             self._cache_description(self._started(name))
-        description: dict[str, Any] = read_json(self.folder() / name / DESCRIPTION)
-        return description
+        return dict(read_json(self.folder() / name / DESCRIPTION))
 
     def context_of(self, name: str) -> RunContext:
         """Return the context in which a job was started."""
@@ -82,9 +77,9 @@ class SageMaker(Backend):
 
     def state(self, name: str) -> State:
         """Return the state of a job."""
+        if not self.is_described(name):
+            return self._started(name).state
         job = self._find(name)
-        if not job and not self.is_described(name):
-            raise _unknown_job(name)
         return job.state if job else State.PREPARED
 
     def row(self, name: str) -> str:
@@ -130,10 +125,9 @@ class SageMaker(Backend):
     def start(self, name: str) -> None:
         """Start a prepared job. If another clone already started this job, follow that one."""
         kind = self.describe(name)["spec"]["kind"]
-        if not client.create(kind, read_json(self.folder() / name / REQUEST)):
-            job = client.describe(name, kind)
-            if job:
-                self._cache_description(job)
+        is_first = client.create(kind, read_json(self.folder() / name / REQUEST))
+        if not is_first and (job := client.describe(name, kind)):
+            self._cache_description(job)
 
     def follow(self, name: str) -> None:
         """Print the log of a job until it ends, and fetch its output."""
@@ -166,14 +160,13 @@ class SageMaker(Backend):
     def needs(self, specs: dict[str, JobSpec]) -> list[str]:
         """Return what must be set or exist, one line each; what is set already comes with its value."""
         platform, url = load_platform(), transfer.public_remote()["url"]
-        kinds = sorted(
-            {f"{spec.kind} on {spec.instance_type} (up to {spec.instance_count})" for spec in specs.values()}
-        )
+        jobs = [f"{spec.kind} on {spec.instance_type} (up to {spec.instance_count})" for spec in specs.values()]
         images = sorted({spec.image or "the framework's, since no image is set" for spec in specs.values()})
         data = url if url.startswith(transfer.S3) else f"the DVC remote is {url}; see README, Data in S3"
         mlflow = platform.tracking_uri or "none, so runs reach MLflow when a job has ended"
+        region = platform.region or "a region: platform.yaml:region is not set"
         return [
-            f"quota in {platform.region or 'a region: platform.yaml:region is not set'} for {', '.join(kinds)}",
+            f"quota in {region} for {', '.join(sorted(set(jobs)))}",
             f"a role: {platform.role_arn or 'platform.yaml:role_arn is not set'}",
             f"data in S3: {data}",
             f"an image: {', '.join(images)}",
@@ -187,7 +180,8 @@ class SageMaker(Backend):
     def _started(self, name: str) -> client.Job:
         job = self._find(name)
         if not job:
-            raise _unknown_job(name)
+            place = load_platform().region
+            raise ProjectError(f"SageMaker has no job {name!r} in {place}", "python -m mlops jobs list")
         return job
 
     def _cache_description(self, job: client.Job) -> None:
@@ -198,10 +192,4 @@ class SageMaker(Backend):
         else:
             uris = {entry["InputName"]: entry["S3Input"]["S3Uri"] for entry in job.details["ProcessingInputs"]}
         if not client.download(uris.get("job", ""), self.folder() / job.name):
-            raise ProjectError(
-                f"S3 no longer has the description of job {job.name}", "JOB_FRESH=1 with the same command"
-            )
-
-
-def _unknown_job(name: str) -> ProjectError:
-    return ProjectError(f"SageMaker has no job {name!r} in {load_platform().region}", "python -m mlops jobs list")
+            raise ProjectError(f"S3 lacks the description of job {job.name}", "JOB_FRESH=1 with the same command")

@@ -29,7 +29,7 @@ def setup(mlflow: bool | None, erasure_role: str | None, yes: bool) -> None:
     """Create or update aws/stack.yaml in the account, and write its outputs into the configuration."""
     from . import setup as account
 
-    stack = account.project_stack()
+    stack = account.Stack()
     change_set = account.propose(stack, mlflow, erasure_role)
     if change_set:
         click.echo("\n".join(change_set.changes))
@@ -48,8 +48,8 @@ def image(gpu: bool) -> None:
     from .image import make_image
     from .setup import write_platform
 
-    uri = make_image(gpu, click.echo)
-    for line in write_platform({"job.image": uri}) or ["platform.yaml has this image already"]:
+    changes = write_platform({"job.image": make_image(gpu, click.echo)})
+    for line in changes or ["platform.yaml has this image already"]:
         click.echo(line)
 
 

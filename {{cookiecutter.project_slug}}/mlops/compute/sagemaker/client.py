@@ -12,9 +12,8 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ...config import load_platform
 from ...errors import ProjectError
@@ -24,20 +23,24 @@ from ..transfer import S3
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
-
 KINDS = ("training", "processing")
-STATES = {"InProgress": State.RUNNING, "Stopping": State.RUNNING} | {
-    state.value: state for state in (State.COMPLETED, State.FAILED, State.STOPPED)
-}
-EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
-REFUSED = {
-    *("AccessDenied", "AccessDeniedException", "InvalidClientTokenId", "SignatureDoesNotMatch"),
-    "UnrecognizedClientException",
-}
-BUSY = {"ThrottlingException", "Throttling", "RequestLimitExceeded", "TooManyRequestsException", "SlowDown"}
+RETRY_S = 1.0
 # The documented ResourceNotFound, or what SageMaker says in fact.
 NO_JOB = r"ResourceNotFound:|ValidationException: .*(not found|could not find)"
-RETRY_S = 1.0
+DOCTOR = "python -m mlops jobs doctor"
+BUSY = r"Throttling(Exception)?|RequestLimitExceeded|TooManyRequestsException|SlowDown"
+REFUSED = r"AccessDenied(Exception)?|InvalidClientTokenId|SignatureDoesNotMatch|UnrecognizedClientException"
+PROBLEMS = {  # by error codes: the problem, and the fix
+    r"ExpiredToken(Exception)?|RequestExpired": (
+        "the AWS credentials have expired",
+        "log in again (aws sso login), then the same command; a running job goes on meanwhile",
+    ),
+    REFUSED: ("AWS refuses", DOCTOR),
+    r"ResourceLimitExceeded": (
+        "the account's quota is used up",
+        "ask for more (Service Quotas, SageMaker), wait for other jobs, or another instance_type in meta.job",
+    ),
+}
 
 
 def noun(kind: str) -> str:
@@ -54,8 +57,7 @@ class AwsUnavailableError(ProjectError):
     """AWS can't be reached, or asks to be called less often: it is worth trying again."""
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """A job in SageMaker."""
 
     name: str
@@ -64,8 +66,9 @@ class Job:
 
     @property
     def state(self) -> State:
-        """Return what became of it."""
-        return STATES[self.details[f"{noun(self.kind)}Status"]]
+        """Return its state; the words are SageMaker's."""
+        status = self.details[f"{noun(self.kind)}Status"]
+        return State.RUNNING if status == "Stopping" else State(status)
 
     @property
     def phase(self) -> str:
@@ -100,11 +103,7 @@ class Job:
 
 
 def region() -> str:
-    """Return the project's region.
-
-    Raises:
-        ProjectError: `platform.yaml` sets none.
-    """
+    """Return the project's region, or raise a `ProjectError` when `platform.yaml` sets none."""
     name = load_platform().region
     if not name:
         raise ProjectError("no AWS region is set", "platform.yaml:region: such as us-east-1")
@@ -123,25 +122,17 @@ def client(service: str, tries: int = 4) -> Any:
 
 
 def attempt(service: str, operation: str, expected: str = "", tries: int = 4, **request: Any) -> tuple[Any, str]:
-    """Call an operation of a service, such as "s3" and "head_bucket".
+    """Call an operation of a service, such as "head_bucket" of "s3"; return its response, and "".
 
-    Args:
-        service: boto3's name of it.
-        operation: boto3's name of it.
-        expected: Regular expression of errors to return, matched from the start of "<code>: <message>", in any case;
-            other errors are raised as boto3 does.
-        tries: How often it is tried when AWS is unavailable or too busy.
-        request: The operation's arguments.
-
-    Returns:
-        The response, {} after an expected error; and that error as "<code>: <message>", "" when there was none.
+    After an error whose "<code>: <message>" begins with the regular expression `expected`, in any case, the response is
+    {}, and the second value that text. Other errors are raised as boto3 does.
     """
     from botocore.exceptions import ClientError
 
     try:
         return getattr(client(service, tries), operation)(**request), ""
     except ClientError as error:
-        text = f"{error_code(error)}: {error.response['Error'].get('Message', '')}"
+        text = f"{error.response['Error']['Code']}: {error.response['Error'].get('Message', '')}"
         if not (expected and re.match(expected, text, re.IGNORECASE)):
             raise
         return {}, text
@@ -176,28 +167,14 @@ def translate_errors() -> Iterator[None]:
 
 
 def _project_error(error: Any) -> ProjectError:
-    code, message = error_code(error), error.response["Error"].get("Message", "")
+    code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if code in BUSY or status >= 500:
+    if status >= 500 or re.fullmatch(BUSY, code):
         return AwsUnavailableError(f"AWS is too busy: {code}: {message}", "the same command, later")
-    if code in EXPIRED:
-        return ProjectError(
-            f"the AWS credentials have expired: {message}",
-            "log in again (aws sso login), then the same command; a running job goes on meanwhile",
-        )
-    if code in REFUSED:
-        return ProjectError(f"AWS refuses: {message}", "python -m mlops jobs doctor")
-    if code == "ResourceLimitExceeded":
-        return ProjectError(
-            f"the account's quota is used up: {message}",
-            "ask for more (Service Quotas, SageMaker), wait for other jobs, or another instance_type in meta.job",
-        )
-    return ProjectError(f"AWS says {code}: {message}", "python -m mlops jobs doctor")
-
-
-def error_code(error: Any) -> str:
-    """Return AWS's code of a `ClientError`."""
-    return str(error.response["Error"]["Code"])
+    for codes, (problem, fix) in PROBLEMS.items():
+        if re.fullmatch(codes, code):
+            return ProjectError(f"{problem}: {message}", fix)
+    return ProjectError(f"AWS says {code}: {message}", DOCTOR)
 
 
 def retry_forever(function: Callable[[], Result]) -> Result:

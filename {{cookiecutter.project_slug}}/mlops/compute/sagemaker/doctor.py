@@ -1,13 +1,11 @@
-"""Check all that a first job on SageMaker needs, before it costs anything.
-
-    python -m mlops jobs doctor
+"""Check all that a first job on SageMaker needs, before it costs anything: `python -m mlops jobs doctor`.
 
 It starts nothing and changes nothing; one small object is written to S3, read, and deleted again.
 """
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tabulate import tabulate
 
@@ -17,8 +15,7 @@ from .checks import permissions, project, resources
 from .checks.project import CheckResult, CheckStatus, Results, broken, unknown
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """A check, and the names of those that must not have failed before it."""
 
     name: str
@@ -46,8 +43,7 @@ CHECKS = (
 )
 
 
-@dataclass(frozen=True)
-class DoctorReport:
+class DoctorReport(NamedTuple):
     """The results of all checks: the name of a check and one of its results, in the order of `CHECKS`."""
 
     rows: list[tuple[str, CheckResult]]

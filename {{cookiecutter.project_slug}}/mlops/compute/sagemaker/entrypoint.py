@@ -18,20 +18,14 @@ from .. import worker
 
 RUN = "run.tar"  # files of a training that MLflow does not have all of
 RESOURCE_CONFIG = Path("/opt/ml/input/config/resourceconfig.json")  # of training jobs: names their machines
-# Where SageMaker reads why a job failed, up to 1,024 characters of it.
-# Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-output.html and
-# build-your-own-processing-container.html
+# Where SageMaker reads why a job failed. Source: your-algorithms-training-algo-output.html and
+# build-your-own-processing-container.html, beside the above.
 REASONS = {"training": Path("/opt/ml/output/failure"), "processing": Path("/opt/ml/output/message")}
 REASON_CHARACTERS = 1024
 
 
 def contain(job_file: Path, out: Path) -> None:
-    """Run the job that a file describes, and exit with its exit code.
-
-    Args:
-        job_file: The job's description.
-        out: A folder whose content SageMaker copies to S3, also when the job fails.
-    """
+    """Run a job and exit with its exit code; SageMaker copies the folder `out` to S3, also when the job fails."""
     _export_machines()
     machines = read_machines()
     if machines["current_host"] != min(machines["hosts"]):

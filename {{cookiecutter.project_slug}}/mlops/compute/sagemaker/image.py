@@ -1,6 +1,4 @@
-"""The container image of jobs: the project's own, built from `requirements.lock`, or else AWS's framework image.
-
-    python -m mlops aws image
+"""The container image of jobs: the project's own, built by `python -m mlops aws image`, or else AWS's framework image.
 
 An image that is pushed once serves everybody with the same lock; they need no Docker. A framework image has a torch of
 its own; only the other packages are then those of the lock.
@@ -53,29 +51,18 @@ def image_of(spec: JobSpec) -> str:
 
 
 def default_image(region: str, instance_type: str) -> str:
-    """Return the address of the framework's image: of the pinned torch if AWS has one, else the newest.
-
-    Raises:
-        ProjectError: It is not known where the images of this region are.
-    """
+    """Return the address of the framework's image: of the pinned torch if AWS has one, else the newest."""
     if region not in REGISTRIES:
         raise ProjectError(f"it is not known where AWS keeps the framework's images for {region}", OWN)
     torch = _pinned_torch() if _pinned_torch() in PYTHON_OF else list(PYTHON_OF)[-1]
-    # Families p and g have GPUs.
-    device = "gpu" if re.match(r"ml\.[gp]\d", instance_type) else "cpu"
+    device = "gpu" if re.match(r"ml\.[gp]\d", instance_type) else "cpu"  # families p and g have GPUs
     host = f"{REGISTRIES[region]}.dkr.ecr.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
     return f"{host}/pytorch-training:{torch}-{device}-{PYTHON_OF[torch]}"
 
 
 def check_image(uri: str) -> None:
-    """Refuse a framework image whose torch is not the pinned one, unless `platform.yaml` allows it.
-
-    What a project's own image holds, only the job can see: it checks that before it runs the stage.
-
-    Raises:
-        ProjectError: The versions differ.
-    """
-    image = FRAMEWORK.search(uri)
+    """Refuse a framework image whose torch is not the pinned one, unless `platform.yaml` allows it."""
+    image = FRAMEWORK.search(uri)  # a project's own image is checked by the job, before it runs the stage
     if image and image["torch"] != _pinned_torch() and not load_platform().allow_other_environment:
         raise ProjectError(
             f"the framework's image has torch {image['torch']}, and environment.json pins {_pinned_torch()}",
@@ -97,11 +84,7 @@ def _pinned_torch() -> str:
 
 
 def make_image(gpu: bool, echo: Callable[[str], None]) -> str:
-    """Build and push the image unless ECR has it; return its address with the digest. `echo` prints a line of progress.
-
-    Raises:
-        ProjectError: There is no repository or no Docker, or one of them failed.
-    """
+    """Build and push the image unless ECR has it; return its address with the digest. `echo` prints a line."""
     project = load_platform().project
     content = hashlib.sha256()  # an image is named after what it is made of: ECR refuses the same name twice
     for name in MADE_OF:

@@ -1,9 +1,6 @@
-"""The Create request of a job, and where its files are in S3.
+"""The Create request of a job (`python -m mlops jobs dry-run train`), and where its files are in S3.
 
-    python -m mlops jobs dry-run train
-
-Both kinds of jobs get the same: two input folders, with the code and with the job's description; one command; one
-output folder.
+Both kinds of jobs get two input folders, with the code and with the job's description, a command and an output folder.
 
 Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTrainingJob.html and
 API_CreateProcessingJob.html
@@ -29,20 +26,12 @@ CHECKPOINTS = "/opt/ml/checkpoints"
 
 @functools.cache
 def jobs_uri() -> str:
-    """Return where the files of jobs are: `platform.yaml:jobs_uri`, or beside the DVC remote.
-
-    Raises:
-        ProjectError: The DVC remote is not in S3.
-    """
+    """Return where the files of jobs are: `platform.yaml:jobs_uri`, or beside the DVC remote."""
     return (load_platform().jobs_uri or f"{s3_url(public_remote()).rstrip('/')}-jobs").rstrip("/")
 
 
 def s3_url(remote: dict[str, str]) -> str:
-    """Return the address of a DVC remote, given its options.
-
-    Raises:
-        ProjectError: It is not in S3.
-    """
+    """Return the address of a DVC remote, given its options, or raise a `ProjectError` when it is not in S3."""
     if not remote["url"].startswith(S3):
         raise ProjectError(
             f"SageMaker's jobs can't read the DVC remote {remote['url']}, a folder of this machine",
@@ -57,11 +46,7 @@ def results_uri(kind: str, name: str) -> str:
 
 
 def role_arn() -> str:
-    """Return the role of jobs.
-
-    Raises:
-        ProjectError: `platform.yaml` sets none.
-    """
+    """Return the role of jobs, or raise a `ProjectError` when `platform.yaml` sets none."""
     role = load_platform().role_arn
     if not role:
         raise ProjectError("no role is set for SageMaker's jobs", "make aws-setup, or platform.yaml:role_arn: an ARN")
@@ -69,15 +54,7 @@ def role_arn() -> str:
 
 
 def create_request(description: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
-    """Return the arguments of SageMaker's Create call.
-
-    Args:
-        description: Of the job, with its image.
-        inputs: Addresses of its two input folders in S3: `code`, and `job` for the description.
-
-    Raises:
-        ProjectError: No role is set.
-    """
+    """Return the arguments of SageMaker's Create call; `inputs` has the S3 addresses of `code` and `job`."""
     spec, context = JobSpec(**description["spec"]), description["origin"]
     create = _training if spec.kind == "training" else _processing
     tags = {"project": load_platform().project, "stage": description["stage"]}

@@ -1,15 +1,12 @@
 """Give the project what its jobs need in the AWS account, and write where that is into its configuration.
 
-    python -m mlops aws setup
-
-The CloudFormation stack `aws/stack.yaml` is changed by a change set that a person has seen.
+`python -m mlops aws setup` changes the CloudFormation stack `aws/stack.yaml` by a change set that a person has seen.
 """
 
 import contextlib
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,11 +31,11 @@ class ChangeSet(NamedTuple):
     changes: list[str]
 
 
-@dataclass(frozen=True)
 class Stack:
-    """A stack by its name, whether it exists or not."""
+    """The project's stack, whether it exists or not."""
 
-    name: str
+    def __init__(self) -> None:
+        self.name = f"{load_platform().project}-sagemaker"
 
     def describe(self) -> dict[str, Any]:
         """Return AWS's description of it; {} when there is none, or only an empty shell of one."""
@@ -55,11 +52,7 @@ class Stack:
         return {parameter["ParameterKey"] for parameter in self.describe().get("Parameters", [])}
 
     def propose(self, values: dict[str, str]) -> ChangeSet | None:
-        """Make a change set for new values of parameters; the others stay. None when nothing would change.
-
-        Raises:
-            ProjectError: The stack is not in a state to be changed, or AWS refused the template.
-        """
+        """Make a change set for new values of parameters, the others stay; None when nothing would change."""
         status = self.describe().get("StackStatus", "")
         if status in FAILED_FOR_GOOD:
             raise self._failure(status, set())
@@ -109,11 +102,7 @@ class Stack:
             call("cloudformation", "delete_stack", StackName=self.name)
 
     def execute(self, change_set: ChangeSet, echo: Callable[[str], None]) -> None:
-        """Make the proposed changes and wait for their end; `echo` prints a line of progress.
-
-        Raises:
-            ProjectError: A resource could not be made or changed; AWS has then undone the rest.
-        """
+        """Make the proposed changes and wait for their end, or raise what failed first; `echo` prints a line."""
         before = {event["EventId"] for event in self._events()}
         shown = set(before)
         call("cloudformation", "execute_change_set", ChangeSetName=change_set.arn)
@@ -152,18 +141,11 @@ class Stack:
         return ProjectError(f"the stack {self.name} is as it was before. {problem}", f"correct that, then {AGAIN}")
 
 
-def project_stack() -> Stack:
-    """Return the project's stack."""
-    return Stack(f"{load_platform().project}-sagemaker")
-
-
 def propose(stack: Stack, mlflow: bool | None, erasure_role: str | None) -> ChangeSet | None:
     """Make a change set of what the project needs; None when nothing would change.
 
-    Args:
-        stack: The project's.
-        mlflow: Whether there is to be an MLflow App; None: as it is, and none in a new stack.
-        erasure_role: ARN of the only role that may delete data; None: as it is, and no such role in a new stack.
+    `mlflow` says whether there is to be an MLflow App, `erasure_role` is the ARN of the only role that may delete data;
+    None leaves that as it is, and without it in a new stack.
 
     Raises:
         ProjectError: The DVC remote is not the stack's, or see `Stack.propose`.

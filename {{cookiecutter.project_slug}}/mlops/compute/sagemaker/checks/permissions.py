@@ -22,9 +22,9 @@ OBJECTS = ("s3:GetObject", "s3:PutObject")
 PULL = ("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer")
 WRITE_LOG = ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents")
 READ_LOG = ("logs:DescribeLogStreams", "logs:GetLogEvents")
-INTERFACES = tuple(f"ec2:{verb}NetworkInterface{noun}" for verb in ("Create", "Delete") for noun in ("", "Permission"))
+INTERFACES = tuple(f"ec2:{verb}NetworkInterface{part}" for verb in ("Create", "Delete") for part in ("", "Permission"))
 DESCRIBE_VPC = tuple(
-    f"ec2:Describe{noun}" for noun in ("DhcpOptions", "NetworkInterfaces", "SecurityGroups", "Subnets", "Vpcs")
+    f"ec2:Describe{part}" for part in ("DhcpOptions", "NetworkInterfaces", "SecurityGroups", "Subnets", "Vpcs")
 )
 SERVER = tuple(
     f"sagemaker-mlflow:{verb}"

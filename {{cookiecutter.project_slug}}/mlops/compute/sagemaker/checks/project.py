@@ -7,7 +7,6 @@ import os
 import re
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -37,8 +36,7 @@ class CheckStatus(StrEnum):
     SKIPPED = "skipped"  # because a check that it depends on failed
 
 
-@dataclass(frozen=True)
-class CheckResult:
+class CheckResult(NamedTuple):
     """One result of a check."""
 
     status: CheckStatus
@@ -111,12 +109,10 @@ def region() -> Results:
     """Check that SageMaker exists in the region."""
     import boto3
 
-    name, aws = load_platform().region, boto3.Session()
+    name, aws = client.region(), boto3.Session()
     partitions = aws.get_available_partitions()
     regions = [region for partition in partitions for region in aws.get_available_regions("sagemaker", partition)]
-    if not name:
-        yield broken("no region is set", "platform.yaml:region: such as us-east-1")
-    elif name in regions:
+    if name in regions:
         yield ok(name)
     else:
         nearest = difflib.get_close_matches(name, regions, n=1)
@@ -187,8 +183,7 @@ def _as_list(value: Any) -> list[Any]:
 
 def tracking() -> Results:
     """Check that MLflow answers, and whether jobs can reach it."""
-    platform = load_platform()
-    uri = platform.tracking_uri
+    uri, region = load_platform().tracking_uri, load_platform().region
     if not uri or not mlflow_client.is_remote(uri):
         yield ok("a file of this machine: runs are in MLflow when their job has ended")
         return
@@ -197,8 +192,8 @@ def tracking() -> Results:
     if uri.startswith("http"):
         yield from reach(uri)
     else:
-        is_far = "arn:" in uri and uri.split(":")[3] != platform.region
-        yield ok(f"{uri} answers{f', in another region than the jobs, {platform.region}' if is_far else ''}")
+        is_far = "arn:" in uri and uri.split(":")[3] != region
+        yield ok(f"{uri} answers{f', in another region than the jobs, {region}' if is_far else ''}")
 
 
 def reach(uri: str) -> Results:

@@ -10,7 +10,7 @@ from typing import Any
 from ....config import load_platform
 from ...spec import JobSpec
 from ...transfer import public_remote
-from ..client import client, error_code, split_uri
+from ..client import client, split_uri
 from ..image import image_of
 from ..request import jobs_uri, s3_url
 from .project import CheckResult, Results, ask, ask_pages, broken, ok, specs, unknown
@@ -51,27 +51,25 @@ def buckets() -> Results:
         else:
             headers = head["ResponseMetadata"]["HTTPHeaders"]
             place = head.get("BucketRegion") or headers.get("x-amz-bucket-region") or region
-            is_far = f", not in {region} as the jobs: slower, and traffic between regions costs money"
-            far = "" if place == region else is_far
-            yield ok(f"{name} in {place}{far}; {_versioning(name)}, {_encryption(name)}")
+            far = f", not in {region} as the jobs: slower, and traffic between regions costs money"
+            yield ok(f"{name} in {place}{far if place != region else ''}; {_settings(name)}")
 
 
-def _versioning(bucket: str) -> str:
-    response, error = ask("s3", "get_bucket_versioning", ".", Bucket=bucket)
+def _settings(bucket: str) -> str:
+    """Return whether a bucket keeps older versions, and how it encrypts."""
+    versioning, error = ask("s3", "get_bucket_versioning", ".", Bucket=bucket)
+    is_on = versioning.get("Status") == "Enabled"
+    versions = "older versions are kept" if is_on else "what is overwritten or deleted is gone for good"
     if error:
-        return f"versioning unknown ({error.partition(':')[0]})"
-    is_on = response.get("Status") == "Enabled"
-    return "older versions are kept" if is_on else "what is overwritten or deleted is gone for good"
-
-
-def _encryption(bucket: str) -> str:
+        versions = f"versioning unknown ({error.partition(':')[0]})"
     response, error = ask("s3", "get_bucket_encryption", ".", Bucket=bucket)
     code = error.partition(":")[0]
+    if code == "ServerSideEncryptionConfigurationNotFoundError":
+        return f"{versions}, not encrypted"
     if code:
-        is_off = code == "ServerSideEncryptionConfigurationNotFoundError"
-        return "not encrypted" if is_off else f"encryption unknown ({code})"
+        return f"{versions}, encryption unknown ({code})"
     rule = response["ServerSideEncryptionConfiguration"]["Rules"][0].get("ApplyServerSideEncryptionByDefault", {})
-    return f"encrypted with {rule.get('KMSMasterKeyID') or rule.get('SSEAlgorithm')}"
+    return f"{versions}, encrypted with {rule.get('KMSMasterKeyID') or rule.get('SSEAlgorithm')}"
 
 
 def probe() -> Results:
@@ -100,8 +98,8 @@ def probe() -> Results:
         try:
             s3.delete_object(**target)
         except ClientError as error:
-            uri = f"s3://{target['Bucket']}/{target['Key']}"
-            leftover = f", but not delete ({error_code(error)}), which jobs never do: {uri} stays"
+            code, uri = error.response["Error"]["Code"], f"s3://{target['Bucket']}/{target['Key']}"
+            leftover = f", but not delete ({code}), which jobs never do: {uri} stays"
         yield ok(f"we can write and read below {jobs_uri()}{with_key}{leftover}")
 
 
@@ -153,8 +151,7 @@ def _own_image(uri: str) -> CheckResult:
         return broken(f"{uri} is in another region than the jobs, {region}", "make image")
     wanted = {"imageDigest": parts["digest"]} if parts["digest"] else {"imageTag": parts["tag"] or "latest"}
     place = {"registryId": parts["account"], "repositoryName": parts["repository"]}
-    expected = "(RepositoryNotFoundException|ImageNotFoundException):"
-    response, error = ask("ecr", "describe_images", expected, **place, imageIds=[wanted])
+    response, error = ask("ecr", "describe_images", "(Repository|Image)NotFound", **place, imageIds=[wanted])
     if error:
         return broken(f"there is no image {uri}: {error.partition(':')[0]}", "make image")
     digest = response["imageDetails"][0]["imageDigest"]
