@@ -12,9 +12,9 @@ from botocore.stub import Stubber
 from dvc.repo import Repo
 from mlops.compute.sagemaker import client, doctor
 from mlops.compute.sagemaker.checks import permissions, project
-from mlops.compute.sagemaker.checks.resources import REGISTRY, quota_names
 from mlops.compute.sagemaker.checks.permissions import Permission
 from mlops.compute.sagemaker.checks.project import CheckResult, CheckStatus, broken, kind_of, ok, reach, specs, unknown
+from mlops.compute.sagemaker.checks.resources import REGISTRY, quota_names
 from mlops.compute.spec import JobSpec
 from mlops.errors import ProjectError
 from ruamel.yaml import YAML

@@ -16,8 +16,6 @@ from mlops.errors import ProjectError
 from mlops.files import read_json, write_json
 from mlops.tracking.run_context import RunContext
 
-ENDS = {0: State.COMPLETED, 143: State.STOPPED}  # by exit code, as sh has it
-
 
 class Toy(Backend):
     """Keeps job.json, code.tar.gz, log, pid, exit_code and out/ of a job in one folder."""
@@ -43,7 +41,8 @@ class Toy(Backend):
         """Return the state that the files show."""
         job = self.folder() / name
         if (job / "exit_code").exists():
-            return ENDS.get(int((job / "exit_code").read_text(encoding="utf-8")), State.FAILED)
+            succeeded = (job / "exit_code").read_text(encoding="utf-8") == "0\n"
+            return State.COMPLETED if succeeded else State.FAILED
         return State.RUNNING if (job / "pid").exists() else State.PREPARED
 
     def is_described(self, name: str) -> bool:
@@ -66,13 +65,12 @@ class Toy(Backend):
         work = Path(tempfile.mkdtemp())
         transfer.unpack(job / "code.tar.gz", work)
         command = [sys.executable, "-m", "mlops", "jobs", "run", str(job / "job.json"), str(self.out_dir(name))]
-        script = (
-            f'"$@" > {job}/log 2>&1 & echo $! > {job}/pid; wait $!; echo $? > {job}/new; mv {job}/new {job}/exit_code'
-        )
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
+        # A session of its own: the signals of a job that stops go to its whole process group.
+        script = f'setsid env -C {work} "$@" > log 2>&1 & echo $! > pid; wait $!; echo $? > new; mv new exit_code'
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
         subprocess.Popen(
-            ["setsid", "sh", "-c", script, "sh", *command],
-            cwd=work,
+            ["sh", "-c", script, "sh", *command],
+            cwd=job,
             env={**environment, "RUN_ON": "local", "STAGE_JOB": str(job / "job.json")},
         )
         while not (job / "pid").exists():
