@@ -182,5 +182,5 @@ def _has_walls(project: BakedProject) -> bool:
 
 def _assert_failed(said: str, project: BakedProject) -> None:
     assert "the stage prepare failed" in said
-    assert "Fix: mend what it says, then the same command: it starts a new job" in said
+    assert "Fix: correct that, then the same command: it starts a new job" in said
     assert not (project.path / "dvc.lock").exists()

@@ -81,7 +81,7 @@ def test_stage_that_changes_while_its_job_runs_is_refused_and_with_that_undone_t
     launch.signal(signal.SIGCONT)
     said = launch.fail()
     assert "params.yaml:train changed while the job of train ran" in said
-    assert "with the change undone, it takes over what was made" in said
+    assert "with the change undone, it takes over these results" in said
     assert job.state() == "Completed"
     assert lock(project) == before
     edit(project, "params.yaml", "max_lr: 0.002", "max_lr: 0.003")

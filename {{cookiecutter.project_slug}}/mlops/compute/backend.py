@@ -197,7 +197,9 @@ def _load(name: str, target: str) -> type[Backend]:
         getattr(module, attribute, None) if attribute else next((cls for cls in own if issubclass(cls, Backend)), None)
     )
     if not (isinstance(found, type) and issubclass(found, Backend)):
-        raise ProjectError(f"backend {name!r} is {target}, which is no subclass of mlops' Backend", _fix(name))
+        raise ProjectError(
+            f"backend {name!r} is {target}, which is no subclass of mlops.compute.backend:Backend", _fix(name)
+        )
     missing = sorted(found.__abstractmethods__)
     if missing or getattr(found, "NAME", "") != name:
         lacking = f"the method(s) {', '.join(missing)}" if missing else f"NAME = {name!r}"

@@ -19,7 +19,6 @@ from filelock import FileLock, Timeout
 from ...config import home, load_platform
 from ...errors import ProjectError
 from ...files import read_json, write_json
-from ...tracking import upload_queue
 from ...tracking.run_context import RunContext
 from .. import transfer
 from ..backend import Backend, State
@@ -241,11 +240,7 @@ def clear(job: Path) -> None:
 
 def queue_run(job: Path) -> None:
     """Put the run of an ended job into this clone's upload queue, when MLflow does not have all of it."""
-    run, work = read_json(job / DESCRIPTION)["origin"]["run"], job / "work"
-    waiting = work / ".dvc" / "tmp" / "outbox" / run
-    if waiting.exists():
-        upload_queue.stage_files(run, work)
-        shutil.rmtree(waiting, ignore_errors=True)
+    transfer.queue_run(read_json(job / DESCRIPTION)["origin"]["run"], job / "work")
 
 
 def _print_from(path: Path, start: int) -> int:
