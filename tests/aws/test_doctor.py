@@ -256,7 +256,7 @@ BROKEN = {  # what is changed: in which file, and what for what; what is said, a
         [
             ("region", "SageMaker is in no region 'us-est-1'", "platform.yaml:region: such as us-(ea|we)st-1"),
             ("places", "DVC says: .*regoin", ".dvc/config"),
-            ("git", "DVC says: .*regoin", ".dvc/config"),
+            ("jobs", "DVC refuses dvc.yaml: .*regoin", "dvc stage list says more"),
         ],
     ),
     "not-there": (
