@@ -30,11 +30,11 @@ JOBS, FOLLOWED_S, GOAL_S = 50, 60, 1.0
 FOLLOW = """
 import sys, threading
 
-from mlops.compute.sagemaker import client, wait
+from mlops.compute.sagemaker import client, follow
 
 jobs = [client.describe(name, "training") for name in sys.argv[1:]]
 print("following", flush=True)
-threads = [threading.Thread(target=wait.follow, args=(job,), daemon=True) for job in jobs]
+threads = [threading.Thread(target=follow.follow, args=(job,), daemon=True) for job in jobs]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
 """
@@ -105,8 +105,8 @@ def _starts(project: BakedProject, account: Bed, watched: Watched, rounds: int) 
         launcher.wait()
         for job in account.running():
             job.close()
-        asked = next(moment for moment, action in watched.calls if action == "CreateProcessingJob")
-        parts.append([watched.calls[0][0] - begin, asked - watched.calls[0][0], asked - begin])
+        create_s = next(moment for moment, action in watched.calls if action == "CreateProcessingJob")
+        parts.append([watched.calls[0][0] - begin, create_s - watched.calls[0][0], create_s - begin])
     first, then, whole = (statistics.median(column) for column in zip(*parts[1:], strict=True))
     return (
         "| rounds | until AWS is first asked, s | from then until the job is asked for, s | together, s | goal, s |\n"
@@ -134,8 +134,10 @@ def _polling(project: BakedProject, account: Bed, watched: Watched) -> str:
         begin = time.perf_counter()
         time.sleep(FOLLOWED_S)
         launchers.kill()
-    found = [(moment - begin, action) for moment, action in watched.calls if moment < begin + FOLLOWED_S]
-    rows = "".join(_row(action, [at for at, one in found if one == action]) for action in sorted({a for _, a in found}))
+    recent = [(moment - begin, action) for moment, action in watched.calls if moment < begin + FOLLOWED_S]
+    rows = "".join(
+        _row(action, [at for at, called in recent if called == action]) for action in sorted({a for _, a in recent})
+    )
     return f"| call, with {JOBS} jobs | in {FOLLOWED_S} s | a second | most in a second |\n|---|---:|---:|---:|\n{rows}"
 
 
