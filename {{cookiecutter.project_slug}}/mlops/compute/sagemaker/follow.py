@@ -61,7 +61,7 @@ class Log:
             yield from (mask_secrets(event["message"]) for event in page["events"])
 
     def _find_streams(self) -> None:
-        request = {"logGroupName": self._group, "logStreamNamePrefix": f"{self._name}/"}
+        request: dict[str, Any] = {"logGroupName": self._group, "logStreamNamePrefix": f"{self._name}/"}
         with client.translate_errors():
             try:
                 streams = list(client.pages("logs", "describe_log_streams", **request).search("logStreams[]"))

@@ -139,14 +139,15 @@ def _refusals(principal: str, who: str, permission: Permission) -> Iterator[Chec
         }
         for key, value in permission.context.items()
     ]
-    request = {
-        "ActionNames": list(permission.actions),
-        "ResourceArns": [permission.resource],
-        "ContextEntries": entries,
-    }
-    answers = ask_pages("iam", "simulate_principal_policy", PolicySourceArn=principal, **request)
-    decisions = answers.search("EvaluationResults[]")
-    refused = [decision for decision in decisions if decision["EvalDecision"] != "allowed"]
+    answers = ask_pages(
+        "iam",
+        "simulate_principal_policy",
+        PolicySourceArn=principal,
+        ActionNames=list(permission.actions),
+        ResourceArns=[permission.resource],
+        ContextEntries=entries,
+    )
+    refused = [answer for answer in answers.search("EvaluationResults[]") if answer["EvalDecision"] != "allowed"]
     denied = [decision["EvalActionName"] for decision in refused if not decision.get("MissingContextValues")]
     if denied:
         yield broken(

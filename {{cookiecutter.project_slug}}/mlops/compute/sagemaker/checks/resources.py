@@ -150,7 +150,7 @@ def _own_image(uri: str) -> CheckResult:
     if parts["region"] != region:
         return broken(f"{uri} is in another region than the jobs, {region}", "make image")
     wanted = {"imageDigest": parts["digest"]} if parts["digest"] else {"imageTag": parts["tag"] or "latest"}
-    place = {"registryId": parts["account"], "repositoryName": parts["repository"]}
+    place: dict[str, Any] = {"registryId": parts["account"], "repositoryName": parts["repository"]}
     response, error = ask("ecr", "describe_images", "(Repository|Image)NotFound", **place, imageIds=[wanted])
     if error:
         return broken(f"there is no image {uri}: {error.partition(':')[0]}", "make image")
@@ -172,8 +172,7 @@ def quotas() -> Results:
         if len(account) == len(needed):
             break
     for name, count in needed.items():
-        quota = account.get(name)
-        if not quota:
+        if not (quota := account.get(name)):
             yield unknown(f"AWS has no quota {name!r}", f"check that this machine type exists: {console}/")
         elif quota["Value"] < count:
             yield broken(
