@@ -78,9 +78,9 @@ def _simulated(form: Mapping[str, list[str]]) -> Reply:
     return _xml(200, f"<{name}Response><{name}Result>{body}</{name}Result></{name}Response>")
 
 
-def _quotas(name: dict[str, Any]) -> Reply:
+def _quotas(content: dict[str, Any]) -> Reply:
     """Answer with one quota in a page."""
-    number = int(name.get("NextToken", 0))
+    number = int(content.get("NextToken", 0))
     name = list(QUOTAS)[number]
     more = {"NextToken": str(number + 1)} if number + 1 < len(QUOTAS) else {}
     quota = {"QuotaName": name, "QuotaCode": f"L-{number}", "Value": float(QUOTAS[name])}

@@ -122,23 +122,23 @@ def test_principal_without_a_way_to_ask_is_the_role_without_its_path(aws: Stubs)
 
 
 def test_simulate_tells_a_denial_from_a_condition(aws: Stubs) -> None:
-    results = [
+    results: list[dict[str, Any]] = [
         {"EvalActionName": "s3:GetObject", "EvalDecision": "allowed"},
         {"EvalActionName": "s3:PutObject", "EvalDecision": "explicitDeny"},
         {"EvalActionName": "s3:ListBucket", "EvalDecision": "implicitDeny", "MissingContextValues": ["aws:SourceVpce"]},
     ]
-    right = Permission(
+    permission = Permission(
         tuple(result["EvalActionName"] for result in results), "arn:aws:s3:::data", {"aws:SecureTransport": "true"}
     )
     context = {"ContextKeyName": "aws:SecureTransport", "ContextKeyType": "boolean", "ContextKeyValues": ["true"]}
     request = {
         "PolicySourceArn": ROLE,
-        "ActionNames": list(right.actions),
-        "ResourceArns": [right.resource],
+        "ActionNames": list(permission.actions),
+        "ResourceArns": [permission.resource],
         "ContextEntries": [context],
     }
     aws("iam").add_response("simulate_principal_policy", {"EvaluationResults": results, "IsTruncated": False}, request)
-    denied, unsure = permissions.simulate(ROLE, "the role", [right])
+    denied, unsure = permissions.simulate(ROLE, "the role", [permission])
     assert (denied.status, denied.message) == (CheckStatus.BROKEN, "the role may not s3:PutObject on arn:aws:s3:::data")
     assert (unsure.status, unsure.fix) == (CheckStatus.UNKNOWN, f"see aws:SourceVpce in the IAM policies of {ROLE}")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def test_contain_first_machine_runs_the_job_which_knows_the_machines(
         f'printenv STAGE_MACHINES > {seen}; echo \'{{"reason": "it broke"}}\' > {tmp_path}/out/failure.json; exit 4'
     )
     monkeypatch.setattr(subprocess, "Popen", lambda command, **options: real(["sh", "-c", report], **options))
-    monkeypatch.setattr(entrypoint.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     with pytest.raises(SystemExit, match="4"):
         entrypoint.contain(job_file, tmp_path / "out")
     assert json.loads(seen.read_text(encoding="utf-8")) == {**MACHINES, "current_host": "algo-1"}
