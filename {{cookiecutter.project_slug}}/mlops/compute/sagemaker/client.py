@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 KINDS = ("training", "processing")
-RETRY_S = 1.0
+TRIES, RETRY_S = 4, 1.0  # of a call, when AWS is unavailable or too busy; between two tries of `retry_forever`
 # The documented ResourceNotFound, or what SageMaker says in fact.
 NO_JOB = r"ResourceNotFound:|ValidationException: .*(not found|could not find)"
 DOCTOR = "python -m mlops jobs doctor"
@@ -111,7 +111,7 @@ def region() -> str:
 
 
 @functools.cache
-def client(service: str, tries: int = 4) -> Any:
+def client(service: str, tries: int) -> Any:
     """Return boto3's client of a service in the project's region; it tries a call `tries` times at most."""
     import boto3
     from botocore.config import Config
@@ -121,7 +121,7 @@ def client(service: str, tries: int = 4) -> Any:
     return boto3.Session(region_name=region()).client(service, config=config)
 
 
-def attempt(service: str, operation: str, expected: str = "", tries: int = 4, **request: Any) -> tuple[Any, str]:
+def attempt(service: str, operation: str, expected: str = "", tries: int = TRIES, **request: Any) -> tuple[Any, str]:
     """Call an operation of a service, such as "head_bucket" of "s3"; return its response, and "".
 
     After an error whose "<code>: <message>" begins with the regular expression `expected`, in any case, the response is
@@ -144,7 +144,7 @@ def call(service: str, operation: str, expected: str = "", **request: Any) -> An
         return attempt(service, operation, expected, **request)[0]
 
 
-def pages(service: str, operation: str, tries: int = 4, **request: Any) -> Any:
+def pages(service: str, operation: str, tries: int = TRIES, **request: Any) -> Any:
     """Return botocore's iterator over the pages of an operation's response."""
     return client(service, tries).get_paginator(operation).paginate(**request)
 
@@ -243,5 +243,5 @@ def download(uri: str, folder: Path) -> bool:
         for key in keys:
             path = folder / key.removeprefix(prefix).lstrip("/")
             path.parent.mkdir(parents=True, exist_ok=True)
-            client("s3").download_file(bucket, key, str(path))
+            client("s3", TRIES).download_file(bucket, key, str(path))
     return bool(keys)

@@ -65,7 +65,7 @@ class Log:
         with client.translate_errors():
             try:
                 streams = list(client.pages("logs", "describe_log_streams", **request).search("logStreams[]"))
-            except client.client("logs").exceptions.ResourceNotFoundException:
+            except client.client("logs", client.TRIES).exceptions.ResourceNotFoundException:
                 return
         for stream in sorted(streams, key=lambda stream: int(stream.get("creationTime", 0))):
             self._tokens.setdefault(stream["logStreamName"], None)

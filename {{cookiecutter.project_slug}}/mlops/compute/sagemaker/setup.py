@@ -15,7 +15,7 @@ from ...errors import ProjectError
 from ...files import atomic_write
 from ...tracking.dvc_remote import remote_url
 from ..transfer import S3
-from .client import call, client, pages, region, translate_errors
+from .client import TRIES, call, client, pages, region, translate_errors
 from .image import COMMON, REGISTRIES
 
 PLATFORM, TEMPLATE = Path("platform.yaml"), Path("aws/stack.yaml")
@@ -76,7 +76,7 @@ class Stack:
     def _wait_for_changes(self, arn: str) -> ChangeSet | None:
         from botocore.exceptions import WaiterError
 
-        waiter = client("cloudformation").get_waiter("change_set_create_complete")
+        waiter = client("cloudformation", TRIES).get_waiter("change_set_create_complete")
         with translate_errors():
             with contextlib.suppress(WaiterError):  # the status below says why
                 waiter.wait(ChangeSetName=arn, WaiterConfig={"Delay": POLL_S, "MaxAttempts": LONGEST_S // POLL_S})
