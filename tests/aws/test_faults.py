@@ -56,10 +56,10 @@ def begin(project: BakedProject, code: str) -> None:
 @pytest.mark.parametrize(
     "place",
     [
-        "mlops.compute.sagemaker.backend:prepare",
+        "mlops.compute.sagemaker.backend:SageMaker.prepare",
         "mlops.compute.sagemaker.client:create",
-        "mlops.compute.sagemaker.backend:follow",
-        "mlops.compute.sagemaker.backend:_fetch",
+        "mlops.compute.sagemaker.backend:SageMaker.follow",
+        "mlops.compute.sagemaker.client:download",
         "mlops.compute.results:_unpack",
         "dvc.dvcfile:Lockfile.dump_stages",
     ],
