@@ -122,7 +122,7 @@ def test_setup_local_remote_says_how_the_data_get_there(bake: Bake) -> None:
     assert "Next: dvc push -A, which brings there what was in" in setup(project, "--yes").stdout
 
 
-@pytest.mark.parametrize("there", [True, False], ids=["existing", "new"])
+@pytest.mark.parametrize("exists", [True, False], ids=["existing", "new"])
 def test_setup_remote_in_s3_keeps_its_bucket(bake: Bake, exists: bool) -> None:
     if exists:
         aws("s3").create_bucket(Bucket="my-team-ml")
