@@ -106,8 +106,8 @@ def test_job_killed_is_told_and_the_next_is_a_new_one(
     job = started(project)
     until(lambda: job.does(words), poll_s=0.02)
     job.kill(supervisor)
-    said = launch.fail()
-    assert ("it and its supervisor were killed" if supervisor else "it was killed") in said
+    output = launch.fail()
+    assert ("it and its supervisor were killed" if supervisor else "it was killed") in output
     assert lock(project) == before
     repro(project, "manifest").succeed()
     assert lock(project) == expected

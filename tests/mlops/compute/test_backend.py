@@ -176,7 +176,7 @@ def declare(target: str, name: str = "toy") -> None:
 def test_backends_are_those_of_the_folders_and_of_pyproject() -> None:
     known = backend.backends()
     assert list(known) == ["sagemaker", "sandbox", "toy"]
-    assert all(issubclass(found, backend.Backend) and name == found.NAME for name, found in known.items())
+    assert all(issubclass(cls, backend.Backend) and name == cls.NAME for name, cls in known.items())
 
 
 CLASSES = """

@@ -48,10 +48,10 @@ def test_pack_holds_the_project_of_the_commit_only(repository: Path, tmp_path: P
 
 
 def test_pack_again_gives_the_same_bytes(repository: Path, tmp_path: Path) -> None:
-    transfer.pack("HEAD", tmp_path / "one.tar.gz")
+    transfer.pack("HEAD", tmp_path / "first.tar.gz")
     git("config", "tar.umask", "user")
-    transfer.pack("HEAD", tmp_path / "other.tar.gz")
-    assert sha256(tmp_path / "one.tar.gz") == sha256(tmp_path / "other.tar.gz")
+    transfer.pack("HEAD", tmp_path / "second.tar.gz")
+    assert sha256(tmp_path / "first.tar.gz") == sha256(tmp_path / "second.tar.gz")
 
 
 def test_unpack_refuses_what_leads_out_of_the_folder(tmp_path: Path) -> None:

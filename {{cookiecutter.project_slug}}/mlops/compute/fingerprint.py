@@ -84,23 +84,16 @@ def _canonical(value: Any) -> str:
 
 
 def differences(first: Inputs, second: Inputs) -> list[str]:
-    """Return what differs between two, as paths and names of params; "cmd" and "outs" for those."""
-    both = [_by_name(first), _by_name(second)]
-    return [
-        name
-        for one_kind, other_kind in zip(*both, strict=True)
-        for name in sorted(one_kind.keys() | other_kind.keys())
-        if not same(one_kind.get(name), other_kind.get(name))
-    ]
-
-
-def _by_name(inputs: Inputs) -> tuple[dict[str, Any], ...]:
-    params = inputs.get("params", {}).items()
-    return (
-        {name: inputs.get(name) for name in ("cmd", "outs")},
-        {dep["path"]: dep for dep in inputs.get("deps", [])},
-        {f"{file}:{key}": value for file, values in params for key, value in values.items()},
-    )
+    """Return what differs between two: "cmd" and "outs", then paths of deps, then params as `file:key`."""
+    sides: list[dict[tuple[int, str], Any]] = []
+    for inputs in (first, second):
+        side: dict[tuple[int, str], Any] = {(0, name): inputs.get(name) for name in ("cmd", "outs")}
+        side |= {(1, dep["path"]): dep for dep in inputs.get("deps", [])}
+        for file, values in inputs.get("params", {}).items():
+            side |= {(2, f"{file}:{key}"): value for key, value in values.items()}
+        sides.append(side)
+    keys = sorted(sides[0].keys() | sides[1].keys())
+    return [key[1] for key in keys if not same(sides[0].get(key), sides[1].get(key))]
 
 
 def tracked_inputs(repo: "Repo", stage: "PipelineStage") -> list[TrackedInput]:

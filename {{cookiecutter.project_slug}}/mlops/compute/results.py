@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 
 
 def apply_results(name: str, out: Path) -> None:
-    """Bring the outputs of a stage into the work tree.
-
-    Args:
-        name: Of the stage.
-        out: The folder that its job handed back.
+    """Bring the outputs of a stage, whose job handed back the folder `out`, into the work tree.
 
     Raises:
         ProjectError: An output is missing or damaged, or the stage changed while the job ran.

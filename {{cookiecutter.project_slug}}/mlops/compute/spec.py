@@ -19,7 +19,7 @@ SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")  # of an MLflow 
 
 
 class JobSpec(StrictModel):
-    """What a job gets. A backend uses what it has: the sandbox the environment and the times.
+    """What a job gets. A backend uses the settings that it has a meaning for.
 
     Args:
         kind: Whether it trains on the machines, or processes data.
@@ -90,38 +90,31 @@ def _mlflow_problems(stage: str) -> Iterator[tuple[str, str]]:
     run_here = f"take meta.job from dvc.yaml:stages.{stage}; or RUN_ON=local dvc repro {stage}"
     uri = load_platform().tracking_uri
     if uri is None or not mlflow_client.is_remote(uri):
-        yield (
-            "it needs MLflow, which is a file on this machine that a job can't see",
-            f"platform.yaml:tracking_uri: a server; or {run_here}",
-        )
+        problem = "it needs MLflow, which is a file on this machine that a job can't see"
+        yield problem, f"platform.yaml:tracking_uri: a server; or {run_here}"
     elif secrets := [name for name in SECRETS if os.environ.get(name) and not uri.startswith("arn:")]:
-        yield (
-            f"it needs MLflow, and the secret in {' and '.join(secrets)} is not passed to a job",
-            f"platform.yaml:tracking_uri: a server by ARN, which takes the job's own role; or {run_here}",
-        )
+        problem = f"it needs MLflow, and the secret in {' and '.join(secrets)} is not passed to a job"
+        yield problem, f"platform.yaml:tracking_uri: a server by ARN, which takes the job's own role; or {run_here}"
 
 
 def _conflicts(stage: str, spec: JobSpec) -> Iterator[tuple[str, str]]:
     """Yield the settings that can't be combined, and the fix."""
     job, machines = f"dvc.yaml:stages.{stage}.meta.job", spec.instance_count
-    trains = pipeline.load_stage(stage).is_training
-    if spec.spot and not (trains and spec.kind == "training"):
+    is_training = pipeline.load_stage(stage).is_training
+    processes = read_params().get("train", {}).get("processes", 1) if is_training else 0
+    if spec.spot and not (is_training and spec.kind == "training"):
         yield "only a training goes on where it was interrupted", f"{job}.spot: false"
     if spec.spot and spec.max_wait_s < spec.max_runtime_s:
-        yield (
-            f"it may run for {spec.max_runtime_s} s, but wait and run for only {spec.max_wait_s} s",
-            f"{job}.max_wait_s: {2 * spec.max_runtime_s}",
-        )
+        problem = f"it may run for {spec.max_runtime_s} s, but wait and run for only {spec.max_wait_s} s"
+        yield problem, f"{job}.max_wait_s: {2 * spec.max_runtime_s}"
     if spec.spot and spec.keep_alive_s:
         yield "a machine that may be taken away is not kept", f"{job}.keep_alive_s: 0"
     if spec.keep_alive_s and spec.kind != "training":
         yield "only training jobs keep a machine", f"{job}.keep_alive_s: 0"
     if bool(spec.subnets) != bool(spec.security_groups):
         yield "a VPC needs both subnets and security groups", f"{job}.subnets and {job}.security_groups"
-    if machines > 1 and not (trains and spec.kind == "training"):
+    if machines > 1 and not (is_training and spec.kind == "training"):
         yield f"on {machines} machines it would do the same work {machines} times", f"{job}.instance_count: 1"
-    if trains and (processes := read_params().get("train", {}).get("processes", 1)) % machines:
-        yield (
-            f"{processes} process(es) can't be shared by {machines} machines",
-            f"params.yaml:train.processes: a multiple of {machines}, or {job}.instance_count: 1",
-        )
+    if processes % machines:
+        fix = f"params.yaml:train.processes: a multiple of {machines}, or {job}.instance_count: 1"
+        yield f"{processes} process(es) can't be shared by {machines} machines", fix

@@ -65,11 +65,7 @@ class Submission:
 
 
 def run(stage: str, publish: Callable[[str], None]) -> None:
-    """Run `stage` as a job and take over its results.
-
-    Args:
-        stage: Its name.
-        publish: Called with the name when the results are here; it does what needs Git, which a job has not.
+    """Run a stage as a job and take over its results; `publish` does what needs Git, which a job has not.
 
     Raises:
         ProjectError: It can't run as a job, or the job failed or was stopped; or see `results`.
@@ -90,11 +86,7 @@ def run(stage: str, publish: Callable[[str], None]) -> None:
 
 
 def dry_run(stage: str, backend_name: str | None = None) -> str:
-    """Return the request that would start the job of a stage, as JSON; nothing is started or sent.
-
-    Args:
-        stage: Its name.
-        backend_name: Of the backend; None for the first that makes requests.
+    """Return the request that would start the job of a stage on a backend, by default the first that makes requests.
 
     Raises:
         ProjectError: The stage can't run as a job, or the backend makes no requests.

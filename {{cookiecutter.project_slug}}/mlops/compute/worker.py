@@ -33,16 +33,14 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # between two attempts to push
 
 
 def run(job_file: Path, out: Path) -> None:
-    """Run a job; its results, or the reason of its failure, are written to `out`.
+    """Run the job that a clone described in `job_file` (`submit.py`).
 
-    Args:
-        job_file: The description, which the clone that starts the job wrote (`submit.py`).
-        out: A folder whose content the backend returns to the clone: `small.tar` with the outputs that Git keeps, and
-            at last `result.json` with the entry for `dvc.lock`; or `failure.json`.
+    The backend returns the content of the folder `out` to the clone: `small.tar` with the outputs that Git keeps and at
+    last `result.json` with the entry for `dvc.lock`, or `failure.json` with the reason.
 
     Raises:
         SystemExit: The inputs can't be pulled, or differ from those that the job was started for; the stage failed;
-            or its outputs can't be pushed. The clone that started the job reports it.
+            or its outputs can't be pushed.
     """
     _forward_signals()
     try:
