@@ -145,7 +145,7 @@ def test_second_ctrl_c_leaves_the_job_to_itself(project: BakedProject, aws: Bed,
     job = started(aws, before)
     until(lambda: "second 0" in aws.log_of(job))
     launch.signal(signal.SIGINT)
-    until(lambda: "Ctrl-C again leaves it to itself" in launch.told())
+    until(lambda: "Ctrl-C again leaves it to itself" in launch.output())
     launch.signal(signal.SIGINT)
     assert f"Job {job.name} goes on stopping by itself." in launch.fail()
     assert not job.is_over
@@ -238,10 +238,10 @@ def test_stage_that_fails_is_told_by_its_own_reason(project: BakedProject, aws: 
     begin(project, "    raise ValueError('nonsense')\n")
     launch = repro(project, "manifest")
     assert launch.process.wait(120) > 0
-    assert "ValueError: nonsense" in launch.told()
+    assert "ValueError: nonsense" in launch.output()
     (job,) = jobs(aws, before)
     assert job.describe()["ExitMessage"].startswith("the stage manifest failed")
-    assert f"job {job.name} failed: the stage manifest failed" in launch.told()
+    assert f"job {job.name} failed: the stage manifest failed" in launch.output()
 
 
 def test_launchers_that_are_refused_say_whom_to_ask(project: BakedProject, aws: Bed, before: set[str]) -> None:

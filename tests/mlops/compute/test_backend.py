@@ -219,6 +219,14 @@ def test_backends_a_class_that_can_not_work_is_refused_by_name(
     assert f"tool.mlops.backends{'.' if name == 'toy' else ''}" in str(refused.value)
 
 
+def test_backends_the_sketch_in_the_docs_is_a_whole_one(settings: Path) -> None:
+    page = (SKELETON / "docs" / "backends.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (settings / "slurm.py").write_text(code, encoding="utf-8")
+    declare("slurm:Slurm", "slurm")
+    assert backend.backends()["slurm"].NAME == "slurm"
+
+
 @pytest.mark.usefixtures("settings")
 def test_current_backend_is_the_one_that_run_on_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUN_ON", "toy")

@@ -17,7 +17,7 @@ from .spec import JobSpec
 
 
 class State(StrEnum):
-    """SageMaker's job states, and one for a job that has a description and was not started yet."""
+    """States of a job, from its description to its end."""
 
     PREPARED = "Prepared"
     RUNNING = "InProgress"
