@@ -78,7 +78,7 @@ def _scan_row(project: BakedProject, runs: int, records: int) -> str:
         folder = Path(scratch)
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{(folder / 'mlflow.db').as_posix()}"
         client = mlflow_client.client()
-        experiment = client.create_experiment("digits", (folder / "artifacts").as_uri())
+        experiment = client.create_experiment(project.path.name, (folder / "artifacts").as_uri())
         history = History(records, runs)
         for version in range(runs):
             table = history.manifest(version, manifest.SCHEMA)
