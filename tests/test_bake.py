@@ -45,7 +45,7 @@ TAKEN_AWAY = {
     ("compute", "local"): (
         *("mlops/compute/*", "mlops/compute/sandbox/*", "mlops/compute/sagemaker/*"),
         "mlops/compute/sagemaker/checks/*",
-        *("aws/*", "Dockerfile", ".dockerignore", "docs/sagemaker*.md"),
+        *("aws/*", "Dockerfile", ".dockerignore", "docs/backends.md", "docs/sagemaker*.md"),
     ),
     ("serving", "no"): ("mlops/serving/*",),
     ("lineage", "dataset"): (
