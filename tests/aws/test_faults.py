@@ -297,13 +297,13 @@ def test_spot_training_interrupted_twice_goes_on_and_makes_the_same(
     until(lambda: len(aws.objects(checkpoints)) == 2)
     job.interrupt()
     kept = aws.objects(checkpoints)
-    until(lambda: any("training goes on after epoch" in line for line in aws.log_of(job)))
+    until(lambda: any("training resumes after epoch" in line for line in aws.log_of(job)))
     until(lambda: aws.objects(checkpoints) != kept)
     job.interrupt()
     said = launch.succeed()
     assert jobs(aws, known) == [job]
     assert job.attempts == 3
-    assert said.count("training goes on after epoch") == 2
+    assert said.count("training resumes after epoch") == 2
     billed = job.describe()["BillableTimeInSeconds"]
     assert f"{billed} s to pay for on 1 x ml.m5.xlarge" in said
     model = project.path / "models/model/model.safetensors"

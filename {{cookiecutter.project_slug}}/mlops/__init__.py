@@ -26,11 +26,9 @@ if TYPE_CHECKING:
     from .registry.versions import register as register
     from .tracking.run import TrainingRun as TrainingRun
     from .tracking.run import training_run as training_run
-    from .training.distributed import ProcessGroup as ProcessGroup
-    from .training.launch import run_processes as run_processes
+    from .training.distributed import run_processes as run_processes
 
 _NAMES = {
-    "ProcessGroup": "training.distributed:ProcessGroup",
     "ProjectError": "errors:ProjectError",
     "Record": "records.source:Record",
     "StrictModel": "config:StrictModel",
@@ -44,7 +42,7 @@ _NAMES = {
     "read_split": "records.shards:read",
     "register": "registry.versions:register",
     "require_dep": "pipeline:require_dep",
-    "run_processes": "training.launch:run_processes",
+    "run_processes": "training.distributed:run_processes",
     "training_run": "tracking.run:training_run",
     "with_consent": "records.consent:with_consent",
     "write_dataset": "records.shards:write_dataset",

@@ -22,7 +22,7 @@ from ..environment import differences
 from ..files import read_json, write_json
 from ..records import manifest
 from ..training.checkpoint import Checkpoints
-from ..training.distributed import SINGLE_PROCESS, ProcessGroup
+from ..training.distributed import ProcessGroup, current_group
 from . import dataset_tags, dvc_remote, mlflow_client, resume, run_context, upload_queue
 from .live import Live
 from .run_context import RunContext
@@ -93,16 +93,13 @@ class TrainingRun:
 
 
 @contextlib.contextmanager
-def training_run(
-    group: ProcessGroup = SINGLE_PROCESS, parents: Sequence[RegisteredModel] = ()
-) -> Iterator[TrainingRun]:
+def training_run(parents: Sequence[RegisteredModel] = ()) -> Iterator[TrainingRun]:
     """Record what happens in the block as one run.
 
     Before the block, a Git commit pins code, parameters and data, the data are pushed to the DVC remote, and the data
     manifest is compared with the dataset. With `CHECKPOINT_DIR`, a training that was cut off goes on.
 
     Args:
-        group: The processes that train; the first one records.
         parents: Registered versions whose weights this training starts from, as `load_version` returned them.
 
     Yields:
@@ -112,6 +109,7 @@ def training_run(
         ProjectError: The stage was not started by DVC, a commit can't hold what it reads, or the manifest is not the
             dataset's.
     """
+    group = current_group()
     checkpoints = _open_checkpoints(group)
     if group.rank > 0:
         yield TrainingRun(group, checkpoints, None)
@@ -125,7 +123,7 @@ def training_run(
     with recorded(facts, checkpoints.files) as live:
         sections = pipeline.running_stage().params_of_all()
         live.log_params({name: values for name, values in read_params().items() if name in sections})
-        checkpoints.carry = lambda: resume.files(live)
+        checkpoints.extra_files = lambda: resume.files(live)
         yield TrainingRun(group, checkpoints, live)
     if not read_machines()["keeps_checkpoints"]:  # there, a job may still be cut off while it pushes the model
         checkpoints.clear()
