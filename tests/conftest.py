@@ -121,7 +121,7 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> BakedProject:
     with pytest.MonkeyPatch.context() as monkeypatch:
         isolate(monkeypatch, tmp_path_factory)
         made = new_project(tmp_path_factory.mktemp("reproduced"))
-        made.run("python", "-m", made.package, "setup")
+        made.run("python", "-m", "mlops", "setup")
         made.run("dvc", "repro")
     return made
 

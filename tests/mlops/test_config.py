@@ -61,6 +61,8 @@ def test_environment_other_version_is_refused_and_a_local_build_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    tool = '[tool.mlops]\npackage = "team"\nnumeric = ["numpy", "torch"]\n'
+    Path("pyproject.toml").write_text(tool, encoding="utf-8")
     environment.write_pins()
     environment.check(allow_other=False)
     text = Path("environment.json").read_text(encoding="utf-8")

@@ -12,11 +12,8 @@ if TYPE_CHECKING:
     from .config import load_params as params  # noqa: F401 (in _NAMES)
     from .errors import ProjectError as ProjectError
     from .files import write_report as write_report
-    from .pipeline import require_dep as require_dep
-    from .records.consent import with_consent as with_consent
-    from .records.csv_reader import open_file as open_file
+    from .records.source import with_consent as with_consent
     from .records.csv_reader import read_csv as read_csv
-    from .records.manifest import first_records as first_records
     from .records.manifest import write_manifest as write_manifest
     from .records.shards import read as read_split  # noqa: F401 (in _NAMES)
     from .records.shards import write_dataset as write_dataset
@@ -33,18 +30,15 @@ _NAMES = {
     "Record": "records.source:Record",
     "StrictModel": "config:StrictModel",
     "TrainingRun": "tracking.run:TrainingRun",
-    "first_records": "records.manifest:first_records",
     "load_version": "registry.versions:load_version",
-    "open_file": "records.csv_reader:open_file",
     "params": "config:load_params",
     "read_csv": "records.csv_reader:read_csv",
     "read_records": "records.source:read_records",
     "read_split": "records.shards:read",
     "register": "registry.versions:register",
-    "require_dep": "pipeline:require_dep",
     "run_processes": "training.distributed:run_processes",
     "training_run": "tracking.run:training_run",
-    "with_consent": "records.consent:with_consent",
+    "with_consent": "records.source:with_consent",
     "write_dataset": "records.shards:write_dataset",
     "write_manifest": "records.manifest:write_manifest",
     "write_report": "files:write_report",

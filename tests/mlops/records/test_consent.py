@@ -11,7 +11,7 @@ from mlops.records import consent
 
 HEADER = "subject_id,consent_status,effective_at\n"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-ASKED = ("P1", "p1", "P2", "P", "1")
+SUBJECTS = ("P1", "p1", "P2", "P", "1")
 
 ANSWERS = {
     "plain": ("P1,active,2025-01-01T00:00:00Z\nP2,revoked,2025-06-01T00:00:00Z\n", {"P1"}),
@@ -84,8 +84,8 @@ def registry(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize(("lines", "allowed"), ANSWERS.values(), ids=ANSWERS)
 @pytest.mark.parametrize("start", ["", "\ufeff"], ids=["plain", "byte order mark"])
 def test_read_allows_only_undoubted_consent(tmp_path: Path, start: str, lines: str, allowed: set[str]) -> None:
-    found = consent.read(registry(tmp_path, start + HEADER + lines), NOW)
-    assert {person for person in ASKED if found.allows(person)} == allowed
+    content = consent.read(registry(tmp_path, start + HEADER + lines), NOW)
+    assert {person for person in SUBJECTS if content.allows(person)} == allowed
 
 
 @pytest.mark.parametrize(("text", "problem"), MALFORMED.values(), ids=MALFORMED)
@@ -107,7 +107,7 @@ def test_read_missing_file_names_both_ways_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "loop", "pipe"])
-def test_read_what_is_no_file_is_told(tmp_path: Path, kind: str) -> None:
+def test_read_what_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "consent.csv"
     if kind != "folder" and os.name == "nt":
         pytest.skip("Windows has no such files")
@@ -123,6 +123,6 @@ def test_read_what_is_no_file_is_told(tmp_path: Path, kind: str) -> None:
 
 def test_read_gives_counts_and_digest(tmp_path: Path) -> None:
     path = registry(tmp_path, HEADER + "P1,active,\nP2,active,\nP3,revoked,\nP4,actve,\n")
-    found = consent.read(path, NOW)
-    assert found.counts == {"active": 2, "revoked": 1, "unknown": 1}
-    assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    content = consent.read(path, NOW)
+    assert content.counts == {"active": 2, "revoked": 1, "unknown": 1}
+    assert content.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()

@@ -114,7 +114,7 @@ def training_run(parents: Sequence[RegisteredModel] = ()) -> Iterator[TrainingRu
     if group.rank > 0:
         yield TrainingRun(group, checkpoints, None)
         return
-    manifest.check_dataset(Path(dataset_tags.DATASET), Path(MANIFEST), Path("reports/manifest.json"))
+    manifest.verify(Path(MANIFEST), Path(dataset_tags.DATASET), Path("reports/manifest.json"))
     earlier = resume.facts_of(checkpoints.files)
     start, pushed = _start(earlier)
     facts = {**_facts(start, [parent.run for parent in parents]), "data_pushed": pushed}

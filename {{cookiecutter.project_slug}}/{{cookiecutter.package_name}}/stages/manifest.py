@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from tqdm import tqdm
 
-from mlops import ProjectError, first_records, write_manifest, write_report
+from mlops import ProjectError, write_manifest, write_report
 
 from ..images import ImageError, open_image
 
@@ -29,7 +29,7 @@ def main() -> None:
     splits = dict.fromkeys(row["split"] for row in manifest.counts)
     for split in tqdm(splits, desc="Contact sheets", delay=2):
         labels = [row["label"] for row in manifest.counts if row["split"] == split][:DOWN]
-        rows = ((label, first_records(DATASET_DIR, manifest, split, label)[:ACROSS]) for label in labels)
+        rows = ((label, manifest.first_records(split, label)[:ACROSS]) for label in labels)
         write_report(REPORTS_DIR / "samples" / f"{split}.png", contact_sheet(rows, len(labels)))
     write_report(REPORTS_DIR / "labels.csv", manifest.counts)
     # DVC makes a column of every number and text in a metrics file, and leaves lists out: hence the lists.
