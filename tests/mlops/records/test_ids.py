@@ -85,7 +85,8 @@ def test_match_key_of_ids_that_may_be_one_person_s_is_one(first: str, second: st
 
 
 @pytest.mark.parametrize(
-    ("first", "second"), [("AI", "AL"), ("P1", "P10"), ("é", "e"), ("00", "01"), ("数字", "数"), ("a b", "ab"), ("x", "y")]
+    ("first", "second"),
+    [("AI", "AL"), ("P1", "P10"), ("é", "e"), ("00", "01"), ("数字", "数"), ("a b", "ab"), ("x", "y")],
 )
 def test_match_key_of_other_ids_differs(first: str, second: str) -> None:
     assert ids.match_key(first) != ids.match_key(second)

@@ -54,7 +54,9 @@ def test_digest_is_that_of_the_canonical_csv(dataset: Path) -> None:
 
 def test_digest_of_read_back_manifest_is_the_same(dataset: Path, tmp_path: Path) -> None:
     summary = manifest.write(manifest.build(dataset), tmp_path / "manifest.parquet")
-    assert manifest.digest_of(tmp_path / "manifest.parquet") == summary.sha256 == manifest.digest(manifest.build(dataset))
+    assert (
+        manifest.digest_of(tmp_path / "manifest.parquet") == summary.sha256 == manifest.digest(manifest.build(dataset))
+    )
 
 
 def test_write_counts_every_pair_also_the_empty_ones(dataset: Path, tmp_path: Path) -> None:

@@ -114,7 +114,9 @@ shards.write({"train": [Record(f"r{n}", "s", "a", lambda: bytes(1000), "") for n
 def test_write_no_space_left_keeps_the_older_dataset(tmp_path: Path) -> None:
     shards.write({"train": records(3)}, 1, tmp_path / "dataset")
     before = digests(tmp_path / "dataset")
-    done = subprocess.run([sys.executable, "-c", FILL, str(tmp_path / "dataset"), str(SKELETON)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", FILL, str(tmp_path / "dataset"), str(SKELETON)], capture_output=True, text=True
+    )
     assert "OSError: [Errno 27]" in done.stderr, done.stderr
     assert digests(tmp_path / "dataset") == before
     assert list(tmp_path.iterdir()) == [tmp_path / "dataset"]

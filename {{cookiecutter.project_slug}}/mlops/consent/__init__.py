@@ -1,7 +1,7 @@
-"""The consent registry, kept by commands: append, ask, check, pull from a database.
+"""The consent registry, maintained by commands: append to it, query it, check it, pull it from a database.
 
-The stages don't come here: they read the registry by `mlops/records/consent.py`, whose rules hold here too.
-This file is the only door to the folder.
+Stages don't import this: they read the registry by `mlops/records/consent.py`, which has the rules. Other folders use
+only what this file imports.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ groups = (consent,)  # of the command line
 
 
 def revoke(subjects: Iterable[str], at: datetime | None = None, unlisted: bool = False) -> list[str]:
-    """Do what `consent revoke` does: see `ledger.revoke`."""
+    """Do what `consent revoke` does: see `edits.revoke`."""
     from . import edits
 
     return edits.revoke(subjects, at, unlisted)

@@ -70,6 +70,11 @@ class Entry:
     status: str  # active, revoked, or unknown
     since: datetime | None  # when it took effect, UTC; None where the line does not say
 
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Return what the line says, to compare it and to sort by it."""
+        return self.subject_id, self.since.isoformat() if self.since else "", self.status
+
 
 def check_subjects(manifest: Path) -> None:
     """Raise ProjectError unless every subject of a data manifest consents, by the registry as it is now."""
