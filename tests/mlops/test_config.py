@@ -12,7 +12,7 @@ PLATFORM = "project: demo\ntracking_uri: null\nrun_on: local\nallow_other_enviro
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "problem"),
     [
         ("split: {salt: '7', val: 0.2, tset: 0.2}", r"split\.tset \(did you mean 'test'\?\)"),
         ("split: {salt: '7', val: 0.2}", "lacks the key split.test"),
@@ -23,10 +23,10 @@ PLATFORM = "project: demo\ntracking_uri: null\nrun_on: local\nallow_other_enviro
     ],
     ids=["unknown", "missing", "range", "section", "yaml", "empty"],
 )
-def test_load_params_bad_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str) -> None:
+def test_load_params_bad_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, problem: str) -> None:
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(text, encoding="utf-8")
-    with pytest.raises(ProjectError, match=said):
+    with pytest.raises(ProjectError, match=problem):
         load_params("split", SplitParams)
 
 
