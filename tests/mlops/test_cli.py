@@ -1,5 +1,6 @@
 """The command line: fast where it only reads files, and only in the code of the working directory."""
 
+import io
 import os
 import resource
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from mlops.records import shards
 from mlops.records.source import Record
+from PIL import Image
 
 from .conftest import SKELETON
 
@@ -64,8 +66,9 @@ def run(folder: Path, *arguments: str, **environment: str) -> "subprocess.Comple
     ],
 )
 def test_verb_that_only_reads_files_imports_no_torch_and_no_mlflow(project: Path, arguments: str, output: str) -> None:
-    png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\0\0\0\0\x3a\x7e\x9b\x55"
-    shards.write({"train": [Record("r", "a", "cat", lambda: png, "")]}, 1, project / "data/dataset")
+    image = io.BytesIO()
+    Image.new("L", (8, 8)).save(image, "png")
+    shards.write({"train": [Record("r", "a", "cat", image.getvalue, "")]}, 1, project / "data/dataset")
     done = run(project, "-c", COUNTED, *arguments.split())
     assert done.returncode == 0, done.stderr
     assert output in done.stdout

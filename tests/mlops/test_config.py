@@ -23,7 +23,9 @@ PLATFORM = "project: demo\ntracking_uri: null\nrun_on: local\nallow_other_enviro
     ],
     ids=["unknown", "missing", "range", "section", "yaml", "empty"],
 )
-def test_load_params_bad_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, problem: str) -> None:
+def test_load_params_refuses_a_bad_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, problem: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(ProjectError, match=problem):

@@ -87,9 +87,7 @@ def _import(name: str) -> ModuleType:
         file = f"{full.replace('.', '/')}.py"
         if Path(file).exists():  # the working directory is not on Python's path
             problem = f"Python can't import {full}, and {Path.cwd()} has it"
-            raise ProjectError(
-                problem, "unset PYTHONSAFEPATH, and run `python -m mlops` in the project's root"
-            ) from error
+            raise ProjectError(problem, "unset PYTHONSAFEPATH, and run from the project's root") from error
         raise ProjectError(
             f"there is no module {full} in {Path.cwd()}",
             f"write {file}, or correct pyproject.toml:tool.mlops.package; if it exists, run from the project's root",
