@@ -32,6 +32,9 @@ def predict(model: "Predictor", contents: Sequence[bytes]) -> list[dict[str, Any
     return model.predict(contents)
 
 
+decode = extension_of
+
+
 def example(model: "Predictor") -> bytes:
     """Return an image that the model takes: a black one."""
     import numpy as np
@@ -44,11 +47,6 @@ def compare(actual: Sequence[str], predicted: Sequence[str]) -> dict[str, float]
     from .model.evaluation import scores  # a prediction needs none of it
 
     return scores(actual, predicted)
-
-
-def decode(content: bytes) -> str:
-    """Return the file extension of an encoded image, after a look at its format."""
-    return extension_of(content)
 
 
 class ImageModel:
