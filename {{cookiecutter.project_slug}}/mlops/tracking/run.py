@@ -22,7 +22,7 @@ from ..environment import differences
 from ..files import read_json, write_json
 from ..records import manifest
 from ..training.checkpoint import Checkpoints
-from ..training.distributed import ProcessGroup, current_group
+from ..training.distributed import SINGLE_PROCESS, ProcessGroup, current_group
 from . import dataset_tags, dvc_remote, mlflow_client, resume, run_context, upload_queue
 from .live import Live
 from .run_context import RunContext
