@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mlops.training.distributed import SINGLE_PROCESS, ProcessGroup, current_group, is_peer_failure, process_group
+from mlops.training.distributed import SINGLE_PROCESS, ProcessGroup, current_group, process_group
 from team.model.dataset import Images
 from team.model.networks import build
 from team.model.training import Epoch
@@ -43,13 +43,6 @@ def test_parallel_alone_is_the_network_itself() -> None:
 
 def test_current_group_outside_of_any_is_a_group_of_one() -> None:
     assert current_group() == SINGLE_PROCESS
-
-
-def test_is_peer_failure_an_error_of_ones_own_is_not() -> None:
-    assert is_peer_failure(
-        RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:545] Connection reset by peer")
-    )
-    assert not is_peer_failure(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 def plain() -> nn.Module:

@@ -88,6 +88,11 @@ def test_first_failure_project_error_on_all_is_reported_once(fail: Fail) -> None
     assert (error.problem, error.fix) == ("it diverged", "lower max_lr")
 
 
+def test_report_errors_tells_the_loss_of_another_process_from_an_error_of_its_own(fail: Fail) -> None:
+    assert fail(0, RuntimeError(GLOO)).exitcode == distributed.PEER_FAILED
+    assert fail(0, RuntimeError("mat1 and mat2 shapes cannot be multiplied")).exitcode == 1
+
+
 def test_first_failure_goes_before_what_the_others_lost(fail: Fail) -> None:
     failures = {0: fail(0, RuntimeError(GLOO)), 1: fail(1, ProjectError("no image", "give one"))}
     assert str(distributed.first_failure(failures, 2)) == "no image\nFix: give one"

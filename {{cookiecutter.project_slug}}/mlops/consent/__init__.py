@@ -1,8 +1,4 @@
-"""The consent registry, maintained by commands: append to it, query it, check it, pull it from a database.
-
-Stages don't import this: they read the registry by `mlops/records/consent.py`, which has the rules. Other folders use
-only what this file imports.
-"""
+"""Commands that maintain the consent registry. Stages read it by `mlops/records/consent.py`, which has the rules."""
 
 from collections.abc import Iterable
 from datetime import datetime

@@ -1,7 +1,6 @@
 """The command `consent`."""
 
 import sys
-from collections.abc import Iterable
 from datetime import datetime
 
 import click
@@ -33,7 +32,7 @@ def add(subjects: tuple[str, ...], at: datetime | None, alike: bool) -> None:
     """Record that subjects consent."""
     from . import edits
 
-    _print(edits.add(subjects, at, alike))
+    click.echo("\n".join(edits.add(subjects, at, alike)))
 
 
 @verbs.command()
@@ -44,7 +43,7 @@ def revoke(subjects: tuple[str, ...], at: datetime | None, unlisted: bool) -> No
     """Record that subjects withdraw their consent; the next `dvc repro` leaves their records out."""
     from . import edits
 
-    _print(edits.revoke(subjects, at, unlisted))
+    click.echo("\n".join(edits.revoke(subjects, at, unlisted)))
 
 
 @verbs.command()
@@ -53,7 +52,7 @@ def status(subjects: tuple[str, ...]) -> None:
     """Show who consents, and which line decides it."""
     from . import queries
 
-    _print(queries.status(subjects))
+    click.echo("\n".join(queries.status(subjects)))
 
 
 @verbs.command()
@@ -62,7 +61,7 @@ def history(subject: str) -> None:
     """Show all lines of a subject."""
     from . import queries
 
-    _print(queries.history(subject))
+    click.echo("\n".join(queries.history(subject)))
 
 
 @verbs.command()
@@ -72,7 +71,7 @@ def check() -> None:
 
     problems, doubts = queries.check()
     lines = [*(f"wrong: {problem}" for problem in problems), *(f"doubt: {doubt}" for doubt in doubts)]
-    _print(lines or ["The registry is in order"])
+    click.echo("\n".join(lines) or "The registry is in order")
     sys.exit(int(bool(problems)))
 
 
@@ -88,9 +87,4 @@ def pull(url: str, query: str, table: str, present: bool, replace: bool) -> None
 
     if bool(query) == bool(table):
         raise ProjectError("one of --query and --table is needed", "consent pull URL --table consents")
-    _print([database.pull(url, query, table, present, replace)])
-
-
-def _print(lines: Iterable[str]) -> None:
-    for line in lines:
-        click.echo(line)
+    click.echo(database.pull(url, query, table, present, replace))

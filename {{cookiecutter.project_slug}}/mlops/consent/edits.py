@@ -29,19 +29,13 @@ ACTIVE, REVOKED = "active", "revoked"
 
 
 def add(subjects: Iterable[str], at: datetime | None = None, alike: bool = False) -> list[str]:
-    """Record that subjects consent; who does already gets no line. The first consent creates the registry.
+    """Record that subjects consent, from a time on (by default now); return the result for each, a line each.
 
-    Args:
-        subjects: Their ids.
-        at: When it takes effect, with a zone; by default now.
-        alike: Accept an id that looks like another one's, which otherwise is an error.
-
-    Returns:
-        The result for each, a line each.
+    Who consents already gets no line. The first consent creates the registry.
 
     Raises:
-        ProjectError: The time is in the future, earlier lines outweigh it, a new id looks like another one or has
-            hidden characters, or the registry is malformed; nothing is written then.
+        ProjectError: The time is in the future, earlier lines outweigh it, a new id looks like another one (unless
+            `alike`) or has hidden characters, or the registry is malformed; nothing is written then.
     """
     names = list(subjects)
     # For a withdrawal, the normalized id is enough. Consent must not be given by an id that only looks like theirs.
@@ -51,19 +45,13 @@ def add(subjects: Iterable[str], at: datetime | None = None, alike: bool = False
 
 
 def revoke(subjects: Iterable[str], at: datetime | None = None, unlisted: bool = False) -> list[str]:
-    """Record that subjects withdraw their consent; who did already gets no line. It holds from today, whatever `at` is.
+    """Record that subjects withdraw their consent, from a time on (by default now); return the result for each.
 
-    Args:
-        subjects: Their ids.
-        at: When it takes effect, with a zone; by default now.
-        unlisted: Accept subjects that are not in the registry, which otherwise are an error: an id may be misspelt.
-
-    Returns:
-        The result for each, a line each.
+    Who withdrew already gets no line. It holds from today, whatever `at` is.
 
     Raises:
-        ProjectError: A subject is not in the registry, a later grant outweighs the withdrawal, or the registry is
-            malformed; nothing is written then.
+        ProjectError: A subject is not in the registry, so may be misspelt (unless `unlisted`), a later grant outweighs
+            the withdrawal, or the registry is malformed; nothing is written then.
     """
     return _append(normalized(subjects), REVOKED, at, unlisted)
 
@@ -72,16 +60,16 @@ def _append(subjects: list[str], status: str, at: datetime | None, anyway: bool)
     time = at or datetime.now(UTC)
     if time.tzinfo is None:
         raise ProjectError(f"{time.isoformat()} lacks its time zone", f"add Z (UTC) or an offset: {time.isoformat()}Z")
-    with FileLock(lock_path()):
+    with lock():
         check_required()
         is_first = status == ACTIVE and not PATH.exists() and not DVC_FILE.exists()
         content = f"{','.join(COLUMNS)}\n".encode() if is_first else read_bytes()
         known = {} if is_first else _persons(content)
         new = [subject for subject in subjects if not _is_recorded(known.get(match_key(subject), []), subject, status)]
         if not anyway:
-            _check_spelling(subjects, known)
-        if not anyway and status == REVOKED:
-            _check_listed(new, known)
+            _check_ids(subjects, known)
+            for subject in new if status == REVOKED else ():
+                _check_listed(subject, known)
         content = extended(content, [(subject, status, stamp(time)) for subject in new])
         persons = _persons(content) if new else known
         doubtful = [subject for subject in new if consent.decide(persons[match_key(subject)])[0] == DOUBT]
@@ -130,7 +118,7 @@ def _ids(lines: list[Entry]) -> list[str]:
     return sorted({entry.subject_id for entry in lines})
 
 
-def _check_spelling(subjects: list[str], known: dict[str, list[Entry]]) -> None:
+def _check_ids(subjects: list[str], known: dict[str, list[Entry]]) -> None:
     """Refuse a new id that looks like one of the registry, or like another one of these."""
     earlier: dict[str, str] = {}
     for subject in subjects:
@@ -148,15 +136,12 @@ def _check_spelling(subjects: list[str], known: dict[str, list[Entry]]) -> None:
         )
 
 
-def _check_listed(subjects: list[str], known: dict[str, list[Entry]]) -> None:
-    for subject in subjects:
-        if match_key(subject) not in known:
-            near = difflib.get_close_matches(match_key(subject), known, n=1)
-            hint = f" (did you mean {known[near[0]][0].subject_id!r}?)" if near else ""
-            raise ProjectError(
-                f"{NAME} does not know {subject!r}{hint}, whose records are left out anyway",
-                "correct the id; to record the withdrawal all the same: --unlisted",
-            )
+def _check_listed(subject: str, known: dict[str, list[Entry]]) -> None:
+    if match_key(subject) not in known:
+        near = difflib.get_close_matches(match_key(subject), known, n=1)
+        hint = f" (did you mean {known[near[0]][0].subject_id!r}?)" if near else ""
+        problem = f"{NAME} does not know {subject!r}{hint}, whose records are left out anyway"
+        raise ProjectError(problem, "correct the id; to record the withdrawal all the same: --unlisted")
 
 
 def _check_effect(lines: list[Entry], subject: str, status: str) -> None:
@@ -164,10 +149,8 @@ def _check_effect(lines: list[Entry], subject: str, status: str) -> None:
     if result == status:
         return
     if by:
-        raise ProjectError(
-            f"line {by.line} of {NAME} is later: {subject} would still be {result}",
-            "leave --at out, or give a later time",
-        )
+        problem = f"line {by.line} of {NAME} is later: {subject} would still be {result}"
+        raise ProjectError(problem, "leave --at out, or give a later time")
     if result == DOUBT:
         latest = max((entry.since, entry.line) for entry in lines if entry.since)[1]
         numbers = ", ".join(str(entry.line) for entry in consent.overruled(lines))
@@ -191,9 +174,9 @@ def _result(lines: list[Entry], subject: str, is_new: bool, status: str) -> str:
     return f"{subject} is {status} ({where}){'; it holds from today, not from that day on' if later else ''}"
 
 
-def lock_path() -> Path:
+def lock() -> FileLock:
     """Return the lock to hold while the registry is changed."""
-    return home() / ".dvc/tmp/consent.lock"
+    return FileLock(home() / ".dvc/tmp/consent.lock")
 
 
 def check_required() -> None:
@@ -216,11 +199,7 @@ def normalized(subjects: Iterable[str]) -> list[str]:
 
 
 def read_bytes() -> bytes:
-    """Return the registry's bytes.
-
-    Raises:
-        ProjectError: It isn't there, DVC imports it from elsewhere, or it lacks lines of the version that DVC tracks.
-    """
+    """Return the registry's bytes, when they may be appended to: not a copy, nor older than what DVC tracks."""
     check_required()
     if not DVC_FILE.exists():
         return consent.load(PATH)
@@ -255,11 +234,7 @@ def tracked_by_dvc() -> bytes:
 
 
 def cached(md5: str, described: str, fix: str) -> bytes:
-    """Return a version of the registry from DVC's cache.
-
-    Raises:
-        ProjectError: DVC's cache on this machine lacks it: the version `described`, with this fix.
-    """
+    """Return a version of the registry from DVC's cache; if it lacks the version `described`, raise with this fix."""
     from dvc.repo import Repo
 
     with Repo(os.getcwd()) as repo:
@@ -270,11 +245,7 @@ def cached(md5: str, described: str, fix: str) -> bytes:
 
 
 def replace(content: bytes) -> None:
-    """Put a new registry in place of the old one, whole or not at all; where DVC tracks it, `dvc add` it.
-
-    Raises:
-        ProjectError: DVC fails to add it; the registry is the new one all the same.
-    """
+    """Replace the registry, whole or not at all, then `dvc add` it where DVC tracks it; if that fails, raise."""
     if not PATH.exists() or content != PATH.read_bytes():
         _write(content)
     if not DVC_FILE.exists() or content == tracked_by_dvc():  # `dvc add` would wait for whoever reads the registry

@@ -11,10 +11,9 @@ import io
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
-
-from filelock import FileLock
 
 from ..errors import ProjectError
 from ..records import consent
@@ -23,32 +22,28 @@ from . import edits
 from .edits import DVC_FILE, NAME, VERB, stamp
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, ColumnClause, Connection, CursorResult
+    from sqlalchemy import ColumnClause, Connection
 
 BATCH = 10_000  # rows that are fetched at once
 REPLACE = "if that is right: --replace"
 
 
 def pull(address: str, query: str, table: str, present: bool, anyway: bool) -> str:
-    """Replace the registry by the result of a query, or by a table, of a database.
+    """Replace the registry by what a database has; return what was done, for people.
 
     Args:
         address: SQLAlchemy's URL. Its password is neither printed nor stored.
         query: Returns the columns of the registry, by their names; or
         table: has them. May name a schema: `clinic.consents`.
-        present: It has one row a person, their present state, and no history: its rows are added to the lines that
-            the registry has.
-        anyway: Make the registry exactly what the database has, also where that loses lines.
-
-    Returns:
-        What was done, for people.
+        present: There is one row a person, without history: the rows are added to the lines that the registry has.
+        anyway: Accept the loss of lines.
 
     Raises:
         ProjectError: The database can't be queried, a row is no line of a registry, or lines known before are missing.
     """
     edits.check_required()
     pulled = _query(address, query, table)
-    with FileLock(edits.lock_path()):
+    with edits.lock():
         known = consent.entries(edits.read_bytes(), NAME) if PATH.exists() or DVC_FILE.exists() else []
         lines = pulled if anyway else _with_history(known, pulled) if present else _checked_history(known, pulled)
         text = io.StringIO(newline="")
@@ -126,7 +121,9 @@ def _query(address: str, query: str, table: str) -> list[Entry]:
         with engine.connect().execution_options(stream_results=True, yield_per=BATCH) as connection:
             entries = list(_entries(connection, query, table))
     except SQLAlchemyError as error:
-        message = _without_secrets(str(getattr(error, "orig", None) or error), url).strip()
+        message = str(getattr(error, "orig", None) or error).strip()
+        for secret in filter(None, (url.password, *chain.from_iterable(url.normalized_query.values()))):
+            message = message.replace(str(secret), "***")
         fix = "see that the server is up, the address and the query; the password may be in ~/.pgpass or alike"
         shown = f"{url.drivername}://{url.host or ''}/{url.database or ''}"
         raise ProjectError(f"{shown} can't be queried: {message}", fix) from error
@@ -138,7 +135,15 @@ def _query(address: str, query: str, table: str) -> list[Entry]:
 
 
 def _entries(connection: "Connection", query: str, table: str) -> Iterator[Entry]:
-    result = _execute(connection, query, table)
+    import sqlalchemy
+
+    if query:  # as it stands: neither `:` nor `%` has a meaning
+        result = connection.exec_driver_sql(query, execution_options={"no_parameters": True})
+    else:
+        schema, _, name = table.rpartition(".")
+        columns: list[ColumnClause[Any]] = [sqlalchemy.column(name) for name in COLUMNS]
+        source = sqlalchemy.table(name, *columns, schema=schema or None)
+        result = connection.execute(sqlalchemy.select(*columns).select_from(source))
     names = [name.lower() for name in result.keys()]  # noqa: SIM118 (no dict)
     if lacking := [name for name in COLUMNS if names.count(name) != 1]:
         raise ProjectError(
@@ -148,17 +153,6 @@ def _entries(connection: "Connection", query: str, table: str) -> Iterator[Entry
     places, now = [names.index(name) for name in COLUMNS], datetime.now(UTC)
     for number, row in enumerate(result, 1):
         yield consent.parse_entry(_cells([row[place] for place in places], number), number, "the result", now)
-
-
-def _execute(connection: "Connection", query: str, table: str) -> "CursorResult[Any]":
-    import sqlalchemy
-
-    if query:  # as it stands: neither `:` nor `%` has a meaning
-        return connection.exec_driver_sql(query, execution_options={"no_parameters": True})
-    schema, _, name = table.rpartition(".")
-    columns: list[ColumnClause[Any]] = [sqlalchemy.column(name) for name in COLUMNS]
-    source = sqlalchemy.table(name, *columns, schema=schema or None)
-    return connection.execute(sqlalchemy.select(*columns).select_from(source))
 
 
 def _cells(row: list[Any], number: int) -> list[str]:
@@ -182,10 +176,3 @@ def _cells(row: list[Any], number: int) -> list[str]:
     if not isinstance(time, datetime):
         raise refused("effective_at", time, fix)
     return [str(subject), status, stamp(time)]
-
-
-def _without_secrets(text: str, url: "URL") -> str:
-    secrets = [url.password, *(value for values in url.normalized_query.values() for value in values)]
-    for secret in filter(None, map(str, secrets)):
-        text = text.replace(secret, "***")
-    return text

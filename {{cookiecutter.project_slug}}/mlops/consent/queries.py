@@ -65,10 +65,7 @@ def _overruled(lines: list[Entry]) -> str:
 
 
 def check() -> tuple[list[str], list[str]]:
-    """Check the whole registry.
-
-    Returns:
-        All problems, and all that is only doubtful (there the answer is no), a line each.
+    """Check the whole registry; return all problems, and all that is only doubtful (there the answer is no).
 
     Raises:
         ProjectError: It isn't there, is no text, or its header is wrong: then nothing more can be checked.
@@ -130,10 +127,7 @@ def lost_in_merges(content: bytes) -> tuple[list[str], list[str]]:
     """Compare the registry with what the merges in the history of HEAD had before them.
 
     A line is lost if a parent had it, and neither the merge nor the registry has it: the merge took one side's file.
-    What a commit took out before the merge was not lost in it.
-
-    Returns:
-        The lines that were lost, and versions that can't be compared, a text each.
+    What a commit took out before the merge was not lost in it. Return the lost lines, and what can't be compared.
     """
     keys = {entry.key for entry in consent.entries(content, NAME)}
     lost: dict[str, None] = {}
@@ -168,11 +162,7 @@ def _lost_in_merge(commit: str, parents: list[str]) -> Iterator[tuple[Entry, str
 
 @cache
 def _entries_at(commit: str) -> dict[tuple[str, str, str], Entry]:
-    """Return the registry at a commit, by key; nothing where it has none.
-
-    Raises:
-        ProjectError: DVC tracked it, and its cache on this machine lacks that version.
-    """
+    """Return the registry at a commit, by key; nothing where it has none. Raise if DVC's cache lacks the version."""
     content = _show(commit, NAME) if commit else None
     if content is None and commit and (dvc_file := _show(commit, DVC_FILE.as_posix())):
         md5 = str(YAML(typ="safe").load(dvc_file)["outs"][0]["md5"])

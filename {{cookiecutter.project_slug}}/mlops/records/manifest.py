@@ -32,23 +32,14 @@ FIRST = 13  # records of each label in a split that are kept to be shown
 
 @dataclass(frozen=True)
 class Summary:
-    """What a manifest holds.
-
-    Args:
-        records: Number of records.
-        subjects: Number of subjects.
-        counts: `{"split", "label", "records"}` for every pair, also those without records, in order.
-        first: The `FIRST` records, by id, of each pair, in that order.
-        sha256: SHA-256 of the rows, in hexadecimal: see `Digest`.
-        dataset: The dataset's directory.
-    """
+    """What a manifest holds."""
 
     records: int
     subjects: int
-    counts: list[dict[str, Any]]
-    first: pa.Table
-    sha256: str
-    dataset: Path
+    counts: list[dict[str, Any]]  # `{"split", "label", "records"}` for every pair, also without records, in order
+    first: pa.Table  # the `FIRST` records, by id, of each pair, in that order
+    sha256: str  # of the rows: see `Digest`
+    dataset: Path  # its directory
 
     def first_records(self, split: str, label: str) -> list[tuple[str, bytes]]:
         """Return id and content of the first records, by id, of a label in a split: `FIRST` at most."""

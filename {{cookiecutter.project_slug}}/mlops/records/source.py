@@ -13,18 +13,21 @@ from .ids import difference, id_problem, match_key
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One labelled record. Its ids never change their meaning: use original positions, or ids of your own."""
+    """One labelled record. Its ids never change their meaning: use original positions, or ids of your own.
+
+    Args:
+        record_id: Names the record; unique in its source.
+        subject_id: Names the person (or the thing) that the record is of, to whom consent and split apply.
+        label: The name of its class.
+        read: Returns its content, such as an encoded image; called at most once, and only for a record that is used.
+        origin: Where the record is defined, for errors.
+    """
 
     record_id: str
-    """Names the record; unique in its source."""
     subject_id: str
-    """Names the person (or the thing) that the record is of, to whom consent and split apply."""
     label: str
-    """The name of its class."""
     read: Callable[[], bytes]
-    """Returns its content, such as an encoded image; called at most once, and only for a record that is used."""
     origin: str
-    """Where the record is defined, for errors."""
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
     CHECKPOINT_DIR=.dvc/tmp/checkpoint dvc repro train
 
-A state is saved after each epoch, unless saving would take more than a hundredth of the time. No signal triggers it:
-within an epoch there is no state to resume from, and machines also stop without a signal.
+A state is saved after each epoch, unless saving would take more than a hundredth of the time.
 """
 
 import hashlib
@@ -51,20 +50,12 @@ def unpack(data: bytes) -> State:
 
 
 class Checkpoints:
-    """The last two states of one training.
+    """The last two states of one training, which the first process of the group reads and writes.
 
     Args:
         folder: Where they are; None keeps none.
         inputs: What determines the result, by name, in JSON's types. A state made from other inputs is ignored.
-        group: The processes that train. The first reads and writes.
-
-    Attributes:
-        state: What to resume from; None to start.
-        files: Files that were saved with it: content by name.
-        extra_files: Returns the files to save from now on.
-
-    Raises:
-        ProjectError: The folder can't be made.
+        group: The processes that train.
     """
 
     def __init__(
@@ -72,9 +63,9 @@ class Checkpoints:
     ) -> None:
         self._folder, self._inputs, self._group = folder, inputs or {}, group
         self._due, self._next = 0.0, 0
-        self.state: State | None = None
-        self.files: dict[str, bytes] = {}
-        self.extra_files: Callable[[], dict[str, bytes]] = dict
+        self.state: State | None = None  # to resume from; None to start
+        self.files: dict[str, bytes] = {}  # saved with it: content by name
+        self.extra_files: Callable[[], dict[str, bytes]] = dict  # returns the files to save from now on
         if folder and (data := group.broadcast_bytes(self._newest(folder) if group.rank == 0 else b"")):
             saved = unpack(data)
             self.state = saved["state"]
@@ -95,13 +86,13 @@ class Checkpoints:
             except (OSError, ValueError) as error:
                 log.warning("the checkpoint %s is damaged: %s", folder / name, error)
         for saved, number, data in sorted(candidates, key=lambda candidate: -int(candidate[0]["state"]["epochs"])):
-            old = saved["inputs"]
+            path, old = folder / NAMES[number], saved["inputs"]
             changed = [key for key in old | self._inputs if old.get(key) != self._inputs.get(key)]
             if not changed:
-                log.info("training resumes after epoch %s of %s", saved["state"]["epochs"], folder / NAMES[number])
+                log.info("training resumes after epoch %s of %s", saved["state"]["epochs"], path)
                 self._next = 1 - number
                 return data
-            log.warning("the checkpoint %s was made from other inputs: %s", folder / NAMES[number], ", ".join(changed))
+            log.warning("the checkpoint %s was made from other inputs: %s", path, ", ".join(changed))
         if any((folder / name).exists() for name in NAMES):
             log.warning("training starts from its first epoch")
         return b""

@@ -39,15 +39,10 @@ POLL_S = 1.0  # how often a process checks that the one that started it still ru
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The processes of one training, and which of them this is.
+    """The processes of one training, and which of them this is."""
 
-    Args:
-        rank: The number of this process, from 0. The first is the one that reports and writes.
-        size: How many there are.
-    """
-
-    rank: int = 0
-    size: int = 1
+    rank: int = 0  # the number of this process; the first is the one that reports and writes
+    size: int = 1  # how many there are
 
     def parallel(self, module: nn.Module) -> nn.Module:
         """Return what to train in place of `module`, which is trained with it: all start from the first one's weights.
@@ -58,14 +53,11 @@ class ProcessGroup:
         return module if self.size == 1 else DistributedDataParallel(module)
 
     def shard_batch(self, batch: Tensor) -> tuple[Tensor, float]:
-        """Return this process's part of a batch, and the weight of its mean loss.
+        """Return this process's part of a batch of (N,) positions, N of 2 or more, and the weight of its mean loss.
 
         The mean over the processes of weight x loss is the loss of the whole batch, however unequal the parts are. A
         part has two records or more, since BatchNorm can't take a variance over one. A process left without a part
         computes on two records with weight 0, since the others wait for its gradients.
-
-        Args:
-            batch: (N,) positions, N of 2 or more.
         """
         if self.size == 1:
             return batch, 1.0
@@ -119,7 +111,7 @@ def process_group(processes: int) -> Iterator[ProcessGroup]:
     """Join the group of processes that torchrun started, for the time of the block; for 1, there is none to join.
 
     Interrupting the first process stops all: the others end when it leaves them. When another one ends, the first has
-    the time to record that (torchrun waits for 30 s before it kills).
+    time to record it (torchrun kills after 30 s).
     """
     if processes == 1:
         yield SINGLE_PROCESS
@@ -135,13 +127,6 @@ def process_group(processes: int) -> Iterator[ProcessGroup]:
         yield group
     finally:
         torch.distributed.destroy_process_group()
-
-
-def is_peer_failure(error: BaseException) -> bool:
-    """Return whether an error only says that another process ended, which reports the cause itself."""
-    if isinstance(error, torch.distributed.DistError):
-        return True
-    return type(error) is RuntimeError and "/gloo/" in str(error)  # gloo's errors have no type, but their source file
 
 
 def run_processes(work: Callable[[], None], processes: int, threads: int) -> None:
@@ -226,13 +211,11 @@ def first_failure(failures: Mapping[int, "ProcessFailure"], processes: int) -> E
         return error
     for rank, failure in failures.items():
         if failure.exitcode not in (PEER_FAILED, -signal.SIGTERM):
-            killed = failure.exitcode < 0
-            how = f"was killed by {failure.signal_name()}" if killed else f"ended with code {failure.exitcode}"
-            return ProjectError(
-                f"process {rank} (of 0 to {processes - 1}) {how}, and training with it",
-                "run again: dvc repro train; if memory ran out (each process holds all images), "
-                "lower params.yaml:train.processes",
-            )
+            code = failure.exitcode
+            how = f"was killed by {failure.signal_name()}" if code < 0 else f"ended with code {code}"
+            fix = "run again: dvc repro train; if memory ran out (each process holds all images), lower "
+            problem = f"process {rank} (of 0 to {processes - 1}) {how}, and training with it"
+            return ProjectError(problem, f"{fix}params.yaml:train.processes")
     return ProjectError("a process on another machine ended, and training with it", "see that machine's log")
 
 
@@ -251,8 +234,9 @@ def report_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
-        if is_peer_failure(error):
-            sys.exit(PEER_FAILED)
+        # gloo's errors have no type of their own, but name their source file.
+        if isinstance(error, torch.distributed.DistError) or (type(error) is RuntimeError and "/gloo/" in str(error)):
+            sys.exit(PEER_FAILED)  # another process ended, which reports the cause itself
         report: dict[str, Any] = {"time": time.time(), "timestamp": int(time.time()), "message": traceback.format_exc()}
         if isinstance(error, ProjectError):
             report |= {"message": str(error), "problem": error.problem, "fix": error.fix}
@@ -270,7 +254,7 @@ def _exit_with(parent: int) -> None:
 
 
 def _forward_as_interrupt() -> None:
-    """Forward SIGTERM and SIGHUP to the processes as Ctrl-C; torchrun sends them SIGTERM when one of them failed."""
+    """Forward SIGTERM and SIGHUP to the processes as Ctrl-C; torchrun's SIGTERM says that another one failed."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
 
     def stop(number: int, frame: object) -> NoReturn:
