@@ -12,13 +12,13 @@ MARK = "=== step "
 
 def steps(page: Path) -> list[tuple[str, list[str]]]:
     """Read the commands of a page, each with the lines that the page shows after them."""
-    found: list[tuple[str, list[str]]] = []
+    blocks: list[tuple[str, list[str]]] = []
     for kind, content in BLOCK.findall(page.read_text(encoding="utf-8")):
         if kind == "bash":
-            found.append((content, []))
+            blocks.append((content, []))
         else:
-            found[-1][1].extend(content.splitlines())
-    return found
+            blocks[-1][1].extend(content.splitlines())
+    return blocks
 
 
 def run_in_one_shell(project: BakedProject, commands: list[str]) -> list[str]:
@@ -46,7 +46,7 @@ def walk(project: BakedProject, page: str) -> None:
     """Do what a page says in a fresh project, and see that it shows what is printed."""
     project.run("git", "config", "user.name", "Test")
     project.run("git", "config", "user.email", "test@example.org")
-    project.run("python", "-m", project.package, "setup")
+    project.run("python", "-m", "mlops", "setup")
     written = steps(project.path / page)
     assert len(written) > 5
     printed = run_in_one_shell(project, [commands for commands, _ in written])

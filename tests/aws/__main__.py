@@ -44,7 +44,7 @@ Nothing leaves this machine and nothing costs money. Ctrl-C ends it and deletes 
 
 4. Commit that, look whether all is well, and run:
 
-    python -m <package> jobs doctor
+    python -m mlops jobs doctor
     RUN_ON=sagemaker dvc repro
 
 Jobs run with {python}: it must have the packages of the project (another one: make aws-sandbox JOB_PYTHON=…).

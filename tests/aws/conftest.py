@@ -80,7 +80,7 @@ def fresh(aws_account: "Bed", tmp_path_factory: pytest.TempPathFactory) -> Baked
         isolate(monkeypatch, tmp_path_factory)
         enter(monkeypatch, aws_account, folder)
         made = laptop(folder)
-        made.run("python", "-m", made.package, "setup")
+        made.run("python", "-m", "mlops", "setup")
         monkeypatch.setenv("RUN_ON", "local")
         made.run("dvc", "repro", "prepare")
         made.run("dvc", "push")

@@ -180,7 +180,7 @@ class Laptop:
 
     def doctor(self) -> tuple[int, list[dict[str, str]]]:
         """Ask it; return its exit code and what it found."""
-        done = self.project.run("python", "-m", self.project.package, "jobs", "doctor", "--json", check=False)
+        done = self.project.run("python", "-m", "mlops", "jobs", "doctor", "--json", check=False)
         assert not done.stderr, done.stderr
         found: list[dict[str, str]] = json.loads(done.stdout)
         return done.returncode, found
@@ -213,7 +213,7 @@ def has(found: list[dict[str, str]], check: str, standing: str, said: str, fix: 
 
 
 def test_doctor_of_a_good_account_finds_all_ok_and_leaves_nothing(laptop: Laptop) -> None:
-    done = laptop.project.run("python", "-m", laptop.project.package, "jobs", "doctor")
+    done = laptop.project.run("python", "-m", "mlops", "jobs", "doctor")
     rows = [re.split(" {2,}", line, maxsplit=2) for line in done.stdout.splitlines() if line]
     assert rows.pop() == ["18 ok"]
     assert {standing for standing, _, _ in rows} == {"ok"}
@@ -276,7 +276,7 @@ BROKEN = {  # what is changed: in which file, and what for what; what is said, a
             ("image", "there is no image .*/other@.*RepositoryNotFound", "make image"),
             ("network", "subnet-0123.* does not exist", "platform.yaml:job.subnets and job.security_groups"),
             ("keys", "there is no key 0000", "platform.yaml:job.kms_key"),
-            ("MLflow", "MLflow at http://127.0.0.1:9 did not do it", "start it, or platform.yaml:tracking_uri"),
+            ("MLflow", "MLflow at http://127.0.0.1:9 failed", "start it, or platform.yaml:tracking_uri"),
             (
                 "quotas",
                 "ml.g5.xlarge for training job usage: 0, and 1 are needed",

@@ -56,11 +56,11 @@ def begin(project: BakedProject, code: str) -> None:
 @pytest.mark.parametrize(
     "place",
     [
-        ".compute.sagemaker.service:prepare",
-        ".compute.sagemaker.api:create",
-        ".compute.sagemaker.service:follow",
-        ".compute.sagemaker.service:_fetch",
-        ".compute.adopt:_unpack",
+        "mlops.compute.sagemaker.backend:prepare",
+        "mlops.compute.sagemaker.client:create",
+        "mlops.compute.sagemaker.backend:follow",
+        "mlops.compute.sagemaker.backend:_fetch",
+        "mlops.compute.results:_unpack",
         "dvc.dvcfile:Lockfile.dump_stages",
     ],
     ids=["pushed", "prepared", "started", "ended", "fetched", "before dvc.lock"],

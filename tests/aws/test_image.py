@@ -64,7 +64,7 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: tuple[str, 
 
 def image(project: BakedProject, *options: str) -> "subprocess.CompletedProcess[str]":
     """Type the verb."""
-    return project.run("python", "-m", project.package, "aws", "image", *options, check=False)
+    return project.run("python", "-m", "mlops", "aws", "image", *options, check=False)
 
 
 def configured(project: BakedProject) -> str | None:
@@ -131,7 +131,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> BakedProject:
 
 def ask(project: BakedProject, code: str) -> "subprocess.CompletedProcess[str]":
     """Run Python in a project."""
-    text = f"from {project.package}.compute.sagemaker import image\n{code}"
+    text = f"from mlops.compute.sagemaker import image\n{code}"
     return project.run("python", "-c", text, check=False)
 
 

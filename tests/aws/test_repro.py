@@ -28,7 +28,7 @@ def by_jobs(aws_account: Bed, tmp_path_factory: pytest.TempPathFactory) -> Baked
         aws_account.start_mlflow()
         enter(monkeypatch, aws_account, folder)
         made = laptop(folder, APP)
-        made.run("python", "-m", made.package, "setup")
+        made.run("python", "-m", "mlops", "setup")
         made.run("dvc", "repro")
         commit(made, "First results")
     return made
@@ -42,7 +42,7 @@ def at_home(by_jobs: BakedProject, on_laptop: Bed) -> BakedProject:
 
 def _names(project: BakedProject) -> dict[str, str]:
     """Return the name of the job of each stage."""
-    told = project.run("python", "-m", project.package, "jobs", "list").stdout.split()
+    told = project.run("python", "-m", "mlops", "jobs", "list").stdout.split()
     return {stage: name for stage in STAGES for name in told if f"-{stage}-" in name}
 
 
@@ -129,7 +129,7 @@ def test_code_is_at_a_name_made_of_its_content(at_home: BakedProject, aws: Bed) 
 
 def test_dry_run_prints_the_request_and_asks_nothing(at_home: BakedProject, aws: Bed) -> None:
     calls = aws.calls.total()
-    told = json.loads(at_home.run("python", "-m", at_home.package, "jobs", "dry-run", "train").stdout)
+    told = json.loads(at_home.run("python", "-m", "mlops", "jobs", "dry-run", "train").stdout)
     assert aws.calls.total() == calls
     name = _names(at_home)["train"]
     assert told["TrainingJobName"] == name
@@ -166,6 +166,6 @@ def test_queue_of_experiments_is_as_many_trainings_side_by_side(
 def test_list_of_a_clone_that_started_nothing_has_everyones_jobs(at_home: BakedProject, tmp_path: Path) -> None:
     copied = clone(at_home, tmp_path / "clone", "HEAD")
     said = subprocess.run(
-        ["python", "-m", copied.package, "jobs", "list", "--all"], cwd=copied.path, capture_output=True, text=True
+        ["python", "-m", "mlops", "jobs", "list", "--all"], cwd=copied.path, capture_output=True, text=True
     ).stdout
     assert set(_names(at_home).values()) <= set(said.split())

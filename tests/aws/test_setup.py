@@ -31,7 +31,7 @@ def aws(service: str) -> Any:
 
 def setup(project: BakedProject, *options: str) -> "subprocess.CompletedProcess[str]":
     """Type the verb."""
-    return project.run("python", "-m", project.package, "aws", "setup", *options, check=False)
+    return project.run("python", "-m", "mlops", "aws", "setup", *options, check=False)
 
 
 def platform(project: BakedProject) -> Any:
@@ -108,7 +108,7 @@ def test_setup_with_mlflow_leaves_another_server_where_it_is(bake: Bake) -> None
 def test_setup_declined_leaves_nothing(bake: Bake) -> None:
     project = bake()
     done = subprocess.run(
-        ["python", "-m", project.package, "aws", "setup"], cwd=project.path, input="n\n", text=True, capture_output=True
+        ["python", "-m", "mlops", "aws", "setup"], cwd=project.path, input="n\n", text=True, capture_output=True
     )
     assert done.returncode == 1
     assert "Change the stack digit-classifier-sagemaker so?" in done.stdout

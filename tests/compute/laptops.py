@@ -23,13 +23,13 @@ import json
 import os
 from pathlib import Path
 
-from ..files import write_json
+from mlops import write_report
 
 
 def main() -> None:
     dataset = Path("data", "dataset")
     dataset.mkdir(parents=True, exist_ok=True)
-    write_json(Path("reports", "prepare.json"), {"excluded": 0})
+    write_report(Path("reports", "prepare.json"), {"excluded": 0})
 """
 
 
@@ -79,7 +79,7 @@ class Laptop:
         return f"{self._folder.name}/{self.project.path.name}/"
 
     def _send_through(self, stage: str) -> None:
-        text = f"python -m {self.project.package} stage {stage}\n    meta:\n      job: {{kind: {JOBS[stage]}"
+        text = f"python -m mlops stage {stage}\n    meta:\n      job: {{kind: {JOBS[stage]}"
         url = self.proxies[stage].url
         edit(self.project, "dvc.yaml", text, f"{text}, environment: {{AWS_ENDPOINT_URL_S3: '{url}'}}")
 
@@ -154,7 +154,7 @@ def clone(project: BakedProject, folder: Path) -> BakedProject:
     """Do what a colleague would, but for the data: clone, and set up."""
     project.run("git", "clone", "--quiet", str(project.path), str(folder))
     copied = BakedProject(folder, project.package)
-    copied.run("python", "-m", copied.package, "setup")
+    copied.run("python", "-m", "mlops", "setup")
     return copied
 
 

@@ -37,7 +37,7 @@ def sandboxed(tmp_path_factory: pytest.TempPathFactory) -> BakedProject:
         isolate(monkeypatch, tmp_path_factory)
         monkeypatch.setenv("RUN_ON", "sandbox")
         made = new_project(tmp_path_factory.mktemp("sandboxed"))
-        made.run("python", "-m", made.package, "setup")
+        made.run("python", "-m", "mlops", "setup")
         made.run("dvc", "repro")
     return made
 
@@ -179,16 +179,16 @@ def test_rehearse_leaves_the_work_tree_and_tells_what_sagemaker_needs(project: B
 
 def test_run_on_is_refused_where_there_is_no_compute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = new_project(tmp_path, compute="local")
-    assert not (project.path / project.package / "compute").exists()
+    assert not (project.path / "mlops/compute").exists()
     edit(project, "dvc.yaml", "stage prepare\n", "stage prepare\n    meta:\n      job: {kind: processing}\n")
     monkeypatch.setenv("RUN_ON", "sandbox")
-    refused = project.run("python", "-m", project.package, "stage", "prepare", check=False)
+    refused = project.run("python", "-m", "mlops", "stage", "prepare", check=False)
     assert refused.returncode == 2
-    assert f"no {project.package}/compute" in refused.stderr
-    assert "jobs" not in project.run("python", "-m", project.package, "--help").stdout
+    assert "no mlops/compute" in refused.stderr
+    assert "jobs" not in project.run("python", "-m", "mlops", "--help").stdout
 
 
 @pytest.mark.usefixtures("in_sandbox")
 def test_stage_started_by_hand_is_refused(project: BakedProject) -> None:
-    refused = project.run("python", "-m", project.package, "stage", "manifest", check=False)
+    refused = project.run("python", "-m", "mlops", "stage", "manifest", check=False)
     assert "Fix: dvc repro manifest" in refused.stderr

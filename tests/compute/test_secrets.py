@@ -176,7 +176,7 @@ def test_job_whose_stage_reads_an_absolute_path_says_which(laptop: Laptop, place
 
 def _has_walls(project: BakedProject) -> bool:
     """Return whether this system lets the sandbox hide files."""
-    code = f"from {project.package}.compute.sandbox import walls; print(walls.can_be_built())"
+    code = "from mlops.compute.sandbox import isolation; print(isolation.is_supported())"
     return project.run("python", "-c", code).stdout.strip() == "True"
 
 

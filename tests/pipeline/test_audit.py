@@ -16,7 +16,7 @@ FORM = "form-03"
 RUN = """
 import json, sys
 from click.testing import CliRunner
-from PACKAGE.cli import main
+from mlops.cli import main
 for command in json.loads(sys.argv[1]):
     done = CliRunner().invoke(main, command, catch_exceptions=False)
     print(json.dumps([done.exit_code, done.stdout, done.stderr]))
@@ -26,7 +26,7 @@ for command in json.loads(sys.argv[1]):
 def run(project: BakedProject, *commands: str) -> list[tuple[int, str]]:
     """Run verbs in one process, since each would import MLflow; return exit codes, and what was printed."""
     words = json.dumps([command.split() for command in commands])
-    done = project.run("python", "-c", RUN.replace("PACKAGE", project.package), words)
+    done = project.run("python", "-c", RUN, words)
     told = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(told) == len(commands)
     return [(code, out or err) for code, out, err in told]
@@ -98,7 +98,7 @@ def test_audits_of_mlflow_and_of_dvc_say_the_same(opted_out: tuple[BakedProject,
     assert (code, found(project, answer, {})) == (1, wanted)
     # The log has version 2 as champion: that is not known to be served, nor that nothing is.
     assert (unsure, served["verdict"]) == (3, "INCONCLUSIVE")
-    assert f"Fix: python -m {project.package} mirror repair" in served["notes"][0]
+    assert "Fix: python -m mlops mirror repair" in served["notes"][0]
     check_fresh_clone(project)
     # And so are DVC's manifests: now nobody can tell.
     shutil.rmtree(project.path / ".dvc/tmp/records")
@@ -125,10 +125,10 @@ def check_fresh_clone(project: BakedProject) -> None:
 
 def test_training_on_a_manifest_that_is_not_the_datasets_is_refused(project: BakedProject) -> None:
     manifest = project.path / "data/manifest.parquet"
-    script = f"""
+    script = """
 import pyarrow.parquet as pq
 from pathlib import Path
-from {project.package}.data import manifest
+from mlops.records import manifest
 manifest.write([pq.read_table("data/manifest.parquet").slice(1)], Path("shorter"))
 """
     project.run("python", "-c", script)

@@ -20,7 +20,7 @@ def own_images(bake: Bake) -> BakedProject:
     made = bake(dataset="folder", project_name="Own Images")
     made.run("git", "config", "user.name", "Test")
     made.run("git", "config", "user.email", "test@example.org")
-    made.run("python", "-m", made.package, "setup")
+    made.run("python", "-m", "mlops", "setup")
     raw = made.path / "data/raw"
     (raw / "images").mkdir(parents=True)
     rows = [("record_id", "subject_id", "label", "path")]
@@ -54,10 +54,10 @@ def write(path: Path, rows: Sequence[tuple[str, ...]]) -> None:
 def test_own_images_are_learned_and_an_opt_out_is_out(own_images: BakedProject) -> None:
     own_images.run("dvc", "repro")
     assert read(own_images, "reports/manifest.json")["records"] == 120
-    own_images.run("python", "-m", own_images.package, "data", "export", "exported")
+    own_images.run("python", "-m", "mlops", "data", "export", "exported")
     assert len(list((own_images.path / "exported").rglob("*.png"))) == 120
     first = commit(own_images, "First model")
-    own_images.run("python", "-m", own_images.package, "consent", "revoke", "00007")
+    own_images.run("python", "-m", "mlops", "consent", "revoke", "00007")
     # The image of someone who withdrew may be erased at once: nothing reads it any more.
     (own_images.path / "data/raw/images/28.png").unlink()
     own_images.run("dvc", "add", "--quiet", "data/raw")
@@ -72,7 +72,7 @@ def test_own_images_are_learned_and_an_opt_out_is_out(own_images: BakedProject) 
 
 
 @pytest.mark.parametrize(
-    ("break_it", "said"),
+    ("break_it", "problem"),
     [
         (lambda raw: (raw / "images/5.png").unlink(), "images/5.png"),
         (lambda raw: (raw / "images/5.png").write_bytes(b"no image"), "images/5.png"),
@@ -85,12 +85,12 @@ def test_own_images_are_learned_and_an_opt_out_is_out(own_images: BakedProject) 
     ids=["missing", "no-image", "truncated", "duplicate", "no-label", "outside", "trailing-space"],
 )
 def test_bad_images_are_told_and_nothing_is_half_there(
-    own_images: BakedProject, break_it: Callable[[Path], object], said: str
+    own_images: BakedProject, break_it: Callable[[Path], object], problem: str
 ) -> None:
     break_it(own_images.path / "data/raw")
-    failed = own_images.run("python", "-m", own_images.package, "stage", "prepare", check=False)
+    failed = own_images.run("python", "-m", "mlops", "stage", "prepare", check=False)
     assert failed.returncode == 2
-    assert said in failed.stderr
+    assert problem in failed.stderr
     assert "Fix: " in failed.stderr
     assert not (own_images.path / "data/dataset").exists()
     assert not (own_images.path / "reports/prepare.json").exists()

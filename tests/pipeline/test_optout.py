@@ -36,7 +36,7 @@ def registered(reproduced: BakedProject, tmp_path_factory: pytest.TempPathFactor
         made.run("git", "rm", "--quiet", "--cached", "data/consent.csv")
         made.run("dvc", "add", "--quiet", "data/consent.csv")
         commit(made, "Version 1")
-        made.run("python", "-m", made.package, "registry", "promote", "1", "--why", "the first")
+        made.run("python", "-m", "mlops", "registry", "promote", "1", "--why", "the first")
     return made
 
 
@@ -50,7 +50,7 @@ def project(registered: BakedProject, tmp_path: Path, monkeypatch: pytest.Monkey
 
 def optout(project: BakedProject, *arguments: str, code: int = 0) -> str:
     """Run the verb, and return all that it printed."""
-    command = (sys.executable, "-m", project.package, "optout", *arguments)
+    command = (sys.executable, "-m", "mlops", "optout", *arguments)
     done = project.run(*command, check=False)
     assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr
@@ -58,7 +58,7 @@ def optout(project: BakedProject, *arguments: str, code: int = 0) -> str:
 
 def killed(project: BakedProject, mark: str) -> None:
     """Start the opt-out, and kill it with all that it started as soon as it prints `mark`."""
-    command = (sys.executable, "-m", project.package, "optout", SUBJECT)
+    command = (sys.executable, "-m", "mlops", "optout", SUBJECT)
     streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(command, cwd=project.path, start_new_session=True, **streams) as started:
         assert started.stdout
@@ -78,7 +78,7 @@ def killed_before_the_log(project: BakedProject, *arguments: str) -> None:
     kill = f"#!/bin/sh\nread old new ref\n[ $ref != refs/heads/lineage ] || {{ kill -9 $(cat '{pid}'); exit 1; }}\n"
     hook.write_text(kill, encoding="utf-8", newline="\n")
     hook.chmod(0o755)
-    command = (sys.executable, "-m", project.package, "optout", SUBJECT, *arguments)
+    command = (sys.executable, "-m", "mlops", "optout", SUBJECT, *arguments)
     with subprocess.Popen(command, cwd=project.path, stdout=subprocess.DEVNULL) as started:
         pid.write_text(str(started.pid), encoding="utf-8")
         assert started.wait() == -signal.SIGKILL

@@ -21,9 +21,9 @@ def test_pipeline_in_a_path_that_is_not_ascii(
     local = made.path / ".dvc/config.local"
     local.write_bytes(b"")  # what DVC leaves of it when it can't write a path
     (made.path / "Notiz ü.md").write_text("1", encoding="utf-8")
-    said = made.run("python", "-m", made.package, "setup").stdout
-    assert f"DVC remote: {made.path / 'dvc-storage'}" in said
-    assert "dvc exp run --temp and --queue fail in this clone" in said
+    output = made.run("python", "-m", "mlops", "setup").stdout
+    assert f"DVC remote: {made.path / 'dvc-storage'}" in output
+    assert "dvc exp run --temp and --queue fail in this clone" in output
     head = commit(made, "First results")
 
     edit(made, "params.yaml", "epochs: 15", "epochs: 2")
@@ -31,11 +31,11 @@ def test_pipeline_in_a_path_that_is_not_ascii(
     monkeypatch.setenv("RUN_ON", "sandbox")
     assert executed(made.run("dvc", "repro", "train").stdout) == ["train"]
     monkeypatch.delenv("RUN_ON")
-    assert "Notiz ü.md" in made.run("python", "-m", made.package, "optout", "--dry-run", "form-03").stdout
+    assert "Notiz ü.md" in made.run("python", "-m", "mlops", "optout", "--dry-run", "form-03").stdout
     bare = tmp_path / "étoile.git"
     made.run("git", "init", "--quiet", "--bare", str(bare))
     made.run("git", "remote", "add", "origin", str(bare))
-    made.run("python", "-m", made.package, "lineage", "push")
+    made.run("python", "-m", "mlops", "lineage", "push")
 
     restored = clone(made, tmp_path / "Größe" / "klon", head)
     assert out_md5(lock(restored), "models/model") == out_md5(lock(reproduced), "models/model")

@@ -48,12 +48,12 @@ def project(registered: BakedProject, tmp_path: Path, monkeypatch: pytest.Monkey
 
 def registry(project: BakedProject, *arguments: str) -> str:
     """Run a verb of the registry, and return what it printed."""
-    return project.run("python", "-m", project.package, "registry", *arguments).stdout
+    return project.run("python", "-m", "mlops", "registry", *arguments).stdout
 
 
 def refused(project: BakedProject, *arguments: str) -> str:
     """Run a verb of the registry that must end with the project's own error, and return that."""
-    done = project.run("python", "-m", project.package, "registry", *arguments, check=False)
+    done = project.run("python", "-m", "mlops", "registry", *arguments, check=False)
     assert done.returncode == 2, f"{done.stdout}\n{done.stderr}"
     assert "Fix: " in done.stderr
     assert "Traceback" not in done.stderr
@@ -62,7 +62,7 @@ def refused(project: BakedProject, *arguments: str) -> str:
 
 def start(project: BakedProject, *arguments: str) -> "subprocess.Popen[str]":
     """Start a verb of the registry."""
-    command = (sys.executable, "-m", project.package, "registry", *arguments)
+    command = (sys.executable, "-m", "mlops", "registry", *arguments)
     return subprocess.Popen(command, cwd=project.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -193,10 +193,10 @@ def test_two_clones_with_one_mlflow_see_each_other(
     said = refused(colleague, "rollback")
     assert "champion is 2 in MLflow, and 1 in the log of this clone" in said
     assert "git fetch origin lineage:lineage" in said
-    project.run("python", "-m", project.package, "lineage", "push")
+    project.run("python", "-m", "mlops", "lineage", "push")
     colleague.run("git", "fetch", "--quiet", "origin", "lineage:lineage")
     registry(colleague, "rollback")
-    colleague.run("python", "-m", project.package, "lineage", "push")
+    colleague.run("python", "-m", "mlops", "lineage", "push")
     assert "champion is 1 in MLflow, and 2 in the log" in refused(project, "promote", "2"), "Bob took it back"
     project.run("git", "fetch", "--quiet", "origin", "lineage:lineage")
     assert [move["who"].split()[0] for move in moves(project)] == ["Ada", "Ada", "Bob"]

@@ -35,7 +35,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BakedProject]:
         made = new_project(tmp_path_factory.mktemp("lived"))
         made.run("git", "config", "user.name", "Test")
         made.run("git", "config", "user.email", "test@example.org")
-        made.run("python", "-m", made.package, "setup")
+        made.run("python", "-m", "mlops", "setup")
         edit(made, "params.yaml", "epochs: 15", "epochs: 2")
         edit(made, "params.yaml", "test_acc: 0.9", "test_acc: 0.1")
         made.run("dvc", "repro")
@@ -79,7 +79,7 @@ def repaired(
     with pytest.MonkeyPatch.context() as monkeypatch:
         isolate(monkeypatch, tmp_path_factory)
         copy = wipe(lived, tmp_path_factory.mktemp("repaired"))
-        command = [sys.executable, "-m", copy.package, "mirror", "repair"]
+        command = [sys.executable, "-m", "mlops", "mirror", "repair"]
         with subprocess.Popen(command, cwd=copy.path, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None
             assert any(f"MLflow has {copy.path.name} version 1" in said for said in process.stderr)
@@ -97,7 +97,7 @@ def repaired(
 
 def verb(project: BakedProject, *words: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
     """Run a verb of the project's command line."""
-    return project.run("python", "-m", project.package, *words, check=check)
+    return project.run("python", "-m", "mlops", *words, check=check)
 
 
 def database(project: BakedProject) -> str:
@@ -168,7 +168,7 @@ def test_repair_second_server_from_a_fresh_clone_and_the_remote(
         assert "aliases: MLflow lacks what the log of a Git remote tells" in first.stdout
         fresh.run("git", "fetch", "--quiet", "origin", "lineage:lineage", "refs/exps/*:refs/exps/*")
         second = verb(fresh, "mirror", "repair", check=False)
-        assert "are not to be had" in second.stdout, "an experiment that nobody pushed"
+        assert "can't be restored" in second.stdout, "an experiment that nobody pushed"
         lost = (run_of(before, status="FAILED"), run_of(before, "slow"))
         assert without(state(server.url, fresh.path.name), *lost) == without(before, *lost)
         check_predicts(server.url, fresh.path.name, 2)

@@ -41,7 +41,7 @@ def test_records_walkthrough_as_written_gives_what_it_shows(walked: BakedProject
 
 def test_questions_in_sql_have_the_answers_of_the_audit(walked: BakedProject, tmp_path: Path) -> None:
     """The page for Athena, on its tables, by DuckDB."""
-    walked.run("python", "-m", walked.package, "audit", "export", str(tmp_path / "records"))
+    walked.run("python", "-m", "mlops", "audit", "export", str(tmp_path / "records"))
     page = (walked.path / "docs/records-athena.md").read_text(encoding="utf-8")
     tables, *queries = re.findall(r"^```sql\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     asked = {query.partition("\n")[0].removeprefix("-- "): query for query in queries}
@@ -79,7 +79,7 @@ def test_questions_in_sql_have_the_answers_of_the_audit(walked: BakedProject, tm
     # MLflow lost the champion that the log has: that is not "nothing is served".
     client = MlflowClient(f"sqlite:///{(walked.path / 'mlflow.db').as_posix()}")
     client.delete_registered_model_alias(name, "champion")
-    walked.run("python", "-m", walked.package, "audit", "export", str(tmp_path / "lost"))
+    walked.run("python", "-m", "mlops", "audit", "export", str(tmp_path / "lost"))
     database = duckdb.connect()
     define(database, tables, tmp_path / "lost")
     assert ask("deployed") == [("champion", name, 2, None, "INCONCLUSIVE")]
@@ -101,6 +101,6 @@ def define(database: "duckdb.DuckDBPyConnection", statements: str, folder: Path)
 
 def audit(project: BakedProject, *question: str) -> dict[str, Any]:
     """Ask the project's own audit."""
-    done = project.run("python", "-m", project.package, "audit", *question, "--json", check=False)
+    done = project.run("python", "-m", "mlops", "audit", *question, "--json", check=False)
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer

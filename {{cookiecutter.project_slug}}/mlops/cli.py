@@ -82,7 +82,7 @@ def mirror() -> None:
 @mirror.command("sync")
 def mirror_sync() -> None:
     """Send to MLflow what it lacks: the runs in the outbox, and the one in reports/train."""
-    from .tracking.upload_queue import upload_all
+    from .tracking.uploader import upload_all
 
     for run_id in upload_all():
         click.echo(f"MLflow has run {run_id}")
@@ -198,9 +198,9 @@ def data() -> None:
 @click.argument("version")
 def data_tag(version: str) -> None:
     """Label the dataset of the work tree, such as v1.0; runs on it show the label as data_version."""
-    from .tracking.dataset_tags import tag
+    from .tracking.run_context import tag_dataset
 
-    click.echo(f"data/{version} is commit {tag(version)[:10]}")
+    click.echo(f"data/{version} is commit {tag_dataset(version)[:10]}")
 
 
 @data.command("export")

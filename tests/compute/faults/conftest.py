@@ -28,7 +28,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> BakedProject:
         made = new_project(tmp_path_factory.mktemp("prepared"))
         made.run("git", "config", "user.name", "Test")
         made.run("git", "config", "user.email", "test@example.org")
-        made.run("python", "-m", made.package, "setup")
+        made.run("python", "-m", "mlops", "setup")
         made.run("dvc", "repro", "manifest")
         edit(made, "params.yaml", "fraction: 1.0", "fraction: 0.5")
         edit(made, "params.yaml", "epochs: 15", "epochs: 2")
@@ -52,7 +52,7 @@ def finished(prepared: BakedProject, tmp_path_factory: pytest.TempPathFactory) -
     It is for `left`, and kept beside itself: a job is found again where its DVC remote has the same address.
     """
     left = copy(prepared, tmp_path_factory.mktemp("finished"))
-    die(left, ".compute.adopt:adopt", "manifest")
+    die(left, "mlops.compute.results:apply_results", "manifest")
     [job] = jobs(left)
     until(lambda: not job.is_supervised())  # it tidies up
     assert job.state() == "Completed"

@@ -96,11 +96,10 @@ def die(project: BakedProject, place: str, *targets: str) -> None:
 
     Args:
         project: Where.
-        place: `<module>:<function>`; a module that begins with a dot is the project's.
+        place: `<module>:<function>`.
         targets: For DVC.
     """
-    module = f"{project.package}{place}" if place.startswith(".") else place
-    launch = repro(project, *targets, DIE_AT=module, PYTHONPATH=str(DEADLY))
+    launch = repro(project, *targets, DIE_AT=place, PYTHONPATH=str(DEADLY))
     output = launch.wait()
     assert launch.process.returncode == -signal.SIGKILL, output
 

@@ -25,7 +25,7 @@ def test_remote_away_while_deps_are_pushed_starts_no_job(project: BakedProject, 
 def test_job_that_could_not_be_started_has_the_remote_of_the_next_launcher(
     project: BakedProject, expected: bytes
 ) -> None:
-    die(project, ".compute.sandbox.service:start", "manifest")
+    die(project, "mlops.compute.sandbox.backend:start", "manifest")
     project.run("dvc", "remote", "modify", "--local", "storage", "url", str(project.path.parent / "elsewhere"))
     repro(project, "manifest").succeed()
     assert lock(project) == expected

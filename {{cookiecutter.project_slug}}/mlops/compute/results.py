@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ProjectError
 from ..files import read_json
-from . import archive, fingerprint
+from . import fingerprint, transfer
 from .worker import RESULT, SMALL
 
 if TYPE_CHECKING:
@@ -188,6 +188,6 @@ def _not_fetched(stage: "PipelineStage", said: str) -> ProjectError:
 
 def _unpack(name: str, small: Path) -> None:
     try:
-        archive.unpack(small, Path.cwd())
+        transfer.unpack(small, Path.cwd())
     except (FileNotFoundError, tarfile.TarError) as error:
         raise _damaged(name, small, error) from error

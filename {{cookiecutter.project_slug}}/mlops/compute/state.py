@@ -1,13 +1,3 @@
-"""What becomes of a job."""
+"""Another name of `State`."""
 
-from enum import StrEnum
-
-
-class State(StrEnum):
-    """SageMaker's words, and one for what has its description and was not started yet."""
-
-    PREPARED = "Prepared"
-    RUNNING = "InProgress"
-    COMPLETED = "Completed"
-    FAILED = "Failed"
-    STOPPED = "Stopped"
+from .backend import State as State

@@ -17,12 +17,11 @@ from typing import Any
 from .. import pipeline
 from ..config import load_platform
 from ..errors import ProjectError
-from ..tracking import dvc_remote, run_context, upload_queue
+from ..tracking import dvc_remote, run_context, uploader
 from ..tracking.run_context import RunContext
-from . import fingerprint, remote, results
-from .backend import Backend, current_backend, next_attempt
+from . import fingerprint, results, transfer
+from .backend import Backend, State, backends, current_backend, next_attempt
 from .spec import JobSpec, spec_of
-from .state import State
 
 log = logging.getLogger(__name__)
 
@@ -71,28 +70,33 @@ def run(stage: str, publish: Callable[[str], None]) -> None:
     try:
         backend.follow(name)
     finally:
-        _deliver(backend.origin_of(name).run)
+        _deliver(backend.context_of(name).run)
     results.apply_results(stage, backend.out_dir(name))
     publish(stage)
     results.check(stage, backend.out_dir(name))  # the last act: next, DVC looks at the work tree
     log.info("%s has the results of job %s", stage, name)
 
 
-def dry_run(stage: str) -> str:
-    """Return what SageMaker would be asked for to run a stage, as JSON; nothing is started or sent.
+def dry_run(stage: str, backend_name: str | None = None) -> str:
+    """Return the request that would start the job of a stage, as JSON; nothing is started or sent.
+
+    Args:
+        stage: Its name.
+        backend_name: Of the backend; None for the first that makes requests.
 
     Raises:
-        ProjectError: It can't run as a job.
+        ProjectError: The stage can't run as a job, or the backend makes no requests.
     """
-    from .sagemaker import backend
-
-    os.environ.update(RUN_ON="sagemaker", DVC_STAGE=stage)  # as DVC would start it
+    planning = [name for name, cls in backends().items() if cls.plan is not Backend.plan]
+    if not (backend_name or planning):
+        raise ProjectError("no backend of this project makes requests, so there is no dry run", "make rehearse")
+    os.environ.update(RUN_ON=backend_name or planning[0], DVC_STAGE=stage)  # as DVC would start it
+    backend = current_backend()
     backend.check()
     request = _request(stage)
     name = next_attempt(request.base, None)
     with tempfile.TemporaryDirectory() as scratch:
-        backend.plan(Path(scratch), name, _description(request, name, run_context.collect(stage)))
-        return Path(scratch, backend.REQUEST).read_text(encoding="utf-8")
+        return backend.plan(Path(scratch), name, _description(request, name, run_context.collect(stage)))
 
 
 def _request(stage: str) -> Request:
@@ -109,7 +113,7 @@ def _request(stage: str) -> Request:
             )
         fingerprint.check_in_project(repo, loaded)
         upstream = tuple(sorted({one.address for one in fingerprint.kept_by_dvc(repo, loaded)}))
-        return Request(stage, spec, fingerprint.from_work_tree(loaded), upstream, remote.public())
+        return Request(stage, spec, fingerprint.from_work_tree(loaded), upstream, transfer.public_remote())
 
 
 def _find_or_start(request: Request, backend: Backend) -> str:
@@ -174,7 +178,7 @@ def _description(request: Request, name: str, start: RunContext) -> dict[str, An
         "name": name,
         "stage": request.stage,
         "inputs": request.inputs,
-        "origin": start.as_json(),
+        "origin": dataclasses.asdict(start),
         "remote": request.remote,
         "spec": request.spec.model_dump(),
     }
@@ -183,16 +187,16 @@ def _description(request: Request, name: str, start: RunContext) -> dict[str, An
 def _origin(stage: str, backend: Backend, name: str) -> RunContext:
     """Ask where the job is started; a launcher that was killed before it started the same has given the run its id."""
     asked = run_context.collect(stage)
-    before = backend.origin_of(name) if backend.is_described(name) else asked
+    before = backend.context_of(name) if backend.is_described(name) else asked
     return dataclasses.replace(asked, run=before.run) if before.commit == asked.commit else asked
 
 
 def _deliver(run: str) -> None:
     """Send to MLflow what the job could not; also of a training that failed, or was stopped."""
-    if run not in upload_queue.waiting():
+    if run not in uploader.waiting():
         return
     try:
-        upload_queue.upload(upload_queue.folder() / run)
+        uploader.upload(uploader.folder() / run)
     except ProjectError as error:
-        if run in upload_queue.waiting():  # else another launcher of the same has sent it
+        if run in uploader.waiting():  # else another launcher of the same has sent it
             log.warning("%s. The run is kept. Fix: %s", error.problem, error.fix)

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..config import home, load_platform
 from ..errors import ProjectError
-from ..tracking import git_history, lineage_log
+from ..tracking import lineage_log
 from ..tracking.git import git
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -56,10 +56,10 @@ def moves(log_ref: str = lineage_log.REF) -> list[AliasChange]:
         log_ref: Another log: of a Git remote, as it was fetched.
 
     Raises:
-        CutError: This clone is shallow.
+        ShallowCloneError: This clone is shallow.
         ProjectError: An entry can't be read, so who has which alias can't be known.
     """
-    git_history.check_whole()
+    lineage_log.check_not_shallow()
     if not git("for-each-ref", log_ref, where=home()):
         return []
     plain = ("--first-parent", "--reverse", "--no-show-signature", "--encoding=UTF-8", "-z", "--format=%H%n%B")

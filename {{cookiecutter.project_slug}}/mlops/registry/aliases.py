@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..config import load_platform
 from ..errors import ProjectError
-from ..tracking import git_history, mlflow_client
+from ..tracking import lineage_log, mlflow_client
 from ..tracking.sync_status import REPAIR
 from .alias_log import ALIASES, CHALLENGER, CHAMPION, AliasChange, AliasState, alias_state, moves
 
@@ -63,7 +63,7 @@ class Registry:
                     f"lineage:lineage (with entries of your own: lineage push). Moved by hand: {VERB} promote "
                     f"{have or '<version>'} --to {alias} records it. Lost by MLflow: python -m mlops mirror repair",
                 )
-        if CHAMPION not in self.aliases and git_history.is_behind_remote():
+        if CHAMPION not in self.aliases and lineage_log.is_behind_remote():
             raise ProjectError(
                 "MLflow has no champion, and the log of a Git remote has entries that this clone's lacks: nobody can "
                 "tell who is champion",
@@ -84,7 +84,7 @@ def read() -> Registry:
         models = mlflow_client.client().search_registered_models(f"name = '{name}'")
         if not models:
             problem = f"MLflow at {mlflow_client.tracking_uri()} has no registered model {name}"
-            if numbers := {entry.version for entry in git_history.log() if entry.version is not None}:
+            if numbers := {entry.version for entry in lineage_log.log() if entry.version is not None}:
                 problem += f", and the log has its versions: {', '.join(map(str, sorted(numbers)))}"
                 raise ProjectError(problem, f"{REPAIR}; or platform.yaml:tracking_uri: the server that has them")
             raise ProjectError(problem, "dvc repro: register makes it")

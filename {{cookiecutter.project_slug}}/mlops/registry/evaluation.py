@@ -19,8 +19,8 @@ from ..contract import interface
 from ..errors import ProjectError
 from ..files import read_json
 from ..records import consent, shards
+from ..tracking.dvc_remote import ArtifactMissingError, restore
 from ..tracking.git import exists
-from ..tracking.restore import ArtifactMissingError, restore
 from .aliases import Registry
 from .versions import TAG_RUN_PREFIX
 

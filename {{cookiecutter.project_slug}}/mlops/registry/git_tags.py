@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..config import load_platform
 from ..errors import ProjectError
-from ..tracking import git_history, mlflow_client
+from ..tracking import lineage_log, mlflow_client
 from ..tracking.git import git
 from ..tracking.sync_status import REPAIR, Missing
 from . import aliases
@@ -52,7 +52,7 @@ class TaggedVersion:
 def releases() -> dict[int, TaggedVersion]:
     """Return the versions that have a tag, by number, in order."""
     shown = git("tag", "--list", tag_of(load_platform().project, "*"), "--format=%(refname:strip=2) %(*objectname)")
-    log = git_history.log()
+    log = lineage_log.log()
     read = {entry.run: entry.commit for entry in log if entry.version is None}
     made = {(entry.version, entry.run): read.get(entry.run, "") for entry in reversed(log)}
     tags = {int(match["number"]): match for match in map(TAG.fullmatch, shown.splitlines()) if match}
@@ -102,9 +102,9 @@ def _judge(release: TaggedVersion, there: Registry) -> Missing | None:
 
 
 def _aliases(there: Registry, known: dict[int, TaggedVersion]) -> list[Missing]:
-    if (known or there.versions) and not git_history.logs():  # whoever registered them wrote one
+    if (known or there.versions) and not lineage_log.log_refs():  # whoever registered them wrote one
         return [Missing("aliases", "fetch", "what the log tells", NO_LOG)]
-    if git_history.is_behind_remote():
+    if lineage_log.is_behind_remote():
         return [Missing("aliases", "fetch", "what the log of a Git remote tells, and this clone's doesn't", FETCH)]
     found = []
     for alias in ALIASES:

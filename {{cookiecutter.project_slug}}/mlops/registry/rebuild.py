@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from ..config import home
 from ..errors import ProjectError
-from ..tracking import checkout, mlflow_client, mlflow_sync, restore
+from ..tracking import checkout, dvc_remote, mlflow_client, mlflow_sync
 from ..tracking.sync_status import REPAIR, Missing
 from . import git_tags
 from .git_tags import TaggedVersion
@@ -69,7 +69,7 @@ def rebuild(client: "MlflowClient", known: dict[int, TaggedVersion]) -> dict[str
 def _make(client: "MlflowClient", name: str, release: TaggedVersion) -> "ModelVersion":
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        facts = restore.restore_run(release.commit, folder, MODEL)
+        facts = dvc_remote.restore_run(release.commit, folder, MODEL)
         run_id = mlflow_sync.find(client, facts["run"], facts["project"])
         if run_id is None:
             raise ProjectError(f"MLflow lacks its run {facts['run']}", REPAIR)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ProjectError
-from ..tracking import mlflow_client, mlflow_sync, restore, sync_status, upload_queue
-from ..tracking.git_history import KnownRun
+from ..tracking import dvc_remote, mlflow_client, mlflow_sync, sync_status, uploader
+from ..tracking.lineage_log import KnownRun
 from ..tracking.sync_status import Missing
 from . import aliases, rebuild
 from .aliases import RETRY
@@ -97,8 +97,8 @@ def _send(past: KnownRun, lack: Missing) -> Missing | None:
         return lack
     try:
         if lack.state == "sync":
-            entry = upload_queue.folder() / past.run
-            upload_queue.upload(entry if entry.exists() else Path())
+            entry = uploader.folder() / past.run
+            uploader.upload(entry if entry.exists() else Path())
         else:
             _send_past(past, past.commits)
     except mlflow_client.MlflowError:
@@ -114,10 +114,10 @@ def _send(past: KnownRun, lack: Missing) -> Missing | None:
 def _send_past(past: KnownRun, commits: tuple[str, ...]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:
-            restore.restore_run(commits[0], Path(folder))
+            dvc_remote.restore_run(commits[0], Path(folder))
         except ProjectError:
             if not commits[1:]:
                 raise
             return _send_past(past, commits[1:])  # an older commit may have them
-        with upload_queue.upload_lock(past.run):  # two repairs at once must not both create it
+        with uploader.upload_lock(past.run):  # two repairs at once must not both create it
             mlflow_sync.sync(Path(folder))

@@ -19,7 +19,7 @@ from ..tracking.run import RegisteredModel
 from ..tracking.run_context import RunContext
 from ..tracking.run_files import read_facts
 from ..tracking.snapshot import snapshot
-from ..tracking.upload_queue import upload
+from ..tracking.uploader import upload
 from .model_log import MODEL_DATA, log_model
 
 if TYPE_CHECKING:

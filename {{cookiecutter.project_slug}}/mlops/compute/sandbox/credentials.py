@@ -14,7 +14,7 @@ from typing import Any
 
 from ...errors import ProjectError
 from ...tracking import mlflow_client
-from .. import remote
+from ..transfer import S3
 
 KEYS = ("access_key_id", "secret_access_key", "session_token")  # in DVC's configuration of a remote
 FILES = {"credentialpath": "AWS_SHARED_CREDENTIALS_FILE", "configpath": "AWS_CONFIG_FILE"}  # options there, too
@@ -25,9 +25,7 @@ Ask = Callable[[], dict[str, str]]
 
 def are_needed(url: str) -> bool:
     """Return whether a job with its data at `url` needs any."""
-    return url.startswith(remote.S3) or (
-        mlflow_client.is_reachable() and mlflow_client.tracking_uri().startswith("arn:")
-    )
+    return url.startswith(S3) or (mlflow_client.is_reachable() and mlflow_client.tracking_uri().startswith("arn:"))
 
 
 def find(options: Mapping[str, Any]) -> Ask:
