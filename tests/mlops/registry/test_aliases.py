@@ -15,7 +15,7 @@ from mlops.tracking import lineage_log, mlflow_client
 from ruamel.yaml import YAML
 
 from .conftest import MODEL, register
-from .test_moves import MOVE, promoted, rolled_back
+from .test_alias_log import MOVE, promoted, rolled_back
 
 
 def have(client: MlflowClient) -> dict[str, int]:
