@@ -9,19 +9,17 @@ from dataclasses import dataclass
 
 from ..config import load_platform
 from ..errors import ProjectError
-from ..registry.alias_log import ALIASES, alias_state, moves
-from ..registry.git_tags import FETCH
+from ..registry.aliases import ALIASES, FETCH_LOG, SYNC_LOG, alias_changes, alias_state
 from ..tracking import git_history
 from ..tracking.lineage_log import REF
 from ..tracking.sync_status import REPAIR
 from .catalog_mlflow import Catalog, Doubt, Version
 
-GET_LOG = "git fetch origin lineage:lineage"
-NO_LOG = Doubt("this clone has no log (the Git branch lineage), which says what was promoted", GET_LOG)
+NO_LOG = Doubt("this clone has no log (the Git branch lineage), which says what was promoted", FETCH_LOG)
 
 NO_RUNS = Doubt(
     "MLflow has no run of this project, and this clone has no log (the Git branch lineage) that says which there were",
-    f"{GET_LOG}; see that MLflow is the right one (platform.yaml:tracking_uri)",
+    f"{FETCH_LOG}; see that MLflow is the right one (platform.yaml:tracking_uri)",
     cut=True,
 )
 
@@ -93,16 +91,16 @@ def read_log() -> Log:
         if not refs:
             return Log(registered, None, (NO_LOG,), is_own)
         log_ref = REF if is_own else next((ref for ref in refs if not git_history.is_behind_remote(ref)), refs[0])
-        log_moves = moves(log_ref)
-        elsewhere = {move.id for ref in refs for move in moves(ref)} - {move.id for move in log_moves}
+        log_moves = alias_changes(log_ref)
+        elsewhere = {move.id for ref in refs for move in alias_changes(ref)} - {move.id for move in log_moves}
     except ProjectError as error:
         doubt = Doubt(error.problem, error.fix, cut=isinstance(error, git_history.CutError))
         return Log(registered, None, (doubt,), is_own)
     holders = alias_state(log_moves)
-    aliases = {alias: number for alias in ALIASES if (number := holders.of(alias)) is not None}
+    aliases = {alias: number for alias in ALIASES if (number := holders.holder(alias)) is not None}
     for number in aliases.values():  # one that was promoted without an entry of its registration
         registered.setdefault(number, Version(load_platform().project, number, (), ()))
-    doubts = (Doubt("the log of a Git remote has promotions that this clone's lacks", FETCH),) if elsewhere else ()
+    doubts = (Doubt("the log of a Git remote has promotions that this clone's lacks", SYNC_LOG),) if elsewhere else ()
     return Log(registered, aliases, doubts, is_own)
 
 
@@ -145,8 +143,8 @@ def _dispute(log: Log, alias: str, own: dict[int, Version], in_mlflow: Version |
     words = [f"version {version.number}" if version else "none" for version in (in_mlflow, in_log)]
     problem = f"{alias} is {words[0]} in MLflow, and {words[1]} in the log"
     if in_mlflow:
-        return Doubt(problem, FETCH, alias, in_log)
-    repair = REPAIR if log.is_own else f"{GET_LOG}, then {REPAIR}"
+        return Doubt(problem, SYNC_LOG, alias, in_log)
+    repair = REPAIR if log.is_own else f"{FETCH_LOG}, then {REPAIR}"
     given_up = f"python -m mlops registry promote <another> --to {alias}"
     return Doubt(problem, f"{repair}; if that version was given up: {given_up}", alias, in_log)
 

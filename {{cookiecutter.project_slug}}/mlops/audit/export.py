@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from ..config import load_platform
 from ..files import atomic_write
 from ..records.consent import DOUBT
-from ..registry.alias_log import ALIASES
+from ..registry.aliases import ALIASES
 from . import manifests
 from .audit import Audit
 from .cli_args import read_registry

@@ -19,9 +19,9 @@ from ..errors import ProjectError
 from ..files import read_json
 from ..records import consent
 from ..records.ids import match_key
-from ..registry import aliases, cli_output, promotion
-from ..registry.alias_log import ALIASES
-from ..registry.versions import REGISTERED
+from ..registry import aliases, promotion
+from ..registry.aliases import ALIASES
+from ..registry.versions import REGISTERED, metrics_at
 from . import plan
 from .report import OptOutReport, of
 
@@ -134,7 +134,7 @@ def _aliases(known: list[int]) -> list[str]:
     The champion comes last: a challenger that has won is none any more.
     """
     registry = aliases.read()
-    return [one for one in ALIASES if {registry.aliases.get(one), registry.standing.of(one)} & set(known)]
+    return [one for one in ALIASES if {registry.aliases.get(one), registry.state.holder(one)} & set(known)]
 
 
 def _described(number: int) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def _described(number: int) -> dict[str, Any]:
     return {
         "model": registry.name,
         "number": number,
-        "metrics": cli_output.metrics_at(version.tags.get("result_commit", "")),
+        "metrics": metrics_at(version.tags.get("result_commit", "")),
         **{name: version.tags.get(name, "") for name in named},
         "moves": [
             f"{one.action} {one.alias}, {one.when}, {one.who}: {one.why}"
