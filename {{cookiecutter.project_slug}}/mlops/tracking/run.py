@@ -60,7 +60,12 @@ class TrainingRun:
 
     def __init__(self, group: ProcessGroup, checkpoints: Checkpoints, live: dvclive.Live | None) -> None:
         self.group, self._checkpoints, self._live = group, checkpoints, live
-        self.summary: dict[str, Any] = {} if live is None else live.summary
+        self._unrecorded: dict[str, Any] = {}
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Return the figures of the whole run, to add to."""
+        return self._unrecorded if self._live is None else self._live.summary  # DVCLive makes a new one at times
 
     def log(self, metrics: Mapping[str, float]) -> None:
         """Add a point to each curve, `{"train/loss": 0.3}`, and end the step (an epoch, say)."""
