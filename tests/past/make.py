@@ -1,4 +1,4 @@
-"""Make the project of version 0.1 that `test_past.py` unpacks, and pack it into `v0.1.tar.xz`.
+"""Make the project of version 0.1 that `test_past.py` unpacks, and pack it into `v0.1.tar.xz`, its template beside it.
 
     python -m tests.past.make
 
@@ -9,6 +9,7 @@ Each call gives the same data, code and parameters, and on machines of one kind 
 
 import getpass
 import io
+import lzma
 import os
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ from cookiecutter.main import cookiecutter
 
 from ..conftest import SETTINGS, TEMPLATE, BakedProject
 from ..projects import commit, edit
-from .project import ARCHIVE, COMMAND, MADE_AT, PACKAGE, REVOKED
+from .project import ARCHIVE, COMMAND, MADE_AT, PACKAGE, REVOKED, TEMPLATE_ARCHIVE, TEMPLATE_FILES
 
 V0_1 = "a287c6954200a2d478f643d284fb41f31baf1f64"
 """Version 0.1 of the template: the last commit whose projects have all their code in one package."""
@@ -139,9 +140,11 @@ def main() -> None:
             project.run("git", "gc", "--quiet", "--prune=now")
             check_no_traces(project, (*traces, str(Path(folder).resolve())))
             pack(project)
+            pack_template()
     finally:
         shutil.rmtree(PLACE.parent)
-    print(f"{ARCHIVE}: {ARCHIVE.stat().st_size:,} bytes")
+    for archive in (ARCHIVE, TEMPLATE_ARCHIVE):
+        print(f"{archive}: {archive.stat().st_size:,} bytes")
 
 
 def isolate_environment(folder: Path) -> None:
@@ -252,6 +255,13 @@ def pack(project: BakedProject) -> None:
             member.uname = member.gname = ""
             member.mtime = 0
             archive.addfile(member, io.BytesIO(path.read_bytes()) if path.is_file() else None)
+
+
+def pack_template() -> None:
+    """Write the template as it was, without its tests: a clone may lack the history that has it."""
+    tar = ("git", "archive", "--format=tar", V0_1, *TEMPLATE_FILES)
+    content = subprocess.run(tar, cwd=TEMPLATE, check=True, stdout=subprocess.PIPE).stdout
+    TEMPLATE_ARCHIVE.write_bytes(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME))
 
 
 if __name__ == "__main__":

@@ -4,13 +4,20 @@
 """
 
 import contextlib
+import json
+import shutil
 import sqlite3
+import subprocess
 import tarfile
 from pathlib import Path, PurePosixPath
 
-from ..conftest import BakedProject
+from ..conftest import TEMPLATE, BakedProject
+from ..projects import commit, edit
 
 ARCHIVE = Path(__file__).with_name("v0.1.tar.xz")
+TEMPLATE_ARCHIVE = ARCHIVE.with_name("template-v0.1.tar.xz")
+TEMPLATE_FILES = ("cookiecutter.json", "hooks", "{{cookiecutter.project_slug}}")
+"""What a project is made from."""
 MADE_AT = PurePosixPath("/tmp/past/digit-classifier")  # noqa: S108 (where it was made; nothing is read from there)
 PACKAGE = "digit_classifier"
 COMMAND = ("python", "-m", PACKAGE)
@@ -59,3 +66,68 @@ def move_artifacts(database: Path, place: Path) -> None:
                     f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",  # noqa: S608 (MLflow's own names)
                     (new, len(old) + 1, len(old), old),
                 )
+
+
+def update(project: BakedProject) -> list[str]:
+    """Bring the template's changes since version 0.1 into the project with `cruft update`, as its owner would.
+
+    Where both have changed the same lines, the owner takes the template's, and writes their own change anew.
+
+    Returns:
+        The files with a conflict.
+    """
+    remember_template(project)
+    project.run("cruft", "update", "--skip-apply-ask")
+    conflicts = project.run("git", "diff", "--name-only", "--diff-filter=U").stdout.split()
+    project.run("git", "checkout", "--quiet", "--theirs", *conflicts)
+    accuracy = '"acc": float(metrics.accuracy_score(actual, predicted))'
+    f1 = '"macro_f1": float(metrics.f1_score(actual, predicted, average="macro"))'
+    edit(project, f"{PACKAGE}/model/evaluation.py", accuracy, f"{accuracy}, {f1}")
+    edit(project, "params.yaml", "    macro_f1: 0.1", "    test_macro_f1: 0.1")
+    commit(project, "Update from the template")
+    return conflicts
+
+
+def remember_template(project: BakedProject) -> None:
+    """Make a repository of the template, as it was and as it is now, and the project one that follows it."""
+    template = project.path.parent / "template"
+    with tarfile.open(TEMPLATE_ARCHIVE) as archive:
+        archive.extractall(template, filter="data")
+    repository = BakedProject(template, "")
+    repository.run("git", "init", "--quiet", "--initial-branch=main")
+    old = commit_template(repository, "Version 0.1")
+    for name in TEMPLATE_FILES:
+        path = template / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        copy_tracked(name, template)
+    commit_template(repository, "Now")
+    prompts = json.loads((template / "cookiecutter.json").read_text(encoding="utf-8"))
+    answers = {
+        name: value[0] if isinstance(value, list) else value for name, value in prompts.items() if name[0] != "_"
+    }
+    named = {"project_slug": MADE_AT.name, "package_name": PACKAGE, "_template": str(template)}
+    named["author_name"] = "The Digit Classifier authors"
+    state = {"template": str(template), "commit": old, "checkout": None, "directory": None}
+    state["context"] = {"cookiecutter": {**{name: answers[name] for name in answers if name[0] != "_"}, **named}}
+    (project.path / ".cruft.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
+    commit(project, "Remember the template")
+
+
+def commit_template(repository: BakedProject, message: str) -> str:
+    """Commit everything in the template's repository, and return the commit."""
+    repository.run("git", "add", "--all", "--force")
+    identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
+    repository.run("git", *identity, "commit", "--quiet", "-m", message)
+    return repository.run("git", "rev-parse", "HEAD").stdout.strip()
+
+
+def copy_tracked(name: str, folder: Path) -> None:
+    """Copy a file or folder of the template, as it is in the work tree, without what tools leave there."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", name],
+        cwd=TEMPLATE, check=True, capture_output=True, text=True, encoding="utf-8",
+    ).stdout  # fmt: skip
+    for path in filter(None, listed.split("\0")):
+        if (TEMPLATE / path).exists():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(TEMPLATE / path, folder / path)

@@ -1,10 +1,11 @@
-"""What the template promises to a project that it made: its past is listed, audited, loaded and restored.
+"""What the template promises to a project that it made: its past is listed, audited, loaded, restored and followed.
 
 The project of version 0.1 is looked at as a later version finds it. Each way to come by it is a parameter of `lived`.
 Versions of the model are restored by their own commit's code, so there the command is always that of version 0.1.
 """
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +17,16 @@ import pytest
 from mlflow import MlflowClient
 
 from ..conftest import BakedProject, isolate
+from ..projects import commit, out_md5
 from ..projects import lock as stages_of
-from ..projects import out_md5
-from .project import COMMAND, REVOKED, unpack
+from .project import COMMAND, PACKAGE, REVOKED, unpack, update
 
 pytestmark = pytest.mark.slow
 
 VERSIONS = (1, 2, 3)
 RESTORED = (1, 3)  # of other code, and of other data
+# Where the owner and the template changed the same lines: all that the owner's own metric needed.
+CONFLICTS = [f"{PACKAGE}/model/evaluation.py", f"{PACKAGE}/stages/train.py", "tests/stages/test_train.py"]
 PREDICT = """
 import json, sys
 from pathlib import Path
@@ -81,7 +84,15 @@ def as_it_was_left(folder: Path) -> Lived:
     return Lived(unpack(folder), COMMAND)
 
 
-@pytest.fixture(scope="module", params=[as_it_was_left], ids=["as it was left"])
+def updated(folder: Path) -> Lived:
+    """Return the project after an update to the template as it is now: its code is in two packages."""
+    project = unpack(folder)
+    assert sorted(update(project)) == CONFLICTS
+    assert list(project.path.rglob("*.rej")) == []
+    return Lived(project, ("python", "-m", "mlops"))
+
+
+@pytest.fixture(scope="module", params=[as_it_was_left, updated], ids=["as it was left", "updated"])
 def lived(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
     """The project, to look at and not to change."""
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -180,3 +191,42 @@ def test_version_loads_from_mlflow_and_answers_as_it_did(lived: Lived, restored:
     assert labels == json.loads(restored.clone.run("python", "-c", PREDICT).stdout)
     accuracy = sum(label == actual for label, actual in zip(labels, records["label"], strict=True)) / len(records)
     assert round(accuracy, 4) == restored.row["metrics"]["test_acc"]
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
+    """The updated project, to go on with."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        isolate(monkeypatch, tmp_path_factory)
+        yield updated(tmp_path_factory.mktemp("followed"))
+
+
+def test_update_keeps_what_the_owner_changed(followed: Lived) -> None:
+    path = followed.project.path
+    assert "_conv(24, 32)" in (path / PACKAGE / "model/networks.py").read_text(encoding="utf-8"), "the owner's network"
+    assert "weakest:" in (path / "dvc.yaml").read_text(encoding="utf-8"), "the owner's stage"
+    assert "ask Ada before" in (path / "params.yaml").read_text(encoding="utf-8")
+    assert "Ada's. Ask her" in (path / "README.md").read_text(encoding="utf-8")
+    assert not (path / PACKAGE / "tracking").exists()
+
+
+def test_updated_project_rebuilds_its_versions_by_their_own_code_and_goes_on(followed: Lived) -> None:
+    """A wiped MLflow gets all versions again; the next one is trained by the new code and compared with the old."""
+    project = followed.project
+    (project.path / "mlflow.db").unlink()
+    shutil.rmtree(project.path / "mlartifacts")
+    project.run(*followed.command, "mirror", "repair", check=False)
+    status = json.loads(project.run(*followed.command, "mirror", "status", "--json", check=False).stdout)
+    assert [row["what"].split()[-1] for row in status["lacking"]] == ["(slow)"], "its results were never pushed"
+    project.run("dvc", "pull", "--quiet", "--allow-missing")
+    project.run("dvc", "repro")
+    commit(project, "Results of the new code")
+    stages = stages_of(project)
+    last = MlflowClient(followed.database).get_model_version(project.path.name, "3").tags
+    assert out_md5(stages, "data/dataset") == last["dataset_md5"], "the same records, the same bytes"
+    rows = {row["version"]: row for row in followed.ask("registry", "list")}
+    assert tuple(sorted(rows)) == VERSIONS, "the same weights from the same data are the same version"
+    project.run("dvc", "exp", "run", "-S", "train.epochs=25")
+    commit(project, "Version 4, of more epochs")
+    done = project.run(*followed.command, "registry", "promote", "4", "--by", "test_macro_f1", check=False)
+    assert "version 4 against the champion, version 3, by test_macro_f1: " in done.stderr

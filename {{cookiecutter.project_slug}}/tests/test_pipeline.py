@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlops.config import load_params
+from mlops.runner import STAGES
 from ruamel.yaml import YAML
 
 import {{ cookiecutter.package_name }} as package
-from mlops.runner import STAGES
-from mlops.config import load_params
 from {{ cookiecutter.package_name }}.stages.prepare import DataParams, SplitParams
 from {{ cookiecutter.package_name }}.stages.register import RegisterParams
 from {{ cookiecutter.package_name }}.stages.train import TrainParams

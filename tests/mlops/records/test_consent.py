@@ -5,6 +5,8 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from mlops.errors import ProjectError
 from mlops.records import consent
@@ -126,3 +128,26 @@ def test_read_gives_counts_and_digest(tmp_path: Path) -> None:
     found = consent.read(path, NOW)
     assert found.counts == {"active": 2, "revoked": 1, "unknown": 1}
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_check_of_a_dataset_refuses_who_withdrew_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    manifest = Path("data/manifest.parquet")
+    pq.write_table(pa.table({"subject_id": ["00123", "NA"]}), manifest)
+    registry = Path("data/consent.csv")
+    lines = (
+        "subject_id,consent_status,effective_at\n00123,active,2026-01-01T00:00:00Z\nNA,active,2026-01-01T00:00:00Z\n"
+    )
+    registry.write_text(lines, encoding="utf-8")
+    consent.check_manifest(manifest)
+    registry.write_text(lines + "00123,revoked,2026-02-01T00:00:00Z\n", encoding="utf-8")
+    with pytest.raises(ProjectError, match=r"1 subject\(s\) without consent: 00123"):
+        consent.check_manifest(manifest)
+    merged = "NA,revoked,2026-02-01T00:00:00Z\nNA,revoked,2026-01-15T00:00:00Z\nNA,active,2026-03-01T00:00:00Z\n"
+    registry.write_text(lines + merged, encoding="utf-8")
+    with pytest.raises(ProjectError, match=r"without consent: NA(?s:.*)lost in a merge: NA \(line 4\).*consent add"):
+        consent.check_manifest(manifest)
+    registry.unlink()
+    with pytest.raises(ProjectError, match="consent"):
+        consent.check_manifest(manifest)

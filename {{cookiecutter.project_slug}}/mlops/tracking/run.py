@@ -51,33 +51,39 @@ class RegisteredModel:
 class TrainingRun:
     """What a training loop tells of itself, and what it goes on from.
 
-    In every process of the group but the first, nothing is recorded.
+    `training_run` gives one that records. `TrainingRun()` records nothing, as that of every process but the first.
 
     Attributes:
         group: The processes that train together, and which of them this is.
+        live: DVCLive's logger, for the callbacks of frameworks; None where nothing is recorded.
         summary: Figures of the whole run, by name, which MLflow and DVC show beside the curves' last values.
     """
 
-    def __init__(self, group: ProcessGroup, checkpoints: Checkpoints, live: dvclive.Live | None) -> None:
-        self.group, self._checkpoints, self._live = group, checkpoints, live
+    def __init__(
+        self,
+        group: ProcessGroup = SINGLE_PROCESS,
+        checkpoints: Checkpoints | None = None,
+        live: dvclive.Live | None = None,
+    ) -> None:
+        self.group, self._checkpoints, self.live = group, checkpoints or Checkpoints(), live
         self._unrecorded: dict[str, Any] = {}
 
     @property
     def summary(self) -> dict[str, Any]:
         """Return the figures of the whole run, to add to."""
-        return self._unrecorded if self._live is None else self._live.summary  # DVCLive makes a new one at times
+        return self._unrecorded if self.live is None else self.live.summary  # DVCLive makes a new dict at times
 
     def log(self, metrics: Mapping[str, float]) -> None:
         """Add a point to each curve, `{"train/loss": 0.3}`, and end the step (an epoch, say)."""
-        if self._live is not None:
+        if self.live is not None:
             for name, value in metrics.items():
-                self._live.log_metric(name, value, timestamp=True)
-            self._live.next_step()
+                self.live.log_metric(name, value, timestamp=True)
+            self.live.next_step()
 
     def log_image(self, name: str, image: Any) -> None:
         """Keep a picture with the run: one of Pillow's, an array, or a path; `name` has a suffix, such as `.png`."""
-        if self._live is not None:
-            self._live.log_image(name, image)
+        if self.live is not None:
+            self.live.log_image(name, image)
 
     @property
     def checkpoint(self) -> dict[str, Any] | None:

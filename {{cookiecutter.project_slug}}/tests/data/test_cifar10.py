@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mlops import ProjectError, read_records
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
 from {{ cookiecutter.package_name }}.data import cifar10
-from mlops.records import sources
-from mlops.errors import ProjectError
 
 LABELS = ["airplane", "truck"]
 
@@ -42,13 +41,13 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
 
 
 def test_records_are_both_parts_with_their_positions(small: np.ndarray, tmp_path: Path) -> None:
-    found = sources.load(cifar10.records(tmp_path), "cifar10")
+    records = read_records(cifar10.records(tmp_path), "cifar10")
     names = [f"cifar10-{part}-0000{n}" for part in ("train", "test") for n in range(3)]
-    assert [one.record_id for one in found] == names
-    assert [one.label for one in found] == ["airplane", "truck", "truck"] * 2
-    assert all(one.subject_id == one.record_id for one in found)
-    for one, pixels in zip(found, small, strict=True):
-        assert np.array_equal(np.asarray(Image.open(io.BytesIO(one.read()))), pixels)
+    assert [record.record_id for record in records] == names
+    assert [record.label for record in records] == ["airplane", "truck", "truck"] * 2
+    assert all(record.subject_id == record.record_id for record in records)
+    for record, pixels in zip(records, small, strict=True):
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(record.read()))), pixels)
 
 
 def test_records_offline_says_so_and_names_the_ways_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

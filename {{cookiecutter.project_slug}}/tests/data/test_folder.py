@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mlops import ProjectError, Record, read_records, with_consent, write_dataset
 from PIL import Image
 
 from {{ cookiecutter.package_name }}.data import folder
-from mlops.records import shards, sources
-from mlops.errors import ProjectError
 
 HEADER = "record_id,subject_id,label,path\n"
 
@@ -31,9 +30,14 @@ def raw(tmp_path: Path) -> Path:
     return place
 
 
-def load(raw: Path, lines: str) -> list[sources.Record]:
+def load(raw: Path, lines: str) -> list[Record]:
     (raw / "records.csv").write_text(HEADER + lines, encoding="utf-8")
-    return sources.load(folder.records(raw), "folder")
+    return read_records(folder.records(raw), "folder")
+
+
+def write(records: list[Record], work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(work)
+    write_dataset({"train": records}, 1, with_consent(records, "not_required"))
 
 
 @pytest.mark.parametrize("name", ["00123", "NA", "=cmd()", "ünï-日本", '"a,b"'])
@@ -119,7 +123,9 @@ def test_read_image_with_32_bits_is_refused_with_the_way_out(raw: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
-def test_write_odd_files_are_all_named_and_none_is_waited_for(raw: Path, tmp_path: Path) -> None:
+def test_write_odd_files_are_all_named_and_none_is_waited_for(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (raw / "loop.png").symlink_to("loop.png")
     (raw / "self").symlink_to("self")
     os.mkfifo(raw / "pipe.png")
@@ -133,7 +139,7 @@ def test_write_odd_files_are_all_named_and_none_is_waited_for(raw: Path, tmp_pat
     for number, (path, problem) in enumerate(zip(paths, problems, strict=True), start=2):
         assert f"line {number}: {path!r} can't be read: " in problem
     with pytest.raises(ProjectError, match=f"bad records: {len(paths)}"):
-        shards.write({"train": load(raw, lines)}, 1, tmp_path / "out" / "dataset")
+        write(load(raw, lines), tmp_path, monkeypatch)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
@@ -156,11 +162,13 @@ def test_records_table_that_cant_be_read_is_told(raw: Path, kind: str) -> None:
         list(folder.records(raw))
 
 
-def test_write_bad_images_are_all_named_and_nothing_is_written(raw: Path, tmp_path: Path) -> None:
+def test_write_bad_images_are_all_named_and_nothing_is_written(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (raw / "x.png").write_bytes(b"not an image")
     records = load(raw, "r,s,cat,images/a.jpg\nt,s,cat,x.png\nu,s,cat,gone.png\nv,s,cat,images\n")
     with pytest.raises(ProjectError) as error:
-        shards.write({"train": records}, 1, tmp_path / "out" / "dataset")
-    for told in ("bad records: 3", "line 3: 'x.png'", "line 4: 'gone.png'", "line 5: 'images'"):
-        assert told in error.value.problem
-    assert list((tmp_path / "out").iterdir()) == []
+        write(records, tmp_path, monkeypatch)
+    for text in ("bad records: 3", "line 3: 'x.png'", "line 4: 'gone.png'", "line 5: 'images'"):
+        assert text in error.value.problem
+    assert list((tmp_path / "data").iterdir()) == []

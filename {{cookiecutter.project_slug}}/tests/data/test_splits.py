@@ -5,27 +5,27 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mlops import ProjectError, Record
 
 from {{ cookiecutter.package_name }}.data import splits
-from mlops.records.source import Record
-from mlops.errors import ProjectError
 
 
 def records(subjects: list[str], each: int = 1) -> list[Record]:
-    return [Record(f"{one}-{n}", one, "cat", lambda: b"", one) for one in subjects for n in range(each)]
+    return [Record(f"{name}-{n}", name, "cat", lambda: b"", name) for name in subjects for n in range(each)]
 
 
 def test_split_of_known_subjects_never_changes() -> None:
     # If this fails, every dataset that was ever made would be split anew.
-    found = {f"form-{n:02}": splits.split_of(f"form-{n:02}", "7", 0.2, 0.2) for n in range(14)}
-    assert [name for name, part in found.items() if part == "val"] == ["form-01", "form-05", "form-10"]
-    assert [name for name, part in found.items() if part == "test"] == ["form-04", "form-09", "form-13"]
+    parts = {f"form-{n:02}": splits.split_of(f"form-{n:02}", "7", 0.2, 0.2) for n in range(14)}
+    assert [name for name, part in parts.items() if part == "val"] == ["form-01", "form-05", "form-10"]
+    assert [name for name, part in parts.items() if part == "test"] == ["form-04", "form-09", "form-13"]
 
 
 @settings(deadline=None)
 @given(st.text(), st.text())
-def test_draw_any_words_is_in_range(one: str, two: str) -> None:
-    assert 0 <= splits.uniform_hash(one.encode(errors="replace").decode(), two.encode(errors="replace").decode()) < 1
+def test_uniform_hash_of_any_words_is_in_range(first: str, second: str) -> None:
+    words = (word.encode(errors="replace").decode() for word in (first, second))
+    assert 0 <= splits.uniform_hash(*words) < 1
 
 
 def test_split_many_subjects_has_the_fractions() -> None:
@@ -37,14 +37,14 @@ def test_split_many_subjects_has_the_fractions() -> None:
 def test_split_empty_part_names_salt_and_fractions() -> None:
     with pytest.raises(ProjectError) as error:
         splits.split(records(["a"], each=3), "pepper", 0.2, 0.1)
-    for told in ("'pepper'", "val 0.2", "test 0.1", "3 records of 1 subjects"):
-        assert told in error.value.problem
+    for text in ("'pepper'", "val 0.2", "test 0.1", "3 records of 1 subjects"):
+        assert text in error.value.problem
     assert "params.yaml:split.salt" in error.value.fix
 
 
-def test_thin_smaller_part_is_inside_larger_part() -> None:
+def test_subsample_smaller_part_is_inside_larger_part() -> None:
     everything = records([f"subject-{n}" for n in range(2_000)])
-    five, ten = ({one.record_id for one in splits.subsample(everything, part)} for part in (0.05, 0.1))
+    five, ten = ({record.record_id for record in splits.subsample(everything, part)} for part in (0.05, 0.1))
     assert five < ten
     assert len(ten) == pytest.approx(200, abs=50)
     assert len(splits.subsample(everything, 1.0)) == 2_000

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from {{ cookiecutter.package_name }}.model.transforms import Images
+from {{ cookiecutter.package_name }}.model.dataset import Images
 
 Halves = Callable[[int, int], Images]
 

@@ -8,33 +8,31 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from mlops.errors import ProjectError
-from mlops.files import sha256
 from {{ cookiecutter.package_name }}.model.networks import build
 from {{ cookiecutter.package_name }}.model.predictor import ModelConfig, Predictor, save
 
-CARD = ModelConfig(arch="small_cnn", classes=("no", "yes"), image_px=8, channels=1, mean=(0.5,), std=(0.25,))
+CONFIG = ModelConfig(arch="small_cnn", classes=("no", "yes"), image_px=8, channels=1, mean=(0.5,), std=(0.25,))
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    save(tmp_path / "model", build("small_cnn", 2, None), CARD)
+    save(tmp_path / "model", build("small_cnn", 2, None), CONFIG)
     return tmp_path / "model"
 
 
 def test_load_what_was_saved_predicts_the_same(tmp_path: Path, png: Callable[..., bytes]) -> None:
     images = [png(colour=shade) for shade in (0, 128, 255)]
-    before = Predictor(build("small_cnn", 2, None), CARD)
-    save(tmp_path / "model", before.module, CARD)
+    before = Predictor(build("small_cnn", 2, None), CONFIG)
+    save(tmp_path / "model", before.module, CONFIG)
     after = Predictor.load(tmp_path / "model")
-    assert after.card == CARD
+    assert after.config == CONFIG
     assert np.array_equal(after.probabilities(images), before.probabilities(images))
 
 
 def test_save_the_same_weights_gives_the_same_bytes(tmp_path: Path, directory: Path) -> None:
-    save(tmp_path / "again", Predictor.load(directory).module, CARD)
-    assert {path.name: sha256(path) for path in directory.iterdir()} == {
-        path.name: sha256(path) for path in (tmp_path / "again").iterdir()
+    save(tmp_path / "again", Predictor.load(directory).module, CONFIG)
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == {
+        path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()
     }
 
 
@@ -44,7 +42,7 @@ def test_predict_gives_the_likeliest_label_and_its_probability(directory: Path, 
     assert probabilities.shape == (2, 2)
     assert probabilities.sum(1) == pytest.approx(1)
     (first, _) = predictor.predict([png(), png()])
-    assert first == {"label": CARD.classes[probabilities[0].argmax()], "score": pytest.approx(probabilities[0].max())}
+    assert first == {"label": CONFIG.classes[probabilities[0].argmax()], "score": pytest.approx(probabilities[0].max())}
 
 
 def test_predict_no_images_gives_none(directory: Path) -> None:
@@ -55,7 +53,7 @@ def test_predict_no_images_gives_none(directory: Path) -> None:
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
 def test_load_without_a_file_names_it(directory: Path, name: str) -> None:
     (directory / name).unlink()
-    with pytest.raises(ProjectError, match=rf"{name}[\s\S]*Fix: .*dvc pull"):
+    with pytest.raises(FileNotFoundError, match=name):
         Predictor.load(directory)
 
 
@@ -73,13 +71,13 @@ def _no_json(directory: Path) -> None:
 
 
 def _other_arch(directory: Path) -> None:
-    card = json.loads((directory / "model.json").read_text(encoding="utf-8"))
-    (directory / "model.json").write_text(json.dumps({**card, "arch": "resnet"}), encoding="utf-8")
+    config = json.loads((directory / "model.json").read_text(encoding="utf-8"))
+    (directory / "model.json").write_text(json.dumps({**config, "arch": "resnet"}), encoding="utf-8")
 
 
 def _other_classes(directory: Path) -> None:
-    card = json.loads((directory / "model.json").read_text(encoding="utf-8"))
-    (directory / "model.json").write_text(json.dumps({**card, "classes": ["a", "b", "c"]}), encoding="utf-8")
+    config = json.loads((directory / "model.json").read_text(encoding="utf-8"))
+    (directory / "model.json").write_text(json.dumps({**config, "classes": ["a", "b", "c"]}), encoding="utf-8")
 
 
 def _missing_weight(directory: Path) -> None:
@@ -90,7 +88,7 @@ def _missing_weight(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [_cut, _empty, _no_json, _other_arch, _other_classes, _missing_weight])
-def test_load_damaged_says_how_to_restore(directory: Path, damage: Callable[[Path], None]) -> None:
+def test_load_damaged_is_an_error(directory: Path, damage: Callable[[Path], None]) -> None:
     damage(directory)
-    with pytest.raises(ProjectError, match=r"is damaged[\s\S]*Fix: .*dvc pull --force .*model"):
+    with pytest.raises((ValueError, RuntimeError)):
         Predictor.load(directory)

@@ -1,39 +1,59 @@
 """The training loop."""
 
+from typing import Any
+
 import pytest
 import torch
+from mlops import ProjectError, TrainingRun
 
-from mlops.errors import ProjectError
+from {{ cookiecutter.package_name }}.model.dataset import Images
 from {{ cookiecutter.package_name }}.model.evaluation import evaluate
 from {{ cookiecutter.package_name }}.model.networks import build
-from {{ cookiecutter.package_name }}.model.training import (Epoch, TrainConfig, fit, make_deterministic)
-from {{ cookiecutter.package_name }}.model.transforms import Images, Normalise
+from {{ cookiecutter.package_name }}.model.training import Epoch, TrainParams, fit, make_deterministic
+from {{ cookiecutter.package_name }}.model.transforms import Normalise
 
 from .conftest import Halves
 
-RECIPE = TrainConfig(epochs=4, batch_size=16, max_lr=3e-3, weight_decay=1e-4)
+
+class Recorded(TrainingRun):
+    """A run that keeps the metrics of each epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epochs: list[dict[str, float]] = []
+
+    def log(self, metrics: Any) -> None:
+        self.epochs.append(dict(metrics))
 
 
-def run(train: Images, val: Images, recipe: TrainConfig = RECIPE) -> tuple[torch.nn.Module, Epoch, list[Epoch]]:
+def params(**changes: Any) -> TrainParams:
+    values = {"epochs": 4, "batch_size": 16, "max_lr": 3e-3, "weight_decay": 1e-4}
+    rest = {"arch": "small_cnn", "weights": None, "init_from": None, "image_px": 8, "seed": 0, "threads": 1}
+    return TrainParams(**{**rest, **values, "processes": 1, **changes})
+
+
+def run(train: Images, val: Images, **changes: Any) -> tuple[torch.nn.Module, Epoch, list[dict[str, float]]]:
     make_deterministic(0, 1)
-    module, epochs = build("small_cnn", 2, None), []
-    best = fit(module, train, val, Normalise.of(train.pixels), recipe, epochs.append)
-    return module, best, epochs
+    module, recorded = build("small_cnn", 2, None), Recorded()
+    values = params().model_copy(update=changes)  # also beyond what params.yaml may hold
+    best = fit(module, train, val, Normalise.of(train.pixels), values, recorded)
+    return module, best, recorded.epochs
 
 
 def test_fit_an_easy_task_learns_it(halves: Halves) -> None:
     _, best, epochs = run(halves(64, 0), halves(32, 1))
     assert best.val_acc == 1
-    assert epochs[-1].train_loss < epochs[0].train_loss
+    assert epochs[-1]["train/loss"] < epochs[0]["train/loss"]
 
 
 def test_fit_that_gets_worse_keeps_the_best_epochs_weights(halves: Halves) -> None:
     train, val = halves(64, 0), halves(32, 1)
     wrong = Images(train.pixels, 1 - train.labels)  # so that validation gets worse from epoch to epoch
-    module, best, epochs = run(wrong, val, TrainConfig(epochs=6, batch_size=16, max_lr=3e-3, weight_decay=0))
-    found = evaluate(module, val, Normalise.of(train.pixels))
-    assert best == max(epochs, key=lambda epoch: (epoch.val_acc, -epoch.val_loss)) != epochs[-1]
-    assert (found.accuracy, found.loss) == (best.val_acc, best.val_loss)
+    module, best, epochs = run(wrong, val, epochs=6, weight_decay=0.0)
+    number = max(range(6), key=lambda index: (epochs[index]["val/acc"], -epochs[index]["val/loss"]))
+    assert best.number == number != 5
+    result = evaluate(module, val.pixels, val.labels, Normalise.of(train.pixels))
+    assert (result.accuracy, result.loss) == (best.val_acc, best.val_loss)
 
 
 def test_fit_twice_gives_the_same_bits(halves: Halves) -> None:
@@ -46,9 +66,9 @@ def test_fit_batch_of_one_left_over_joins_the_one_before(count: int) -> None:
     make_deterministic(0, 1)
     images = Images(torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8), torch.arange(count) % 2)
     module = build("mobilenet_v3_small", 2, None)  # its last BatchNorm sees one pixel per image
-    epochs: list[Epoch] = []
-    fit(module, images, images, Normalise.of(images.pixels), TrainConfig(1, 16, 1e-3, 0), epochs.append)
-    assert len(epochs) == 1
+    recorded = Recorded()
+    fit(module, images, images, Normalise.of(images.pixels), params(epochs=1), recorded)
+    assert len(recorded.epochs) == 1
 
 
 def test_fit_one_record_is_refused(halves: Halves) -> None:
@@ -58,4 +78,4 @@ def test_fit_one_record_is_refused(halves: Halves) -> None:
 
 def test_fit_that_diverges_names_epoch_and_rate(halves: Halves) -> None:
     with pytest.raises(ProjectError, match=r"epoch 1 of 4 with max_lr 1e\+38[\s\S]*lower params.yaml:train.max_lr"):
-        run(halves(64, 0), halves(32, 1), TrainConfig(4, 16, 1e38, 0))
+        run(halves(64, 0), halves(32, 1), max_lr=1e38, weight_decay=0.0)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mlops.errors import ProjectError
+from {{ cookiecutter.package_name }}.images import ImageError
 from {{ cookiecutter.package_name }}.model.transforms import Normalise, decode
 
 
@@ -35,14 +35,14 @@ def test_decode_16_bits_are_scaled_not_clipped() -> None:
 
 @pytest.mark.parametrize("keep", [0, 5, 60], ids=["empty", "no image", "cut short"])
 def test_decode_damaged_image_is_named(png: Callable[..., bytes], keep: int) -> None:
-    with pytest.raises(ProjectError, match="image 2 of 2 can't be read"):
+    with pytest.raises(ImageError, match="image 2 of 2 can't be read"):
         decode([png(), png(side=64)[:keep]], 1, 8)
 
 
 def test_decode_image_in_another_format_is_named_without_an_address() -> None:
     file = io.BytesIO()
     Image.new("L", (8, 8)).save(file, "EPS")
-    with pytest.raises(ProjectError, match="image 1 of 1 can't be read: it is damaged or not an image in") as error:
+    with pytest.raises(ImageError, match="image 1 of 1 can't be read: it is damaged or not an image in") as error:
         decode([file.getvalue()], 1, 8)
     assert "0x" not in str(error.value)
 
@@ -50,15 +50,15 @@ def test_decode_image_in_another_format_is_named_without_an_address() -> None:
 def test_decode_float_pixels_are_refused_not_blackened() -> None:
     file = io.BytesIO()
     Image.new("F", (8, 8), 0.5).save(file, "TIFF")
-    with pytest.raises(ProjectError, match="image 1 of 1 can't be read: it has 32-bit.* save it with 8 or 16 bits"):
+    with pytest.raises(ImageError, match="image 1 of 1 can't be read: it has 32-bit.* save it with 8 or 16 bits"):
         decode([file.getvalue()], 1, 8)
 
 
 def test_normalise_of_images_gives_mean_0_and_deviation_1() -> None:
     pixels = torch.randint(0, 256, (100, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    found = Normalise.of(pixels)(pixels)
-    assert found.mean((0, 2, 3)).abs().max() < 1e-3
-    assert (found.std((0, 2, 3)) - 1).abs().max() < 1e-3
+    normalised = Normalise.of(pixels)(pixels)
+    assert normalised.mean((0, 2, 3)).abs().max() < 1e-3
+    assert (normalised.std((0, 2, 3)) - 1).abs().max() < 1e-3
 
 
 def test_normalise_of_one_colour_stays_finite() -> None:

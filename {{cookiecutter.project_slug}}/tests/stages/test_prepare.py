@@ -1,16 +1,15 @@
 """The stage `prepare`: what reaches the dataset, and that nothing does when something is wrong."""
 
+import hashlib
 import io
 import json
 from pathlib import Path
 
 import pytest
+from mlops import ProjectError, read_split
 from PIL import Image
 from ruamel.yaml import YAML
 
-from mlops.records import shards
-from mlops.errors import ProjectError
-from mlops.files import sha256
 from {{ cookiecutter.package_name }}.stages import prepare
 
 CONSENT = "subject_id,consent_status,effective_at\n" + "".join(f"form-{n:02},active,\n" for n in range(14))
@@ -27,7 +26,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("DVC_ROOT", raising=False)
     Path("data").mkdir()
     Path("data/consent.csv").write_text(CONSENT, encoding="utf-8")
-    Path("dvc.yaml").write_text("stages:\n  prepare:\n    deps: [data/consent.csv, data/raw]\n", encoding="utf-8")
     change()
     return tmp_path
 
@@ -42,17 +40,21 @@ def change(**keys: object) -> None:
         YAML().dump(content, file)
 
 
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def digests() -> dict[str, str]:
-    return {file.as_posix(): sha256(file) for file in Path("data/dataset").rglob("*.parquet")}
+    return {file.as_posix(): digest(file) for file in Path("data/dataset").rglob("*.parquet")}
 
 
 def test_main_digits_gives_the_known_splits(project: Path) -> None:
     prepare.main()
-    counts = {split: shards.read(Path("data/dataset", split)).num_rows for split in ("train", "val", "test")}
+    counts = {split: read_split(Path("data/dataset", split)).num_rows for split in ("train", "val", "test")}
     assert counts == {"train": 1023, "val": 384, "test": 390}
     report = json.loads(Path("reports/prepare.json").read_text())
-    digest = sha256(Path("data/consent.csv"))
-    assert report == {"excluded": 0, "consent": digest[:7], "consent_sha256": [digest]}
+    sha256 = digest(Path("data/consent.csv"))
+    assert report == {"excluded": 0, "consent": sha256[:7], "consent_sha256": [sha256]}
 
 
 def test_main_revoked_form_changes_one_file_and_is_counted(project: Path) -> None:
@@ -62,7 +64,7 @@ def test_main_revoked_form_changes_one_file_and_is_counted(project: Path) -> Non
         file.write("form-03,revoked,2030-01-01T00:00:00Z\n")
     prepare.main()
     assert len(digests().items() - before.items()) <= 1
-    assert "form-03" not in shards.read(Path("data/dataset/train"))["subject_id"].to_pylist()
+    assert "form-03" not in read_split(Path("data/dataset/train"))["subject_id"].to_pylist()
     assert json.loads(Path("reports/prepare.json").read_text())["excluded"] == 130
 
 
@@ -74,9 +76,9 @@ def test_main_withdrawal_that_lost_in_a_merge_is_left_out_and_told(
     Path("data/consent.csv").write_text(text + lines, encoding="utf-8")
     prepare.main()
     assert json.loads(Path("reports/prepare.json").read_text())["excluded"] == 130
-    told = capsys.readouterr().out
-    assert "Left out, in doubt: 1 subject(s) whose withdrawal lost in a merge: form-03 (line 5). Settle each" in told
-    assert "consent revoke <subject>; or, if they do consent, consent add <subject>" in told
+    printed = capsys.readouterr().out
+    assert "Left out, in doubt: 1 subject(s) whose withdrawal lost in a merge: form-03 (line 5). Settle each" in printed
+    assert "consent revoke <subject>; or, if they do consent, consent add <subject>" in printed
 
 
 def test_main_consent_line_without_effect_changes_no_data(project: Path) -> None:
@@ -103,7 +105,7 @@ def test_main_consent_not_required_is_recorded(project: Path) -> None:
         ({"split_val": 0.0}, r"params.yaml:split.val"),
         ({"data_fraction": 0.0}, r"params.yaml:data.fraction"),
         ({"data_shards": 0}, r"params.yaml:data.shards"),
-        ({"data_source": "imagenet"}, "'digits', 'cifar10' or 'folder'"),
+        ({"data_source": "imagenet"}, "the sources cifar10, digits, folder"),
         ({"data_shard": 4}, "did you mean 'shards'"),
         ({"split_val": 0.01, "split_test": 0.01}, "no record falls into test with salt '7', val 0.01"),
         ({"data_source": "folder"}, r"data/raw/records.csv is not there"),
@@ -114,7 +116,7 @@ def test_main_bad_input_is_refused_and_nothing_is_written(project: Path, keys: d
     change(**keys)
     with pytest.raises(ProjectError, match=problem):
         prepare.main()
-    assert sorted(path.name for path in project.iterdir()) == ["data", "dvc.yaml", "params.yaml"]
+    assert sorted(path.name for path in project.iterdir()) == ["data", "params.yaml"]
     assert [path.name for path in Path("data").iterdir()] == ["consent.csv"]
 
 
@@ -148,7 +150,7 @@ def test_main_folder_never_opens_images_without_consent(project: Path) -> None:
     Path("data/raw/records.csv").write_text("\n".join(lines), encoding="utf-8")
     change(data_source="folder")
     prepare.main()
-    assert shards.read(Path("data/dataset/val"))["record_id"].to_pylist() == ["scan-1", "scan-10", "scan-5"]
+    assert read_split(Path("data/dataset/val"))["record_id"].to_pylist() == ["scan-1", "scan-10", "scan-5"]
     assert json.loads(Path("reports/prepare.json").read_text())["excluded"] == 1
 
 
@@ -157,8 +159,16 @@ def test_main_folder_never_opens_images_without_consent(project: Path) -> None:
     [("[data/consent.csv]", "data/raw"), ("[data/raw]", "data/consent.csv")],
     ids=["raw", "consent"],
 )
-def test_main_input_that_dvc_does_not_watch_is_refused(project: Path, deps: str, missing: str) -> None:
-    Path("dvc.yaml").write_text(f"stages:\n  prepare:\n    deps: {deps}\n", encoding="utf-8")
+def test_main_input_that_dvc_does_not_watch_is_refused(
+    project: Path, monkeypatch: pytest.MonkeyPatch, deps: str, missing: str
+) -> None:
+    from dvc.repo import Repo
+
+    Repo.init(no_scm=True).close()
+    Path("dvc.yaml").write_text(f"stages:\n  prepare:\n    cmd: echo\n    deps: {deps}\n", encoding="utf-8")
+    Path("data/raw").mkdir()
+    Path("data/raw/records.csv").write_text("record_id,subject_id,label,path\nr,form-01,cat,r.png\n", encoding="utf-8")
+    monkeypatch.setenv("DVC_STAGE", "prepare")
     change(data_source="folder")
     with pytest.raises(ProjectError, match=f"add `- {missing}`"):
         prepare.main()

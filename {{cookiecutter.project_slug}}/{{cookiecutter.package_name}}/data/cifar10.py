@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-
 from mlops import ProjectError, Record
 
 from ..images import encode_png

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
-
 from mlops import ProjectError, read_split
+from torch import Tensor
 
 from ..images import ImageError
 from .transforms import decode

@@ -5,17 +5,17 @@ out one by one to stack them again (measured on the default network: 5 % more ti
 """
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+from mlops import ProjectError, StrictModel, TrainingRun
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 from tqdm import tqdm
-
-from mlops import ProjectError, StrictModel, TrainingRun
 
 from .dataset import Images
 from .evaluation import evaluate
@@ -36,7 +36,7 @@ class TrainParams(StrictModel):
     arch: Arch
     arch_options: dict[str, Any] = Field(default_factory=dict)
     weights: Literal["imagenet"] | None
-    init_from: str | None = Field(pattern=r"^models:/[^/@]+/\d+$")  # an alias moves
+    init_from: str | None
     image_px: int = Field(ge=8, le=512)
     epochs: int = Field(ge=1, le=100_000)
     batch_size: int = Field(ge=2, le=65_536)
@@ -55,7 +55,9 @@ class TrainParams(StrictModel):
 
     @field_validator("init_from")
     @classmethod
-    def _is_the_only_start(cls, uri: str | None, info: ValidationInfo) -> str | None:
+    def _is_exact(cls, uri: str | None, info: ValidationInfo) -> str | None:
+        if uri and not re.fullmatch(r"models:/[^/@]+/\d+", uri):
+            raise ValueError("it must name one version, models:/<name>/<version number>, since an alias moves")
         if uri and info.data.get("weights"):
             raise ValueError("a model starts from one place; set train.weights or train.init_from to null")
         return uri

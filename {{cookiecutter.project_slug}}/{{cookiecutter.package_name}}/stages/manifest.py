@@ -3,10 +3,9 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from mlops import ProjectError, first_records, write_manifest, write_report
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from tqdm import tqdm
-
-from mlops import ProjectError, first_records, write_manifest, write_report
 
 from ..images import ImageError, open_image
 

@@ -5,9 +5,8 @@ source -> fraction -> consent -> split by subject -> shards. Run it with `dvc re
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
-
 from mlops import StrictModel, params, read_records, with_consent, write_dataset
+from pydantic import Field, field_validator, model_validator
 
 from .. import data as sources
 from ..data import splits

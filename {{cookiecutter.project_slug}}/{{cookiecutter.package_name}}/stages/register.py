@@ -9,9 +9,8 @@ Comparing with the model in use, and putting it in use, are acts of a person: `p
 import json
 from pathlib import Path
 
-from pydantic import Field
-
 from mlops import ProjectError, StrictModel, params, register
+from pydantic import Field
 
 MODEL_DIR = Path("models/model")
 METRICS_PATH = Path("reports/metrics.json")

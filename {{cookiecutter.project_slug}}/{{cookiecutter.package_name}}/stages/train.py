@@ -8,8 +8,6 @@ The networks are in `model/networks.py`, the loop and its parameters in `model/t
 
 from pathlib import Path
 
-from torch import nn
-
 from mlops import (
     ProcessGroup,
     ProjectError,
@@ -20,6 +18,7 @@ from mlops import (
     training_run,
     write_report,
 )
+from torch import nn
 
 from ..model.dataset import Dataset, Images, read_dataset
 from ..model.evaluation import Evaluation, confusion_image, evaluate, per_class, scores
