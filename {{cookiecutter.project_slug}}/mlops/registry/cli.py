@@ -170,11 +170,11 @@ def table(rows: list[dict[str, Any]]) -> str:
 
     metrics = dict.fromkeys(name for row in rows for name in row["metrics"])
     columns = ["version", "aliases", "run", "experiment", "data_version", *metrics, "commit", "registered"]
-    flat = [
-        {**row, **row["metrics"], "aliases": " ".join(row["aliases"]), "commit": row["commit"][:10]} for row in rows
-    ]
-    cells = [["-" if row.get(name) in (None, "") else str(row[name]) for name in columns] for row in full]
-    return tabulate(cells, columns, "plain", disable_numparse=True)
+    short = (
+        {**row, "aliases": " ".join(row["aliases"]), "commit": row["commit"][:10], **row["metrics"]} for row in rows
+    )
+    cells = [["-" if row.get(name) in (None, "") else str(row[name]) for name in columns] for row in short]
+    return str(tabulate(cells, columns, "plain", disable_numparse=True))
 
 
 def version_details(registry: "Registry", version: "ModelVersion") -> dict[str, Any]:

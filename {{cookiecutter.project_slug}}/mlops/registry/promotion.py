@@ -241,7 +241,7 @@ def result_commit(version: "ModelVersion") -> str:
     commit = version.tags.get("result_commit", "")
     if not commit or not exists(commit):
         raise IncomparableError(
-            f"this clone lacks the commit of {version.name} version {version.version}, {commit[:10] or 'which has none'}",
+            f"this clone lacks the commit of {version.name} version {version.version}, {commit[:10] or 'none named'}",
             "git fetch --tags origin; before that, where it was registered: python -m mlops lineage push",
         )
     return commit

@@ -26,15 +26,7 @@ from ..tracking.git_history import KnownRun
 from ..tracking.sync_status import REPAIR, Missing
 from . import aliases
 from .aliases import ALIASES, FETCH_LOG, PUSH_LOG, RETRY, SYNC_LOG, VERB, Registry
-from .versions import (
-    TAG_MODEL_VERSION,
-    TAG_RUN_PREFIX,
-    TaggedVersion,
-    add_version,
-    identity_tags,
-    origin_tags,
-    tagged_versions,
-)
+from .versions import TAG_MODEL_VERSION, TAG_RUN_PREFIX, TaggedVersion, add_version, tagged_versions, version_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -98,9 +90,9 @@ def repair() -> Status:
     # In the order of the trainings: of runs on one dataset, MLflow keeps the source that the first one tells.
     runs = {run: left for run, item in before.runs.items() if (left := _send(before.known[run], item))}
     with mlflow_client.translate_errors(RETRY):
-        versions = _rebuild_all(mlflow_client.client(), before.versions)
-        states = [item.state for what, item in missing(before.versions).items() if "alias" in what]
-        if "repair" in states and "fetch" not in states and aliases.read(may_be_empty=True).versions:
+        versions, registry = _rebuild_all(mlflow_client.client(), before.versions), aliases.read(may_be_empty=True)
+        states = [item.state for item in _missing_aliases(registry, before.versions)]
+        if registry.versions and "repair" in states and "fetch" not in states:
             for line in aliases.replay():
                 log.info("%s", line)
         return replace(before, runs=runs, registry=missing(before.versions) | versions)
@@ -159,8 +151,8 @@ def _missing_aliases(registry: Registry, known: dict[int, TaggedVersion]) -> lis
             items.append(Missing(f"alias {alias}", "fetch", lacks, SYNC_LOG))
         elif in_mlflow != in_log:
             repairable = in_log in known
-            state, remedy = ("repair", REPAIR) if repairable else ("impossible", given_up)
-            items.append(Missing(f"alias {alias}", state, lacks, remedy))
+            remedy = REPAIR if repairable else given_up
+            items.append(Missing(f"alias {alias}", "repair" if repairable else "impossible", lacks, remedy))
     return items
 
 
@@ -234,7 +226,7 @@ def _rebuild(client: "MlflowClient", name: str, tagged: TaggedVersion) -> "Model
         used = {version.source for version in client.search_model_versions(f"run_id = '{run_id}'")}
         unused = (model.model_id for model in logged if model.status == "READY" and model.model_uri not in used)
         model_id = next(unused, None) or _log_model(tagged, run_id, folder)  # an interrupted repair may have left one
-        tags = {**identity_tags(folder / MODEL, facts), **origin_tags(facts), "result_commit": tagged.commit}
+        tags = version_tags(folder / MODEL, facts, tagged.commit)
     for _ in range(tagged.number):  # versions that take the numbers of those that were given up are deleted
         version = add_version(client, name, run_id, model_id, tags)
         if int(version.version) == tagged.number:

@@ -65,9 +65,8 @@ def register(model_dir: Path) -> int:
     if facts["consent_sha256"] != consent.NOT_REQUIRED:
         consent.check_manifest(MANIFEST)
     dvc_remote.push(list(pipeline.running_stage().upstream))
-    tags = identity_tags(model_dir, facts)
     start = run_context.from_job() or run_context.collect(pipeline.running_stage().name)
-    run_id = upload()
+    tags, run_id = version_tags(model_dir, facts, start.commit), upload()
     # Two that register at once (`dvc queue start -j 2`) must not both find nothing and both make a version.
     with (
         mlflow_client.translate_errors("see that the server is up, then: dvc repro"),
@@ -75,10 +74,10 @@ def register(model_dir: Path) -> int:
     ):
         client = mlflow_client.client()
         same_weights = client.search_model_versions(f"name = '{name}' and tags.model_sha256 = '{tags['model_sha256']}'")
-        version = next((version for version in same_weights if tags.items() <= version.tags.items()), None)
+        identity = {key: tags[key] for key in ("model_sha256", "dataset_md5", "manifest_sha256")}
+        version = next((version for version in same_weights if identity.items() <= version.tags.items()), None)
         if version is None:
             _check_next_number(client, name, _tag_prefix(start.folder, name), start.release_tags)
-            tags |= {**origin_tags(facts), "result_commit": start.commit}
             version = add_version(client, name, run_id, log_model(run_id, model_dir), tags)
         number = int(version.version)
         client.set_model_version_tag(name, version.version, TAG_RUN_PREFIX + facts["run"], facts["data_git_commit_id"])
@@ -104,15 +103,11 @@ def publish() -> None:
         lineage_log.tag(f"{_tag_prefix_here(name)}{number}.0.0", commit, f"{name} version {number}")
 
 
-def identity_tags(model_dir: Path, facts: dict[str, Any]) -> dict[str, str]:
-    """Return what makes a version the same as another, as its tags in MLflow have it."""
-    data = {key: facts[key] for key in ("dataset_md5", "manifest_sha256")}
-    return {"model_sha256": sha256(model_dir / interface().WEIGHTS), **data}
-
-
-def origin_tags(facts: dict[str, Any]) -> dict[str, str]:
-    """Return what a version is made from, as its tags in MLflow have it."""
-    return {key: facts[key] for key in ("run", "data_git_commit_id", "consent_sha256", "consent_excluded")}
+def version_tags(model_dir: Path, facts: dict[str, Any], commit: str) -> dict[str, str]:
+    """Return the tags of a version in MLflow: what it is, what it is made from, and the commit of its results."""
+    names = ("dataset_md5", "manifest_sha256", "run", "data_git_commit_id", "consent_sha256", "consent_excluded")
+    weights = sha256(model_dir / interface().WEIGHTS)
+    return {"model_sha256": weights, **{name: facts[name] for name in names}, "result_commit": commit}
 
 
 def _tag_prefix(folder: str, name: str) -> str:
