@@ -3,16 +3,12 @@
 This module, and all that it imports, travels with a registered model: it imports nothing of `mlops`.
 """
 
-import base64
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .images import encode_png, extension_of
 from .model.predictor import Predictor
-
-if TYPE_CHECKING:
-    import pandas
 
 TRAVELS = ("__init__.py", "interface.py", "images.py", "model")
 WEIGHTS = "model.safetensors"
@@ -46,21 +42,3 @@ def compare(actual: Sequence[str], predicted: Sequence[str]) -> dict[str, float]
 def decode(content: bytes) -> str:
     """Return the file extension of an encoded image, after a look at its format."""
     return extension_of(content)
-
-
-class ImageModel:
-    """What MLflow calls: a column `image` of encoded images (or their base64) in, `label` and `score` out."""
-
-    def __init__(self, predictor: Predictor) -> None:
-        self.predictor = predictor
-
-    def predict(self, data: "pandas.DataFrame") -> "pandas.DataFrame":
-        """Predict one row for each row of `data`."""
-        import pandas
-
-        images = [base64.b64decode(image) if isinstance(image, str) else image for image in data["image"]]
-        return pandas.DataFrame(self.predictor.predict(images), columns=["label", "score"], index=data.index)
-
-
-def _load_pyfunc(data_path: str) -> ImageModel:
-    return ImageModel(Predictor.load(Path(data_path)))

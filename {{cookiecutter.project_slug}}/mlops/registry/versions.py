@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from .. import pipeline
 from ..config import home, load_platform
-from ..contract import interface, load_model, package_name, predict_frame
+from ..contract import interface, load_model, package_name
 from ..errors import ProjectError
 from ..files import read_json, sha256, write_json
 from ..records import consent
@@ -29,6 +29,7 @@ from ..tracking.run import RegisteredModel
 from ..tracking.run_files import read_facts
 from ..tracking.snapshot import snapshot
 from ..tracking.upload_queue import upload
+from . import pyfunc
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 REGISTERED = Path(pipeline.REGISTER_REPORT)
 MANIFEST = Path("data/manifest.parquet")
 MODEL_DATA = "data/model"  # where the model directory is inside an MLflow model
+LOADER = "_pyfunc"  # the module of its code that MLflow calls
 TAG_RUN_PREFIX = "made_by."  # tags of a version, one for each run that made it
 TAG_MODEL_VERSION = "model_version"  # a tag of a run: the version that it made
 MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)/(?P<version>\d+)")
@@ -157,8 +159,7 @@ def log_model(run_id: str, directory: Path) -> str:
     from mlflow.models import Model, infer_signature
 
     model = load_model(directory)  # a damaged model is not passed on
-    example = interface().example(model)
-    frame = pandas.DataFrame({"image": [example]})
+    frame = pandas.DataFrame({"image": [interface().example(model)]})
     client = mlflow.MlflowClient()
     run = client.get_run(run_id)  # mlflow.start_run would give a finished run a new status and end
     model_id = client.create_logged_model(run.info.experiment_id, "model", run_id, params=run.data.params).model_id
@@ -170,11 +171,11 @@ def log_model(run_id: str, directory: Path) -> str:
             mlflow.pyfunc,
             run_id=run_id,
             model_id=model_id,
-            loader_module=f"{code.name}.interface",
+            loader_module=f"{code.name}.{LOADER}",
             data_path=str(data),
             code_paths=[str(code)],
             input_example=frame,  # MLflow tries it: the code that goes with the model has run once
-            signature=infer_signature(frame, predict_frame(model, [example])),
+            signature=infer_signature(frame, pyfunc.ContentModel(interface(), model).predict(frame)),
             pip_requirements=[
                 f"{name}=={metadata.version(name).partition('+')[0]}" for name in interface().REQUIREMENTS
             ],
@@ -183,7 +184,7 @@ def log_model(run_id: str, directory: Path) -> str:
 
 
 def _copy_code(folder: Path) -> Path:
-    """Copy what travels with a model of the team's package below `folder`, and return the copy."""
+    """Copy what travels with a model below `folder`: code of the team's package, and what loads it; return the copy."""
     package, copy = Path(package_name()), folder / "code"
     copy.mkdir()
     for name in interface().TRAVELS:
@@ -191,6 +192,7 @@ def _copy_code(folder: Path) -> Path:
             shutil.copytree(package / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(package / name, copy / name)
+    shutil.copy(str(pyfunc.__file__), copy / f"{LOADER}.py")
     digest = hashlib.sha256()
     for path in sorted(copy.rglob("*.py")):
         digest.update(f"{path.relative_to(copy).as_posix()}\0".encode() + path.read_bytes() + b"\0")

@@ -3,10 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import pandas
+from typing import Any
 
 TRAVELS = ("__init__.py", "interface.py")
 WEIGHTS = "means.json"
@@ -44,20 +41,3 @@ def decode(content: bytes) -> str:
     """Return the extension of a flower's file."""
     json.loads(content)
     return "json"
-
-
-class FlowerModel:
-    """What MLflow calls."""
-
-    def __init__(self, model: Model) -> None:
-        self.model = model
-
-    def predict(self, data: "pandas.DataFrame") -> "pandas.DataFrame":
-        """Predict one row for each row of `data`."""
-        import pandas
-
-        return pandas.DataFrame(predict(self.model, list(data["image"])), index=data.index)
-
-
-def _load_pyfunc(data_path: str) -> FlowerModel:
-    return FlowerModel(load(Path(data_path)))
