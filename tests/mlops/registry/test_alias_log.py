@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mlops.errors import ProjectError
-from mlops.registry.aliases import CHALLENGER, CHAMPION, AliasChange, alias_changes, alias_state
+from mlops.registry.aliases import CHALLENGER, CHAMPION, AliasChange, Registry, alias_changes, alias_holders
 from mlops.tracking import lineage_log
 
 from .conftest import MODEL, Git
@@ -80,11 +80,14 @@ def test_parse_of_a_damaged_entry_says_which(line: str) -> None:
         "two-clones-roll-back",
     ],
 )
-def test_alias_state_after_changes(log: list[AliasChange], champions: tuple[int, ...], challenger: int | None) -> None:
-    state = alias_state(log)
-    assert (state.champions, state.challenger) == (champions, challenger)
-    assert state.holder(CHAMPION) == (champions[-1] if champions else None)
-    assert state.holder(CHALLENGER) == challenger
+def test_alias_holders_after_changes(
+    log: list[AliasChange], champions: tuple[int, ...], challenger: int | None
+) -> None:
+    challengers = [] if challenger is None else [challenger]
+    assert alias_holders(log) == {CHAMPION: list(champions), CHALLENGER: challengers}
+    registry = Registry(MODEL, {}, {}, log)
+    assert registry.holder(CHAMPION) == (champions[-1] if champions else None)
+    assert registry.holder(CHALLENGER) == challenger
 
 
 def test_alias_changes_of_a_repository_are_those_recorded_in_it(head: str, git: Git) -> None:

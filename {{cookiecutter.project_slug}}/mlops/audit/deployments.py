@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..config import load_platform
 from ..errors import ProjectError
-from ..registry.aliases import ALIASES, FETCH_LOG, SYNC_LOG, alias_changes, alias_state
+from ..registry.aliases import ALIASES, FETCH_LOG, SYNC_LOG, alias_changes, alias_holders
 from ..tracking import git_history
 from ..tracking.lineage_log import REF
 from ..tracking.sync_status import REPAIR
@@ -96,8 +96,7 @@ def read_log() -> Log:
     except ProjectError as error:
         doubt = Doubt(error.problem, error.fix, cut=isinstance(error, git_history.CutError))
         return Log(registered, None, (doubt,), is_own)
-    holders = alias_state(log_moves)
-    aliases = {alias: number for alias in ALIASES if (number := holders.holder(alias)) is not None}
+    aliases = {alias: numbers[-1] for alias, numbers in alias_holders(log_moves).items() if numbers}
     for number in aliases.values():  # one that was promoted without an entry of its registration
         registered.setdefault(number, Version(load_platform().project, number, (), ()))
     doubts = (Doubt("the log of a Git remote has promotions that this clone's lacks", SYNC_LOG),) if elsewhere else ()

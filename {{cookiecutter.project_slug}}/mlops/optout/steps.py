@@ -134,7 +134,7 @@ def _aliases(known: list[int]) -> list[str]:
     The champion comes last: a challenger that has won is none any more.
     """
     registry = aliases.read()
-    return [one for one in ALIASES if {registry.aliases.get(one), registry.state.holder(one)} & set(known)]
+    return [one for one in ALIASES if {registry.aliases.get(one), registry.holder(one)} & set(known)]
 
 
 def _described(number: int) -> dict[str, Any]:

@@ -92,32 +92,21 @@ def alias_changes(log_ref: str = lineage_log.REF) -> list[AliasChange]:
     return [change for change in changes.values() if change.model == model]
 
 
-@dataclass(frozen=True)
-class AliasState:
-    """Which versions have the aliases."""
-
-    champions: tuple[int, ...]  # the last is in use; those before are what `registry rollback` goes back to
-    challenger: int | None
-
-    def holder(self, alias: str) -> int | None:
-        """Return the version that has an alias."""
-        return self.challenger if alias == CHALLENGER else next(reversed(self.champions), None)
-
-
-def alias_state(log: Iterable[AliasChange]) -> AliasState:
-    """Return which versions have the aliases after the changes of a log."""
+def alias_holders(log: Iterable[AliasChange]) -> dict[str, list[int]]:
+    """Return the versions of each alias after the changes of a log: the last one has it, `rollback` goes back by one."""
     champions: list[int] = []
-    challenger = None
+    challengers: list[int] = []
     for change in log:
         if change.alias == CHALLENGER:
-            challenger = change.version
+            challengers = [change.version]
             continue
         if change.action == "rollback":
             del champions[-1:]
         if champions[-1:] != [change.version]:
             champions.append(change.version)
-        challenger = None if challenger == change.version else challenger  # it has won
-    return AliasState(tuple(champions), challenger)
+        if challengers == [change.version]:  # it has won
+            challengers = []
+    return {CHALLENGER: challengers, CHAMPION: champions}
 
 
 @dataclass(frozen=True)
@@ -129,10 +118,9 @@ class Registry:
     aliases: dict[str, int]  # MLflow's
     log: list[AliasChange]
 
-    @property
-    def state(self) -> AliasState:
-        """Return which versions have the aliases, as the log says."""
-        return alias_state(self.log)
+    def holder(self, alias: str) -> int | None:
+        """Return the version that has an alias, as the log says."""
+        return next(reversed(alias_holders(self.log)[alias]), None)
 
     def find(self, text: str) -> "ModelVersion":
         """Return the version of a number or an alias; raise ProjectError where there is none."""
@@ -152,7 +140,7 @@ class Registry:
             ProjectError: They disagree.
         """
         for alias in (CHAMPION,) if change and change.alias == CHAMPION else ALIASES:
-            in_mlflow, in_log = self.aliases.get(alias), self.state.holder(alias)
+            in_mlflow, in_log = self.aliases.get(alias), self.holder(alias)
             right = {in_log if in_log in self.versions else None}  # MLflow takes a version's aliases away with it
             if in_mlflow not in right | ({change.version} if change and change.alias == alias else set()):
                 raise ProjectError(
@@ -208,7 +196,7 @@ def replay() -> list[str]:
         ProjectError: MLflow can't be reached, or has an alias elsewhere: that stays, another clone may know better.
     """
     registry = read()
-    wanted = {alias: number for alias in ALIASES if (number := registry.state.holder(alias)) in registry.versions}
+    wanted = {alias: number for alias in ALIASES if (number := registry.holder(alias)) in registry.versions}
     dataclasses.replace(registry, aliases={**wanted, **registry.aliases}).check_agrees()
     missing = {alias: number for alias, number in wanted.items() if alias not in registry.aliases}
     apply(registry, missing, registry.log)

@@ -34,8 +34,7 @@ def list_versions(as_json: bool) -> None:
     known = aliases.read()
     rows = version_rows(known)
     click.echo(json.dumps(rows, indent=2) if as_json else table(rows))
-    for line in doubts(known):
-        click.echo(line, err=True)
+    click.echo("".join(f"{line}\n" for line in doubts(known)), nl=False, err=True)
 
 
 @registry.command()
@@ -53,8 +52,7 @@ def show(version: str, as_json: bool) -> None:
         click.echo(json.dumps(details, indent=2))
     else:
         YAML().dump(details, sys.stdout)
-    for line in doubts(known):
-        click.echo(line, err=True)
+    click.echo("".join(f"{line}\n" for line in doubts(known)), nl=False, err=True)
 
 
 @registry.command()

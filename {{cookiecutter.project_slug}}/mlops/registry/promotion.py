@@ -32,7 +32,7 @@ from ..tracking.git import GitError, exists, git
 from ..tracking.restore import ArtifactMissingError, restore
 from ..tracking.sync_status import REPAIR
 from . import aliases
-from .aliases import CHAMPION, VERB, AliasChange, Registry
+from .aliases import CHAMPION, VERB, AliasChange, Registry, alias_holders
 from .versions import TAG_RUN_PREFIX, metrics_at
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def rollback(why: str = "") -> str:
     who = identity()
     with FileLock(home() / LOCK):
         registry = aliases.read()
-        *_, before, now = (None, None, *registry.state.champions)
+        *_, before, now = (None, None, *alias_holders(registry.log)[CHAMPION])
         if before is None:
             registry.check_agrees()
             raise ProjectError(f"no version of {registry.name} was champion before {now}", f"{VERB} promote <version>")
@@ -115,13 +115,13 @@ def rollback(why: str = "") -> str:
 def _draft(registry: Registry, action: str, alias: str, number: int, who: tuple[str, str], why: str) -> AliasChange:
     commit = result_commit(registry.find(str(number)))
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    before = registry.state.holder(alias)
+    before = registry.holder(alias)
     return AliasChange(registry.name, action, alias, before, number, *who, now, why, {"run": metrics_at(commit)})
 
 
 def _justify(registry: Registry, change: AliasChange, by: str, anyway: bool) -> dict[str, Any]:
     """Return the results of the comparison that justify a change; raise ProjectError where they don't."""
-    champion = registry.state.holder(CHAMPION)
+    champion = registry.holder(CHAMPION)
     if champion is None:
         return {}
     must_win, override = change.alias == CHAMPION and not anyway, f"{VERB} promote {change.version} --anyway --why '…'"

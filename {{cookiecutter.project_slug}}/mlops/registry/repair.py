@@ -145,7 +145,7 @@ def _missing_aliases(registry: Registry, known: dict[int, TaggedVersion]) -> lis
     )
     items = []
     for alias in ALIASES:
-        in_log, in_mlflow = registry.state.holder(alias), registry.aliases.get(alias)
+        in_log, in_mlflow = registry.holder(alias), registry.aliases.get(alias)
         lacks = f"version {in_log or 'none'} as {alias}; it has {in_mlflow or 'none'}"
         if in_mlflow and in_mlflow != in_log:
             items.append(Missing(f"alias {alias}", "fetch", lacks, SYNC_LOG))
