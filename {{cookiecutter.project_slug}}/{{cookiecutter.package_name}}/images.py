@@ -51,7 +51,7 @@ def open_image(content: bytes) -> Image.Image:
 
 
 def extension_of(content: bytes) -> str:
-    """Return the file extension of an encoded image, such as `png`, without decoding it.
+    """Return the file extension of an encoded image, such as `png`, from its first bytes.
 
     Raises:
         ImageError: It is in none of `FORMATS`, or larger than `PIXELS`.

@@ -4,8 +4,6 @@ This module, and all that it imports, travels with a registered model: it import
 """
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from .images import encode_png, extension_of
 from .model.predictor import Predictor
@@ -15,14 +13,9 @@ WEIGHTS = "model.safetensors"
 REQUIREMENTS = ("mlflow", "numpy", "pillow", "pydantic", "safetensors", "torch", "torchvision", "tqdm")
 
 
-def load(directory: Path) -> Predictor:
-    """Return the model of a directory that `train` wrote."""
-    return Predictor.load(directory)
-
-
-def predict(model: Predictor, contents: Sequence[bytes]) -> list[dict[str, Any]]:
-    """Return the likeliest label of each image, and its probability: `{"label": "7", "score": 0.98}`."""
-    return model.predict(contents)
+load = Predictor.load
+predict = Predictor.predict
+decode = extension_of
 
 
 def example(model: Predictor) -> bytes:
@@ -37,8 +30,3 @@ def compare(actual: Sequence[str], predicted: Sequence[str]) -> dict[str, float]
     from .model.evaluation import scores  # a prediction needs none of it
 
     return scores(actual, predicted)
-
-
-def decode(content: bytes) -> str:
-    """Return the file extension of an encoded image, after a look at its format."""
-    return extension_of(content)

@@ -80,9 +80,7 @@ def test_parse_of_a_damaged_entry_says_which(line: str) -> None:
         "two-clones-roll-back",
     ],
 )
-def test_alias_holders_after_changes(
-    log: list[AliasChange], champions: tuple[int, ...], challenger: int | None
-) -> None:
+def test_alias_holders_after(log: list[AliasChange], champions: tuple[int, ...], challenger: int | None) -> None:
     challengers = [] if challenger is None else [challenger]
     assert alias_holders(log) == {CHAMPION: list(champions), CHALLENGER: challengers}
     registry = Registry(MODEL, {}, {}, log)

@@ -93,7 +93,7 @@ def alias_changes(log_ref: str = lineage_log.REF) -> list[AliasChange]:
 
 
 def alias_holders(log: Iterable[AliasChange]) -> dict[str, list[int]]:
-    """Return the versions of each alias after the changes of a log: the last one has it, `rollback` goes back by one."""
+    """Return the versions of each alias after the changes of a log: the last has it, `rollback` goes back by one."""
     champions: list[int] = []
     challengers: list[int] = []
     for change in log:

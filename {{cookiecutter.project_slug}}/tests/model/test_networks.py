@@ -8,14 +8,14 @@ import torch
 from torch import nn
 from torchvision.models import mobilenet_v3_small
 
-from {{ cookiecutter.package_name }}.model.networks import NETWORKS, Arch, build
+from {{ cookiecutter.package_name }}.model.networks import Arch, build, channels_of
 
 
 @pytest.mark.parametrize("image_px", [8, 33])
 @pytest.mark.parametrize("arch", get_args(Arch))
 def test_build_each_network_gives_a_logit_per_class(arch: Arch, image_px: int) -> None:
     module = build(arch, 3, None).eval()
-    assert module(torch.zeros(2, NETWORKS[arch].channels, image_px, image_px)).shape == (2, 3)
+    assert module(torch.zeros(2, channels_of(arch), image_px, image_px)).shape == (2, 3)
 
 
 def test_build_mobilenet_from_scratch_has_statistics_that_follow_the_data() -> None:

@@ -30,12 +30,7 @@ class Dataset:
 
 
 def read_dataset(directory: Path, channels: int, image_px: int) -> Dataset:
-    """Read and decode the splits; the classes are the labels of the training split, sorted.
-
-    Args:
-        directory: The dataset's directory.
-        channels: 1 for gray, 3 for RGB.
-        image_px: Width and height of the decoded images, pixels.
+    """Read and decode the splits, to `image_px` pixels a side; the classes are the labels of `train`, sorted.
 
     Raises:
         ProjectError: There is only one label to learn, a label of val or test can't have been learned, or an image is

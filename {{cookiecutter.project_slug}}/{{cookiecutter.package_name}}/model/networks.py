@@ -5,7 +5,6 @@ and `params.yaml:train.arch_options` gives its function more arguments.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal, cast
 from urllib.error import URLError
 
@@ -30,7 +29,12 @@ def build(arch: Arch, classes: int, weights: str | None, **options: Any) -> nn.M
         TypeError: The network takes no such option.
         ValueError: There are no such weights.
     """
-    return NETWORKS[arch].make(classes, weights, **options)
+    return NETWORKS[arch][1](classes, weights, **options)
+
+
+def channels_of(arch: Arch) -> int:
+    """Return the channels of a network's images: 1 for gray, 3 for RGB."""
+    return NETWORKS[arch][0]
 
 
 def logits(module: nn.Module, pixels: Tensor, normalise: Callable[[Tensor], Tensor]) -> Tensor:
@@ -90,15 +94,8 @@ def _pretrained_mobilenet(classes: int) -> nn.Module:
     return cast(nn.Module, module)
 
 
-@dataclass(frozen=True)
-class Network:
-    """A network that `build` knows: the channels of its images (1: gray, 3: RGB) and the function that makes it."""
-
-    channels: int
-    make: Callable[..., nn.Module]
-
-
-NETWORKS: dict[Arch, Network] = {
-    "small_cnn": Network(1, _small_cnn),
-    "mobilenet_v3_small": Network(3, _mobilenet_v3_small),
+NETWORKS: dict[Arch, tuple[int, Callable[..., nn.Module]]] = {
+    "small_cnn": (1, _small_cnn),
+    "mobilenet_v3_small": (3, _mobilenet_v3_small),
 }
+"""The channels of a network's images (1: gray, 3: RGB), and the function that makes it."""

@@ -19,27 +19,17 @@ from .transforms import Normalise, decode
 
 
 class ModelConfig(BaseModel):
-    """What `model.json` says: the network, its labels in the order of its outputs, and how its images are made.
-
-    Args:
-        arch: Name of the network.
-        options: More arguments of its function.
-        classes: Labels.
-        image_px: Width and height of an image, pixels.
-        channels: 1 for gray, 3 for RGB.
-        mean: Of each channel, where a pixel is 0 to 1.
-        std: Standard deviation of each channel, on the same scale.
-    """
+    """What `model.json` says: the network, its labels, and how its images are made."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     arch: Arch
-    options: dict[str, Any] = {}
-    classes: tuple[str, ...]
-    image_px: int
-    channels: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    options: dict[str, Any] = {}  # more arguments of the network's function
+    classes: tuple[str, ...]  # labels, in the order of the network's outputs
+    image_px: int  # width and height of an image, pixels
+    channels: int  # 1 for gray, 3 for RGB
+    mean: tuple[float, ...]  # of each channel, where a pixel is 0 to 1
+    std: tuple[float, ...]  # standard deviation, on the same scale
 
 
 def save(directory: Path, module: nn.Module, config: ModelConfig) -> None:

@@ -6,7 +6,7 @@ out one by one to stack them again (measured on the default network: 5 % more ti
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -24,19 +24,12 @@ from .transforms import Normalise, augment
 
 
 class TrainParams(StrictModel):
-    """`params.yaml:train`, which states units and ranges.
-
-    Args:
-        arch: The network.
-        arch_options: More arguments of its function in `networks.py`.
-        weights: Start from torchvision's ImageNet weights, or from random ones.
-        init_from: Start from a registered model instead: `models:/<name>/<version number>`.
-    """
+    """`params.yaml:train`, which states units and ranges."""
 
     arch: Arch
-    arch_options: dict[str, Any] = Field(default_factory=dict)
-    weights: Literal["imagenet"] | None
-    init_from: str | None
+    arch_options: dict[str, Any] = Field(default_factory=dict)  # more arguments of its function in networks.py
+    weights: Literal["imagenet"] | None  # start from torchvision's weights, or from random ones
+    init_from: str | None  # start from a registered model instead
     image_px: int = Field(ge=8, le=512)
     epochs: int = Field(ge=1, le=100_000)
     batch_size: int = Field(ge=2, le=65_536)
@@ -82,38 +75,6 @@ class Epoch:
     lr: float
 
 
-@dataclass
-class TrainState:
-    """What training goes on from after an epoch, all of it: a checkpoint holds this.
-
-    Args:
-        module: The network.
-        optimizer: Its optimizer.
-        schedule: The learning rate's.
-        epochs: How many are done.
-        best: The best of them.
-        weights: Those of the best epoch.
-    """
-
-    module: nn.Module
-    optimizer: torch.optim.Optimizer
-    schedule: OneCycleLR
-    epochs: int = 0
-    best: Epoch = field(default_factory=lambda: Epoch(-1, math.inf, math.inf, -1.0, 0.0))  # any epoch is better
-    weights: dict[str, Tensor] = field(default_factory=dict)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return it as tensors, numbers and texts, in dicts and lists."""
-        parts = {name: getattr(self, name).state_dict() for name in ("module", "optimizer", "schedule")}
-        return {**parts, "epochs": self.epochs, "best": vars(self.best), "weights": self.weights}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` returned."""
-        for name in ("module", "optimizer", "schedule"):
-            getattr(self, name).load_state_dict(state[name])
-        self.epochs, self.best, self.weights = state["epochs"], Epoch(**state["best"]), state["weights"]
-
-
 def make_deterministic(seed: int, threads: int) -> None:
     """Make the same inputs give the same bits: call it before a network is built.
 
@@ -150,40 +111,44 @@ def fit(
         raise ProjectError("the training split has one record", "change params.yaml:split.salt, or give more data")
     optimizer = torch.optim.AdamW(module.parameters(), lr=params.max_lr, weight_decay=params.weight_decay)
     steps = params.epochs * len(_batches(train, params.batch_size, run))
-    state = TrainState(module, optimizer, OneCycleLR(optimizer, max_lr=params.max_lr, total_steps=steps))
+    schedule = OneCycleLR(optimizer, max_lr=params.max_lr, total_steps=steps)
     parallel = run.group.parallel(module)
-    if run.checkpoint:
+    parts = {"module": module, "optimizer": optimizer, "schedule": schedule}
+    begin, best, weights = 0, Epoch(-1, math.inf, math.inf, -1.0, 0.0), module.state_dict()  # any epoch is better
+    if state := run.checkpoint:
         _warm_up_ddp(parallel, train, normalise)
-        state.load_state_dict(run.checkpoint)
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        begin, best, weights = state["epochs"], Epoch(**state["best"]), state["weights"]
         run.restore_random_numbers()
-    epochs = range(state.epochs, params.epochs)
-    for number in tqdm(epochs, "train", params.epochs, unit="epoch", initial=state.epochs, delay=2):
-        lr = float(state.schedule.get_last_lr()[0])
-        train_loss = _train_epoch(parallel, state, train, normalise, params, run)
+    for number in tqdm(range(begin, params.epochs), "train", params.epochs, unit="epoch", initial=begin, delay=2):
+        lr = float(schedule.get_last_lr()[0])
+        train_loss = _train_epoch(parallel, train, normalise, params, optimizer, schedule, run)
         epoch = Epoch(number, train_loss, *_validate(module, val, normalise, run), lr)
         _check_finite(epoch, params)
         run.log({"train/loss": train_loss, "val/loss": epoch.val_loss, "val/acc": epoch.val_acc, "lr": lr})
-        if (epoch.val_acc, -epoch.val_loss) > (state.best.val_acc, -state.best.val_loss):
-            state.best = epoch
-            state.weights = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-        state.epochs = number + 1
-        run.save_checkpoint(state.state_dict())
-    module.load_state_dict(state.weights)
-    return state.best
+        if (epoch.val_acc, -epoch.val_loss) > (best.val_acc, -best.val_loss):
+            best, weights = epoch, {name: tensor.clone() for name, tensor in module.state_dict().items()}
+        states = {name: part.state_dict() for name, part in parts.items()}
+        run.save_checkpoint({**states, "epochs": number + 1, "best": vars(best), "weights": weights})
+    module.load_state_dict(weights)
+    return best
 
 
 def _warm_up_ddp(module: nn.Module, images: Images, normalise: Normalise) -> None:
-    """Run one throw-away backward pass.
-
-    DDP rebuilds its buckets after the first step, which changes the order of sums: so a resumed training would differ
-    in its last bits.
-    """
+    """Run one throw-away backward pass: after its first, DDP sums gradients in another order, to other last bits."""
     module.train()
     functional.cross_entropy(module(normalise(images.pixels[:2])), images.labels[:2]).backward()
 
 
 def _train_epoch(
-    module: nn.Module, state: TrainState, images: Images, normalise: Normalise, params: TrainParams, run: TrainingRun
+    module: nn.Module,
+    images: Images,
+    normalise: Normalise,
+    params: TrainParams,
+    optimizer: torch.optim.Optimizer,
+    schedule: OneCycleLR,
+    run: TrainingRun,
 ) -> float:
     """Go once over the images; return the mean loss over all of them, in nats."""
     module.train()
@@ -193,10 +158,10 @@ def _train_epoch(
         loss = functional.cross_entropy(module(normalise(augment(images.pixels[own]))), images.labels[own])
         if weight != 1:
             loss = loss * weight
-        state.optimizer.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        state.optimizer.step()
-        state.schedule.step()
+        optimizer.step()
+        schedule.step()
         total += loss.detach() * len(batch)
     return run.group.mean(total).item() / len(images.labels)
 

@@ -53,15 +53,10 @@ def augment(pixels: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Normalise:
-    """Turn uint8 pixels into float32 of about mean 0 and deviation 1, a channel at a time.
+    """Turn uint8 pixels into float32 of about mean 0 and deviation 1, a channel at a time."""
 
-    Args:
-        mean: Mean of each channel, where a pixel is 0 to 1.
-        std: Standard deviation of each channel, on the same scale.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[float, ...]  # of each channel, where a pixel is 0 to 1
+    std: tuple[float, ...]  # standard deviation, on the same scale
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Return float32 of the shape of `pixels`, (N, channels, px, px)."""

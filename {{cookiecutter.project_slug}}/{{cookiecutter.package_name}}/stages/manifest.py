@@ -43,15 +43,7 @@ def main() -> None:
 
 
 def contact_sheet(rows: Iterable[tuple[str, list[tuple[str, bytes]]]], count: int) -> Image.Image:
-    """Draw a row of images per label.
-
-    Args:
-        rows: Each label, with the ids and encoded images of its records.
-        count: How many rows there are.
-
-    Raises:
-        ProjectError: An image can't be read.
-    """
+    """Draw a row of images per label; `rows`, of which there are `count`, give each label's ids and encoded images."""
     sheet = Image.new("RGB", (TEXT + ACROSS * (CELL + GAP), GAP + count * (CELL + GAP)), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for down, (label, images) in enumerate(rows):

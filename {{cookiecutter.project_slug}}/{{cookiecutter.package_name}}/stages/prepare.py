@@ -13,20 +13,12 @@ from ..data import splits
 
 
 class DataParams(StrictModel):
-    """`params.yaml:data`: which records are used.
+    """`params.yaml:data`: which records are used."""
 
-    Args:
-        source: A module of `data/` with a function `records()`.
-        fraction: How much of them is kept, above 0 to 1; the records of a small fraction are among those of a larger.
-        shards: Files per split at most. It changes no result, only how much is uploaded after a change.
-        consent: Whether only records of subjects in `data/consent.csv` are used. `not_required` is for public data
-            behind which nobody stands, and is recorded with every model.
-    """
-
-    source: str
-    fraction: Annotated[float, Field(gt=0, le=1)]
-    shards: Annotated[int, Field(ge=1, le=1000)]
-    consent: Literal["required", "not_required"]
+    source: str  # a module of data/ with a function records()
+    fraction: Annotated[float, Field(gt=0, le=1)]  # the records of a small fraction are among those of a larger one
+    shards: Annotated[int, Field(ge=1, le=1000)]  # files per split, at most; only how much is uploaded after a change
+    consent: Literal["required", "not_required"]  # not_required: public data behind which nobody stands
 
     @field_validator("source")
     @classmethod
@@ -37,17 +29,11 @@ class DataParams(StrictModel):
 
 
 class SplitParams(StrictModel):
-    """`params.yaml:split`: which subjects are learned from, chosen by, and tested on.
+    """`params.yaml:split`: which subjects are learned from, chosen by, and tested on."""
 
-    Args:
-        salt: Any text or number; another one draws another split.
-        val: Fraction of the subjects by which the best epoch is chosen.
-        test: Fraction of the subjects that training never sees.
-    """
-
-    salt: str | int
-    val: Annotated[float, Field(gt=0, lt=1)]
-    test: Annotated[float, Field(gt=0, lt=1)]
+    salt: str | int  # another one draws another split
+    val: Annotated[float, Field(gt=0, lt=1)]  # fraction of the subjects by which the best epoch is chosen
+    test: Annotated[float, Field(gt=0, lt=1)]  # fraction of the subjects that training never sees
 
     @model_validator(mode="after")
     def _leaves_some_for_training(self) -> Self:

@@ -17,12 +17,7 @@ METRICS_PATH = Path("reports/metrics.json")
 
 
 class RegisterParams(StrictModel):
-    """The gate.
-
-    Args:
-        at_least: For each metric of `reports/metrics.json`, the lowest value that is good enough.
-        at_most: The same, the highest value.
-    """
+    """The gate: for metrics of `reports/metrics.json`, the lowest and the highest value that is good enough."""
 
     at_least: dict[str, float] = Field(default_factory=dict)
     at_most: dict[str, float] = Field(default_factory=dict)
@@ -46,15 +41,12 @@ def check_gate(metrics: dict[str, float], gate: RegisterParams) -> None:
             f"the gate asks for {', '.join(sorted(unknown))}; {METRICS_PATH} has {', '.join(sorted(metrics))}",
             "correct params.yaml:register",
         )
+    low, high = gate.at_least.items(), gate.at_most.items()
     missed = [
-        f"{name} is {metrics[name]}, at least {low} is asked"
-        for name, low in gate.at_least.items()
-        if not metrics[name] >= low
+        f"{name} is {metrics[name]}, at least {limit} is asked" for name, limit in low if not metrics[name] >= limit
     ]
     missed += [
-        f"{name} is {metrics[name]}, at most {high} is asked"
-        for name, high in gate.at_most.items()
-        if not metrics[name] <= high
+        f"{name} is {metrics[name]}, at most {limit} is asked" for name, limit in high if not metrics[name] <= limit
     ]
     if missed:
         raise ProjectError(

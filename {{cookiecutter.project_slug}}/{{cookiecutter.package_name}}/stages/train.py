@@ -21,10 +21,10 @@ from mlops import (
 from torch import nn
 
 from ..model.dataset import Dataset, Images, read_dataset
-from ..model.evaluation import Evaluation, confusion_image, evaluate, per_class, scores
-from ..model.networks import NETWORKS, build
+from ..model.evaluation import Evaluation, confusion_figure, evaluate, per_class, scores
+from ..model.networks import build, channels_of
 from ..model.predictor import ModelConfig, Predictor, save
-from ..model.training import Epoch, TrainParams, fit, make_deterministic
+from ..model.training import TrainParams, fit, make_deterministic
 from ..model.transforms import IMAGENET, Normalise
 
 DATASET_DIR = Path("data/dataset")
@@ -41,21 +41,17 @@ def main() -> None:
 def _main(settings: TrainParams, group: ProcessGroup) -> None:
     parent = load_version(settings.init_from) if settings.init_from else None
     start = Predictor.load(parent.model_dir) if parent else None
-    dataset = read_dataset(DATASET_DIR, NETWORKS[settings.arch].channels, settings.image_px)
+    dataset = read_dataset(DATASET_DIR, channels_of(settings.arch), settings.image_px)
     with training_run(group, parents=[parent] if parent else []) as run:
         train(settings, dataset, start, run)
 
 
 def train(settings: TrainParams, dataset: Dataset, start: Predictor | None, run: TrainingRun) -> None:
-    """Train; the first process then writes the model directory, the metrics and the plots.
-
-    Args:
-        settings: What may change the model.
-        dataset: Decoded images.
-        start: A model to go on from.
-        run: Where metrics go.
-    """
-    module, normalise, best = fit_model(settings, dataset, start, run)
+    """Train in every process, from scratch or from `start`; the first one then writes the model and its reports."""
+    # Dropout is to differ between processes; weights to start from, and the order of the images, are the first one's.
+    make_deterministic(settings.seed + run.group.rank, settings.threads)
+    module, normalise = _build_model(settings, dataset, start)
+    best = fit(module, dataset.train, dataset.val, normalise, settings, run)
     if run.group.rank > 0:
         return
     run.summary["best_epoch"] = best.number  # the figures of `metrics` are this epoch's; curves go on to the last
@@ -65,28 +61,12 @@ def train(settings: TrainParams, dataset: Dataset, start: Predictor | None, run:
         options=settings.arch_options,
         classes=dataset.classes,
         image_px=settings.image_px,
-        channels=NETWORKS[settings.arch].channels,
+        channels=channels_of(settings.arch),
         mean=normalise.mean,
         std=normalise.std,
     )
     save(MODEL_DIR, module, config)
-    saved = Predictor.load(MODEL_DIR)  # what is measured is what was saved
-    _write_reports(saved, dataset, run)
-
-
-def fit_model(
-    settings: TrainParams, dataset: Dataset, start: Predictor | None, run: TrainingRun
-) -> tuple[nn.Module, Normalise, Epoch]:
-    """Build a network and train it: what every process of the group does.
-
-    Returns:
-        The network with the weights of its best epoch, the normalisation these expect, and that epoch.
-    """
-    # Dropout is to differ between processes; weights to start from, and the order of the images, are the first one's.
-    make_deterministic(settings.seed + run.group.rank, settings.threads)
-    module, normalise = _build_model(settings, dataset, start)
-    best = fit(module, dataset.train, dataset.val, normalise, settings, run)
-    return module, normalise, best
+    _write_reports(Predictor.load(MODEL_DIR), dataset, run)  # what is measured is what was saved
 
 
 def _build_model(settings: TrainParams, dataset: Dataset, start: Predictor | None) -> tuple[nn.Module, Normalise]:
@@ -98,6 +78,8 @@ def _build_model(settings: TrainParams, dataset: Dataset, start: Predictor | Non
             fix = "connect to the internet (once: torch keeps them), or set params.yaml:train.weights to null"
             raise ProjectError(str(error), fix) from error
         except TypeError as error:
+            if not settings.arch_options:
+                raise
             raise ProjectError(f"{settings.arch}: {error}", "correct params.yaml:train.arch_options") from error
         return module, IMAGENET if settings.weights else Normalise.of(dataset.train.pixels)
     pairs = (
@@ -126,7 +108,7 @@ def _write_reports(model: Predictor, dataset: Dataset, run: TrainingRun) -> None
     pairs = [{"actual": a, "predicted": p} for a, p in zip(actual, predicted, strict=True)]
     write_report(REPORTS_DIR / "confusion.csv", pairs)
     write_report(REPORTS_DIR / "per_class.csv", per_class(actual, predicted, dataset.classes))
-    run.log_image("confusion.png", confusion_image(actual, predicted, dataset.classes))
+    run.log_image("confusion.png", confusion_figure(actual, predicted, dataset.classes))
 
 
 def metrics(dataset: Dataset, val: Evaluation, test: Evaluation) -> dict[str, float]:
