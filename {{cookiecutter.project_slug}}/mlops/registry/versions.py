@@ -46,19 +46,12 @@ GIT_TAG = re.compile(r"(?P<tag>.+@v(?P<number>\d+)\.0\.0) (?P<commit>\w+)")
 
 
 def register(model_dir: Path) -> int:
-    """Register the model that the run in the work tree trained, once; write `reports/register.json`.
+    """Register the model that the run in the work tree trained, and return the version's number.
 
-    Before, today's consent registry is asked about every subject of the dataset, and what the model is made from is
-    pushed to the DVC remote.
-
-    The same weights from the same dataset and manifest are the same version, whichever run made them again; the same
-    weights from another dataset (a withdrawn test record, say) are a new version.
-
-    Args:
-        model_dir: What `train` saved.
-
-    Returns:
-        The version's number.
+    Before that, every subject of the dataset must have consent today, and what the model is made from is pushed to the
+    DVC remote. The same weights from the same dataset and manifest are the same version, whichever run made them; the
+    same weights from another dataset (without a withdrawn test record, say) are a new one. `reports/register.json` says
+    which version it is.
 
     Raises:
         ProjectError: A subject has no consent, the remote or MLflow can't be reached, or the model is damaged.
