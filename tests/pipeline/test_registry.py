@@ -1,4 +1,4 @@
-"""`registry list | show | promote | rollback`, as people use them: alone, at the same time, and when something breaks."""
+"""`registry list | show | promote | rollback`, as people use them: alone, together, and when something breaks."""
 
 import json
 import signal
