@@ -8,13 +8,10 @@ import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 from .config import load_tool_settings
 from .errors import ProjectError
-
-if TYPE_CHECKING:
-    import pandas
 
 
 class Interface(Protocol):
@@ -44,9 +41,6 @@ class Interface(Protocol):
 
     def decode(self, content: bytes) -> str:
         """Return the file extension of a content (`png`), after a check of it; raise ValueError if it is no good."""
-
-    def _load_pyfunc(self, data_path: str) -> Any:
-        """Return an object whose `predict` takes a DataFrame with a column `image` of contents: MLflow calls it."""
 
 
 def package_name() -> str:
@@ -108,10 +102,3 @@ def load_model(directory: Path) -> Any:
             f"the model in {path} is damaged: {error}",
             f"restore it: dvc pull --force {path}; or train again: dvc repro --force train",
         ) from error
-
-
-def predict_frame(model: Any, contents: Sequence[bytes]) -> "pandas.DataFrame":
-    """Return the predictions of a model as a table, a row for each content."""
-    import pandas
-
-    return pandas.DataFrame(interface().predict(model, contents))

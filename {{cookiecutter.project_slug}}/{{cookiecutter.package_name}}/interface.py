@@ -3,7 +3,6 @@
 This module, and all that it imports, travels with a registered model: it imports nothing of `mlops`.
 """
 
-import base64
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 from .images import encode_png, extension_of
 
 if TYPE_CHECKING:
-    import pandas
-
     from .model.predictor import Predictor
 
 TRAVELS = ("__init__.py", "interface.py", "images.py", "model")
@@ -47,21 +44,3 @@ def compare(actual: Sequence[str], predicted: Sequence[str]) -> dict[str, float]
     from .model.evaluation import scores  # a prediction needs none of it
 
     return scores(actual, predicted)
-
-
-class ImageModel:
-    """What MLflow calls: a column `image` of encoded images (or their base64) in, `label` and `score` out."""
-
-    def __init__(self, predictor: "Predictor") -> None:
-        self.predictor = predictor
-
-    def predict(self, data: "pandas.DataFrame") -> "pandas.DataFrame":
-        """Predict one row for each row of `data`."""
-        import pandas
-
-        images = [base64.b64decode(image) if isinstance(image, str) else image for image in data["image"]]
-        return pandas.DataFrame(self.predictor.predict(images), columns=["label", "score"], index=data.index)
-
-
-def _load_pyfunc(data_path: str) -> ImageModel:
-    return ImageModel(load(Path(data_path)))

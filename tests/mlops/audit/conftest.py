@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 from mlops.cli import main
 from mlops.records import manifest
-from mlops.registry.alias_log import CHAMPION, AliasChange
+from mlops.registry.aliases import CHAMPION, AliasChange
 from mlops.tracking import lineage_log, mlflow_client
 from mlops.tracking.git import AUTHOR, git
 

@@ -22,8 +22,7 @@ from ruamel.yaml import YAML
 from ..config import load_platform
 from ..errors import ProjectError
 from ..files import read_json
-from ..registry.alias_log import ALIASES, alias_state, moves
-from ..registry.git_tags import FETCH
+from ..registry.aliases import ALIASES, FETCH_LOG, SYNC_LOG, alias_changes, alias_holders
 from ..registry.versions import MODEL_URI
 from ..tracking import dvc_remote, lineage_log
 from ..tracking.git import GitError, git
@@ -34,11 +33,10 @@ from . import catalog_mlflow
 from .catalog_mlflow import Catalog, CatalogIssue, Run, Version
 from .index import MANIFEST, Fetch, InconclusiveError
 
-GET_LOG = "git fetch origin lineage:lineage"
-NO_LOG = CatalogIssue("this clone has no log (the Git branch lineage), which says what was promoted", GET_LOG)
+NO_LOG = CatalogIssue("this clone has no log (the Git branch lineage), which says what was promoted", FETCH_LOG)
 NO_RUNS = CatalogIssue(
     "MLflow has no run of this project, and this clone has no log (the Git branch lineage) that says which there were",
-    f"{GET_LOG}; see that MLflow is the right one (platform.yaml:tracking_uri)",
+    f"{FETCH_LOG}; see that MLflow is the right one (platform.yaml:tracking_uri)",
     incomplete=True,
 )
 
@@ -183,16 +181,15 @@ def read_log() -> Log:
         if not refs:
             return Log(versions, None, (NO_LOG,))
         log_ref = REF if REF in refs else next((ref for ref in refs if not lineage_log.is_behind_remote(ref)), refs[0])
-        promotions = moves(log_ref)
-        is_behind = {move.id for ref in refs for move in moves(ref)} > {move.id for move in promotions}
+        promotions = alias_changes(log_ref)
+        is_behind = {move.id for ref in refs for move in alias_changes(ref)} > {move.id for move in promotions}
     except ProjectError as error:
         issue = CatalogIssue(error.problem, error.fix, incomplete=isinstance(error, ShallowCloneError))
         return Log(versions, None, (issue,))
-    state = alias_state(promotions)
-    aliases = {alias: number for alias in ALIASES if (number := state.of(alias)) is not None}
+    aliases = {alias: numbers[-1] for alias, numbers in alias_holders(promotions).items() if numbers}
     for number in aliases.values():  # a promotion without an entry of the registration
         versions.setdefault(number, Version(project, number, (), ()))
-    behind = CatalogIssue("the log of a Git remote has promotions that this clone's lacks", FETCH)
+    behind = CatalogIssue("the log of a Git remote has promotions that this clone's lacks", SYNC_LOG)
     return Log(versions, aliases, (behind,) if is_behind else ())
 
 
@@ -231,8 +228,8 @@ def _compare_alias(alias: str, log: Log, own: dict[int, Version], in_mlflow: Ver
     holders = [f"version {version.number}" if version else "none" for version in (in_mlflow, in_log)]
     problem = f"{alias} is {holders[0]} in MLflow, and {holders[1]} in the log"
     if in_mlflow:
-        return CatalogIssue(problem, FETCH, alias, in_log)
-    repair = REPAIR if REF in lineage_log.log_refs() else f"{GET_LOG}, then {REPAIR}"
+        return CatalogIssue(problem, SYNC_LOG, alias, in_log)
+    repair = REPAIR if REF in lineage_log.log_refs() else f"{FETCH_LOG}, then {REPAIR}"
     promote = f"python -m mlops registry promote <another> --to {alias}"
     return CatalogIssue(problem, f"{repair}; if that version was given up: {promote}", alias, in_log)
 

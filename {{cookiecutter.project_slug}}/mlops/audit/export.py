@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from ..config import load_platform
 from ..files import atomic_write
 from ..records.consent import DOUBT
-from ..registry.alias_log import ALIASES
+from ..registry.aliases import ALIASES
 from .audit import Audit
 from .index import InconclusiveError, open_manifest
 from .policy import read_registry

@@ -18,9 +18,9 @@ from ..errors import ProjectError
 from ..files import read_json
 from ..records import consent
 from ..records.ids import match_key
-from ..registry import aliases, cli_output, promotion
-from ..registry.alias_log import ALIASES
-from ..registry.versions import REGISTERED
+from ..registry import aliases, promotion
+from ..registry.aliases import ALIASES
+from ..registry.versions import REGISTERED, metrics_at
 from .plan import make_plan
 from .report import OptOutReport, find_or_create
 
@@ -129,7 +129,7 @@ def _aliases_of(numbers: list[int]) -> list[str]:
     The champion comes last: a challenger that is promoted to champion stops being challenger.
     """
     registry = aliases.read()
-    return [alias for alias in ALIASES if {registry.aliases.get(alias), registry.standing.of(alias)} & set(numbers)]
+    return [alias for alias in ALIASES if {registry.aliases.get(alias), registry.holder(alias)} & set(numbers)]
 
 
 def _describe(number: int) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def _describe(number: int) -> dict[str, Any]:
     return {
         "model": registry.name,
         "number": number,
-        "metrics": cli_output.metrics_at(tags.get("result_commit", "")),
+        "metrics": metrics_at(tags.get("result_commit", "")),
         **{name: tags.get(name, "") for name in VERSION_TAGS},
         "moves": [f"{move.action} {move.alias}, {move.when}, {move.who}: {move.why}" for move in promotions],
     }

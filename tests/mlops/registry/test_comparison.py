@@ -10,9 +10,9 @@ from dvc.repo import Repo
 from mlflow.entities.model_registry import ModelVersion
 from mlops.records import consent, manifest, shards
 from mlops.records.source import Record
-from mlops.registry import evaluation
+from mlops.registry import promotion
 from mlops.registry.aliases import Registry
-from mlops.registry.evaluation import IncomparableError, _fair, _seen, compare
+from mlops.registry.promotion import IncomparableError, _fair_records, _seen, compare
 
 from .conftest import MODEL, Git
 
@@ -32,7 +32,7 @@ def project(request: pytest.FixtureRequest, head: str, git: Git, monkeypatch: py
     return folder
 
 
-def version(number: int, git: Git, parts: dict[str, str], parents: list[str], **tags: str) -> ModelVersion:
+def committed_version(number: int, git: Git, parts: dict[str, str], parents: list[str], **tags: str) -> ModelVersion:
     """Commit a dataset, a letter a subject, and return a version that names the commit."""
     rows = {split: [Record(f"{subject}-1", subject, "7", bytes, "") for subject in who] for split, who in parts.items()}
     shards.write(rows, 2, Path("data/dataset"))
@@ -55,48 +55,48 @@ def version(number: int, git: Git, parts: dict[str, str], parents: list[str], **
 
 def registry(*versions: ModelVersion) -> Registry:
     """Return a registry of these versions."""
-    return Registry(MODEL, {int(one.version): one for one in versions}, {}, [])
+    return Registry(MODEL, {int(version.version): version for version in versions}, {}, [])
 
 
-def fair_part(one: ModelVersion, seen: str = "") -> tuple[str, int, int]:
+def fair_part(version: ModelVersion, seen: str = "") -> tuple[str, int, int]:
     """Return the subjects in the fair part of a test set, and how many records are left out."""
-    left, *out = _fair(one, frozenset(seen))
-    assert left.schema.names == shards.SCHEMA.names
-    return "".join(left["subject_id"].to_pylist()), out[0], out[1]
+    records, *left_out = _fair_records(version, frozenset(seen))
+    assert records.schema.names == shards.SCHEMA.names
+    return "".join(records["subject_id"].to_pylist()), left_out[0], left_out[1]
 
 
 @pytest.mark.parametrize("project", ["", "below/the-root"], ids=["root", "subfolder"], indirect=True)
 def test_data_are_those_of_the_commit_and_not_of_the_work_tree(project: Path, git: Git) -> None:
-    first = version(1, git, PARTS, [])
-    second = version(2, git, {"train": "x", "val": "y", "test": "z"}, [])
+    first = committed_version(1, git, PARTS, [])
+    second = committed_version(2, git, {"train": "x", "val": "y", "test": "z"}, [])
     known = registry(first, second)
-    assert [fair_part(one) for one in (first, second)] == [("de", 0, 0), ("z", 0, 0)]
-    assert [_seen(known, one) for one in (first, second)] == [frozenset("abc"), frozenset("xy")]
+    assert [fair_part(version) for version in (first, second)] == [("de", 0, 0), ("z", 0, 0)]
+    assert [_seen(known, version) for version in (first, second)] == [frozenset("abc"), frozenset("xy")]
 
 
 def test_fair_leaves_out_the_seen_and_the_withdrawn_and_counts_them(project: Path, git: Git) -> None:
     parts = {"train": "a", "val": "b", "test": "defg"}
-    asked, public = version(1, git, parts, [], consent_sha256="x"), version(2, git, parts, [])
+    required, public = committed_version(1, git, parts, [], consent_sha256="x"), committed_version(2, git, parts, [])
     lines = "subject_id,consent_status,effective_at\nd,active,\ne,revoked,\nf,revoked,\ng,active,\n"
     Path("data/consent.csv").write_text(lines, encoding="utf-8")
-    assert fair_part(asked) == ("dg", 0, 2)
-    assert fair_part(asked, "ed") == ("g", 2, 1), "who is seen and withdrew is counted once"
+    assert fair_part(required) == ("dg", 0, 2)
+    assert fair_part(required, "ed") == ("g", 2, 1), "who is seen and withdrew is counted once"
     assert fair_part(public, "ed") == ("fg", 2, 0), "nobody's consent is asked"
     with pytest.raises(
         IncomparableError, match="of the 4 records in the test set of version 1 none .* on 2, and 2 more have"
     ):
-        fair_part(asked, "dg")
+        fair_part(required, "dg")
 
 
 def test_seen_counts_what_the_versions_before_have_seen(project: Path, git: Git) -> None:
-    first = version(1, git, PARTS, [])
-    second = version(2, git, {"train": "d", "val": "x", "test": "a"}, ["run-1"], **{"made_by.other": "x"})
-    third = version(3, git, {"train": "e", "val": "y", "test": "b"}, ["other"])
+    first = committed_version(1, git, PARTS, [])
+    second = committed_version(2, git, {"train": "d", "val": "x", "test": "a"}, ["run-1"], **{"made_by.other": "x"})
+    third = committed_version(3, git, {"train": "e", "val": "y", "test": "b"}, ["other"])
     assert _seen(registry(first, second, third), third) == frozenset("abcdexy")
 
 
 def test_seen_of_a_parent_that_is_not_registered_refuses(project: Path, git: Git) -> None:
-    child = version(1, git, PARTS, ["gone"])
+    child = committed_version(1, git, PARTS, ["gone"])
     with pytest.raises(IncomparableError, match="started from run gone, which is not registered .* nobody can tell"):
         _seen(registry(child), child)
 
@@ -105,18 +105,18 @@ def test_commit_that_is_not_here_is_refused_with_where_to_get_it(project: Path, 
     with pytest.raises(
         IncomparableError, match="lacks the commit of digits version 1, 0000000000\nFix: git fetch --tags"
     ):
-        fair_part(version(1, git, PARTS, [], result_commit="0" * 40))
-    with pytest.raises(IncomparableError, match="version 1, not told"):
-        fair_part(version(1, git, PARTS, [], result_commit=""))
+        fair_part(committed_version(1, git, PARTS, [], result_commit="0" * 40))
+    with pytest.raises(IncomparableError, match="version 1, none named"):
+        fair_part(committed_version(1, git, PARTS, [], result_commit=""))
 
 
 def test_compare_with_a_champion_that_is_gone_refuses(project: Path, git: Git) -> None:
     with pytest.raises(IncomparableError, match="digits version 7 is not in MLflow any more"):
-        compare(registry(version(1, git, PARTS, [])), 1, 7, "test_acc")
+        compare(registry(committed_version(1, git, PARTS, [])), 1, 7, "test_acc")
 
 
 def test_data_that_the_commit_does_not_name_are_refused(project: Path, git: Git) -> None:
-    made = version(1, git, PARTS, [])
+    made = committed_version(1, git, PARTS, [])
     git("rm", "-r", "--quiet", "data/dataset/test")
     git("commit", "--quiet", "-m", "Without")
     made.tags["result_commit"] = git("rev-parse", "HEAD")
@@ -124,15 +124,15 @@ def test_data_that_the_commit_does_not_name_are_refused(project: Path, git: Git)
         fair_part(made)
 
 
-class Told:
-    """A model that tells a label for each image."""
+class Echo:
+    """A model whose prediction is what stands in the content."""
 
     def predict(self, frame: pandas.DataFrame) -> pandas.DataFrame:
-        """Tell what stands in the image."""
+        """Return each content as a label."""
         return pandas.DataFrame({"label": [image.decode() for image in frame["image"]]})
 
 
-def test_accuracy_counts_over_all_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "BATCH", 2)
-    rows = [(str(n), "a", "7", told) for n, told in enumerate((b"7", b"7", b"1", b"7", b"2"))]
-    assert evaluation.accuracy(Told(), pa.table(list(zip(*rows, strict=True)), schema=shards.SCHEMA)) == 0.6
+def test_accuracy_counts_over_all_batches(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(promotion, "BATCH", 2)
+    rows = [(str(n), "a", "7", content) for n, content in enumerate((b"7", b"7", b"1", b"7", b"2"))]
+    assert promotion._score(Echo(), pa.table(list(zip(*rows, strict=True)), schema=shards.SCHEMA), "acc") == 0.6
