@@ -53,12 +53,15 @@ def register(model_dir: Path) -> int:
     same weights from another dataset (without a withdrawn test record, say) are a new one. `reports/register.json` says
     which version it is.
 
+    Args:
+        model_dir: The model's directory, as the stage that trains wrote it.
+
     Raises:
         ProjectError: A subject has no consent, the remote or MLflow can't be reached, or the model is damaged.
     """
     facts, name = read_facts(), load_platform().project
     if facts["consent_sha256"] != consent.NOT_REQUIRED:
-        consent.check_manifest(MANIFEST)
+        consent.check_subjects(MANIFEST)
     dvc_remote.push(list(pipeline.running_stage().upstream))
     start = run_context.from_job() or run_context.collect(pipeline.running_stage().name)
     tags, run_id = version_tags(model_dir, facts, start.commit), upload()
