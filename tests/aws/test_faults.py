@@ -298,13 +298,13 @@ def test_spot_training_interrupted_twice_goes_on_and_makes_the_same(
     until(lambda: len(aws.objects(checkpoints)) == 2)
     job.interrupt()
     saved = aws.objects(checkpoints)
-    until(lambda: any("training goes on after epoch" in line for line in aws.log_of(job)))
+    until(lambda: any("training resumes after epoch" in line for line in aws.log_of(job)))
     until(lambda: aws.objects(checkpoints) != saved)
     job.interrupt()
     output = launch.succeed()
     assert jobs(aws, known) == [job]
     assert job.attempts == 3
-    assert output.count("training goes on after epoch") == 2
+    assert output.count("training resumes after epoch") == 2
     billed = job.describe()["BillableTimeInSeconds"]
     assert f"{billed} s to pay for on 1 x ml.m5.xlarge" in output
     model = project.path / "models/model/model.safetensors"

@@ -89,16 +89,16 @@ def uploads_table(project: BakedProject, size: int = 10_000) -> str:
         for command in (["init", "--no-scm", "-q"], ["remote", "add", "-q", "-d", "storage", str(here / "remote")]):
             dvc(here, *command)
         sharded, images = here / "data" / "dataset", here / "images"
-        found: dict[Path, list[tuple[int, int]]] = {sharded: [], images: []}
-        for gone in ("subject-0000000", "subject-0000123"):
+        pushes_of: dict[Path, list[tuple[int, int]]] = {sharded: [], images: []}
+        for subject in ("subject-0000000", "subject-0000123"):
             with (here / "data" / "consent.csv").open("a", encoding="utf-8") as file:
-                file.write(f"{gone},revoked,\n")
+                file.write(f"{subject},revoked,\n")
             run(project, here, "prepare", size)
             export(sharded, images)
-            for path, pushes in found.items():
+            for path, pushes in pushes_of.items():
                 pushes.append(push(here, path))
     for name, path in ((f"Parquet, {SHARDS} shards a split", sharded), ("a file per image", images)):
-        (count, sent), (more, change) = found[path]
+        (count, sent), (more, change) = pushes_of[path]
         rows.append(f"| {name} | {count:,} | {sent / 1e6:.1f} | {more} | {change / 1e3:.0f} |")
     return "\n".join(rows) + "\n"
 

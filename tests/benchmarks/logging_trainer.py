@@ -87,7 +87,7 @@ def of_sidecar(method: str) -> dict[str, float]:
         while True:
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # its own thread takes what it leaves
             time.sleep(0.02)
-    assert not import_module("mlops.tracking.upload_queue").waiting(), "MLflow did not take the run"
+    assert not import_module("mlops.tracking.uploader").waiting(), "MLflow did not take the run"
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {"behind_s": time.perf_counter() - start, "sidecar_s": used.ru_utime + used.ru_stime}
 

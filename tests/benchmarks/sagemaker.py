@@ -105,8 +105,8 @@ def _starts(project: BakedProject, account: Bed, watched: Watched, rounds: int) 
         launcher.wait()
         for job in account.running():
             job.close()
-        create_s = next(moment for moment, action in watched.calls if action == "CreateProcessingJob")
-        parts.append([watched.calls[0][0] - begin, create_s - watched.calls[0][0], create_s - begin])
+        created_at = next(moment for moment, action in watched.calls if action == "CreateProcessingJob")
+        parts.append([watched.calls[0][0] - begin, created_at - watched.calls[0][0], created_at - begin])
     first, then, whole = (statistics.median(column) for column in zip(*parts[1:], strict=True))
     return (
         "| rounds | until AWS is first asked, s | from then until the job is asked for, s | together, s | goal, s |\n"
@@ -134,9 +134,9 @@ def _polling(project: BakedProject, account: Bed, watched: Watched) -> str:
         begin = time.perf_counter()
         time.sleep(FOLLOWED_S)
         launchers.kill()
-    recent = [(moment - begin, action) for moment, action in watched.calls if moment < begin + FOLLOWED_S]
+    calls = [(moment - begin, action) for moment, action in watched.calls if moment < begin + FOLLOWED_S]
     rows = "".join(
-        _row(action, [at for at, called in recent if called == action]) for action in sorted({a for _, a in recent})
+        _row(action, [at for at, called in calls if called == action]) for action in sorted({a for _, a in calls})
     )
     return f"| call, with {JOBS} jobs | in {FOLLOWED_S} s | a second | most in a second |\n|---|---:|---:|---:|\n{rows}"
 

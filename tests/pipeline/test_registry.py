@@ -1,4 +1,4 @@
-"""`registry list | show | promote | rollback`, as people use them: alone, at once, and when something breaks."""
+"""`registry list | show | promote | rollback`, as people use them: alone, together, and when something breaks."""
 
 import json
 import signal
@@ -73,8 +73,8 @@ def mlflow_of(project: BakedProject) -> MlflowClient:
 
 def aliases(project: BakedProject) -> dict[str, int]:
     """Return MLflow's aliases."""
-    found: dict[str, Any] = mlflow_of(project).get_registered_model(project.path.name).aliases
-    return {alias: int(number) for alias, number in found.items()}
+    numbers: dict[str, Any] = mlflow_of(project).get_registered_model(project.path.name).aliases
+    return {alias: int(number) for alias, number in numbers.items()}
 
 
 def moves(project: BakedProject) -> list[dict[str, Any]]:
@@ -96,9 +96,9 @@ def manifest(project: BakedProject, number: int) -> list[dict[str, str]]:
 def test_promote_and_rollback_move_the_champion_and_keep_who_when_why(project: BakedProject) -> None:
     with (project.path / "data/consent.csv").open("a", encoding="utf-8") as file:
         file.write(f"{FORM},revoked,2026-01-01T00:00:00Z\n")
-    said = refused(project, "promote", "2")
-    assert "it is worse: version 2 against the champion, version 1, by test_acc: 0." in said
-    assert said.count("on the test set of version") == 2, "the test sets differ"
+    error = refused(project, "promote", "2")
+    assert "it is worse: version 2 against the champion, version 1, by test_acc: 0." in error
+    assert error.count("on the test set of version") == 2, "the test sets differ"
     assert len(moves(project)) == 1, "nothing of that is in the log"
     registry(project, "promote", "2", "--to", "challenger")
     assert aliases(project) == {"champion": 1, "challenger": 2}
@@ -118,22 +118,22 @@ def test_promote_and_rollback_move_the_champion_and_keep_who_when_why(project: B
     check_figures(project, shown[0]["metrics"]["test_sets"])
 
 
-def check_figures(project: BakedProject, bouts: list[dict[str, Any]]) -> None:
-    """See that both versions answered what they say, with the code of each."""
-    for bout, number in zip(bouts, (2, 1), strict=True):
+def check_figures(project: BakedProject, comparisons: list[dict[str, Any]]) -> None:
+    """Check the scores of both versions against their own code, and the counts of the records left out."""
+    for comparison, number in zip(comparisons, (2, 1), strict=True):
         rows = [row for row in manifest(project, number) if row["split"] == "test"]
-        gone = sum(row["subject_id"] == FORM for row in rows)
-        assert gone > 0
-        assert (bout["test_set_of"], bout["records"]) == (number, len(rows) - gone)
-        assert (bout["seen"], bout["without_consent"]) == (0, gone)
-        assert bout["candidate"] < bout["champion"]
+        withdrawn = sum(row["subject_id"] == FORM for row in rows)
+        assert withdrawn > 0
+        assert (comparison["test_set_of"], comparison["records"]) == (number, len(rows) - withdrawn)
+        assert (comparison["seen"], comparison["without_consent"]) == (0, withdrawn)
+        assert comparison["candidate"] < comparison["champion"]
     images = pq.read_table(project.path / "data/dataset/test", partitioning=None).to_pandas()
     records = images[images["subject_id"] != FORM]
     mlflow.set_tracking_uri(f"sqlite:///{(project.path / 'mlflow.db').as_posix()}")
     for who, number in (("candidate", 2), ("champion", 1)):
         model = mlflow.pyfunc.load_model(f"models:/{project.path.name}/{number}")
         right = model.predict(records[["image"]])["label"].to_numpy() == records["label"].to_numpy()
-        assert bouts[0][who] == right.mean()
+        assert comparisons[0][who] == right.mean()
 
 
 def test_list_tells_each_version(project: BakedProject) -> None:
@@ -170,9 +170,9 @@ def test_killed_before_the_log_is_written_the_same_command_completes(project: Ba
 
 def test_two_at_once_in_one_clone_come_one_after_the_other(project: BakedProject) -> None:
     both = [start(project, "promote", "2", "--anyway", "--why", "quick") for _ in range(2)]
-    said = [one.communicate()[0] for one in both]
-    assert [one.returncode for one in both] == [0, 0], said
-    assert sorted("already" in one for one in said) == [False, True]
+    outputs = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert sorted("already" in output for output in outputs) == [False, True]
     assert [move["version"] for move in moves(project)] == [1, 2]
 
 
@@ -190,9 +190,9 @@ def test_two_clones_with_one_mlflow_see_each_other(
     assert "champion is 1 in MLflow, and none in the log" in refused(colleague, "promote", "2"), "a log that is short"
     colleague.run("git", "fetch", "--quiet", "origin", "lineage:lineage")
     registry(project, "promote", "2", "--anyway", "--why", "a drill")
-    said = refused(colleague, "rollback")
-    assert "champion is 2 in MLflow, and 1 in the log of this clone" in said
-    assert "git fetch origin lineage:lineage" in said
+    error = refused(colleague, "rollback")
+    assert "champion is 2 in MLflow, and 1 in the log of this clone" in error
+    assert "git fetch origin lineage:lineage" in error
     project.run("python", "-m", "mlops", "lineage", "push")
     colleague.run("git", "fetch", "--quiet", "origin", "lineage:lineage")
     registry(colleague, "rollback")

@@ -82,14 +82,15 @@ def repaired(
         command = [sys.executable, "-m", "mlops", "mirror", "repair"]
         with subprocess.Popen(command, cwd=copy.path, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None
-            assert any(f"MLflow has {copy.path.name} version 1" in said for said in process.stderr)
+            assert any(f"MLflow has {copy.path.name} version 1" in line for line in process.stderr)
             process.kill()
-        told = verb(copy, "mirror", "repair", "--dry-run", check=False)
+        preview = verb(copy, "mirror", "repair", "--dry-run", check=False)
         assert (
-            f"run {run_of(before, status='FAILED')}: MLflow lacks everything; not repairable: no resul" in told.stdout
+            f"run {run_of(before, status='FAILED')}: MLflow lacks everything; not repairable: no resul"
+            in preview.stdout
         )
-        assert "version 1:" not in told.stdout
-        assert "version 2: MLflow lacks everything; python -m" in told.stdout
+        assert "version 1:" not in preview.stdout
+        assert "version 2: MLflow lacks everything; python -m" in preview.stdout
         assert list(state(database(copy), copy.path.name)["versions"]) == [1], "a dry run does nothing"
         assert verb(copy, "mirror", "repair", check=False).returncode == 1
         yield copy
@@ -107,13 +108,13 @@ def database(project: BakedProject) -> str:
 
 def run_of(known: dict[str, Any], name: str = "", status: str = "FINISHED") -> str:
     """Return the id of the run with this name, or status."""
-    found = (run for run, one in known["runs"].items() if one["info"][1] == status and name in ("", one["info"][0]))
-    return str(next(found))
+    info = {run: state["info"] for run, state in known["runs"].items()}
+    return str(next(run for run in info if info[run][1] == status and name in ("", info[run][0])))
 
 
 def without(known: dict[str, Any], *runs: str) -> str:
     """Return a state without some runs, to compare."""
-    return show({**known, "runs": {run: one for run, one in known["runs"].items() if run not in runs}})
+    return show({**known, "runs": {run: state for run, state in known["runs"].items() if run not in runs}})
 
 
 def check_predicts(uri: str, name: str, version: int) -> None:
@@ -141,18 +142,18 @@ def test_repair_run_and_version_that_a_person_deleted_stay_deleted(
     client, slow, name = MlflowClient(database(repaired)), run_of(before, "slow"), repaired.path.name
     experiment = client.get_experiment_by_name(name)
     assert experiment is not None
-    (found,) = client.search_runs([experiment.experiment_id], f"tags.mirror_id = '{slow}'")
-    client.delete_run(found.info.run_id)
+    (run,) = client.search_runs([experiment.experiment_id], f"tags.mirror_id = '{slow}'")
+    client.delete_run(run.info.run_id)
     client.delete_model_version(name, "2")
-    said = verb(repaired, "mirror", "repair", check=False).stdout
-    assert f"run {slow} (slow): MLflow lacks everything; deleted by a person" in said
-    assert f"mlflow runs restore --run-id {found.info.run_id}" in said
-    assert "version 2: MLflow lacks everything; not repairable: a person deleted it" in said
-    assert client.get_run(found.info.run_id).info.lifecycle_stage == "deleted"
+    output = verb(repaired, "mirror", "repair", check=False).stdout
+    assert f"run {slow} (slow): MLflow lacks everything; deleted by a person" in output
+    assert f"mlflow runs restore --run-id {run.info.run_id}" in output
+    assert "version 2: MLflow lacks everything; not repairable: a person deleted it" in output
+    assert client.get_run(run.info.run_id).info.lifecycle_stage == "deleted"
     assert [int(version.version) for version in client.search_model_versions(f"name = '{name}'")] == [1]
-    told = json.loads(verb(repaired, "mirror", "status", "--json", check=False).stdout)
-    assert (told["runs"], told["versions"], told["complete"]) == (4, 2, False)
-    assert [lack["state"] for lack in told["lacking"]][:2] == ["deleted", "impossible"]
+    status = json.loads(verb(repaired, "mirror", "status", "--json", check=False).stdout)
+    assert (status["runs"], status["versions"], status["complete"]) == (4, 2, False)
+    assert [item["state"] for item in status["lacking"]][:2] == ["deleted", "impossible"]
 
 
 def test_repair_second_server_from_a_fresh_clone_and_the_remote(
@@ -168,7 +169,7 @@ def test_repair_second_server_from_a_fresh_clone_and_the_remote(
         assert "aliases: MLflow lacks what the log of a Git remote tells" in first.stdout
         fresh.run("git", "fetch", "--quiet", "origin", "lineage:lineage", "refs/exps/*:refs/exps/*")
         second = verb(fresh, "mirror", "repair", check=False)
-        assert "are not to be had" in second.stdout, "an experiment that nobody pushed"
+        assert "can't be restored" in second.stdout, "an experiment that nobody pushed"
         lost = (run_of(before, status="FAILED"), run_of(before, "slow"))
         assert without(state(server.url, fresh.path.name), *lost) == without(before, *lost)
         check_predicts(server.url, fresh.path.name, 2)

@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.util
-import json
 import logging
 import sys
 from pathlib import Path
@@ -11,7 +10,8 @@ import click
 
 from .errors import ProjectError
 
-FOLDERS = ("consent", "compute", "audit", "optout")  # each adds its `groups` of verbs; any of them may be deleted
+# Each adds its `groups` of verbs; any of them but `registry` may be deleted.
+FOLDERS = ("registry", "consent", "compute", "audit", "optout")
 
 
 class Verbs(click.Group):
@@ -75,106 +75,6 @@ def ui(port: int) -> None:
 
 
 @main.group()
-def mirror() -> None:
-    """Keep MLflow in step with DVC's files."""
-
-
-@mirror.command("sync")
-def mirror_sync() -> None:
-    """Send to MLflow what it lacks: the runs in the outbox, and the one in reports/train."""
-    from .tracking.upload_queue import upload_all
-
-    for run_id in upload_all():
-        click.echo(f"MLflow has run {run_id}")
-    click.echo("There is nothing more to send")
-
-
-@mirror.command("status")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-def mirror_status(as_json: bool) -> None:
-    """List what MLflow lacks of the runs and versions that this clone knows; exit code 1 when there is something."""
-    from .registry import repair
-
-    found = repair.status()
-    click.echo(json.dumps(found.as_json(), indent=2) if as_json else found.table())
-    sys.exit(int(found.many > 0))
-
-
-@mirror.command("repair")
-@click.option("--dry-run", is_flag=True, help="Only list what is lacking, and what would mend it.")
-def mirror_repair(dry_run: bool) -> None:
-    """Rebuild a wiped or a second MLflow from Git and DVC; exit code 1 when something can't be rebuilt."""
-    from .registry import repair
-
-    found = repair.status() if dry_run else repair.repair()
-    click.echo(found.table())
-    sys.exit(int(found.many > 0))
-
-
-@mirror.command("follow", hidden=True)
-@click.argument("run")
-def mirror_follow(run: str) -> None:
-    """Copy a run while it trains; `train` starts this, and the end of standard input ends it."""
-    from .tracking.uploader import follow
-
-    sys.exit(follow(run))
-
-
-@main.group()
-def registry() -> None:
-    """Registered versions: see them, put one in use, take it back."""
-
-
-@registry.command("list")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-def registry_list(as_json: bool) -> None:
-    """List the registered versions, the newest first."""
-    from .registry import aliases, cli_output
-
-    found = aliases.read()
-    listed = cli_output.rows(found)
-    click.echo(json.dumps(listed, indent=2) if as_json else cli_output.table(listed))
-    for line in cli_output.doubts(found):
-        click.echo(line, err=True)
-
-
-@registry.command("show")
-@click.argument("version", metavar="VERSION|ALIAS")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-def registry_show(version: str, as_json: bool) -> None:
-    """Show one version: what made it, how good it is, who put it in use, when and why."""
-    from .registry import aliases, cli_output
-
-    found = aliases.read()
-    shown = cli_output.detail(found, found.find(version))
-    click.echo(json.dumps(shown, indent=2) if as_json else cli_output.page(shown))
-    for line in cli_output.doubts(found):
-        click.echo(line, err=True)
-
-
-@registry.command("promote")
-@click.argument("version", metavar="VERSION|ALIAS")
-@click.option("--to", type=click.Choice(["champion", "challenger"]), default="champion", show_default=True)
-@click.option("--by", default="test_acc", show_default=True, help="Compare by this measure.")
-@click.option("--why", default="", help="A reason, for the record.")
-@click.option("--anyway", is_flag=True, help="Also when it is worse, or can't be compared; needs --why.")
-def registry_promote(version: str, to: str, by: str, why: str, anyway: bool) -> None:
-    """Put a version in use, when it is as good as the champion on the same records."""
-    from .registry.promotion import promote
-
-    click.echo(promote(version, to, by, why, anyway))
-
-
-@registry.command("rollback")
-@click.option("--why", default="", help="A reason, for the record.")
-def registry_rollback(why: str) -> None:
-    """Make the version champion that was it before the present one."""
-    from .registry.promotion import rollback
-
-    click.echo(rollback(why))
-
-
-@main.group()
 def lineage() -> None:
     """The log of trainings and registrations: git log --first-parent lineage."""
 
@@ -198,16 +98,16 @@ def data() -> None:
 @click.argument("version")
 def data_tag(version: str) -> None:
     """Label the dataset of the work tree, such as v1.0; runs on it show the label as data_version."""
-    from .tracking.dataset_tags import tag
+    from .tracking.run_context import tag_dataset
 
-    click.echo(f"data/{version} is commit {tag(version)[:10]}")
+    click.echo(f"data/{version} is commit {tag_dataset(version)[:10]}")
 
 
 @data.command("export")
 @click.argument("folder", type=click.Path(path_type=Path))
 def data_export(folder: Path) -> None:
     """Write the dataset as image files: FOLDER/<split>/<label>/<record_id>.<ext>."""
-    from .records.export import export
+    from .records.shards import export
 
     click.echo(f"{export(Path('data/dataset'), folder)} images in {folder}")
 

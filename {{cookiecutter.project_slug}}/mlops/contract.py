@@ -5,17 +5,13 @@ stage; `interface.py` has what `Interface` lists.
 """
 
 import importlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 from .config import load_tool_settings
 from .errors import ProjectError
-
-if TYPE_CHECKING:
-    import pandas
 
 
 class Interface(Protocol):
@@ -45,9 +41,6 @@ class Interface(Protocol):
 
     def decode(self, content: bytes) -> str:
         """Return the file extension of a content (`png`), after a check of it; raise ValueError if it is no good."""
-
-    def _load_pyfunc(self, data_path: str) -> Any:
-        """Return an object whose `predict` takes a DataFrame with a column `image` of contents: MLflow calls it."""
 
 
 def package_name() -> str:
@@ -85,10 +78,13 @@ def _import(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if not error.name or not f"{full}.".startswith(f"{error.name}."):
             raise
+        file = f"{full.replace('.', '/')}.py"
+        if Path(file).exists():  # the working directory is not on Python's path
+            problem = f"Python can't import {full}, and {Path.cwd()} has it"
+            raise ProjectError(problem, "unset PYTHONSAFEPATH, and run from the project's root") from error
         raise ProjectError(
             f"there is no module {full} in {Path.cwd()}",
-            f"write {full.replace('.', '/')}.py; if it is there, run from the project's root"
-            + (", and unset PYTHONSAFEPATH" if os.environ.get("PYTHONSAFEPATH") else ""),
+            f"write {file}, or correct pyproject.toml:tool.mlops.package; if it exists, run from the project's root",
         ) from error
 
 
@@ -106,10 +102,3 @@ def load_model(directory: Path) -> Any:
             f"the model in {path} is damaged: {error}",
             f"restore it: dvc pull --force {path}; or train again: dvc repro --force train",
         ) from error
-
-
-def predict_frame(model: Any, contents: Sequence[bytes]) -> "pandas.DataFrame":
-    """Return the predictions of a model as a table, a row for each content."""
-    import pandas
-
-    return pandas.DataFrame(interface().predict(model, contents))

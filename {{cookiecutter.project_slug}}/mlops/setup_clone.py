@@ -1,4 +1,4 @@
-"""Make a fresh clone ready to work: `make setup` calls it; calling it again changes nothing."""
+"""Set up a fresh clone: `make setup` calls it; calling it again changes nothing."""
 
 import os
 from pathlib import Path
@@ -11,11 +11,7 @@ STORAGE = "dvc-storage"  # git-ignored folder that stands in for the bucket
 
 
 def set_up() -> list[str]:
-    """Set what has no configuration yet to a local default.
-
-    Returns:
-        What is used, a line each.
-    """
+    """Set a local default for the DVC remote and MLflow, where none is configured; return what is used, in lines."""
     from .tracking import mlflow_client
 
     storage = _storage()
@@ -25,7 +21,7 @@ def set_up() -> list[str]:
 
 
 def _limits(storage: str) -> list[str]:
-    """Say what DVC can't do in this clone: it writes the configuration of its throw-away copies in ASCII."""
+    """Return what DVC can't do in this clone: it writes the configuration of an experiment's copy in ASCII."""
     from .tracking.git import git
 
     texts = {
@@ -46,7 +42,7 @@ def _storage() -> str:
     """Point the DVC remote to a local folder when `.dvc/config` names none."""
     from dvc.repo import Repo
 
-    from .tracking import dvc_config
+    from .tracking import dvc_remote
 
     with Repo(os.getcwd()) as repo:
         name = repo.config["core"].get("remote")
@@ -56,7 +52,7 @@ def _storage() -> str:
             return str(repo.config["remote"][name]["url"])
         url = _storage_of_origin(name) or (Path.cwd() / STORAGE).resolve().as_posix()
         local = Path(repo.config.files["local"])
-        dvc_config.write(local, {f'remote "{name}"': {"url": dvc_config.as_value(url, local)}})
+        dvc_remote.write_config(local, {f'remote "{name}"': {"url": dvc_remote.config_url(url, local)}})
         return url
 
 

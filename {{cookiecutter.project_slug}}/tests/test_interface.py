@@ -40,10 +40,10 @@ def test_log_then_load_in_another_process_predicts_the_same(tmp_path: Path, clie
     client.set_terminated(run.info.run_id, "FINISHED", end_time=1)
     save(tmp_path / "m", build("small_cnn", 2, None), CONFIG)
 
-    info = log_model(run.info.run_id, tmp_path / "m")
+    model_id = log_model(run.info.run_id, tmp_path / "m")
 
     assert client.get_run(run.info.run_id).info.end_time == 1  # a finished run stays as it was
-    model = Path(mlflow.artifacts.download_artifacts(info.model_uri, dst_path=str(tmp_path / "got")))
+    model = Path(mlflow.artifacts.download_artifacts(f"models:/{model_id}", dst_path=str(tmp_path / "got")))
     assert Predictor.load(model / MODEL_DATA).config == CONFIG
     assert not list(model.rglob("*.pkl"))
     (tmp_path / "image.png").write_bytes(IMAGE)

@@ -51,7 +51,7 @@ class Toy(Backend):
 
     def context_of(self, name: str) -> RunContext:
         """Return the context that the job's file holds."""
-        return RunContext.of_json(read_json(self.folder() / name / "job.json")["origin"])
+        return RunContext(**read_json(self.folder() / name / "job.json")["origin"])
 
     def prepare(self, name: str, description: dict[str, Any]) -> None:
         """Make the folder of the job."""

@@ -12,6 +12,7 @@ from mlops.tracking import mlflow_client
 
 MODEL = "digits"
 PLATFORM = f"project: {MODEL}\ntracking_uri: null\nrun_on: local\nallow_other_environment: false\n"
+PYPROJECT = '[tool.mlops]\npackage = "team"\nnumeric = []\n'
 
 Git = Callable[..., str]
 
@@ -44,6 +45,7 @@ def head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, git: Git) -> str:
     (folder / "reports").mkdir(parents=True)
     monkeypatch.chdir(folder)
     Path("platform.yaml").write_text(PLATFORM, encoding="utf-8")
+    Path("pyproject.toml").write_text(PYPROJECT, encoding="utf-8")
     Path("reports/metrics.json").write_text('{"size": 1}', encoding="utf-8")
     git("init", "--quiet", "--initial-branch=main")
     git("add", ".")

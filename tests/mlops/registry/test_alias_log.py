@@ -1,4 +1,4 @@
-"""The log of moves: what is written is what is read, whatever people type; and who has an alias in the end."""
+"""The log of aliases: what is written is read back, whatever people type; and which version has an alias in the end."""
 
 from dataclasses import replace
 
@@ -6,13 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mlops.errors import ProjectError
-from mlops.registry import alias_log
-from mlops.registry.alias_log import CHALLENGER, CHAMPION, AliasChange, _parse, alias_state
+from mlops.registry.aliases import CHALLENGER, CHAMPION, AliasChange, Registry, alias_changes, alias_holders
 from mlops.tracking import lineage_log
 
 from .conftest import MODEL, Git
 
-MOVE = AliasChange(
+CHANGE = AliasChange(
     model="digits",
     action="promote",
     alias=CHAMPION,
@@ -26,30 +25,30 @@ MOVE = AliasChange(
 )
 
 
-def promoted(before: int | None, version: int, alias: str = CHAMPION, when: str = MOVE.when) -> AliasChange:
+def promoted(before: int | None, version: int, alias: str = CHAMPION, when: str = CHANGE.when) -> AliasChange:
     """Return a promotion."""
-    return replace(MOVE, before=before, version=version, alias=alias, when=when)
+    return replace(CHANGE, before=before, version=version, alias=alias, when=when)
 
 
 def rolled_back(before: int, version: int) -> AliasChange:
     """Return a rollback."""
-    return replace(MOVE, action="rollback", before=before, version=version)
+    return replace(CHANGE, action="rollback", before=before, version=version)
 
 
 @given(why=st.text(), who=st.text())
 def test_entry_of_any_text_is_read_back(why: str, who: str) -> None:
-    move = replace(MOVE, why=why, who=who)
-    assert _parse(move.entry(), "123") == move
+    change = replace(CHANGE, why=why, who=who)
+    assert AliasChange.parse(change.entry(), "123") == change
 
 
 def test_entry_with_bytes_that_are_no_text_is_read_back_without_them() -> None:
-    assert _parse(replace(MOVE, why="caf\udce9").entry(), "123").why == "caf?"
+    assert AliasChange.parse(replace(CHANGE, why="caf\udce9").entry(), "123").why == "caf?"
 
 
 @pytest.mark.parametrize("line", ["version: 1", "metrics: ", "alias: "])
 def test_parse_of_a_damaged_entry_says_which(line: str) -> None:
     with pytest.raises(ProjectError, match="git show 123"):
-        _parse(MOVE.entry().replace(f"\n{line}", f"\n{line[:3]}"), "123")
+        AliasChange.parse(CHANGE.entry().replace(f"\n{line}", f"\n{line[:3]}"), "123")
 
 
 @pytest.mark.parametrize(
@@ -81,15 +80,16 @@ def test_parse_of_a_damaged_entry_says_which(line: str) -> None:
         "two-clones-roll-back",
     ],
 )
-def test_standing_after(log: list[AliasChange], champions: tuple[int, ...], challenger: int | None) -> None:
-    found = alias_state(log)
-    assert (found.champions, found.challenger) == (champions, challenger)
-    assert found.of(CHAMPION) == (champions[-1] if champions else None)
-    assert found.of(CHALLENGER) == challenger
+def test_alias_holders_after(log: list[AliasChange], champions: tuple[int, ...], challenger: int | None) -> None:
+    challengers = [] if challenger is None else [challenger]
+    assert alias_holders(log) == {CHAMPION: list(champions), CHALLENGER: challengers}
+    registry = Registry(MODEL, {}, {}, log)
+    assert registry.holder(CHAMPION) == (champions[-1] if champions else None)
+    assert registry.holder(CHALLENGER) == challenger
 
 
-def test_moves_of_a_repository_are_those_recorded_in_it(head: str, git: Git) -> None:
-    assert alias_log.moves() == []
+def test_alias_changes_of_a_repository_are_those_recorded_in_it(head: str, git: Git) -> None:
+    assert alias_changes() == []
     first = replace(promoted(None, 1), model=MODEL)
     second = replace(promoted(1, 2), model=MODEL, why="besser: für alle")
     lineage_log.record(head, first.entry())
@@ -98,5 +98,5 @@ def test_moves_of_a_repository_are_those_recorded_in_it(head: str, git: Git) -> 
     lineage_log.record(head, second.entry())
     lineage_log.record(head, second.entry())  # two clones joined may hold an entry twice
     git("config", "grep.patternType", "fixed")
-    assert alias_log.moves() == [first, second]
+    assert alias_changes() == [first, second]
     assert git("log", "--first-parent", "-1", "--format=%s", "lineage") == "promote digits champion to version 2"

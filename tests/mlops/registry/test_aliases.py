@@ -1,24 +1,24 @@
-"""MLflow's aliases follow the log; what MLflow and the log don't agree on is told, and not written over."""
+"""MLflow's aliases follow the log; where MLflow and the log disagree, that is reported, and nothing is overwritten."""
 
 import re
 from dataclasses import asdict, replace
 
 import pytest
+from click.testing import CliRunner
 from mlflow import MlflowClient
 from mlflow.entities import Param, RunTag
 from mlflow.entities.model_registry import ModelVersion
 from mlops.errors import ProjectError
-from mlops.registry import aliases, cli_output, git_tags
-from mlops.registry.alias_log import CHALLENGER, CHAMPION, AliasChange
-from mlops.registry.aliases import Registry
+from mlops.registry import aliases, cli, repair
+from mlops.registry.aliases import CHALLENGER, CHAMPION, AliasChange, Registry
 from mlops.tracking import lineage_log, mlflow_client
 from ruamel.yaml import YAML
 
 from .conftest import MODEL, register
-from .test_moves import MOVE, promoted, rolled_back
+from .test_alias_log import CHANGE, promoted, rolled_back
 
 
-def have(client: MlflowClient) -> dict[str, int]:
+def aliases_of(client: MlflowClient) -> dict[str, int]:
     """Return MLflow's aliases."""
     aliased: dict[str, int | str] = client.get_registered_model(MODEL).aliases  # numbers, from SQLite
     return {alias: int(number) for alias, number in aliased.items()}
@@ -42,20 +42,20 @@ def test_read_where_mlflow_lost_what_the_log_registered_says_what_repairs(empty:
 
 
 def test_doubts_tell_of_lost_versions_and_aliases(client: MlflowClient, head: str) -> None:
-    assert cli_output.doubts(aliases.read()) == []
+    assert cli.doubts(aliases.read()) == []
     record(head, promoted(None, 2))
     lineage_log.tag(f"{MODEL}@v9.0.0", head, "lost")
-    lost, disputed = cli_output.doubts(aliases.read())
+    lost, disputed = cli.doubts(aliases.read())
     assert lost.startswith("MLflow lacks version 9: python -m")
     assert disputed.startswith("champion is none in MLflow, and 2 in the log of this clone\nFix: ")
 
 
 def test_lacking_in_a_clone_without_a_log_tells_to_fetch_it(client: MlflowClient, head: str) -> None:
-    lack = git_tags.lacking(client, {})["aliases"]
-    assert (lack.state, lack.counts) == ("fetch", True)
-    assert "git fetch origin lineage:lineage" in lack.remedy
+    item = repair.missing({})["aliases"]
+    assert (item.state, item.counts) == ("fetch", True)
+    assert "git fetch origin lineage:lineage" in item.remedy
     lineage_log.record(head, "train one\n\nrun: one\n")
-    assert git_tags.lacking(client, {}) == {}
+    assert repair.missing({}) == {}
 
 
 def test_find_takes_numbers_and_aliases_and_tells_what_there_is(client: MlflowClient) -> None:
@@ -76,9 +76,9 @@ def test_replay_after_a_wipe_restores_aliases_and_copies(client: MlflowClient, h
         "in MLflow challenger is version 1; it was none",
         "in MLflow champion is version 3; it was none",
     ]
-    assert have(client) == {"champion": 3, "challenger": 1, "shadow": 1}, "aliases of other people stay"
+    assert aliases_of(client) == {"champion": 3, "challenger": 1, "shadow": 1}, "aliases of other people stay"
     copies = client.get_model_version(MODEL, "2").tags
-    assert {key for key in copies if key.startswith(aliases.TAG)} == {
+    assert {key for key in copies if key.startswith(aliases.TAG_CHANGE)} == {
         "move.2026-01-02T000000Z-challenger",
         "move.2026-01-04T000000Z-champion",
     }
@@ -91,18 +91,18 @@ def test_replay_where_another_clone_may_know_more_leaves_mlflow_alone(client: Ml
     client.set_registered_model_alias(MODEL, CHAMPION, "3")
     with pytest.raises(ProjectError, match="champion is 3 in MLflow, and 1 in the log .*\n.*git fetch origin lineage"):
         aliases.replay()
-    assert have(client) == {"champion": 3}
+    assert aliases_of(client) == {"champion": 3}
 
 
 def test_replay_leaves_out_a_version_that_mlflow_lacks(client: MlflowClient, head: str) -> None:
     record(head, promoted(None, 2), promoted(None, 1, CHALLENGER))
     client.delete_model_version(MODEL, "2")
     aliases.replay()
-    assert have(client) == {"challenger": 1}
+    assert aliases_of(client) == {"challenger": 1}
 
 
 @pytest.mark.parametrize(
-    ("mlflow", "move", "said"),
+    ("mlflow", "change", "message"),
     [
         ({"champion": 1, "challenger": 2}, None, ""),
         ({"champion": 1, "challenger": 2}, promoted(1, 3), ""),
@@ -128,14 +128,14 @@ def test_replay_leaves_out_a_version_that_mlflow_lacks(client: MlflowClient, hea
         "lost",
     ],
 )
-def test_check_agrees(mlflow: dict[str, int], move: AliasChange | None, said: str) -> None:
+def test_check_agrees(mlflow: dict[str, int], change: AliasChange | None, message: str) -> None:
     versions = {number: ModelVersion(MODEL, str(number), 0) for number in (1, 2, 3)}
     registry = Registry(MODEL, versions, mlflow, [promoted(None, 1), promoted(None, 2, CHALLENGER)])
-    if not said:
-        registry.check_agrees(move)
+    if not message:
+        registry.check_agrees(change)
         return
-    with pytest.raises(ProjectError, match=said):
-        registry.check_agrees(move)
+    with pytest.raises(ProjectError, match=message):
+        registry.check_agrees(change)
 
 
 def test_check_agrees_where_the_champion_was_deleted_in_mlflow() -> None:
@@ -146,12 +146,12 @@ def test_list_and_show_tell_runs_metrics_and_moves(client: MlflowClient, head: s
     logged = client.create_run(mlflow_client.experiment_id(client, MODEL)).info.run_id
     params = [Param("dvc_exp_name", "warm-wing"), Param("data_version", "v1.0")]
     client.log_batch(logged, params=params, tags=[RunTag("model_version", f"{MODEL}/4")])
-    client.delete_run(logged)  # what it was is still told
+    client.delete_run(logged)  # its parameters are still shown
     register(client, 1, {"result_commit": head, "run": "abc"}, logged)
     record(head, replace(promoted(None, 4), why="the first"))
     aliases.replay()
     registry = aliases.read()
-    newest, *others = cli_output.rows(registry)
+    newest, *others = cli.version_rows(registry)
     assert len(others) == 3
     assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", newest["registered"])
     del newest["registered"]
@@ -164,7 +164,7 @@ def test_list_and_show_tell_runs_metrics_and_moves(client: MlflowClient, head: s
         "metrics": {"size": 1},
         "commit": head,
     }
-    lines = cli_output.table(cli_output.rows(registry)).splitlines()
+    lines = cli.table(cli.version_rows(registry)).splitlines()
     assert lines[0].split() == [
         "version",
         "aliases",
@@ -176,12 +176,13 @@ def test_list_and_show_tell_runs_metrics_and_moves(client: MlflowClient, head: s
         "registered",
     ]
     assert lines[1].split()[:7] == ["4", "champion", "abc", "warm-wing", "v1.0", "1", head[:10]]
-    shown = cli_output.detail(registry, registry.find("champion"))
-    assert shown["moves"] == [asdict(replace(MOVE, version=4, why="the first"))]
-    assert YAML(typ="safe").load(cli_output.page(shown)) == shown
+    shown = cli.version_details(registry, registry.find("champion"))
+    assert shown["moves"] == [asdict(replace(CHANGE, version=4, why="the first"))]
+    printed = CliRunner().invoke(cli.registry, ["show", "champion"])
+    assert YAML(typ="safe").load(printed.stdout) == shown
 
 
 def test_list_of_versions_without_a_commit_or_run_has_no_figures(client: MlflowClient) -> None:
     register(client, 1, {})
-    lines = cli_output.table(cli_output.rows(aliases.read())).splitlines()
+    lines = cli.table(cli.version_rows(aliases.read())).splitlines()
     assert lines[1].split()[:7] == ["4", "-", "-", "-", "-", "-", "-"]

@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 from mlops.errors import ProjectError
 from mlops.registry import aliases
-from mlops.registry.alias_log import CHAMPION, moves
+from mlops.registry.aliases import CHAMPION, alias_changes
 from mlops.registry.promotion import _draft, _make, promote, rollback
 
 from .conftest import MODEL, Git, register
@@ -18,10 +18,10 @@ WHO = ("Ada <ada@example.org>", "none")
 def test_promote_where_there_is_no_champion_records_who_and_the_figures(client: MlflowClient) -> None:
     assert promote("1", why="the first") == "digits version 1 is champion"
     assert promote("champion") == "digits version 1 is champion already"
-    (move,) = moves()
-    assert (move.before, move.version, move.who, move.aws) == (None, 1, "Test <test@example.org>", "none")
-    assert (move.why, move.metrics) == ("the first", {"run": {"size": 1}})
-    assert aliases.TAG + move.id in client.get_model_version(MODEL, "1").tags
+    (change,) = alias_changes()
+    assert (change.before, change.version, change.who, change.aws) == (None, 1, "Test <test@example.org>", "none")
+    assert (change.why, change.metrics) == ("the first", {"run": {"size": 1}})
+    assert aliases.TAG_CHANGE + change.id in client.get_model_version(MODEL, "1").tags
 
 
 def test_promote_what_cannot_be_is_refused_with_the_fix(client: MlflowClient, git: Git) -> None:
@@ -32,10 +32,10 @@ def test_promote_what_cannot_be_is_refused_with_the_fix(client: MlflowClient, gi
         ({"version": "1", "anyway": True}, r"needs a reason\nFix: --why"),
         ({"version": "4"}, r"lacks the commit of digits version 4, 0000000000\nFix: git fetch --tags origin"),
     ]
-    for arguments, said in refusals:
-        with pytest.raises(ProjectError, match=said):
+    for arguments, message in refusals:
+        with pytest.raises(ProjectError, match=message):
             promote(**arguments)
-    assert moves() == []
+    assert alias_changes() == []
 
 
 def test_promote_in_a_clone_whose_remote_has_another_log_is_refused(client: MlflowClient, git: Git) -> None:
@@ -64,15 +64,15 @@ def test_promote_when_a_comparison_is_due_and_the_data_are_gone_needs_anyway(cli
     ):
         promote("2")
     promote("2", anyway=True, why="they were erased on request")
-    assert "has no data/manifest" in moves()[-1].metrics["not_compared"]
+    assert "has no data/manifest" in alias_changes()[-1].metrics["not_compared"]
 
 
 def test_move_that_another_clone_was_faster_than_is_refused(client: MlflowClient) -> None:
     before = aliases.read()
     client.set_registered_model_alias(MODEL, CHAMPION, "3")
-    with pytest.raises(ProjectError, match="meanwhile somebody moved an alias of digits\nFix: the same command again"):
+    with pytest.raises(ProjectError, match="meanwhile somebody moved an alias of digits\nFix: run the same"):
         _make(before, _draft(before, "promote", CHAMPION, 1, WHO, ""), {})
-    assert (aliases.read().aliases, moves()) == ({"champion": 3}, [])
+    assert (aliases.read().aliases, alias_changes()) == ({"champion": 3}, [])
 
 
 def test_alias_moved_by_hand_is_told_and_recorded_when_promoted(client: MlflowClient) -> None:
@@ -81,7 +81,11 @@ def test_alias_moved_by_hand_is_told_and_recorded_when_promoted(client: MlflowCl
     with pytest.raises(ProjectError, match="(?s)champion is 3 in .* promote 3 --to champion records it"):
         promote("2", anyway=True, why="newer")
     promote("3", anyway=True, why="it was done by hand")
-    assert (moves()[-1].before, moves()[-1].version, moves()[-1].why) == (1, 3, "it was done by hand")
+    assert (alias_changes()[-1].before, alias_changes()[-1].version, alias_changes()[-1].why) == (
+        1,
+        3,
+        "it was done by hand",
+    )
     rollback()
     assert aliases.read().aliases == {"champion": 1}
 
@@ -100,4 +104,4 @@ def test_promote_while_the_server_is_away_says_so(client: MlflowClient, monkeypa
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(ProjectError, match="see that the server is up"):
         promote("1")
-    assert moves() == []
+    assert alias_changes() == []

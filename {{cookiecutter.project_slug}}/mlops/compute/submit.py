@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from .. import pipeline
 from ..config import load_platform
 from ..errors import ProjectError
-from ..tracking import dvc_remote, run_context, upload_queue
+from ..tracking import dvc_remote, run_context, uploader
 from ..tracking.run_context import RunContext
 from . import fingerprint, results, transfer
 from .backend import Backend, State, backends, current_backend, next_attempt
@@ -58,7 +58,7 @@ class Submission:
             "name": name,
             "stage": self.stage,
             "inputs": self.inputs,
-            "origin": context.as_json(),
+            "origin": dataclasses.asdict(context),
             "remote": self.remote,
             "spec": self.spec.model_dump(),
         }
@@ -169,10 +169,10 @@ def _is_reusable(stage: str, backend: Backend, name: str, state: State | None) -
 
 def _upload(run: str) -> None:
     """Send to MLflow what the job could not send; also of a training that failed, or was stopped."""
-    if run not in upload_queue.waiting():
+    if run not in uploader.waiting():
         return
     try:
-        upload_queue.upload(upload_queue.folder() / run)
+        uploader.upload(uploader.folder() / run)
     except ProjectError as error:
-        if run in upload_queue.waiting():  # else another launcher of the same job has sent it
+        if run in uploader.waiting():  # else another launcher of the same job has sent it
             log.warning("%s. The run is kept. Fix: %s", error.problem, error.fix)

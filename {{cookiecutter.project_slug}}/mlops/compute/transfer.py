@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import ProjectError
 from ..files import atomic_write
-from ..tracking import checkout, dvc_remote, upload_queue
+from ..tracking import checkout, dvc_remote, uploader
 from ..tracking.git import without_credentials
 
 S3 = "s3://"
@@ -101,7 +101,7 @@ def queue_run(run: str, work: Path) -> None:
     """
     waiting = work / ".dvc" / "tmp" / "outbox" / run
     if waiting.exists():
-        upload_queue.stage_files(run, work)
+        uploader.stage_files(run, work)
         shutil.rmtree(waiting, ignore_errors=True)
 
 

@@ -1,0 +1,8 @@
+"""Registered versions: which there are, which is in use, and how a wiped MLflow gets them back.
+
+versions <- aliases <- promotion, repair
+"""
+
+from .cli import mirror, registry
+
+groups = (mirror, registry)

@@ -1,123 +1,203 @@
-"""The versions and aliases that MLflow has, and how its aliases follow the log."""
+"""Which version has which alias: in MLflow, and in the log, which also says who gave it, when and why.
 
+    git log --first-parent --grep "^move: " lineage
+
+The log consists of entries of the Git branch `lineage`. It is the authority: `mirror repair` gives a wiped MLflow its
+aliases back.
+"""
+
+import dataclasses
+import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from ..config import load_platform
+from ..config import home, load_platform
 from ..errors import ProjectError
-from ..tracking import git_history, mlflow_client
+from ..tracking import lineage_log, mlflow_client
+from ..tracking.git import git
 from ..tracking.sync_status import REPAIR
-from .alias_log import ALIASES, CHALLENGER, CHAMPION, AliasChange, AliasState, alias_state, moves
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-TAG = "move."  # a tag on the version that got the alias: a copy of the log's entry, for people
+CHAMPION, CHALLENGER = "champion", "challenger"
+ALIASES = (CHALLENGER, CHAMPION)
+TAG_CHANGE = "move."  # tags of the version that got the alias: copies of the log's entries, for people
 VERB = "python -m mlops registry"
-RETRY = "see that the server is up (platform.yaml:tracking_uri), then the same command again"
+RETRY = "see that the server is up (platform.yaml:tracking_uri), then run the same command again"
+FETCH_LOG = "git fetch origin lineage:lineage"
+PUSH_LOG = "python -m mlops lineage push"
+UPDATE_LOG = f"{FETCH_LOG} (with entries of your own: {PUSH_LOG})"
+SYNC_LOG = f"moved in another clone: there {PUSH_LOG}, here {UPDATE_LOG}; moved by hand: {VERB} promote records it"
+
+
+@dataclass(frozen=True)
+class AliasChange:
+    """An entry of the log: an alias went to a version."""
+
+    model: str
+    action: str  # promote, rollback
+    alias: str
+    before: int | None  # the version that had it
+    version: int  # the version that got it
+    who: str  # as Git knows them: name <address>
+    aws: str  # ARN of the AWS caller; `none` without credentials; `unknown (…)` when AWS could not be asked
+    when: str  # UTC, 2026-01-31T09:00:00Z
+    why: str
+    metrics: dict[str, Any]  # the version's own, and those of the comparison that justified the change
+
+    @property
+    def id(self) -> str:
+        """Return its name, also in MLflow's tag, where a colon is not safe."""
+        return f"{self.when.replace(':', '')}-{self.alias}"
+
+    def entry(self) -> str:
+        """Return the log's entry: a title, then each field as JSON."""
+        # JSON stays on its line, whatever a person typed: a line break can't forge another field.
+        fields = {name: json.dumps(value, ensure_ascii=False) for name, value in dataclasses.asdict(self).items()}
+        lines = "".join(f"{name}: {value}\n" for name, value in {"move": self.id, **fields}.items())
+        text = f"{self.action} {self.model} {self.alias} to version {self.version}\n\n{lines}"
+        return text.encode(errors="replace").decode()
+
+    @classmethod
+    def parse(cls, entry: str, commit: str) -> "AliasChange":
+        """Read an entry of the log; raise ProjectError when a field is missing or damaged."""
+        fields = dict(line.split(": ", 1) for line in entry.split("\n") if ": " in line)
+        try:
+            return cls(**{field.name: json.loads(fields[field.name]) for field in dataclasses.fields(cls)})
+        except (KeyError, ValueError) as error:
+            problem = f"entry {commit} of the branch {lineage_log.BRANCH} is no whole move of an alias: {error!r}"
+            raise ProjectError(problem, f"see it: git show {commit}") from error
+
+
+def alias_changes(log_ref: str = lineage_log.REF) -> list[AliasChange]:
+    """Return the changes of the project's model in a log of this repository, the oldest first.
+
+    Args:
+        log_ref: This clone's own log, or that of a Git remote, as it was fetched.
+
+    Raises:
+        ShallowCloneError: This clone is shallow.
+        ProjectError: An entry can't be read, so which version has which alias can't be known.
+    """
+    lineage_log.check_not_shallow()
+    if not git("for-each-ref", log_ref, where=home()):
+        return []
+    plain = ("--first-parent", "--reverse", "--no-show-signature", "--encoding=UTF-8", "-z", "--format=%H%n%B")
+    output = git("log", *plain, "--basic-regexp", "--grep=^move: ", log_ref, where=home())
+    entries = [text.partition("\n") for text in output.split("\0") if text]
+    changes = {text: AliasChange.parse(text, commit[:10]) for commit, _, text in entries}  # joined logs may repeat one
+    model = load_platform().project  # one repository may hold several projects
+    return [change for change in changes.values() if change.model == model]
+
+
+def alias_holders(log: Iterable[AliasChange]) -> dict[str, list[int]]:
+    """Return the versions of each alias after the changes of a log: the last has it, `rollback` goes back by one."""
+    champions: list[int] = []
+    challengers: list[int] = []
+    for change in log:
+        if change.alias == CHALLENGER:
+            challengers = [change.version]
+            continue
+        if change.action == "rollback":
+            del champions[-1:]
+        if champions[-1:] != [change.version]:
+            champions.append(change.version)
+        if challengers == [change.version]:  # it has won
+            challengers = []
+    return {CHALLENGER: challengers, CHAMPION: champions}
 
 
 @dataclass(frozen=True)
 class Registry:
-    """What MLflow and the log know of the project's model."""
+    """What MLflow and the log of this clone know of the project's model."""
 
     name: str
     versions: "dict[int, ModelVersion]"  # by number, in order
     aliases: dict[str, int]  # MLflow's
-    log: list[AliasChange]  # of this clone
+    log: list[AliasChange]
 
-    @property
-    def standing(self) -> AliasState:
-        """Who has which alias, as the log says."""
-        return alias_state(self.log)
+    def holder(self, alias: str) -> int | None:
+        """Return the version that has an alias, as the log says."""
+        return next(reversed(alias_holders(self.log)[alias]), None)
 
     def find(self, text: str) -> "ModelVersion":
-        """Return the version that a number or an alias names.
-
-        Raises:
-            ProjectError: None does.
-        """
+        """Return the version of a number or an alias; raise ProjectError where there is none."""
         number = int(text) if text.isdecimal() else self.aliases.get(text, 0)
         if number not in self.versions:
-            there = ", ".join([*map(str, list(self.versions)[-10:]), *sorted(self.aliases)]) or "none"
-            raise ProjectError(f"{self.name} has no version {text} in MLflow (it has {there})", f"{VERB} list")
+            known = ", ".join([*map(str, list(self.versions)[-10:]), *sorted(self.aliases)]) or "none"
+            raise ProjectError(f"{self.name} has no version {text} in MLflow (it has {known})", f"{VERB} list")
         return self.versions[number]
 
-    def check_agrees(self, move: AliasChange | None = None) -> None:
-        """See that nobody moved an alias without this clone knowing: it would compare with the wrong champion, or none.
+    def check_agrees(self, change: AliasChange | None = None) -> None:
+        """Check that MLflow and the log agree: else a version would be compared with the wrong champion, or with none.
 
         Args:
-            move: Look only at what matters to this one, which may have been interrupted after MLflow was told of it.
+            change: Check only what matters to this one. An interrupted command may have made it in MLflow already.
 
         Raises:
-            ProjectError: Somebody did.
+            ProjectError: They disagree.
         """
-        for alias in (CHAMPION,) if move and move.alias == CHAMPION else ALIASES:
-            have, told = self.aliases.get(alias), self.standing.of(alias)
-            right = {told if told in self.versions else None}  # MLflow takes a version's aliases away with it
-            if have not in right | ({move.version} if move and move.alias == alias else set()):
+        for alias in (CHAMPION,) if change and change.alias == CHAMPION else ALIASES:
+            in_mlflow, in_log = self.aliases.get(alias), self.holder(alias)
+            right = {in_log if in_log in self.versions else None}  # MLflow takes a version's aliases away with it
+            if in_mlflow not in right | ({change.version} if change and change.alias == alias else set()):
                 raise ProjectError(
-                    f"{alias} is {have or 'none'} in MLflow, and {told or 'none'} in the log of this clone",
-                    f"moved in another clone: there python -m mlops lineage push, here git fetch origin "
-                    f"lineage:lineage (with entries of your own: lineage push). Moved by hand: {VERB} promote "
-                    f"{have or '<version>'} --to {alias} records it. Lost by MLflow: python -m mlops mirror repair",
+                    f"{alias} is {in_mlflow or 'none'} in MLflow, and {in_log or 'none'} in the log of this clone",
+                    f"moved in another clone: there {PUSH_LOG}, here {UPDATE_LOG}. Moved by hand: {VERB} promote "
+                    f"{in_mlflow or '<version>'} --to {alias} records it. Lost by MLflow: {REPAIR}",
                 )
-        if CHAMPION not in self.aliases and git_history.is_behind_remote():
-            raise ProjectError(
-                "MLflow has no champion, and the log of a Git remote has entries that this clone's lacks: nobody can "
-                "tell who is champion",
-                "git fetch origin lineage:lineage (with entries of your own: python -m mlops lineage push)",
-            )
+        if CHAMPION not in self.aliases and lineage_log.is_behind_remote():
+            problem = "MLflow has no champion, and the log of a Git remote has entries that this clone's lacks"
+            raise ProjectError(f"{problem}: nobody can tell who is champion", UPDATE_LOG)
 
 
-def read() -> Registry:
+def read(may_be_empty: bool = False) -> Registry:
     """Read what MLflow and the log know.
 
     Raises:
-        ProjectError: MLflow can't be reached, nothing is registered yet, or the log can't be read.
+        ProjectError: MLflow can't be reached, the log can't be read, or nothing is registered yet (unless that may be).
     """
     import mlflow
 
-    name, log = load_platform().project, moves()
+    name, log = load_platform().project, alias_changes()
     with mlflow_client.translate_errors(RETRY):
         models = mlflow_client.client().search_registered_models(f"name = '{name}'")
-        if not models:
-            problem = f"MLflow at {mlflow_client.tracking_uri()} has no registered model {name}"
-            if numbers := {entry.version for entry in git_history.log() if entry.version is not None}:
-                problem += f", and the log has its versions: {', '.join(map(str, sorted(numbers)))}"
-                raise ProjectError(problem, f"{REPAIR}; or platform.yaml:tracking_uri: the server that has them")
-            raise ProjectError(problem, "dvc repro: register makes it")
-        found = {int(one.version): one for one in mlflow.search_model_versions(filter_string=f"name = '{name}'")}
-    aliases = {alias: int(number) for alias, number in models[0].aliases.items()}
-    return Registry(name, dict(sorted(found.items())), aliases, log)
+        versions = mlflow.search_model_versions(filter_string=f"name = '{name}'") if models else []
+    if not models and not may_be_empty:
+        problem = f"MLflow at {mlflow_client.tracking_uri()} has no registered model {name}"
+        if numbers := {entry.version for entry in lineage_log.log() if entry.version is not None}:
+            problem += f", and the log has its versions: {', '.join(map(str, sorted(numbers)))}"
+            raise ProjectError(problem, f"{REPAIR}; or platform.yaml:tracking_uri: the server that has them")
+        raise ProjectError(problem, "dvc repro: register makes it")
+    aliases = {alias: int(number) for model in models for alias, number in model.aliases.items()}
+    return Registry(name, dict(sorted((int(version.version), version) for version in versions)), aliases, log)
 
 
 def apply(registry: Registry, aliases: dict[str, int], log: Iterable[AliasChange]) -> None:
-    """Set aliases in MLflow, and copy moves to it. Doing it again changes nothing."""
+    """Set aliases in MLflow, and copy entries of the log to it. A repetition changes nothing."""
     with mlflow_client.translate_errors(RETRY):
         client = mlflow_client.client()
         for alias, number in aliases.items():
             client.set_registered_model_alias(registry.name, alias, str(number))
         if CHAMPION in aliases and registry.aliases.get(CHALLENGER) == aliases[CHAMPION]:  # it has won
             client.delete_registered_model_alias(registry.name, CHALLENGER)
-        for move in log:
-            if move.version in registry.versions and TAG + move.id not in registry.versions[move.version].tags:
-                client.set_model_version_tag(registry.name, str(move.version), TAG + move.id, move.entry())
+        for change in log:
+            version, tag = registry.versions.get(change.version), TAG_CHANGE + change.id
+            if version and tag not in version.tags:
+                client.set_model_version_tag(registry.name, str(change.version), tag, change.entry())
 
 
 def replay() -> list[str]:
-    """Give MLflow the aliases that the log tells of and it lacks, as after a wipe. Doing it again changes nothing.
-
-    Returns:
-        What was changed, a line each.
+    """Give MLflow the aliases of the log that it lacks, as after a wipe, and return a line for each.
 
     Raises:
         ProjectError: MLflow can't be reached, or has an alias elsewhere: that stays, another clone may know better.
     """
     registry = read()
-    wanted = {alias: number for alias in ALIASES if (number := registry.standing.of(alias)) in registry.versions}
-    replace(registry, aliases={**wanted, **registry.aliases}).check_agrees()
-    lacking = {alias: number for alias, number in wanted.items() if alias not in registry.aliases}
-    apply(registry, lacking, registry.log)
-    return [f"in MLflow {alias} is version {number}; it was none" for alias, number in lacking.items()]
+    wanted = {alias: number for alias in ALIASES if (number := registry.holder(alias)) in registry.versions}
+    dataclasses.replace(registry, aliases={**wanted, **registry.aliases}).check_agrees()
+    missing = {alias: number for alias, number in wanted.items() if alias not in registry.aliases}
+    apply(registry, missing, registry.log)
+    return [f"in MLflow {alias} is version {number}; it was none" for alias, number in missing.items()]

@@ -1,43 +1,84 @@
 """Put a version in use, and take it back: `registry promote`, `registry rollback`.
 
-A move is first made in MLflow, then written to the log. What is killed in between, the same command completes: it
-finds in MLflow what it was to make, compares with the log's champion as before, and writes.
+A version must be as good as the champion on the same records, by a metric of the team's `interface.compare`. Records
+that one of the two has trained on, and those of subjects who have no consent today, do not count.
+
+A change is first made in MLflow, then written to the log. When a command is killed in between, the same command
+completes it: it finds the alias set in MLflow, compares with the log's champion as before, and writes.
 """
 
+import contextlib
 import dataclasses
 import logging
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from filelock import FileLock
 
 from ..config import home
-from ..contract import package_name
+from ..contract import interface, package_name
 from ..errors import ProjectError
+from ..files import read_json
+from ..records import consent, shards
 from ..tracking import lineage_log
-from ..tracking.git import GitError, git
+from ..tracking.dvc_remote import ArtifactMissingError, restore
+from ..tracking.git import GitError, exists, git
+from ..tracking.sync_status import REPAIR
 from . import aliases
-from .alias_log import CHAMPION, AliasChange
-from .aliases import VERB, Registry
-from .cli_output import metrics_at
-from .evaluation import IncomparableError, compare, metric_names, result_commit
+from .aliases import CHAMPION, VERB, AliasChange, Registry, alias_holders
+from .versions import TAG_RUN_PREFIX, metrics_at
 
-LOCK = ".dvc/tmp/registry.lock"  # two in one clone come one after the other
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+LOCK = ".dvc/tmp/registry.lock"  # of two commands in one clone, the second waits
+TEST_SET, MANIFEST, FACTS = "data/dataset/test", "data/manifest.parquet", "reports/train/lineage.json"
+BATCH = 1024  # records that are predicted at once
 
 log = logging.getLogger(__name__)
+
+
+class IncomparableError(ProjectError):
+    """Two versions can't be compared; `--anyway` promotes without a comparison."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The scores of two versions on one test set."""
+
+    test_set_of: int  # a version
+    records: int  # on which both were measured
+    seen: int  # records left out, since one of the two has trained on their subject, or was chosen by it (val)
+    without_consent: int  # further records left out
+    candidate: float
+    champion: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.candidate:.4f} against {self.champion:.4f} on the test set of version {self.test_set_of} "
+            f"({self.records} records; left out: {self.seen} that one of them has trained on, "
+            f"{self.without_consent} without consent)"
+        )
 
 
 def promote(version: str, alias: str = CHAMPION, by: str = "test_acc", why: str = "", anyway: bool = False) -> str:
     """Give a version (a number, or an alias that it has) an alias, when it is as good as the champion.
 
-    A challenger is only compared, since it is not in use. With `anyway`, and a reason, also one that is worse or can't
-    be compared becomes champion.
+    A challenger may be worse, since it is not in use. With `anyway`, and a reason, a version that is worse or can't be
+    compared becomes champion too.
 
     Raises:
         ProjectError: It is worse, or can't be compared; nobody can be held to it (no Git identity, no reason); the
             version, its commit or MLflow isn't there; or MLflow and the log disagree about who has the alias.
     """
-    if by not in (known := metric_names()):
+    if by not in (known := [f"test_{name}" for name in interface().compare(["a"], ["a"])]):
         fix = f"--by {known[0]}, or write it: {package_name()}/interface.py:compare"
         raise ProjectError(f"{by!r} can't be measured on a test set (known: {', '.join(known)})", fix)
     if anyway and not why.strip():
@@ -45,15 +86,15 @@ def promote(version: str, alias: str = CHAMPION, by: str = "test_acc", why: str 
     who = identity()
     with FileLock(home() / LOCK):
         registry = aliases.read()
-        move = _draft(registry, "promote", alias, int(registry.find(version).version), who, why)
-        registry.check_agrees(move)
-        if move.before == move.version:
-            return f"{registry.name} version {move.version} is {alias} already"
-        return _make(registry, move, _judged(registry, move, by, anyway))
+        change = _draft(registry, "promote", alias, int(registry.find(version).version), who, why)
+        registry.check_agrees(change)
+        if change.before == change.version:
+            return f"{registry.name} version {change.version} is {alias} already"
+        return _make(registry, change, _justify(registry, change, by, anyway))
 
 
 def rollback(why: str = "") -> str:
-    """Make the version champion that was it before the present one.
+    """Make the version champion that was champion before the present one.
 
     Raises:
         ProjectError: There was none before, or it is gone; Git does not know who asks; MLflow can't be reached; or
@@ -62,78 +103,180 @@ def rollback(why: str = "") -> str:
     who = identity()
     with FileLock(home() / LOCK):
         registry = aliases.read()
-        *_, before, now = (None, None, *registry.standing.champions)
+        *_, before, now = (None, None, *alias_holders(registry.log)[CHAMPION])
         if before is None:
             registry.check_agrees()
             raise ProjectError(f"no version of {registry.name} was champion before {now}", f"{VERB} promote <version>")
-        move = _draft(registry, "rollback", CHAMPION, before, who, why)
-        registry.check_agrees(move)
-        return _make(registry, move, {})
+        change = _draft(registry, "rollback", CHAMPION, before, who, why)
+        registry.check_agrees(change)
+        return _make(registry, change, {})
 
 
 def _draft(registry: Registry, action: str, alias: str, number: int, who: tuple[str, str], why: str) -> AliasChange:
     commit = result_commit(registry.find(str(number)))
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    before = registry.standing.of(alias)
+    before = registry.holder(alias)
     return AliasChange(registry.name, action, alias, before, number, *who, now, why, {"run": metrics_at(commit)})
 
 
-def _judged(registry: Registry, move: AliasChange, by: str, anyway: bool) -> dict[str, Any]:
-    """Return the figures of the comparison that justifies a move; raise where they don't."""
-    champion = registry.standing.of(CHAMPION)
+def _justify(registry: Registry, change: AliasChange, by: str, anyway: bool) -> dict[str, Any]:
+    """Return the results of the comparison that justify a change; raise ProjectError where they don't."""
+    champion = registry.holder(CHAMPION)
     if champion is None:
         return {}
-    needed, past = move.alias == CHAMPION and not anyway, f"{VERB} promote {move.version} --anyway --why '…'"
+    must_win, override = change.alias == CHAMPION and not anyway, f"{VERB} promote {change.version} --anyway --why '…'"
     try:
-        bouts = compare(registry, move.version, champion, by)
+        results = compare(registry, change.version, champion, by)
     except IncomparableError as error:
-        if needed:
-            raise IncomparableError(error.problem, f"{error.fix}; or {past}") from error
+        if must_win:
+            raise IncomparableError(error.problem, f"{error.fix}; or {override}") from error
         log.warning("not compared: %s", error.problem)
         return {"not_compared": error.problem}
-    told = f"version {move.version} against the champion, version {champion}, by {by}: {'; '.join(map(str, bouts))}"
-    if needed and not all(bout.candidate >= bout.champion for bout in bouts):
-        raise ProjectError(f"it is worse: {told}", f"promote a better one; or {past}")
-    log.info("%s", told)
-    return {"by": by, "champion": champion, "test_sets": [dataclasses.asdict(bout) for bout in bouts]}
+    scores = "; ".join(map(str, results))
+    summary = f"version {change.version} against the champion, version {champion}, by {by}: {scores}"
+    if must_win and not all(result.candidate >= result.champion for result in results):
+        raise ProjectError(f"it is worse: {summary}", f"promote a better one; or {override}")
+    log.info("%s", summary)
+    return {"by": by, "champion": champion, "test_sets": [dataclasses.asdict(result) for result in results]}
 
 
-def _make(registry: Registry, move: AliasChange, compared: dict[str, Any]) -> str:
-    if aliases.read().aliases != registry.aliases:  # comparing takes its time
-        raise ProjectError(f"meanwhile somebody moved an alias of {registry.name}", "the same command again")
-    move = dataclasses.replace(move, metrics={**move.metrics, **compared})
-    aliases.apply(registry, {move.alias: move.version}, [move])
-    lineage_log.record(result_commit(registry.versions[move.version]), move.entry())
-    return f"{registry.name} version {move.version} is {move.alias}"
+def _make(registry: Registry, change: AliasChange, compared: dict[str, Any]) -> str:
+    if aliases.read().aliases != registry.aliases:  # a comparison takes time
+        raise ProjectError(f"meanwhile somebody moved an alias of {registry.name}", "run the same command again")
+    change = dataclasses.replace(change, metrics={**change.metrics, **compared})
+    aliases.apply(registry, {change.alias: change.version}, [change])
+    lineage_log.record(result_commit(registry.versions[change.version]), change.entry())
+    return f"{registry.name} version {change.version} is {change.alias}"
 
 
 def identity() -> tuple[str, str]:
-    """Return who runs this, as `Move` has it: what Git knows, and what AWS knows.
+    """Return who runs this, as `AliasChange` has it: what Git knows, and what AWS knows.
 
     Raises:
-        ProjectError: Git does not know them.
+        ProjectError: Git does not know.
     """
-    try:
-        # Without useConfigOnly, Git makes up a name of the account and the machine.
-        found = git("-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT")
-    except GitError as error:
-        fix = "git config user.name 'Your Name' && git config user.email you@example.org"
-        raise ProjectError("Git does not know who you are, and the registry records who moves an alias", fix) from error
-    return found.rsplit(" ", 2)[0], _aws_caller()  # Git's without the time and its zone
-
-
-def _aws_caller() -> str:
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
+    try:
+        # Without useConfigOnly, Git makes up a name of the account and the machine.
+        author = git("-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT")
+    except GitError as error:
+        fix = "git config user.name 'Your Name' && git config user.email you@example.org"
+        raise ProjectError("Git does not know who you are, and the registry records who moves an alias", fix) from error
+    who = author.rsplit(" ", 2)[0]  # without the time and its zone
     patience = Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 1})
     try:
         session = boto3.Session()
         if session.get_credentials() is None:
-            return "none"
+            return who, "none"
         sts = session.client("sts", region_name=session.region_name or "us-east-1", config=patience)
-        return str(sts.get_caller_identity()["Arn"])
+        return who, str(sts.get_caller_identity()["Arn"])
     except (BotoCoreError, ClientError) as error:
         log.warning("AWS did not say who you are, and the record will say so: %s", error)
-        return f"unknown ({type(error).__name__})"
+        return who, f"unknown ({type(error).__name__})"
+
+
+def compare(registry: Registry, candidate: int, champion: int, by: str) -> list[Comparison]:
+    """Measure two versions on the test set of the first, and on that of the second where it differs.
+
+    Raises:
+        IncomparableError: A version, its data or what it has trained on aren't there, or no record is fair to both.
+        ProjectError: Today's consent registry isn't there, or is malformed.
+    """
+    if champion not in registry.versions:
+        raise IncomparableError(f"{registry.name} version {champion} is not in MLflow any more", REPAIR)
+    versions = [registry.versions[number] for number in (candidate, champion)]
+    seen = frozenset[str]().union(*(_seen(registry, version) for version in versions))
+    test_sets = [_fair_records(version, seen) for version in versions]
+    if test_sets[0][0].equals(test_sets[1][0]):
+        del test_sets[1]
+    tables = [records for records, *_ in test_sets]
+    scores = [_measure(f"models:/{registry.name}/{version.version}", tables, by) for version in versions]
+    return [
+        Comparison(int(version.version), len(records), *left_out, *pair)
+        for version, (records, *left_out), pair in zip(versions, test_sets, zip(*scores, strict=True), strict=False)
+    ]
+
+
+def _fair_records(version: "ModelVersion", seen: frozenset[str]) -> tuple[pa.Table, int, int]:
+    """Return the records of a test set that are fair to both, and how many are not: seen, without consent."""
+    with _restored(version, TEST_SET) as folder:
+        test = shards.read(folder / TEST_SET)
+    today = consent.read(consent.PATH) if version.tags.get("consent_sha256") != consent.NOT_REQUIRED else None
+    subjects = test["subject_id"].to_pylist()
+    unseen = [subject not in seen for subject in subjects]
+    fair = [new and (today is None or today.allows(subject)) for new, subject in zip(unseen, subjects, strict=True)]
+    trained_on, without_consent = len(test) - sum(unseen), sum(unseen) - sum(fair)
+    if not any(fair):
+        raise IncomparableError(
+            f"of the {len(test)} records in the test set of version {version.version} none is left: one of the two has "
+            f"trained on {trained_on}, and {without_consent} more have no consent",
+            "compare versions of the same split (params.yaml:split)",
+        )
+    return test.filter(pa.array(fair)), trained_on, without_consent
+
+
+def _seen(registry: Registry, version: "ModelVersion") -> frozenset[str]:
+    """Return the subjects that a version trained on, or was chosen by (val), itself or through its parents."""
+    with _restored(version, MANIFEST, FACTS) as folder:
+        rows, facts = pq.read_table(folder / MANIFEST, partitioning=None), read_json(folder / FACTS)
+    seen = frozenset(rows.filter(pc.field("split") != "test")["subject_id"].to_pylist())
+    for run in facts["parents"]:
+        parents = [parent for parent in registry.versions.values() if TAG_RUN_PREFIX + run in parent.tags]
+        if not parents:
+            problem = f"version {version.version} started from run {run}, which is not registered (any more)"
+            raise IncomparableError(f"{problem}: nobody can tell what it has seen", REPAIR)
+        seen |= _seen(registry, parents[0])
+    return seen
+
+
+def result_commit(version: "ModelVersion") -> str:
+    """Return the commit that pins a version's data and results.
+
+    Raises:
+        IncomparableError: The version names none, or this clone does not have it.
+    """
+    commit = version.tags.get("result_commit", "")
+    if not commit or not exists(commit):
+        raise IncomparableError(
+            f"this clone lacks the commit of {version.name} version {version.version}, {commit[:10] or 'none named'}",
+            "git fetch --tags origin; before that, where it was registered: python -m mlops lineage push",
+        )
+    return commit
+
+
+@contextlib.contextmanager
+def _restored(version: "ModelVersion", *paths: str) -> Iterator[Path]:
+    """Give a temporary folder with files as they were when a version was registered, from DVC's cache or remote."""
+    commit = result_commit(version)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            restore(commit, paths, Path(folder))
+        except ArtifactMissingError as error:
+            raise IncomparableError(f"version {version.version}: {error.problem}", error.fix) from error
+        if missing := [path for path in paths if not Path(folder, path).exists()]:
+            problem = f"commit {commit[:10]} of version {version.version} has no {', '.join(missing)}"
+            raise IncomparableError(problem, f"git show {commit[:10]}:dvc.lock")
+        yield Path(folder)
+
+
+def _measure(uri: str, tables: list[pa.Table], by: str) -> list[float]:
+    """Return the score of a version on each table of records."""
+    import mlflow
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            model = mlflow.pyfunc.load_model(uri, dst_path=folder)
+            return [_score(model, records, by.removeprefix("test_")) for records in tables]
+        except Exception as error:  # the model runs code of its own, which raises what it likes
+            fix = f"see that MLflow answers, and what it needs: mlflow.pyfunc.get_model_dependencies('{uri}')"
+            raise IncomparableError(f"{uri} gives no {by}: {error}", fix) from error
+
+
+def _score(model: Any, records: pa.Table, metric: str) -> float:
+    predicted: list[str] = []
+    for batch in records.select(["image"]).to_batches(BATCH):
+        predicted += model.predict(batch.to_pandas())["label"].astype(str).tolist()
+    return interface().compare(records["label"].to_pylist(), predicted)[metric]

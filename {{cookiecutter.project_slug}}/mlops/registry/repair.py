@@ -1,26 +1,50 @@
-"""Rebuild a server that was wiped, or a second one, from what Git and DVC keep: runs, registered versions, aliases.
+"""Rebuild an MLflow that was wiped, or fill a second one, from what Git and DVC keep: runs, versions, aliases.
 
     python -m mlops mirror status [--json]
     python -m mlops mirror repair [--dry-run]
 
-Each run and version is there as it was, but for MLflow's own ids and the times of registration. Doing it again changes
-nothing; what was interrupted goes on.
+Runs and versions become what they were, under their numbers, except for MLflow's own ids and the times of registration.
+To repeat a repair changes nothing; to repeat an interrupted one completes it.
 """
 
+import contextlib
 import logging
+import os
+import subprocess
+import sys
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from filelock import FileLock
+
+from ..config import home
 from ..errors import ProjectError
-from ..tracking import mlflow_client, mlflow_sync, restore, sync_status, upload_queue
-from ..tracking.git_history import KnownRun
-from ..tracking.sync_status import Missing
-from . import aliases, rebuild
-from .aliases import RETRY
-from .git_tags import TaggedVersion, registry, releases
-from .git_tags import lacking as lacking_versions
+from ..tracking import checkout, dvc_remote, lineage_log, mlflow_client, mlflow_sync, sync_status, uploader
+from ..tracking.lineage_log import KnownRun
+from ..tracking.sync_status import REPAIR, Missing
+from . import aliases
+from .aliases import ALIASES, FETCH_LOG, PUSH_LOG, RETRY, SYNC_LOG, VERB, Registry
+from .versions import TAG_MODEL_VERSION, TAG_RUN_PREFIX, TaggedVersion, add_version, tagged_versions, version_tags
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+MODEL = "models/model"
+# The code of the version's commit logs its model: so the code that goes with the model is the same, and all it says.
+# Up to version 0.1 of the template, a project had one package, which `dvc.yaml` names.
+LOG_MODEL = """
+import importlib, pathlib, re, sys
+run_id, folder, answer = sys.argv[1:]
+if pathlib.Path("mlops").is_dir():
+    model_id = importlib.import_module("mlops.registry.versions").log_model(run_id, pathlib.Path(folder))
+else:
+    package = re.search(r"python -m (\\w+) stage", pathlib.Path("dvc.yaml").read_text(encoding="utf-8"))[1]
+    model_id = importlib.import_module(package + ".model.pyfunc").log(run_id, pathlib.Path(folder)).model_id
+pathlib.Path(answer).write_text(model_id, encoding="utf-8")
+"""
 
 log = logging.getLogger(__name__)
 
@@ -30,31 +54,19 @@ class Status:
     """What this clone knows, and what of it MLflow lacks."""
 
     known: dict[str, KnownRun]  # by the run's id
-    releases: dict[int, TaggedVersion]
+    versions: dict[int, TaggedVersion]
     runs: dict[str, Missing]  # by the run's id
     registry: dict[str, Missing]  # by `version 2`, `alias champion`
 
     @property
-    def lacks(self) -> list[Missing]:
-        """Everything that MLflow lacks."""
+    def missing(self) -> list[Missing]:
+        """Return everything that MLflow lacks."""
         return [*self.runs.values(), *self.registry.values()]
 
     @property
-    def many(self) -> int:
-        """How much of it MLflow should have."""
-        return sum(lack.counts for lack in self.lacks)
-
-    def table(self) -> str:
-        """Return it as lines for people."""
-        lines = [f"{lack.what}: MLflow lacks {lack.lacks}; {lack.remedy}" for lack in self.lacks]
-        said = f"{self.many} lack(s); this clone knows" if self.many else "MLflow has all that this clone knows:"
-        return "\n".join([*lines, f"{said} {len(self.known)} run(s) and {len(self.releases)} registered version(s)"])
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it for programs."""
-        missing = [asdict(lack) for lack in self.lacks]
-        counts = {"runs": len(self.known), "versions": len(self.releases)}
-        return {**counts, "complete": not self.many, "lacking": missing}
+    def count(self) -> int:
+        """Return how much of it MLflow should have."""
+        return sum(item.counts for item in self.missing)
 
 
 def status() -> Status:
@@ -63,61 +75,191 @@ def status() -> Status:
     Raises:
         ProjectError: MLflow can't be reached, or has other versions under the numbers of ours.
     """
-    known, versions = sync_status.known(), releases()
+    known, versions = sync_status.known(), tagged_versions()
     with mlflow_client.translate_errors(RETRY):
-        client = mlflow_client.client()
-        return Status(known, versions, sync_status.missing(client, known), lacking_versions(client, versions))
+        return Status(known, versions, sync_status.missing(mlflow_client.client(), known), missing(versions))
 
 
 def repair() -> Status:
-    """Give MLflow what it lacks; what was sent stays sent.
-
-    Returns:
-        What it lacks still, and why.
+    """Give MLflow what it lacks, and return what it lacks still, and why; what was sent stays sent.
 
     Raises:
         ProjectError: MLflow can't be reached, or has other versions under the numbers of ours.
     """
-    found = status()
+    before = status()
     # In the order of the trainings: of runs on one dataset, MLflow keeps the source that the first one tells.
-    runs = {run: left for run, lack in found.runs.items() if (left := _send(found.known[run], lack))}
+    runs = {run: left for run, item in before.runs.items() if (left := _send(before.known[run], item))}
     with mlflow_client.translate_errors(RETRY):
-        client = mlflow_client.client()
-        versions = rebuild.rebuild(client, found.releases)
-        aliased = [lack.state for what, lack in lacking_versions(client, found.releases).items() if "alias" in what]
-        if "repair" in aliased and "fetch" not in aliased and registry(client).versions:
+        versions, registry = _rebuild_all(mlflow_client.client(), before.versions), aliases.read(may_be_empty=True)
+        states = [item.state for item in _missing_aliases(registry, before.versions)]
+        if registry.versions and "repair" in states and "fetch" not in states:
             for line in aliases.replay():
                 log.info("%s", line)
-        return replace(found, runs=runs, registry=lacking_versions(client, found.releases) | versions)
+        return replace(before, runs=runs, registry=missing(before.versions) | versions)
 
 
-def _send(past: KnownRun, lack: Missing) -> Missing | None:
+def missing(known: dict[int, TaggedVersion]) -> dict[str, Missing]:
+    """Return what MLflow's registry lacks, by `version 2`, `alias champion`.
+
+    Raises:
+        ProjectError: It has other versions under the numbers of ours.
+    """
+    registry = aliases.read(may_be_empty=True)
+    versions = [_missing_of(version, registry) for version in known.values()]
+    return {item.what: item for item in (*versions, *_missing_aliases(registry, known)) if item}
+
+
+def _missing_of(tagged: TaggedVersion, registry: Registry) -> Missing | None:
+    what, version = f"version {tagged.number}", registry.versions.get(tagged.number)
+    if version is None and tagged.number < max(registry.versions, default=0):
+        return _lost(tagged, "deleted by a person, or never there, and MLflow gives no number twice")
+    if version is None:
+        return Missing(what, "repair", "everything", REPAIR)
+    commit = version.tags.get("result_commit", "none")
+    if commit != tagged.commit:
+        raise ProjectError(
+            f"MLflow at {mlflow_client.tracking_uri()} has another model as {registry.name} version {tagged.number} "
+            f"(result commit {commit[:10]}) than Git ({tagged.tag}: {tagged.commit[:10]}), "
+            "and versions can't be renumbered",
+            "platform.yaml:tracking_uri: the server that these tags are of; or, to give ours up: "
+            f"git tag -d {tagged.tag}",
+        )
+    runs = [run for run in tagged.made_by if TAG_RUN_PREFIX + run not in version.tags]
+    return Missing(what, "repair", f"that {', '.join(runs)} made it", REPAIR) if runs else None
+
+
+def _lost(tagged: TaggedVersion, reason: str) -> Missing:
+    remedy = f"not repairable: {reason}. To give it up for good: git tag -d {tagged.tag}"
+    return Missing(f"version {tagged.number}", "impossible", "everything", remedy)
+
+
+def _missing_aliases(registry: Registry, known: dict[int, TaggedVersion]) -> list[Missing]:
+    if (known or registry.versions) and not lineage_log.log_refs():  # whoever registered them wrote one
+        remedy = f"this clone has none: {FETCH_LOG}; before that, where it is: {PUSH_LOG}"
+        return [Missing("aliases", "fetch", "what the log tells", remedy)]
+    if lineage_log.is_behind_remote():
+        return [Missing("aliases", "fetch", "what the log of a Git remote tells, and this clone's doesn't", SYNC_LOG)]
+    given_up = (
+        f"not repairable: that version was given up; {VERB} promote <another> "
+        "(its tag may not have been fetched: git fetch --tags origin)"
+    )
+    items = []
+    for alias in ALIASES:
+        in_log, in_mlflow = registry.holder(alias), registry.aliases.get(alias)
+        lacks = f"version {in_log or 'none'} as {alias}; it has {in_mlflow or 'none'}"
+        if in_mlflow and in_mlflow != in_log:
+            items.append(Missing(f"alias {alias}", "fetch", lacks, SYNC_LOG))
+        elif in_mlflow != in_log:
+            repairable = in_log in known
+            remedy = REPAIR if repairable else given_up
+            items.append(Missing(f"alias {alias}", "repair" if repairable else "impossible", lacks, remedy))
+    return items
+
+
+def _send(run: KnownRun, item: Missing) -> Missing | None:
     """Send a run when it can be sent, and return what MLflow lacks of it still."""
-    if lack.state not in ("sync", "repair"):
-        return lack
+    if item.state not in ("sync", "repair"):
+        return item
     try:
-        if lack.state == "sync":
-            entry = upload_queue.folder() / past.run
-            upload_queue.upload(entry if entry.exists() else Path())
+        if item.state == "sync":
+            entry = uploader.folder() / run.run
+            uploader.upload(entry if entry.exists() else Path())
         else:
-            _send_past(past, past.commits)
+            _send_committed(run.run, run.commits)
     except mlflow_client.MlflowError:
         raise
     except mlflow_sync.RunDeletedError as error:
-        return replace(lack, state="deleted", remedy=error.fix)
+        return replace(item, state="deleted", remedy=error.fix)
     except ProjectError as error:
-        return replace(lack, state="impossible", remedy=f"not repairable: {error.problem}; {error.fix}")
-    log.info("MLflow has %s", lack.what)
+        return replace(item, state="impossible", remedy=f"not repairable: {error.problem}; {error.fix}")
+    log.info("MLflow has %s", item.what)
     return None
 
 
-def _send_past(past: KnownRun, commits: tuple[str, ...]) -> None:
+def _send_committed(run: str, commits: tuple[str, ...]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:
-            restore.restore_run(commits[0], Path(folder))
+            dvc_remote.restore_run(commits[0], Path(folder))
         except ProjectError:
             if not commits[1:]:
                 raise
-            return _send_past(past, commits[1:])  # an older commit may have them
-        with upload_queue.upload_lock(past.run):  # two repairs at once must not both create it
+            return _send_committed(run, commits[1:])  # an older commit may have its files
+        with uploader.upload_lock(run):  # two repairs at once must not both create it
             mlflow_sync.sync(Path(folder))
+
+
+def _rebuild_all(client: "MlflowClient", known: dict[int, TaggedVersion]) -> dict[str, Missing]:
+    """Make the versions that MLflow lacks, the lowest first, and complete the others.
+
+    Returns:
+        What can't be made, and the versions after it, which wait: MLflow would give them its number.
+    """
+    left: dict[str, Missing] = {}
+    with FileLock(home() / ".dvc" / "tmp" / "register.lock"):
+        for number, tagged in known.items():
+            what, registry = f"version {number}", aliases.read(may_be_empty=True)
+            if number in registry.versions:
+                _tag_runs(client, tagged, registry.versions[number])
+            elif number > max(registry.versions, default=0) and left:
+                waits = f"{REPAIR}, once {next(iter(left))} is there or given up"
+                left[what] = Missing(what, "repair", "everything", waits)
+            elif number > max(registry.versions, default=0):
+                try:
+                    _tag_runs(client, tagged, _rebuild(client, registry.name, tagged))
+                    log.info("MLflow has %s %s", registry.name, what)
+                except ProjectError as error:
+                    left[what] = _lost(tagged, error.problem)
+    return left
+
+
+def _rebuild(client: "MlflowClient", name: str, tagged: TaggedVersion) -> "ModelVersion":
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        facts = dvc_remote.restore_run(tagged.commit, folder, MODEL)
+        run_id = mlflow_sync.find(client, facts["run"], facts["project"])
+        if run_id is None:
+            raise ProjectError(f"MLflow lacks its run {facts['run']}", REPAIR)
+        run = client.get_run(run_id)
+        if run.data.tags.get(TAG_MODEL_VERSION) == f"{name}/{tagged.number}":
+            raise ProjectError("a person deleted it in MLflow, which gives no number twice", REPAIR)
+        logged = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}' AND name = 'model'")
+        used = {version.source for version in client.search_model_versions(f"run_id = '{run_id}'")}
+        unused = (model.model_id for model in logged if model.status == "READY" and model.model_uri not in used)
+        model_id = next(unused, None) or _log_model(tagged, run_id, folder)  # an interrupted repair may have left one
+        tags = version_tags(folder / MODEL, facts, tagged.commit)
+    for _ in range(tagged.number):  # versions that take the numbers of those that were given up are deleted
+        version = add_version(client, name, run_id, model_id, tags)
+        if int(version.version) == tagged.number:
+            return version
+        client.delete_model_version(name, version.version)
+        if int(version.version) > tagged.number:
+            break
+    raise ProjectError("MLflow has given its number before, to a version that was deleted", REPAIR)
+
+
+def _log_model(tagged: TaggedVersion, run_id: str, folder: Path) -> str:
+    code, answer = checkout.write(tagged.commit, folder / "code"), folder / "model_id"
+    done = subprocess.run(
+        [sys.executable, "-c", LOG_MODEL, run_id, str(folder / MODEL), str(answer)],
+        cwd=code,
+        env={**os.environ, "PYTHONPATH": str(code), "MLFLOW_TRACKING_URI": mlflow_client.tracking_uri()},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    if done.returncode:
+        again = f"git checkout {tagged.tag} && make setup, and the same command with that environment"
+        reason = done.stderr.strip().split("\n")[-1]
+        raise ProjectError(f"its code can't log its model today: {reason} ({again})", again)
+    return answer.read_text(encoding="utf-8")
+
+
+def _tag_runs(client: "MlflowClient", tagged: TaggedVersion, version: "ModelVersion") -> None:
+    """Tag a version with the runs that made it, and each of these runs with the version."""
+    made_by = {version.tags["run"]: version.tags["data_git_commit_id"], **tagged.made_by}
+    for run in [run for run in made_by if TAG_RUN_PREFIX + run not in version.tags]:
+        with contextlib.suppress(mlflow_sync.RunDeletedError):
+            if run_id := mlflow_sync.find(client, run, version.name):
+                client.set_tag(run_id, TAG_MODEL_VERSION, f"{version.name}/{version.version}")
+        client.set_model_version_tag(version.name, version.version, TAG_RUN_PREFIX + run, made_by[run] or "unknown")

@@ -1,7 +1,17 @@
-"""The MLflow model registry: one version for each pair of weights and dataset, and weights to start from."""
+"""Registered versions: one for each pair of weights and dataset, in MLflow's model registry and as a tag of Git.
 
+A model is logged as data, with the code that reads it beside it and no pickle. That code stands under a name made of
+its own digest, and its imports are relative: a model always runs the code that it was logged with, also in a process
+that has nothing of this project, inside the project years later, and beside another version of itself.
+"""
+
+import hashlib
+import json
 import re
+import shutil
 import tempfile
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,77 +19,68 @@ from filelock import FileLock
 
 from .. import pipeline
 from ..config import home, load_platform
-from ..contract import interface
+from ..contract import interface, load_model, package_name
 from ..errors import ProjectError
 from ..files import read_json, sha256, write_json
 from ..records import consent
 from ..tracking import dvc_remote, lineage_log, mlflow_client, run_context
-from ..tracking.git import exists, git
+from ..tracking.git import GitError, exists, git
 from ..tracking.run import RegisteredModel
-from ..tracking.run_context import RunContext
 from ..tracking.run_files import read_facts
 from ..tracking.snapshot import snapshot
-from ..tracking.upload_queue import upload
-from .model_log import MODEL_DATA, log_model
+from ..tracking.uploader import upload
+from . import pyfunc
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
-    from mlflow.models.model import ModelInfo
 
 REGISTERED = Path(pipeline.REGISTER_REPORT)
 MANIFEST = Path("data/manifest.parquet")
-ORIGIN = ("run", "data_git_commit_id", "consent_sha256", "consent_excluded")
-TAG_RUN_PREFIX = "made_by."  # tags on a version, one for each run that made it
-TAG_MODEL_VERSION = "model_version"  # a tag on a run: the version that it made
+MODEL_DATA = "data/model"  # where the model directory is inside an MLflow model
+LOADER = "_pyfunc"  # the module of its code that MLflow calls
+TAG_RUN_PREFIX = "made_by."  # tags of a version, one for each run that made it
+TAG_MODEL_VERSION = "model_version"  # a tag of a run: the version that it made
 MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)/(?P<version>\d+)")
+GIT_TAG = re.compile(r"(?P<tag>.+@v(?P<number>\d+)\.0\.0) (?P<commit>\w+)")
 
 
 def register(model_dir: Path) -> int:
-    """Register the model that the run in the work tree trained, once; write `reports/register.json`.
+    """Register the model that the run in the work tree trained, and return the version's number.
 
-    Before, today's consent registry is asked about every subject of the dataset, and what the model is made from is
-    pushed to the DVC remote.
-
-    The same weights from the same dataset and manifest are the same version, whichever run made them again; the same
-    weights from another dataset (a withdrawn test record, say) are a new version.
-
-    Args:
-        model_dir: What `train` saved.
-
-    Returns:
-        The version's number.
+    Before that, every subject of the dataset must have consent today, and what the model is made from is pushed to the
+    DVC remote. The same weights from the same dataset and manifest are the same version, whichever run made them; the
+    same weights from another dataset (without a withdrawn test record, say) are a new one. `reports/register.json` says
+    which version it is.
 
     Raises:
         ProjectError: A subject has no consent, the remote or MLflow can't be reached, or the model is damaged.
     """
-    facts = read_facts()
+    facts, name = read_facts(), load_platform().project
     if facts["consent_sha256"] != consent.NOT_REQUIRED:
         consent.check_manifest(MANIFEST)
     dvc_remote.push(list(pipeline.running_stage().upstream))
-    identity = identity_of(model_dir, facts)
     start = run_context.from_job() or run_context.collect(pipeline.running_stage().name)
-    run_id, name, commit = upload(), load_platform().project, start.commit
+    tags, run_id = version_tags(model_dir, facts, start.commit), upload()
     # Two that register at once (`dvc queue start -j 2`) must not both find nothing and both make a version.
     with (
         mlflow_client.translate_errors("see that the server is up, then: dvc repro"),
         FileLock(home() / ".dvc/tmp/register.lock"),
     ):
         client = mlflow_client.client()
-        version = _find(client, name, identity)
+        same_weights = client.search_model_versions(f"name = '{name}' and tags.model_sha256 = '{tags['model_sha256']}'")
+        identity = {key: tags[key] for key in ("model_sha256", "dataset_md5", "manifest_sha256")}
+        version = next((version for version in same_weights if identity.items() <= version.tags.items()), None)
         if version is None:
-            _refuse_used_number(client, name, start)
-            made_from = {key: facts[key] for key in ORIGIN}
-            version = _create(
-                client, name, log_model(run_id, model_dir), {**identity, **made_from, "result_commit": commit}
-            )
+            _check_next_number(client, name, _tag_prefix(start.folder, name), start.release_tags)
+            version = add_version(client, name, run_id, log_model(run_id, model_dir), tags)
         number = int(version.version)
         client.set_model_version_tag(name, version.version, TAG_RUN_PREFIX + facts["run"], facts["data_git_commit_id"])
         client.set_tag(run_id, TAG_MODEL_VERSION, f"{name}/{number}")
     # As lists of one, of which DVC makes no columns: the commit of these results, and where another run made the same
     # version first, that of the version's.
-    report = {"version": number, "commit": [commit], "version_commit": [version.tags["result_commit"]]}
-    write_json(REGISTERED, report)
+    commits = {"commit": [start.commit], "version_commit": [version.tags["result_commit"]]}
+    write_json(REGISTERED, {"version": number, **commits})
     return number
 
 
@@ -88,37 +89,35 @@ def publish() -> None:
 
     A job, which has no Git, leaves this to the clone that started it.
     """
-    name, told = load_platform().project, read_json(REGISTERED)
-    number, commit, result = told["version"], told["version_commit"][0], told["commit"][0]
-    if not exists(result):  # a job's, that another clone started: here, the same has another name
+    name, report = load_platform().project, read_json(REGISTERED)
+    number, commit, result = report["version"], report["version_commit"][0], report["commit"][0]
+    if not exists(result):  # of a job that another clone started: here, the same content has another commit
         result = snapshot(pipeline.running_stage().name)
     lineage_log.record_once(result, f"register {name} version {number}\n\nrun: {read_facts()['run']}\n")
     if exists(commit):  # else another clone registered it, and has the tag
-        lineage_log.tag(tag_of(name, number), commit, f"{name} version {number}")
+        lineage_log.tag(f"{_tag_prefix_here(name)}{number}.0.0", commit, f"{name} version {number}")
 
 
-def identity_of(model_dir: Path, facts: dict[str, Any]) -> dict[str, str]:
-    """Return what makes a version the same as another, as its tags have it."""
-    data = {key: facts[key] for key in ("dataset_md5", "manifest_sha256")}
-    return {"model_sha256": sha256(model_dir / interface().WEIGHTS), **data}
+def version_tags(model_dir: Path, facts: dict[str, Any], commit: str) -> dict[str, str]:
+    """Return the tags of a version in MLflow: what it is, what it is made from, and the commit of its results."""
+    names = ("dataset_md5", "manifest_sha256", "run", "data_git_commit_id", "consent_sha256", "consent_excluded")
+    weights = sha256(model_dir / interface().WEIGHTS)
+    return {"model_sha256": weights, **{name: facts[name] for name in names}, "result_commit": commit}
 
 
-def tag_of(name: str, number: int | str) -> str:
-    """Return the Git tag of a registered version; with `*` for the number, the pattern of all."""
-    return _tag_in(git("rev-parse", "--show-prefix"), name, number)
-
-
-def _tag_in(folder: str, name: str, number: int | str) -> str:
+def _tag_prefix(folder: str, name: str) -> str:
     # DVC's artifact registry wants three numbers, and the folder when the project is not a repository of its own.
-    folder = folder.rstrip("/")
-    return f"{folder + '=' if folder else ''}{name}@v{number}.0.0"
+    return f"{folder.rstrip('/')}={name}@v" if folder else f"{name}@v"
 
 
-def _refuse_used_number(client: "MlflowClient", name: str, start: RunContext) -> None:
+def _tag_prefix_here(name: str) -> str:
+    return _tag_prefix(git("rev-parse", "--show-prefix"), name)
+
+
+def _check_next_number(client: "MlflowClient", name: str, tag_prefix: str, git_tags: tuple[str, ...]) -> None:
     last = client.search_model_versions(f"name = '{name}'", max_results=1, order_by=["version_number DESC"])
     number = int(last[0].version) + 1 if last else 1
-    tag = _tag_in(start.folder, name, number)
-    if tag in start.release_tags:
+    if (tag := f"{tag_prefix}{number}.0.0") in git_tags:
         raise ProjectError(
             f"version {number} of {name} was registered before (tag {tag}), but not in the MLflow at "
             f"{mlflow_client.tracking_uri()}, which would count it again",
@@ -126,15 +125,10 @@ def _refuse_used_number(client: "MlflowClient", name: str, start: RunContext) ->
         )
 
 
-def _find(client: "MlflowClient", name: str, identity: dict[str, str]) -> "ModelVersion | None":
-    query = f"name = '{name}' and tags.model_sha256 = '{identity['model_sha256']}'"
-    for version in client.search_model_versions(query):
-        if identity.items() <= version.tags.items():
-            return version
-    return None
-
-
-def _create(client: "MlflowClient", name: str, model: "ModelInfo", tags: dict[str, str]) -> "ModelVersion":
+def add_version(
+    client: "MlflowClient", name: str, run_id: str | None, model_id: str, tags: dict[str, str]
+) -> "ModelVersion":
+    """Make the next version, of a model that was logged; the first one makes the registered model too."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -142,7 +136,60 @@ def _create(client: "MlflowClient", name: str, model: "ModelInfo", tags: dict[st
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    return client.create_model_version(name, model.model_uri, model.run_id, tags=tags, model_id=model.model_id)
+    return client.create_model_version(name, f"models:/{model_id}", run_id, tags=tags, model_id=model_id)
+
+
+def log_model(run_id: str, directory: Path) -> str:
+    """Log a model directory to an existing MLflow run, with the tracking URI that is set, and return the model's id.
+
+    `mirror repair` of later versions of this project calls it by this name, with the code of the version's commit.
+
+    Raises:
+        ProjectError: The model directory is incomplete or damaged.
+    """
+    import mlflow
+    import pandas
+    from mlflow.models import Model, infer_signature
+
+    model = load_model(directory)  # a damaged model is not passed on
+    frame = pandas.DataFrame({"image": [interface().example(model)]})
+    client = mlflow.MlflowClient()
+    run = client.get_run(run_id)  # mlflow.start_run would give a finished run a new status and end
+    model_id = client.create_logged_model(run.info.experiment_id, "model", run_id, params=run.data.params).model_id
+    with tempfile.TemporaryDirectory() as folder:
+        code = _copy_code(Path(folder))
+        data = shutil.copytree(directory, Path(folder, MODEL_DATA))  # whole, also where DVC put links
+        Model.log(
+            None,
+            mlflow.pyfunc,
+            run_id=run_id,
+            model_id=model_id,
+            loader_module=f"{code.name}.{LOADER}",
+            data_path=str(data),
+            code_paths=[str(code)],
+            input_example=frame,  # MLflow tries it: the code that goes with the model has run once
+            signature=infer_signature(frame, pyfunc.ContentModel(interface(), model).predict(frame)),
+            pip_requirements=[
+                f"{name}=={metadata.version(name).partition('+')[0]}" for name in interface().REQUIREMENTS
+            ],
+        )
+    return str(model_id)
+
+
+def _copy_code(folder: Path) -> Path:
+    """Copy what travels with a model below `folder`: code of the team's package, and what loads it; return the copy."""
+    package, copy = Path(package_name()), folder / "code"
+    copy.mkdir()
+    for name in interface().TRAVELS:
+        if (package / name).is_dir():
+            shutil.copytree(package / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(package / name, copy / name)
+    shutil.copy(str(pyfunc.__file__), copy / f"{LOADER}.py")
+    digest = hashlib.sha256()
+    for path in sorted(copy.rglob("*.py")):
+        digest.update(f"{path.relative_to(copy).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return copy.rename(folder / f"model_code_{digest.hexdigest()[:12]}")
 
 
 def load_version(uri: str) -> RegisteredModel:
@@ -170,3 +217,39 @@ def load_version(uri: str) -> RegisteredModel:
             "params.yaml:train.init_from: a version that a `register` stage made",
         )
     return RegisteredModel(Path(path) / MODEL_DATA, version.tags["run"])
+
+
+def metrics_at(commit: str) -> dict[str, float]:
+    """Return `reports/metrics.json` of a commit; nothing when this clone lacks the commit, or Git the file."""
+    try:
+        # Without a commit, Git would show what is staged.
+        metrics: dict[str, float] = json.loads(git("show", f"{commit}:./reports/metrics.json")) if commit else {}
+    except GitError:
+        return {}
+    return metrics
+
+
+@dataclass(frozen=True)
+class TaggedVersion:
+    """A registered version, as Git knows it."""
+
+    number: int
+    tag: str
+    commit: str  # with its data and results
+    made_by: dict[str, str]  # runs, each with the commit that it read ("" when the log doesn't tell)
+
+
+def tagged_versions() -> dict[int, TaggedVersion]:
+    """Return the versions that have a Git tag, by number, in order."""
+    pattern = f"{_tag_prefix_here(load_platform().project)}*.0.0"
+    lines = git("tag", "--list", pattern, "--format=%(refname:strip=2) %(*objectname)").splitlines()
+    log = lineage_log.log()
+    commits = {entry.run: entry.commit for entry in log if entry.version is None}
+    made = {(entry.version, entry.run): commits.get(entry.run, "") for entry in reversed(log)}
+    tags = {int(match["number"]): match for match in map(GIT_TAG.fullmatch, lines) if match}
+    return {
+        number: TaggedVersion(
+            number, tag["tag"], tag["commit"], {run: made[of, run] for of, run in made if of == number}
+        )
+        for number, tag in sorted(tags.items())
+    }

@@ -14,7 +14,7 @@ from filelock import FileLock
 from ...config import home, load_platform
 from ...errors import ProjectError
 from ...files import read_json, sha256, write_json
-from ...tracking import upload_queue
+from ...tracking import uploader
 from ...tracking.run_context import RunContext
 from .. import transfer
 from ..backend import Backend, State
@@ -73,7 +73,7 @@ class SageMaker(Backend):
 
     def context_of(self, name: str) -> RunContext:
         """Return the context in which a job was started."""
-        return RunContext.of_json(self.describe(name)["origin"])
+        return RunContext(**self.describe(name)["origin"])
 
     def state(self, name: str) -> State:
         """Return the state of a job."""
@@ -134,7 +134,7 @@ class SageMaker(Backend):
         job, is_interrupted = follow(self._started(name))
         out = client.retry_forever(partial(self.out_dir, name))
         if (out / RUN).exists():  # MLflow does not have all of it yet
-            transfer.unpack(out / RUN, upload_queue.folder() / self.context_of(name).run)
+            transfer.unpack(out / RUN, uploader.folder() / self.context_of(name).run)
             (out / RUN).unlink()
         if is_interrupted:
             raise KeyboardInterrupt

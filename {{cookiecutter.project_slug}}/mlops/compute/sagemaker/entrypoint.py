@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ...config import read_machines
 from ...files import read_json
-from ...tracking import upload_queue
+from ...tracking import uploader
 from .. import worker
 
 RUN = "run.tar"  # files of a training that MLflow does not have all of
@@ -33,7 +33,7 @@ def contain(job_file: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     job = read_json(job_file)
     code = _run(job_file, out)
-    waiting = upload_queue.folder() / job["origin"]["run"]
+    waiting = uploader.folder() / job["origin"]["run"]
     if waiting.exists():
         with tarfile.open(out / RUN, "w") as packed:
             packed.add(waiting, arcname=".")

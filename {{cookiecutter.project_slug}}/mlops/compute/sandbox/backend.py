@@ -77,7 +77,7 @@ class Sandbox(Backend):
         return description
 
     def context_of(self, name: str) -> RunContext:
-        return RunContext.of_json(self.describe(name)["origin"])
+        return RunContext(**self.describe(name)["origin"])
 
     def state(self, name: str) -> State:
         job = self.folder() / name

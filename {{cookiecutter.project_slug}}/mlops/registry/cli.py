@@ -1,0 +1,199 @@
+"""The verbs `registry` (registered versions) and `mirror` (the copy in MLflow)."""
+
+import dataclasses
+import json
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import ProjectError
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+    from .aliases import Registry
+    from .repair import Status
+
+as_json = click.option("--json", "as_json", is_flag=True, help="For programs.")
+why = click.option("--why", default="", help="A reason, for the record.")
+
+
+@click.group()
+def registry() -> None:
+    """Registered versions: see them, put one in use, take it back."""
+
+
+@registry.command("list")
+@as_json
+def list_versions(as_json: bool) -> None:
+    """List the registered versions, the newest first."""
+    from . import aliases
+
+    known = aliases.read()
+    rows = version_rows(known)
+    click.echo(json.dumps(rows, indent=2) if as_json else table(rows))
+    click.echo("".join(f"{line}\n" for line in doubts(known)), nl=False, err=True)
+
+
+@registry.command()
+@click.argument("version", metavar="VERSION|ALIAS")
+@as_json
+def show(version: str, as_json: bool) -> None:
+    """Show one version: what made it, how good it is, who put it in use, when and why."""
+    from ruamel.yaml import YAML
+
+    from . import aliases
+
+    known = aliases.read()
+    details = version_details(known, known.find(version))
+    if as_json:
+        click.echo(json.dumps(details, indent=2))
+    else:
+        YAML().dump(details, sys.stdout)
+    click.echo("".join(f"{line}\n" for line in doubts(known)), nl=False, err=True)
+
+
+@registry.command()
+@click.argument("version", metavar="VERSION|ALIAS")
+@click.option("--to", type=click.Choice(["champion", "challenger"]), default="champion", show_default=True)
+@click.option("--by", default="test_acc", show_default=True, help="Compare by this measure.")
+@why
+@click.option("--anyway", is_flag=True, help="Also when it is worse, or can't be compared; needs --why.")
+def promote(version: str, to: str, by: str, why: str, anyway: bool) -> None:
+    """Put a version in use, when it is as good as the champion on the same records."""
+    from . import promotion
+
+    click.echo(promotion.promote(version, to, by, why, anyway))
+
+
+@registry.command()
+@why
+def rollback(why: str) -> None:
+    """Make the version champion that was it before the present one."""
+    from . import promotion
+
+    click.echo(promotion.rollback(why))
+
+
+@click.group()
+def mirror() -> None:
+    """Keep MLflow in step with DVC's files."""
+
+
+@mirror.command()
+def sync() -> None:
+    """Send to MLflow what it lacks: the runs in the outbox, and the one in reports/train."""
+    from ..tracking.uploader import upload_all
+
+    for run_id in upload_all():
+        click.echo(f"MLflow has run {run_id}")
+    click.echo("There is nothing more to send")
+
+
+@mirror.command()
+@as_json
+def status(as_json: bool) -> None:
+    """List what MLflow lacks of the runs and versions that this clone knows; exit code 1 when there is something."""
+    from . import repair
+
+    _print_status(repair.status(), as_json)
+
+
+@mirror.command("repair")
+@click.option("--dry-run", is_flag=True, help="Only list what is lacking, and what would mend it.")
+def mirror_repair(dry_run: bool) -> None:
+    """Rebuild a wiped or a second MLflow from Git and DVC; exit code 1 when something can't be rebuilt."""
+    from . import repair
+
+    _print_status(repair.status() if dry_run else repair.repair())
+
+
+@mirror.command(hidden=True)
+@click.argument("run")
+def follow(run: str) -> None:
+    """Copy a run while it trains; `train` starts this, and the end of standard input ends it."""
+    from ..tracking import uploader
+
+    sys.exit(uploader.follow(run))
+
+
+def _print_status(status: "Status", as_json: bool = False) -> None:
+    """Print what MLflow lacks, and exit with 1 when that is something."""
+    runs, versions, count = len(status.known), len(status.versions), status.count
+    if as_json:
+        lacking = [dataclasses.asdict(item) for item in status.missing]
+        content = {"runs": runs, "versions": versions, "complete": not count, "lacking": lacking}
+        click.echo(json.dumps(content, indent=2))
+    else:
+        for item in status.missing:
+            click.echo(f"{item.what}: MLflow lacks {item.lacks}; {item.remedy}")
+        head = f"{count} lack(s); this clone knows" if count else "MLflow has all that this clone knows:"
+        click.echo(f"{head} {runs} run(s) and {versions} registered version(s)")
+    sys.exit(int(count > 0))
+
+
+def version_rows(registry: "Registry") -> list[dict[str, Any]]:
+    """Return what `registry list` says of each version, the newest first."""
+    import mlflow
+    from mlflow.entities import ViewType
+
+    from ..tracking import mlflow_client
+    from .aliases import RETRY
+    from .versions import TAG_MODEL_VERSION, metrics_at
+
+    made = f"tags.{TAG_MODEL_VERSION} LIKE '{registry.name}/%'"
+    with mlflow_client.translate_errors(RETRY):
+        runs = mlflow.search_runs([], made, ViewType.ALL, output_format="list", experiment_names=[registry.name])
+    params = {run.info.run_id: run.data.params for run in runs}
+    return [
+        {
+            "version": number,
+            "aliases": sorted(alias for alias, target in registry.aliases.items() if target == number),
+            "run": version.tags.get("run", ""),
+            "experiment": params.get(version.run_id, {}).get("dvc_exp_name", ""),
+            "data_version": params.get(version.run_id, {}).get("data_version", ""),
+            "metrics": metrics_at(version.tags.get("result_commit", "")),
+            "commit": version.tags.get("result_commit", ""),
+            "registered": f"{datetime.fromtimestamp(version.creation_timestamp / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}",
+        }
+        for number, version in reversed(registry.versions.items())
+    ]
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Lay rows out for people, a column for each metric."""
+    from tabulate import tabulate
+
+    metrics = dict.fromkeys(name for row in rows for name in row["metrics"])
+    columns = ["version", "aliases", "run", "experiment", "data_version", *metrics, "commit", "registered"]
+    short = (
+        {**row, "aliases": " ".join(row["aliases"]), "commit": row["commit"][:10], **row["metrics"]} for row in rows
+    )
+    cells = [["-" if row.get(name) in (None, "") else str(row[name]) for name in columns] for row in short]
+    return str(tabulate(cells, columns, "plain", disable_numparse=True))
+
+
+def version_details(registry: "Registry", version: "ModelVersion") -> dict[str, Any]:
+    """Return all that is known of one version: its row, its tags in MLflow, its changes in the log."""
+    from .aliases import TAG_CHANGE
+
+    number = int(version.version)
+    row = next(row for row in version_rows(registry) if row["version"] == number)
+    tags = {key: value for key, value in sorted(version.tags.items()) if not key.startswith(TAG_CHANGE)}
+    changes = [dataclasses.asdict(change) for change in registry.log if number in (change.version, change.before)]
+    return {**row, "tags": tags, "moves": changes}
+
+
+def doubts(registry: "Registry") -> list[str]:
+    """Return why what MLflow has may not be all: versions that it lost, aliases that disagree with the log."""
+    from .versions import tagged_versions
+
+    lost = [str(number) for number in tagged_versions() if number not in registry.versions]
+    lines = [f"MLflow lacks version {', '.join(lost)}: python -m mlops mirror status"] if lost else []
+    try:
+        registry.check_agrees()
+    except ProjectError as error:
+        lines.append(f"{error.problem}\nFix: {error.fix}")
+    return lines
