@@ -7,6 +7,7 @@ starts the job, waits for it, and records how it ended. It outlives the launcher
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -123,15 +124,23 @@ class Sandbox(Backend):
                 clean_up(earlier)
         if credentials.are_needed(description["remote"]["url"]):
             credentials.find(transfer.remote_options())  # the supervisor finds them again, and can't report as well
-        with (job / LOG).open("ab") as log:
-            supervisor = subprocess.Popen(
-                [sys.executable, "-m", "mlops", "jobs", "supervise", name],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C reaches the launcher only, which decides what becomes of the job
-            )
+        interrupts: list[int] = []
+        # Ctrl-C waits until the supervisor is known, so that it can be stopped.
+        on_interrupt = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
         try:
+            with (job / LOG).open("ab") as log:
+                supervisor = subprocess.Popen(
+                    [sys.executable, "-m", "mlops", "jobs", "supervise", name],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,  # Ctrl-C reaches the launcher only, which decides what becomes of the job
+                )
+        finally:
+            signal.signal(signal.SIGINT, on_interrupt)
+        try:
+            if interrupts:
+                raise KeyboardInterrupt
             while not (job / STARTED).exists():
                 if supervisor.poll() is not None:
                     raise ProjectError(f"job {name} did not start", f"see {job / LOG}")
