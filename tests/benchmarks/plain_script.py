@@ -142,7 +142,7 @@ def train(params: Any) -> dict[str, float]:
     pairs = [{"actual": a, "predicted": p} for a, p in zip(actual, predicted, strict=True)]
     write_csv(REPORTS / "confusion.csv", pairs)
     write_csv(REPORTS / "per_class.csv", evaluation.per_class(actual, predicted, dataset.classes))
-    mlflow.log_image(evaluation.confusion_image(actual, predicted, dataset.classes), "plots/confusion.png")
+    mlflow.log_figure(evaluation.confusion_figure(actual, predicted, dataset.classes), "plots/confusion.png")
     metrics = {"test_acc": test.accuracy, "val_acc": val.accuracy, "test_loss": test.loss}
     mlflow.log_metrics(metrics)
     return metrics
