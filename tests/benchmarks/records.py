@@ -96,7 +96,7 @@ def _scan_row(project: BakedProject, runs: int, records: int) -> str:
         wanted, scan = _timed(lambda: _scan(client, experiment, subject), 1)
 
         def which() -> set[str]:
-            runs_alone = catalog_mlflow.Catalog(list(catalog_mlflow.runs(client)), [], lambda sha256: [])
+            runs_alone = catalog_mlflow.Catalog(list(catalog_mlflow.read_runs(client)), [], lambda sha256: [])
             return {row["run"] for row in audit.Audit(runs_alone, known).find([subject]).rows}
 
         def whole() -> set[str]:
@@ -234,12 +234,12 @@ def _growth_row(project: BakedProject, records: int) -> tuple[float, ...]:
         path = Path(scratch, "manifest.parquet")
         sha256 = _alone(_write_manifest, project, records, path)
         import_of = _importer(project)
-        manifests, index = import_of("audit.manifests"), import_of("audit.index")
+        index = import_of("audit.index")
         known = index.Index(Path(scratch, "index.db"))
         start = time.perf_counter()
-        lacking = manifests.ingest(known, [sha256], lambda wanted: [lambda folder: path])
+        missing = index.ingest(known, [sha256], lambda wanted: [lambda folder: path])
         seconds = time.perf_counter() - start
-        assert not lacking, lacking
+        assert not missing, missing
         peak, single = _peak_mb(), []
         for number in range(0, records // PER_SUBJECT, max(1, records // PER_SUBJECT // 300)):
             start = time.perf_counter()

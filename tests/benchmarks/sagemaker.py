@@ -30,11 +30,11 @@ JOBS, FOLLOWED_S, GOAL_S = 50, 60, 1.0
 FOLLOW = """
 import sys, threading
 
-from mlops.compute.sagemaker import client, wait
+from mlops.compute.sagemaker import client, follow
 
 jobs = [client.describe(name, "training") for name in sys.argv[1:]]
 print("following", flush=True)
-threads = [threading.Thread(target=wait.follow, args=(job,), daemon=True) for job in jobs]
+threads = [threading.Thread(target=follow.follow, args=(job,), daemon=True) for job in jobs]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
 """

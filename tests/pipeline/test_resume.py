@@ -46,7 +46,7 @@ def start(project: BakedProject) -> "subprocess.Popen[bytes]":
 
 def saved_twice(process: "subprocess.Popen[bytes]", folder: Path) -> None:
     """Wait for two states, while the training goes on."""
-    until(lambda: process.poll() is not None or len(list(folder.glob("[01].safetensors"))) == 2)
+    until(lambda: process.poll() is not None or len(list(folder.glob("[01].pt"))) == 2)
     assert process.poll() is None, "it ended too soon"
 
 
@@ -66,7 +66,7 @@ def test_killed_training_that_goes_on_ends_as_one_run_with_the_same_bytes(projec
     process.wait()
     started = read(project, "reports/train/lineage.json")
     trained = project.run("dvc", "repro", "train")
-    assert "training goes on after epoch" in trained.stderr
+    assert "training resumes after epoch" in trained.stderr
     assert list(folder.iterdir()) == []
     went_on, ended = content(project), read(project, "reports/train/lineage.json")
     assert (ended["run"], ended["started_at"]) == (started["run"], started["started_at"])
@@ -97,7 +97,7 @@ def test_stopped_job_in_the_sandbox_goes_on_in_a_new_one(
     (name,) = jobs(project)
     project.run("python", "-m", "mlops", "jobs", "stop", name)
     process.wait()
-    assert "training goes on after epoch" in project.run("dvc", "repro", "train").stdout
+    assert "training resumes after epoch" in project.run("dvc", "repro", "train").stdout
     assert list(checkpoints.iterdir()) == []
     all_runs = runs(project)
     last = all_runs[read(project, "reports/run.json")["run"]]

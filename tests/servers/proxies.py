@@ -121,7 +121,7 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
             if self.command != "HEAD":
                 self.send_header("Content-Length", str(len(reply.body)))
             self.end_headers()
-            self.wfile.write(reply.body)
+            self.wfile.write(b"" if self.command == "HEAD" else reply.body)  # the rest of it would be the next reply
 
         do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _answer
 

@@ -12,9 +12,9 @@ from .network import Network
 @pytest.mark.parametrize(
     "place",
     [
-        "mlops.compute.sandbox.backend:start",
+        "mlops.compute.sandbox.backend:Sandbox.start",
         "mlops.compute.sandbox.backend:time.sleep",
-        "mlops.compute.sandbox.backend:follow",
+        "mlops.compute.sandbox.backend:Sandbox.follow",
     ],
     ids=["prepared", "starting", "started"],
 )
@@ -77,7 +77,7 @@ def test_launcher_killed_while_it_pushes_deps_or_its_job_pushes_outs_pushes_noth
 def test_launcher_of_a_training_killed_again_and_again_trains_once(project: BakedProject) -> None:
     project.run("dvc", "repro", "manifest")
     before = lock(project)
-    for place in ("mlops.compute.sandbox.backend:start", "mlops.compute.sandbox.backend:time.sleep"):
+    for place in ("mlops.compute.sandbox.backend:Sandbox.start", "mlops.compute.sandbox.backend:time.sleep"):
         die(project, place, "train")
     launch = repro(project, "train")
     job = started(project, "train")
@@ -85,7 +85,7 @@ def test_launcher_of_a_training_killed_again_and_again_trains_once(project: Bake
     launch.kill()
     for place in (
         "mlops.compute.results:apply_results",
-        "mlops.compute.submit:_deliver",
+        "mlops.compute.submit:_upload",
         "dvc.stage:PipelineStage.save",
     ):
         die(project, place, "train")
@@ -106,8 +106,8 @@ def test_job_killed_is_told_and_the_next_is_a_new_one(
     job = started(project)
     until(lambda: job.does(words), poll_s=0.02)
     job.kill(supervisor)
-    said = launch.fail()
-    assert ("it and its supervisor were killed" if supervisor else "it was killed") in said
+    output = launch.fail()
+    assert ("it and its supervisor were killed" if supervisor else "it was killed") in output
     assert lock(project) == before
     repro(project, "manifest").succeed()
     assert lock(project) == expected

@@ -17,7 +17,7 @@ from .spec import JobSpec
 
 
 class State(StrEnum):
-    """SageMaker's job states, and one for a job that has a description and was not started yet."""
+    """States of a job, from its description to its end."""
 
     PREPARED = "Prepared"
     RUNNING = "InProgress"
@@ -41,11 +41,7 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def check(self) -> None:
-        """Check that a job can be started from this machine.
-
-        Raises:
-            ProjectError: It can't.
-        """
+        """Raise ProjectError when no job can be started from this machine."""
 
     @abc.abstractmethod
     def last(self, base: str) -> str | None:
@@ -73,11 +69,9 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def follow(self, name: str) -> None:
-        """Print the log of a job until it ends. Ctrl-C stops the job, a second Ctrl-C detaches from it.
+        """Print the log of a job until it ends; raise ProjectError unless it completed.
 
-        Raises:
-            KeyboardInterrupt: Ctrl-C stopped the job.
-            ProjectError: The job failed, or was stopped otherwise.
+        Ctrl-C stops the job and, when that has ended, raises KeyboardInterrupt; a second Ctrl-C detaches at once.
         """
 
     @abc.abstractmethod
@@ -90,11 +84,7 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def log_of(self, name: str) -> str:
-        """Return what a job printed.
-
-        Raises:
-            ProjectError: There is no such job.
-        """
+        """Return what a job printed; raise ProjectError when there is no such job."""
 
     @abc.abstractmethod
     def row(self, name: str) -> str:
@@ -111,13 +101,7 @@ class Backend(abc.ABC):
     def plan(self, folder: Path, name: str, description: dict[str, Any]) -> str:
         """Return the request that would start a job, as JSON for `jobs dry-run`; nothing is sent.
 
-        Args:
-            folder: An empty folder for the files of the job.
-            name: Name of the job.
-            description: As for `prepare`.
-
-        Raises:
-            ProjectError: The backend makes no request.
+        The files that the job would get are written to `folder`.
         """
         raise ProjectError(f"backend {self.NAME} has no dry run", "jobs dry-run --backend <another>")
 
@@ -187,23 +171,18 @@ def _declared() -> dict[str, str]:
 
 
 def _load(name: str, target: str) -> type[Backend]:
-    module_name, _, attribute = target.partition(":")
+    fix = f"correct it, or pyproject.toml:tool.mlops.backends.{name}; mlops/compute/backend.py has the interface"
+    module_name, _, class_name = target.partition(":")
     try:
-        module = importlib.import_module(module_name)
+        members = vars(importlib.import_module(module_name))
     except ModuleNotFoundError as error:
-        raise ProjectError(f"backend {name!r} is {target}, which can't be imported: {error}", _fix(name)) from error
-    own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
-    found = (
-        getattr(module, attribute, None) if attribute else next((cls for cls in own if issubclass(cls, Backend)), None)
-    )
-    if not (isinstance(found, type) and issubclass(found, Backend)):
-        raise ProjectError(f"backend {name!r} is {target}, which is no subclass of mlops' Backend", _fix(name))
-    missing = sorted(found.__abstractmethods__)
-    if missing or getattr(found, "NAME", "") != name:
-        lacking = f"the method(s) {', '.join(missing)}" if missing else f"NAME = {name!r}"
-        raise ProjectError(f"backend {name!r} is {target}, which lacks {lacking}", _fix(name))
-    return found
-
-
-def _fix(name: str) -> str:
-    return f"correct it, or pyproject.toml:tool.mlops.backends.{name}; mlops/compute/backend.py has the interface"
+        raise ProjectError(f"backend {name!r} is {target}, which can't be imported: {error}", fix) from error
+    classes = [member for member in members.values() if isinstance(member, type) and issubclass(member, Backend)]
+    own = [cls for cls in classes if (cls.__name__ == class_name if class_name else cls.__module__ == module_name)]
+    if not own:
+        raise ProjectError(f"backend {name!r} is {target}, which is no subclass of {__name__}:Backend", fix)
+    if missing := sorted(own[0].__abstractmethods__):
+        raise ProjectError(f"backend {name!r} is {target}, which lacks the method(s) {', '.join(missing)}", fix)
+    if getattr(own[0], "NAME", "") != name:
+        raise ProjectError(f"backend {name!r} is {target}, which lacks NAME = {name!r}", fix)
+    return own[0]

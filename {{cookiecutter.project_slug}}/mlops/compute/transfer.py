@@ -1,15 +1,18 @@
-"""What travels to a job: the files of one commit as an archive, and where the DVC remote is. Credentials do not."""
+"""What travels to a job and back: the code as an archive, where the DVC remote is, a run for MLflow. No credentials."""
 
+import contextlib
 import gzip
 import os
+import shutil
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..errors import ProjectError
 from ..files import atomic_write
-from ..tracking import checkout, dvc_remote
+from ..tracking import checkout, dvc_remote, uploader
 from ..tracking.git import without_credentials
 
 S3 = "s3://"
@@ -87,3 +90,25 @@ def public_remote() -> dict[str, str]:
                 f"dvc remote modify {public['name']} {key} <without them>",
             )
     return public
+
+
+def queue_run(run: str, work: Path) -> None:
+    """Put the run of an ended job into this clone's upload queue, when MLflow does not have all of it.
+
+    Args:
+        run: Its id.
+        work: The folder in which the job worked.
+    """
+    waiting = work / ".dvc" / "tmp" / "outbox" / run
+    if waiting.exists():
+        uploader.stage_files(run, work)
+        shutil.rmtree(waiting, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def explain_errors(problem: str, fix: str) -> Iterator[None]:
+    """Turn an error of DVC or a remote, each kind of which raises its own, into a ProjectError that names the cause."""
+    try:
+        yield
+    except Exception as error:
+        raise ProjectError(f"{problem}: {error.__cause__ or error}", fix) from error

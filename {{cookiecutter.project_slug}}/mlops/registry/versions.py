@@ -55,7 +55,7 @@ def register(model_dir: Path) -> int:
     """
     facts = read_facts()
     if facts["consent_sha256"] != consent.NOT_REQUIRED:
-        consent.check_manifest(MANIFEST)
+        consent.check_subjects(MANIFEST)
     dvc_remote.push(list(pipeline.running_stage().upstream))
     identity = identity_of(model_dir, facts)
     start = run_context.from_job() or run_context.collect(pipeline.running_stage().name)

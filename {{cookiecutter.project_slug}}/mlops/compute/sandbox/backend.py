@@ -19,7 +19,6 @@ from filelock import FileLock, Timeout
 from ...config import home, load_platform
 from ...errors import ProjectError
 from ...files import read_json, write_json
-from ...tracking import uploader
 from ...tracking.run_context import RunContext
 from .. import transfer
 from ..backend import Backend, State
@@ -40,31 +39,25 @@ class Sandbox(Backend):
     NAME = "sandbox"
 
     def folder(self) -> Path:
-        """Return the folder of all jobs: in the real repository, also for a throw-away experiment."""
-        return home() / ".dvc" / "tmp" / "jobs"
+        return home() / ".dvc" / "tmp" / "jobs"  # of the real repository, also for a throw-away experiment
 
     def check(self) -> None:
-        """Refuse Windows."""
         if os.name == "nt":
             raise ProjectError("the sandbox needs Linux or macOS", "work in WSL, or run the stage here: RUN_ON=local")
 
     def out_dir(self, name: str) -> Path:
-        """Return the folder of what a job hands back."""
         return self.folder() / name / OUT
 
     def last(self, base: str) -> str | None:
-        """Return the name of the latest attempt."""
         numbers = [path.name.removeprefix(f"{base}-") for path in self.folder().glob(f"{base}-*")]
         attempts = [int(number) for number in numbers if number.isdigit()]
         return f"{base}-{max(attempts)}" if attempts else None
 
     def names(self, everyones: bool = False) -> list[str]:
-        """Return the names of all jobs, the oldest first."""
         names = [path.parent.name for path in self.folder().glob(f"*/{DESCRIPTION}")]
         return sorted((name for name in names if not name.startswith(".")), key=self.described_at)
 
     def is_described(self, name: str) -> bool:
-        """Return whether there is a job of this name, started or not."""
         return (self.folder() / name / DESCRIPTION).exists()
 
     def described_at(self, name: str) -> float:
@@ -83,11 +76,9 @@ class Sandbox(Backend):
         return description
 
     def context_of(self, name: str) -> RunContext:
-        """Return the context in which a job was started."""
         return RunContext(**self.describe(name)["origin"])
 
     def state(self, name: str) -> State:
-        """Return the state of a job."""
         job = self.folder() / name
         supervised = _is_supervised(job)  # before looking for ENDED, which is written while the supervisor lives
         if (job / ENDED).exists():
@@ -106,19 +97,16 @@ class Sandbox(Backend):
         return read_json(path) if path.exists() else killed
 
     def log_of(self, name: str) -> str:
-        """Return what a job printed."""
         self.describe(name)
         path = self.folder() / name / LOG
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
     def row(self, name: str) -> str:
-        """Return one line about a job."""
         state = self.state(name)
         reason = f"  {self.ending_of(name)['reason']}" if state in (State.FAILED, State.STOPPED) else ""
         return f"{state:<11} {name}{reason}"
 
     def prepare(self, name: str, description: dict[str, Any]) -> None:
-        """Make the folder of a job, whole or not at all."""
         job = self.folder() / name
         new = job.with_name(f".{name}.new")
         for leftover in (new, job):  # of a launcher that was killed before it started the job
@@ -126,14 +114,9 @@ class Sandbox(Backend):
         (new / OUT).mkdir(parents=True)
         transfer.pack(description["origin"]["commit"], new / CODE)
         write_json(new / DESCRIPTION, description)
-        os.replace(new, job)
+        os.replace(new, job)  # it exists whole or not at all
 
     def start(self, name: str) -> None:
-        """Start the supervisor of a prepared job.
-
-        Raises:
-            ProjectError: There are no AWS credentials, or the supervisor does not start.
-        """
         job, description = self.folder() / name, self.describe(name)
         for earlier in self.folder().glob(f"{load_platform().project}-{description['stage']}-*-*"):
             if (earlier / STARTED).exists() and not _is_supervised(earlier):
@@ -158,7 +141,6 @@ class Sandbox(Backend):
             raise
 
     def follow(self, name: str) -> None:
-        """Print the log of a job until it ends."""
         stopping, position = False, 0
         while True:
             try:
@@ -185,14 +167,12 @@ class Sandbox(Backend):
             )
 
     def stop(self, name: str) -> None:
-        """Ask the supervisor of a job to stop it."""
         self.describe(name)
         if self.state(name) is State.RUNNING:
             with contextlib.suppress(psutil.Error):
                 psutil.Process(read_json(self.folder() / name / STARTED)["supervisor"]).terminate()
 
     def clean(self) -> int:
-        """Delete the working folders of ended jobs; return the number of bytes freed."""
         names = [name for name in self.names() if self.state(name) not in (State.RUNNING, State.PREPARED)]
         ended = [self.folder() / name for name in names]
         files = [path for job in ended for part in SCRATCH for path in (job / part).rglob("*") if path.is_file()]
@@ -241,11 +221,7 @@ def clear(job: Path) -> None:
 
 def queue_run(job: Path) -> None:
     """Put the run of an ended job into this clone's upload queue, when MLflow does not have all of it."""
-    run, work = read_json(job / DESCRIPTION)["origin"]["run"], job / "work"
-    waiting = work / ".dvc" / "tmp" / "outbox" / run
-    if waiting.exists():
-        uploader.stage_files(run, work)
-        shutil.rmtree(waiting, ignore_errors=True)
+    transfer.queue_run(read_json(job / DESCRIPTION)["origin"]["run"], job / "work")
 
 
 def _print_from(path: Path, start: int) -> int:

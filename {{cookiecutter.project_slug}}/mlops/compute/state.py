@@ -1,3 +1,0 @@
-"""Another name of `State`."""
-
-from .backend import State as State
