@@ -23,9 +23,9 @@ from mlflow.types import ColSpec, Schema
 from ruamel.yaml import YAML
 
 PACKAGE = sys.argv[1]
-consent, manifest, shards, source, distributed = (
-    import_module(f"mlops.{name}")
-    for name in ("records.consent", "records.manifest", "records.shards", "records.source", "training.distributed")
+mlops = import_module("mlops")
+consent, manifest, shards, source = (
+    import_module(f"mlops.records.{name}") for name in ("consent", "manifest", "shards", "source")
 )
 digits, splits, evaluation, datasets, networks, predictor, training, transforms, contact_sheets, interface = (
     import_module(f"{PACKAGE}.{name}")
@@ -42,7 +42,7 @@ DATASET, REPORTS, MODEL, MANIFEST = (
 class EpochLog:
     """What the training loop asks of a run: here, a call of MLflow's for each epoch, and no checkpoints."""
 
-    group = distributed.SINGLE_PROCESS
+    group = mlops.TrainingRun().group
     checkpoint = None
     epochs = 0
 
@@ -142,7 +142,7 @@ def train(params: Any) -> dict[str, float]:
     pairs = [{"actual": a, "predicted": p} for a, p in zip(actual, predicted, strict=True)]
     write_csv(REPORTS / "confusion.csv", pairs)
     write_csv(REPORTS / "per_class.csv", evaluation.per_class(actual, predicted, dataset.classes))
-    mlflow.log_image(evaluation.confusion_image(actual, predicted, dataset.classes), "plots/confusion.png")
+    mlflow.log_figure(evaluation.confusion_figure(actual, predicted, dataset.classes), "plots/confusion.png")
     metrics = {"test_acc": test.accuracy, "val_acc": val.accuracy, "test_loss": test.loss}
     mlflow.log_metrics(metrics)
     return metrics

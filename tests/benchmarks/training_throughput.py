@@ -49,13 +49,10 @@ def measure(project: BakedProject, full: bool) -> str:
 
 def ours(package: str, module: nn.Module, pixels: Tensor, labels: Tensor) -> None:
     """Train as the stage does."""
-    training, transforms, dataset, run, distributed, checkpoint = (
-        importlib.import_module(name)
-        for name in (
-            *(f"{package}.model.{name}" for name in ("training", "transforms", "dataset")),
-            *("mlops.tracking.run", "mlops.training.distributed", "mlops.training.checkpoint"),
-        )
+    training, transforms, dataset = (
+        importlib.import_module(f"{package}.model.{name}") for name in ("training", "transforms", "dataset")
     )
+    mlops = importlib.import_module("mlops")
     training.make_deterministic(0, 1)
     train, val = (dataset.Images(pixels[part], labels[part]) for part in (slice(TRAIN), slice(TRAIN, None)))
     params = training.TrainParams(
@@ -73,8 +70,7 @@ def ours(package: str, module: nn.Module, pixels: Tensor, labels: Tensor) -> Non
     )
     live = Live("reports/train", save_dvc_exp=False, dvcyaml=None, report=None)
     normalise = transforms.Normalise.of(train.pixels)
-    recorded = run.TrainingRun(distributed.SINGLE_PROCESS, checkpoint.Checkpoints(), live)
-    training.fit(module, train, val, normalise, params, recorded)
+    training.fit(module, train, val, normalise, params, mlops.TrainingRun(live=live))
     live.end()
 
 
