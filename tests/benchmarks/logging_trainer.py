@@ -87,7 +87,7 @@ def of_sidecar(method: str, package: str) -> dict[str, float]:
         while True:
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # its own thread takes what it leaves
             time.sleep(0.02)
-    assert not import_module(f"{package}.tracking.outbox").waiting(), "MLflow did not take the run"
+    assert not import_module("mlops.tracking.uploader").waiting(), "MLflow did not take the run"
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {"behind_s": time.perf_counter() - start, "sidecar_s": used.ru_utime + used.ru_stime}
 
@@ -134,7 +134,7 @@ def dvclive(package: str) -> Iterator[Log]:
 @contextlib.contextmanager
 def ours(package: str) -> Iterator[Log]:
     """Write files as the project's training does, while its sidecar sends them to MLflow."""
-    run = import_module(f"{package}.tracking.run")
+    run = import_module("mlops.tracking.run")
     facts = dict.fromkeys(FACTS, "cost") | {
         "run": f"cost{os.getpid()}",
         "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),

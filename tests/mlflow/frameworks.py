@@ -1,6 +1,6 @@
 """Train something tiny with a framework, and let two objects log the same training: stock DVCLive's and the project's.
 
-    cd <generated project>; PYTHONPATH=. python <this file> lightning|hugging_face|keras <package> <folder to write to>
+    cd <generated project>; PYTHONPATH=. python <this file> lightning|hugging_face|keras <folder to write to>
 
 Both use the framework's own callback and get the same figures, so that what they write can be compared.
 """
@@ -137,9 +137,9 @@ def train_keras(lives: list[dvclive.Live], folder: Path) -> None:
 TRAIN = {"lightning": train_lightning, "hugging_face": train_hugging_face, "keras": train_keras}
 
 
-def main(framework: str, package: str, folder: Path) -> None:
+def main(framework: str, folder: Path) -> None:
     """Train once; write DVCLive's files to `stock` and the project's to `ours`."""
-    live = importlib.import_module(f"{package}.tracking.live").Live
+    live = importlib.import_module("mlops.tracking.live").Live
     assert live is not dvclive.Live
     torch.manual_seed(0)
     lives = [
@@ -150,4 +150,4 @@ def main(framework: str, package: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+    main(sys.argv[1], Path(sys.argv[2]))

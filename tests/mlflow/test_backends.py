@@ -84,11 +84,11 @@ def _assert_whole(project: BakedProject, client: MlflowClient, name: str = "digi
 
 
 def _artifacts(client: MlflowClient, run_id: str, folder: str | None = None) -> Iterator[str]:
-    for found in client.list_artifacts(run_id, folder):
-        if found.is_dir:
-            yield from _artifacts(client, run_id, found.path)
+    for artifact in client.list_artifacts(run_id, folder):
+        if artifact.is_dir:
+            yield from _artifacts(client, run_id, artifact.path)
         else:
-            yield found.path
+            yield artifact.path
 
 
 @pytest.mark.slow
@@ -110,7 +110,7 @@ def login_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowSer
 
 
 @pytest.mark.slow
-def test_basic_auth_wrong_password_is_told_and_the_right_one_completes(
+def test_basic_auth_wrong_password_is_refused_and_the_right_one_completes(
     start: Start, login_server: MlflowServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": PASSWORD}
@@ -131,7 +131,7 @@ def test_basic_auth_wrong_password_is_told_and_the_right_one_completes(
     assert_unhurt(training)
 
 
-def test_token_wrong_one_is_told_and_the_right_one_completes(
+def test_token_wrong_one_is_refused_and_the_right_one_completes(
     start: Start, team_server: MlflowServer, client: MlflowClient
 ) -> None:
     door = FaultProxy(team_server.url, token=TOKEN)
@@ -186,8 +186,8 @@ def door(sagemaker_server: MlflowServer, object_store: ObjectStore, monkeypatch:
         return opened[-1]
 
     yield open_one
-    for one in opened:
-        one.close()
+    for proxy in opened:
+        proxy.close()
 
 
 @pytest.mark.slow
@@ -219,8 +219,8 @@ def test_arn_wrong_secret_keeps_the_run_and_the_right_one_completes_it(
     client = MlflowClient(sagemaker_server.url)
     wrong = dict(object_store.environment("a guess"))
     training = start(APP, "--steps", "500", **wrong)
-    assert training.process.wait(120) == 0, training.told()
-    assert "mirror sync" in training.told()
+    assert training.process.wait(120) == 0, training.output()
+    assert "mirror sync" in training.output()
     until(lambda: not training.is_followed())
     assert opened.passed == 0
     refused = training.sync()

@@ -38,8 +38,8 @@ def proxies(team_server: MlflowServer) -> Iterator[list[FaultProxy]]:
     """A bad network for each of `NETWORK`."""
     between = [FaultProxy(team_server.url) for _ in NETWORK]
     yield between
-    for one in between:
-        one.close()
+    for opened in between:
+        opened.close()
 
 
 @pytest.mark.slow
@@ -54,7 +54,7 @@ def test_network_faults_in_mid_run_send_each_point_once(
     for training in trainings:
         until_sent(training, client)  # it goes on by itself
     for training, proxy in zip(trainings, proxies, strict=True):
-        assert training.end() == 0, training.told()
+        assert training.end() == 0, training.output()
         assert_mirrored(training, client)
         assert set(proxy.applied.values()) == {1}
         assert_unhurt(training)
@@ -72,7 +72,7 @@ def test_server_killed_and_restarted_in_mid_run_gets_everything(
     fragile_server.start()
     until_sent(training, fragile)
     assert sidecar.is_running()  # it is the one that was connected
-    assert training.end() == 0, training.told()
+    assert training.end() == 0, training.output()
     assert_mirrored(training, fragile)
     assert_unhurt(training)
 
@@ -86,7 +86,7 @@ def test_server_frozen_for_a_minute_gets_everything(
     fragile_server.freeze()
     training.has_rows(FREEZE_STEPS)
     fragile_server.resume()
-    assert training.end() == 0, training.told()
+    assert training.end() == 0, training.output()
     assert_mirrored(training, fragile)
     assert_unhurt(training)
 
@@ -96,8 +96,8 @@ def test_server_away_from_the_beginning_gets_everything_by_sync(
     start: Start, client: MlflowClient, team_server: MlflowServer
 ) -> None:
     training = start(f"http://127.0.0.1:{free_ports(1)[0]}", "--steps", "500")
-    assert training.process.wait(120) == 0, training.told()
-    assert "mirror sync" in training.told()
+    assert training.process.wait(120) == 0, training.output()
+    assert "mirror sync" in training.output()
     until(lambda: not training.is_followed())
     done = training.sync(MLFLOW_TRACKING_URI=team_server.url)
     assert done.returncode == 0, done.stderr
@@ -109,7 +109,7 @@ def test_server_away_from_the_beginning_gets_everything_by_sync(
 def test_slow_network_gets_everything(start: Start, proxy: FaultProxy, client: MlflowClient) -> None:
     proxy.delay_s = 0.5
     training = start(proxy.url, "--steps", "500")
-    assert training.process.wait(120) == 0, training.told()
+    assert training.process.wait(120) == 0, training.output()
     assert_mirrored(training, client)
     assert set(proxy.applied.values()) == {1}
     assert_unhurt(training)
@@ -136,7 +136,7 @@ def test_disk_full_at_the_server_gets_everything_when_there_is_space(
     until(lambda: "too many 50" in training.mirror_log())  # 500 or 503: it can't write
     training.has_rows(100)
     disk.clear(server)
-    assert training.end() == 0, training.told()
+    assert training.end() == 0, training.output()
     assert_mirrored(training, client)
     assert_unhurt(training)
 
@@ -146,7 +146,7 @@ def test_sidecar_killed_in_mid_run_is_started_again(start: Start, proxy: FaultPr
     until_sent(training, client)
     training.sidecar().kill()
     until_sent(training, client)
-    assert training.end() == 0, training.told()
+    assert training.end() == 0, training.output()
     assert_mirrored(training, client)
     assert set(proxy.applied.values()) == {1}
     assert_unhurt(training)
@@ -159,7 +159,7 @@ def test_sidecar_killed_at_the_very_end_is_started_again(start: Start, proxy: Fa
     until(lambda: proxy.requests["/api/2.0/mlflow/runs/update"])
     training.sidecar().kill()
     proxy.heals()
-    assert training.process.wait(120) == 0, training.told()
+    assert training.process.wait(120) == 0, training.output()
     assert_mirrored(training, client)
     assert set(proxy.applied.values()) == {1}
     assert_unhurt(training)
@@ -241,13 +241,13 @@ def test_trainings_at_once_have_everything(start: Start, team_server: MlflowServ
 
 
 def _is_ready(training: Training) -> bool:
-    assert training.process.poll() is None, training.told()
+    assert training.process.poll() is None, training.output()
     return (training.project.path / f"{training.run}.ready").exists()
 
 
 def test_clock_jumping_back_changes_nothing(start: Start, proxy: FaultProxy, client: MlflowClient) -> None:
     training = start(proxy.url, "--back-at", "150", "--steps", "500")
-    assert training.process.wait(120) == 0, training.told()
+    assert training.process.wait(120) == 0, training.output()
     run = assert_mirrored(training, client)
     times = [point.timestamp for point in client.get_metric_history(run.info.run_id, "train/0")]
     assert max(times) - min(times) > 3_500_000  # milliseconds
@@ -264,7 +264,7 @@ def test_run_deleted_in_mid_run_is_reported_and_stays_deleted(
     (run,) = runs_of(client, training.run)
     client.delete_run(run.info.run_id)
     until(lambda: "was deleted in MLflow" in training.mirror_log())
-    assert training.end() == 0, training.told()
+    assert training.end() == 0, training.output()
     until(lambda: not training.is_followed())
     done = training.sync()
     assert "was deleted in MLflow" in done.stderr

@@ -32,9 +32,9 @@ def test_live_with_the_callback_of_a_framework_writes_what_dvclive_writes(
     bake: Bake, tmp_path: Path, framework: str
 ) -> None:
     project, runs = bake(), tmp_path / "runs"
-    told = {**os.environ, "PYTHONPATH": str(project.path), "HF_HUB_OFFLINE": "1"}
-    command = (sys.executable, str(SCRIPT), framework, project.package, str(runs))
-    done = subprocess.run(command, cwd=project.path, env=told, capture_output=True, text=True, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(project.path), "HF_HUB_OFFLINE": "1"}
+    command = (sys.executable, str(SCRIPT), framework, str(runs))
+    done = subprocess.run(command, cwd=project.path, env=environment, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stdout + done.stderr
 
     stock, ours = curves(runs / "stock"), curves(runs / "ours")
@@ -49,13 +49,15 @@ def test_live_with_the_callback_of_a_framework_writes_what_dvclive_writes(
 
 def curves(run: Path) -> dict[str, list[list[str]]]:
     """Return header and rows of each curve as text, without the timestamps that only the project's Live writes."""
-    folder, found = run / "plots" / "metrics", {}
+    folder, by_name = run / "plots" / "metrics", {}
     for path in folder.rglob("*.tsv"):
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.reader(file, delimiter="\t"))
-        kept = [place for place, column in enumerate(rows[0]) if column != "timestamp"]
-        found[path.relative_to(folder).with_suffix("").as_posix()] = [[row[place] for place in kept] for row in rows]
-    return found
+        places = [place for place, column in enumerate(rows[0]) if column != "timestamp"]
+        by_name[path.relative_to(folder).with_suffix("").as_posix()] = [
+            [row[place] for place in places] for row in rows
+        ]
+    return by_name
 
 
 def read_params(run: Path) -> dict[str, object]:

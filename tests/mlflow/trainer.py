@@ -1,6 +1,6 @@
 """A training without a network to train: what the tests of the mirror break things around.
 
-    cd <generated project> && python trainer.py <package> <run> --step-s 0.01 --steps 500
+    cd <generated project> && python trainer.py <run> --step-s 0.01 --steps 500
 
 Writes how long the calls of each step took to `<run>.latency`: seconds, a line per step.
 """
@@ -24,48 +24,47 @@ HOUR_S = 3600
 
 
 def main() -> None:
-    """Log steps until there were enough of them, or until the file `end` is there."""
-    asked = _arguments()
+    """Log steps until there were enough of them, or until the file `end` exists."""
+    args = _arguments()
     sys.path.insert(0, str(Path.cwd()))
-    recorded = importlib.import_module(f"{asked.package}.tracking.run").recorded
-    facts = _facts(asked.run)
+    recorded = importlib.import_module("mlops.tracking.run").recorded
+    facts = _facts(args.run)
     _write_manifest()
-    Path(f"{asked.run}.ready").touch()
-    while asked.after and not asked.after.exists():
+    Path(f"{args.run}.ready").touch()
+    while args.after and not args.after.exists():
         time.sleep(0.05)
-    with recorded(facts) as live, Path(f"{asked.run}.latency").open("w", encoding="utf-8") as told:
-        live.log_params({"train": {"max_lr": 0.1, "steps": asked.steps}})
+    with recorded(facts) as live, Path(f"{args.run}.latency").open("w", encoding="utf-8") as latencies:
+        live.log_params({"train": {"max_lr": 0.1, "steps": args.steps}})
         live.log_image("sample.png", np.zeros((8, 8), np.uint8))
-        for step in _steps(asked):
-            values = {f"train/{curve}": math.sin(step + curve) for curve in range(asked.curves)}
+        for step in _steps(args):
+            values = {f"train/{curve}": math.sin(step + curve) for curve in range(args.curves)}
             begin = time.perf_counter()
             for name, value in values.items():
                 live.log_metric(name, value)
             live.next_step()
-            print(time.perf_counter() - begin, file=told, flush=True)
+            print(time.perf_counter() - begin, file=latencies, flush=True)
         live.log_metric("test_acc", 0.5, plot=False)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    parser.add_argument("package")
     parser.add_argument("run")
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--step-s", type=float, default=0.01)
     parser.add_argument("--curves", type=int, default=3)
-    parser.add_argument("--after", type=Path, help="the steps begin when this file is there")
+    parser.add_argument("--after", type=Path, help="the steps begin when this file exists")
     parser.add_argument("--back-at", type=int, default=-1, help="the step before which the clock goes back an hour")
     return parser.parse_args()
 
 
-def _steps(asked: argparse.Namespace) -> Iterator[int]:
-    end = Path(f"{asked.run}.end")
+def _steps(args: argparse.Namespace) -> Iterator[int]:
+    end = Path(f"{args.run}.end")
     right = time.time
-    for step in itertools.takewhile(lambda _: not end.exists(), range(asked.steps)):
-        if step == asked.back_at:
+    for step in itertools.takewhile(lambda _: not end.exists(), range(args.steps)):
+        if step == args.back_at:
             time.time = lambda: right() - HOUR_S
         yield step
-        time.sleep(asked.step_s)
+        time.sleep(args.step_s)
 
 
 def _facts(run: str) -> dict[str, Any]:

@@ -42,22 +42,22 @@ class Training:
         self.outbox = project.path / ".dvc" / "tmp" / "outbox" / run
         self._environment = {**os.environ, **environment} | ({"MLFLOW_TRACKING_URI": uri} if uri else {})
         self._log = project.path / f"{run}.log"
-        with self._log.open("wb") as told:
+        with self._log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, str(TRAINER), project.package, run, *arguments],
+                [sys.executable, str(TRAINER), run, *arguments],
                 cwd=project.path,
                 env=self._environment,
-                stdout=told,
-                stderr=told,
+                stdout=output,
+                stderr=output,
                 start_new_session=True,
             )
 
-    def told(self) -> str:
+    def output(self) -> str:
         """Return what it printed."""
         return self._log.read_text(encoding="utf-8")
 
     def mirror_log(self) -> str:
-        """Return what its sidecar told; "" when the run left the outbox."""
+        """Return what the process that sends its run printed; "" when the run left the outbox."""
         path = self.outbox / "mirror.log"
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
@@ -72,7 +72,7 @@ class Training:
 
     def _more_than(self, rows: int) -> Callable[[], bool]:
         def enough() -> bool:
-            assert self.process.poll() is None, self.told()
+            assert self.process.poll() is None, self.output()
             return self.rows() >= rows
 
         return enough
@@ -120,8 +120,8 @@ class Training:
 
     def p99_s(self) -> float:
         """Return how long the calls of a step took at most, in 99 of 100 steps."""
-        told = (self.project.path / f"{self.run}.latency").read_text(encoding="utf-8")
-        whole = told[: told.rindex("\n")].split()  # it may have been killed within a line
+        text = (self.project.path / f"{self.run}.latency").read_text(encoding="utf-8")
+        whole = text[: text.rindex("\n")].split()  # it may have been killed within a line
         times = sorted(map(float, whole))
         assert len(times) >= 100, f"{len(times)} steps are too few to tell"
         return times[int(len(times) * 0.99)]
@@ -140,7 +140,7 @@ def until_sent(training: Training, client: MlflowClient, more: int = 1) -> None:
     begin = sent(client, training.run)
 
     def enough() -> bool:
-        assert training.process.poll() is None, training.told()
+        assert training.process.poll() is None, training.output()
         return sent(client, training.run) >= begin + more
 
     until(enough, 90)
@@ -148,8 +148,8 @@ def until_sent(training: Training, client: MlflowClient, more: int = 1) -> None:
 
 def sent(client: MlflowClient, run: str) -> int:
     """Return how many points of the first curve MLflow has."""
-    found = runs_of(client, run)
-    return len(client.get_metric_history(found[0].info.run_id, "train/0")) if found else 0
+    runs = runs_of(client, run)
+    return len(client.get_metric_history(runs[0].info.run_id, "train/0")) if runs else 0
 
 
 def written(folder: Path) -> Points:
@@ -191,8 +191,8 @@ def assert_mirrored(
     expected = written(files or training.project.path)
     assert expected and set(expected.values()) == {1}
     (run,) = runs_of(client, training.run)
-    found = points_of(client, run, SUMMARY)
-    assert found == expected, f"lacks {len(expected - found)}, has too many: {len(found - expected)}"
+    points = points_of(client, run, SUMMARY)
+    assert points == expected, f"lacks {len(expected - points)}, has too many: {len(points - expected)}"
     assert run.info.status == status
     assert run.info.end_time >= run.info.start_time
     assert not training.outbox.exists(), training.mirror_log()

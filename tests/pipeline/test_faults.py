@@ -69,7 +69,7 @@ def test_remote_away_training_goes_on_and_register_refuses(project: BakedProject
     storage.write_text("not a folder", encoding="utf-8")
     retrain(project)
     trained = project.run("dvc", "repro", "train")
-    assert "the push is owed until `register`" in trained.stderr
+    assert "`register` pushes the data" in trained.stderr
     failed = project.run("dvc", "repro", check=False)
     assert failed.returncode
     assert "does not take the data" in failed.stderr

@@ -98,9 +98,9 @@ def data() -> None:
 @click.argument("version")
 def data_tag(version: str) -> None:
     """Label the dataset of the work tree, such as v1.0; runs on it show the label as data_version."""
-    from .tracking.dataset_tags import tag
+    from .tracking.run_context import tag_dataset
 
-    click.echo(f"data/{version} is commit {tag(version)[:10]}")
+    click.echo(f"data/{version} is commit {tag_dataset(version)[:10]}")
 
 
 @data.command("export")

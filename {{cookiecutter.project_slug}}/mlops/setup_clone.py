@@ -46,7 +46,7 @@ def _storage() -> str:
     """Point the DVC remote to a local folder when `.dvc/config` names none."""
     from dvc.repo import Repo
 
-    from .tracking import dvc_config
+    from .tracking import dvc_remote
 
     with Repo(os.getcwd()) as repo:
         name = repo.config["core"].get("remote")
@@ -56,7 +56,7 @@ def _storage() -> str:
             return str(repo.config["remote"][name]["url"])
         url = _storage_of_origin(name) or (Path.cwd() / STORAGE).resolve().as_posix()
         local = Path(repo.config.files["local"])
-        dvc_config.write(local, {f'remote "{name}"': {"url": dvc_config.as_value(url, local)}})
+        dvc_remote.write_config(local, {f'remote "{name}"': {"url": dvc_remote.config_url(url, local)}})
         return url
 
 

@@ -96,6 +96,7 @@ def prepare(folder: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     Path("dvc.yaml").write_text(PIPELINE.replace("PYTHON", Path(sys.executable).as_posix()), encoding="utf-8")
     Path("step.py").write_text(STEP, encoding="utf-8")
     Path("params.yaml").write_text("x: 0.1\n", encoding="utf-8")
+    Path("pyproject.toml").write_text('[tool.mlops]\npackage = "code"\nnumeric = []\n', encoding="utf-8")
     Path("code/model.py").write_text("one = 1\n", encoding="utf-8")
     run("git", "init", "--quiet", "--initial-branch=main")
     run("dvc", "init", "--quiet")

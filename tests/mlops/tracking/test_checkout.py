@@ -136,7 +136,10 @@ def test_snapshot_link_inside_is_stored_with_what_it_leads_to(repository: Path, 
     first = snapshot("train")
     write("shared/module.py", "shared = 2\n")
     second = snapshot("train")
-    assert [run("git", "show", f"{one}:shared/module.py") for one in (first, second)] == ["shared = 1", "shared = 2"]
+    assert [run("git", "show", f"{commit}:shared/module.py") for commit in (first, second)] == [
+        "shared = 1",
+        "shared = 2",
+    ]
 
 
 LINKS = {
@@ -259,12 +262,12 @@ def test_pack_has_submodules_links_and_what_attributes_would_leave_out(
 
 def read(folder: Path) -> dict[str, bytes]:
     """Return what Python would read below a folder, through links."""
-    found = {}
+    contents = {}
     for root, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if name not in ("__pycache__", ".git")]
         for path in (Path(root, name) for name in names if name != ".git" and Path(root, name).exists()):
-            found[path.relative_to(folder).as_posix()] = path.read_bytes()
-    return found
+            contents[path.relative_to(folder).as_posix()] = path.read_bytes()
+    return contents
 
 
 NAMES = ["code/a.py", "code/b.txt", "code/sub/c.py", "shared/d.py", "code/part/part.py"]

@@ -15,13 +15,13 @@ import pytest
 from mlops import config
 from mlops.tracking import live as module
 from mlops.tracking.live import Live
-from mlops.tracking.metrics_reader import CURVES, Curves
+from mlops.tracking.run_files import CURVES, PLOTS, Curves
 
 PLAIN: dict[str, Any] = {"save_dvc_exp": False, "dvcyaml": None, "report": None}
 
 
 @pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No DVC repository around, and each step written as it ends."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
@@ -62,7 +62,7 @@ def test_log_metric_of_no_known_kind_is_refused() -> None:
     from dvclive.error import InvalidDataTypeError
 
     with Live("run", **PLAIN) as live, pytest.raises(InvalidDataTypeError):
-        live.log_metric("loss", [1.0])  # type: ignore[arg-type]
+        live.log_metric("loss", [1.0])
 
 
 def test_next_step_brings_the_row_to_the_file() -> None:
@@ -119,11 +119,11 @@ def test_live_resumed_from_what_was_written_goes_on_after_it(steps: int) -> None
     first.end()
 
 
-def test_log_plot_says_how_it_is_to_be_drawn() -> None:
+def test_log_plot_describes_how_to_draw_it() -> None:
     with Live("run", **PLAIN) as live:
         live.log_plot("points", [{"a": 1, "b": 2}], x="a", y="b", template="scatter")
         live.log_sklearn_plot("confusion_matrix", [0, 1, 1], [0, 1, 0], name="deep/matrix")
-    told = json.loads(Path("run", module.PLOTS).read_text(encoding="utf-8"))
-    assert told["plots/custom/points.json"]["template"] == "scatter"
-    assert told["plots/sklearn/deep/matrix.json"]["x"] == "actual"
-    assert all(Path("run", name).exists() for name in told)
+    configs = json.loads(Path("run", PLOTS).read_text(encoding="utf-8"))
+    assert configs["plots/custom/points.json"]["template"] == "scatter"
+    assert configs["plots/sklearn/deep/matrix.json"]["x"] == "actual"
+    assert all(Path("run", name).exists() for name in configs)

@@ -53,6 +53,7 @@ def test_sync_twice_has_everything_once(ended: MlflowClient) -> None:
     assert run.data.params["train.max_lr"] == "0.003"
     assert run.data.params["parents"] == "[]"
     assert run.data.metrics["test_acc"] == 0.9
+    assert run.inputs
     assert run.inputs.dataset_inputs[0].dataset.name == "demo-x"
     assert run.data.tags["mlflow.user"] == "Ada"
     assert run.data.tags["mlflow.source.git.commit"] == "x"
@@ -124,7 +125,7 @@ def test_push_rows_while_replies_are_lost_sends_each_point_once(
     mirror = Mirror(Path(), unreliable)  # type: ignore[arg-type]
     rows = list(ROWS)
     for step in range(5, 40, 5):
-        new = [(ROWS[0][0] + step + one, step + one, str(step)) for one in range(5)]
+        new = [(ROWS[0][0] + row, row, str(step)) for row in range(step, step + 5)]
         append(new)
         rows += new
         try:

@@ -76,7 +76,7 @@ def test_draw_matrix_of_many_labels(live: Live) -> None:
 def test_draw_values_that_are_not_finite_leaves_gaps(live: Live) -> None:
     values = [0.5, float("nan"), float("inf"), 1e308, None, 0.25, 0.3]
     points = [{"step": step, "loss": loss} for step, loss in enumerate(values)]
-    live.log_plot("gaps", points, x="step", y="loss", template="scatter")  # type: ignore[arg-type]
+    live.log_plot("gaps", points, x="step", y="loss", template="scatter")
     assert coloured(drawn(live)) > 10
 
 

@@ -51,12 +51,11 @@ def test_snapshot_same_size_edit_with_the_same_time_is_seen(repository: Path, ru
 def test_snapshot_of_a_file_that_was_edited_while_the_stage_began_is_refused(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(snapshots, "_noted", {})
-    monkeypatch.setattr(snapshots, "PACKAGE", "code")
+    monkeypatch.setattr(snapshots, "_file_states", {})
     snapshots.note_files()
     snapshot("train")
     Path("code/model.py").write_text("one = 2\n", encoding="utf-8")
-    with pytest.raises(ProjectError, match=r"(?s)code/model.py changed while the stage began.*same command, again"):
+    with pytest.raises(ProjectError, match=r"(?s)code/model.py changed while the stage began.*same command again"):
         snapshot("train")
 
 

@@ -1,14 +1,21 @@
-"""What MLflow lacks of the runs that this clone knows, and what can be done."""
+"""What MLflow lacks of the runs that this clone knows, with and without the cache, and what can be done."""
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlops.config import home
+from mlops.errors import ProjectError
 from mlops.files import write_json
-from mlops.tracking import mlflow_client, sync_status, upload_queue
-from mlops.tracking.git_history import KnownRun
+from mlops.tracking import lineage_log, mlflow_client, sync_status, uploader
+from mlops.tracking.lineage_log import KnownRun
 from mlops.tracking.run_files import LINEAGE
+from mlops.tracking.sync_status import MlflowRunState, fetch_states
+
+RUNS = [f"run{number}" for number in range(8)]
 
 
 def known(*commits: str) -> dict[str, KnownRun]:
@@ -19,52 +26,126 @@ def known(*commits: str) -> dict[str, KnownRun]:
 @pytest.mark.parametrize(
     ("place", "commits", "state", "remedy"),
     [
-        ("outbox", (), "sync", "mirror sync (its mirror said: WARNING: no answer)"),
+        ("outbox", (), "sync", "mirror sync (its mirror.log ends with: WARNING: no answer)"),
         ("work tree", ("1" * 40,), "sync", "mirror sync"),
         ("", ("1" * 40,), "repair", "mirror repair"),
         ("", (), "impossible", "not repairable: no results in DVC"),
     ],
     ids=["outbox", "work-tree", "history", "log-alone"],
 )
-def test_lacking_run_that_is_not_there_has_a_remedy(
+def test_missing_run_that_mlflow_lacks_has_a_remedy(
     client: MlflowClient, facts: dict[str, Any], place: str, commits: tuple[str, ...], state: str, remedy: str
 ) -> None:
     if place:
-        write_json((upload_queue.folder() / "abc" if place == "outbox" else Path()) / LINEAGE, {**facts, "run": "abc"})
+        write_json((uploader.folder() / "abc" if place == "outbox" else Path()) / LINEAGE, {**facts, "run": "abc"})
     if place == "outbox":
-        (upload_queue.folder() / "abc/mirror.log").write_text("INFO: began\nWARNING: no answer\n\n", encoding="utf-8")
-    lack = sync_status.missing(client, known(*commits))["abc"]
-    assert (lack.what, lack.state, lack.lacks) == ("run abc (gouty-fifo)", state, "everything")
-    assert remedy in lack.remedy
-    assert lack.counts
+        (uploader.folder() / "abc/mirror.log").write_text("INFO: began\nWARNING: no answer\n\n", encoding="utf-8")
+    missing = sync_status.missing(client, known(*commits))["abc"]
+    assert (missing.what, missing.state, missing.lacks) == ("run abc (gouty-fifo)", state, "everything")
+    assert remedy in missing.remedy
+    assert missing.counts
 
 
-def test_lacking_run_that_is_training_will_come(client: MlflowClient, facts: dict[str, Any]) -> None:
-    write_json(upload_queue.folder() / "abc" / LINEAGE, facts)
-    with upload_queue.training("abc"):
-        lack = sync_status.missing(client, known())["abc"]
-    assert lack.state == "training"
-    assert not lack.counts
+def test_missing_run_that_is_training_will_come(client: MlflowClient, facts: dict[str, Any]) -> None:
+    write_json(uploader.folder() / "abc" / LINEAGE, facts)
+    with uploader.training("abc"):
+        missing = sync_status.missing(client, known())["abc"]
+    assert missing.state == "training"
+    assert not missing.counts
 
 
-def test_lacking_run_without_its_end_or_deleted_is_told(client: MlflowClient) -> None:
+def test_missing_run_without_its_end_or_deleted(client: MlflowClient) -> None:
     run_id = client.create_run(mlflow_client.experiment_id(client, "demo"), tags={"mirror_id": "abc"}).info.run_id
-    lack = sync_status.missing(client, known("1" * 40))["abc"]
-    assert (lack.state, lack.lacks) == ("repair", "its end")
+    missing = sync_status.missing(client, known("1" * 40))["abc"]
+    assert (missing.state, missing.lacks) == ("repair", "its end")
     assert sync_status.missing(client, known())["abc"].state == "impossible"
     client.set_terminated(run_id)
     assert sync_status.missing(client, known()) == {}
     client.delete_run(run_id)
-    lack = sync_status.missing(client, known("1" * 40))["abc"]
-    assert lack.state == "deleted"
-    assert not lack.counts
-    assert f"mlflow runs restore --run-id {run_id}" in lack.remedy
+    missing = sync_status.missing(client, known("1" * 40))["abc"]
+    assert missing.state == "deleted"
+    assert not missing.counts
+    assert f"mlflow runs restore --run-id {run_id}" in missing.remedy
 
 
 def test_known_runs_of_outbox_and_work_tree_count_once(
     client: MlflowClient, facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_json(LINEAGE, facts)
-    write_json(upload_queue.folder() / "abc123" / LINEAGE, facts)
-    monkeypatch.setattr(sync_status.history, "runs", known)
+    write_json(uploader.folder() / "abc123" / LINEAGE, facts)
+    monkeypatch.setattr(lineage_log, "runs", known)
     assert list(sync_status.known()) == ["abc", "abc123"]
+
+
+@pytest.fixture(params=[3, 1000], ids=["many-questions", "one-question"])
+def ids(client: MlflowClient, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """An MLflow with eight ended runs; their ids there."""
+    monkeypatch.setattr(sync_status, "IDS_PER_QUERY", request.param)
+    experiment = mlflow_client.experiment_id(client, "demo")
+    made = {run: client.create_run(experiment, tags={"mirror_id": run}).info.run_id for run in RUNS}
+    for run_id in made.values():
+        client.set_terminated(run_id)
+    return made
+
+
+def fetched_twice(client: MlflowClient) -> Iterator[dict[str, MlflowRunState]]:
+    """Fetch with the cache, and without."""
+    yield fetch_states(client, RUNS)
+    shutil.rmtree(home() / ".dvc/tmp/mirrored", ignore_errors=True)
+    yield fetch_states(client, RUNS)
+
+
+def test_fetch_states_complete_runs(client: MlflowClient, ids: dict[str, str]) -> None:
+    expected = {run: MlflowRunState(run_id, complete=True, deleted=False) for run, run_id in ids.items()}
+    assert fetch_states(client, RUNS) == expected
+    assert all(states == expected for states in fetched_twice(client))
+    assert fetch_states(client, RUNS[:1]) == {RUNS[0]: expected[RUNS[0]]}
+
+
+def test_fetch_states_deleted_and_unfinished_and_lost_runs(client: MlflowClient, ids: dict[str, str]) -> None:
+    fetch_states(client, RUNS)
+    client.delete_run(ids["run1"])
+    client.set_terminated(ids["run4"], "RUNNING")
+    client.set_tag(ids["run6"], "mirror_id", "another")
+    client.delete_run(ids["run7"])
+    client.restore_run(ids["run7"])
+    shutil.rmtree(home() / ".dvc/tmp/mirrored", ignore_errors=True)
+    for states in fetched_twice(client):
+        assert states["run1"] == MlflowRunState(ids["run1"], complete=True, deleted=True)
+        assert not states["run4"].complete
+        assert "run6" not in states
+        assert states["run7"] == MlflowRunState(ids["run7"], complete=True, deleted=False)
+
+
+def test_fetch_states_runs_that_change_after_they_were_seen_are_read_again(
+    client: MlflowClient, ids: dict[str, str]
+) -> None:
+    fetch_states(client, RUNS)
+    client.delete_run(ids["run1"])
+    client.set_terminated(ids["run4"], "RUNNING")
+    states = fetch_states(client, RUNS)
+    assert states["run1"].deleted
+    assert not states["run4"].complete
+    assert sum(state.complete and not state.deleted for state in states.values()) == len(RUNS) - 2
+
+
+def test_fetch_states_server_that_was_wiped_has_none(client: MlflowClient, ids: dict[str, str]) -> None:
+    fetch_states(client, RUNS)
+    client.rename_experiment(mlflow_client.experiment_id(client, "demo"), "other")
+    assert fetch_states(client, RUNS) == {}
+    mlflow_client.experiment_id(client, "demo")  # the next training makes it anew
+    assert fetch_states(client, RUNS) == {}
+
+
+def test_fetch_states_run_with_a_twin_counts_where_it_was_not_deleted(
+    client: MlflowClient, ids: dict[str, str]
+) -> None:
+    twin = client.create_run(mlflow_client.experiment_id(client, "demo"), tags={"mirror_id": "run0"}).info.run_id
+    client.delete_run(twin)
+    assert fetch_states(client, ["run0"])["run0"] == MlflowRunState(ids["run0"], complete=True, deleted=False)
+
+
+def test_fetch_states_experiment_that_a_person_deleted_is_refused(client: MlflowClient, ids: dict[str, str]) -> None:
+    client.delete_experiment(mlflow_client.experiment_id(client, "demo"))
+    with pytest.raises(ProjectError, match="experiments restore"):
+        fetch_states(client, RUNS)

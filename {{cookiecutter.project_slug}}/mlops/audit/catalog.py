@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from ..config import load_platform
 from ..errors import ProjectError
-from ..tracking.git_history import CutError
+from ..tracking.lineage_log import ShallowCloneError
 from . import catalog_dvc, catalog_mlflow, deployments
 from .catalog_mlflow import Catalog
 from .index import InconclusiveError
@@ -22,7 +22,7 @@ def read(source: str = "mlflow", experiments: tuple[str, ...] = ()) -> Catalog:
     Raises:
         NoAnswerError: MLflow can't be reached, or refuses.
         UndecidedError: There is no run at all: an empty MLflow has nothing to say of anybody.
-        CutError: This clone is shallow, and nothing else has a run.
+        ShallowCloneError: This clone is shallow, and nothing else has a run.
         ProjectError: There is no such experiment, or this is no Git repository.
     """
     if source == "dvc" and experiments:
@@ -49,7 +49,7 @@ def _mlflow(experiments: tuple[str, ...]) -> Catalog:
     there = {name for run in world.runs for name in run.names}
     try:
         lost = catalog_dvc.read(without=there)
-    except CutError:
+    except ShallowCloneError:
         if not world.runs:
             raise
         return world  # a doubt says so

@@ -19,9 +19,9 @@ from ..config import load_platform
 from ..errors import ProjectError
 from ..files import read_json
 from ..registry.versions import MODEL_URI
-from ..tracking import git_history, restore
+from ..tracking import dvc_remote, lineage_log
 from ..tracking.git import GitError, git
-from ..tracking.git_history import KnownRun
+from ..tracking.lineage_log import KnownRun
 from ..tracking.run_files import LINEAGE
 from .catalog_mlflow import MANIFEST, Catalog, Run
 from .deployments import read_log
@@ -35,11 +35,11 @@ def read(without: Collection[str] = ()) -> Catalog:
         without: Runs to leave out.
 
     Raises:
-        CutError: This clone is shallow.
+        ShallowCloneError: This clone is shallow.
         ProjectError: It can't be read.
     """
-    past = {run: one for run, one in git_history.runs().items() if run not in without}
-    log = git_history.log() if past or not without else []
+    past = {run: one for run, one in lineage_log.runs().items() if run not in without}
+    log = lineage_log.log() if past or not without else []
     made: dict[int, list[str]] = {}
     for entry in log:
         if entry.version is not None:
@@ -54,10 +54,10 @@ def read_all() -> Catalog:
     """Read all that the history has: runs, and by the log the versions and who has which alias.
 
     Raises:
-        CutError: This clone is shallow.
+        ShallowCloneError: This clone is shallow.
         ProjectError: It can't be read.
     """
-    there, log, refs = read(), read_log(), git_history.logs()
+    there, log, refs = read(), read_log(), lineage_log.log_refs()
     holders = log.aliases or {}
     versions = [
         replace(version, aliases=tuple(alias for alias, holder in holders.items() if holder == number))
@@ -90,7 +90,7 @@ def _facts(past: KnownRun) -> dict[str, Any]:
     for commit in past.commits:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                restore.restore(commit, (LINEAGE.as_posix(),), Path(folder))
+                dvc_remote.restore(commit, (LINEAGE.as_posix(),), Path(folder))
                 facts: dict[str, Any] = read_json(Path(folder) / LINEAGE)
             except (ProjectError, OSError, ValueError):
                 continue
@@ -118,5 +118,5 @@ def _places(found: list[Run], commits: dict[str, tuple[str, ...]], sha256: str) 
 
 
 def _restore(commit: str, folder: Path) -> Path:
-    restore.restore(commit, (MANIFEST,), folder)
+    dvc_remote.restore(commit, (MANIFEST,), folder)
     return folder / MANIFEST

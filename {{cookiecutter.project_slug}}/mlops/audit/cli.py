@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def exit_inconclusive() -> Iterator[None]:
     """Exit with 3 where an answer needs what can't be read."""
-    from ..tracking.git_history import CutError
+    from ..tracking.lineage_log import ShallowCloneError
     from ..tracking.mlflow_client import MlflowError
     from .index import InconclusiveError
     from .policy import Verdict
 
     try:
         yield
-    except (CutError, MlflowError, InconclusiveError) as error:
+    except (ShallowCloneError, MlflowError, InconclusiveError) as error:
         click.echo(f"INCONCLUSIVE: {error.problem}\nFix: {error.fix}", err=True)
         sys.exit(Verdict.INCONCLUSIVE.exit_code)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ..config import load_platform
 from ..errors import ProjectError
 from ..registry.aliases import ALIASES, FETCH_LOG, SYNC_LOG, alias_changes, alias_holders
-from ..tracking import git_history
+from ..tracking import lineage_log
 from ..tracking.lineage_log import REF
 from ..tracking.sync_status import REPAIR
 from .catalog_mlflow import Catalog, Doubt, Version
@@ -84,17 +84,17 @@ class Log:
 
 def read_log() -> Log:
     """Read the log: this clone's own, or, before it has one, that of a Git remote."""
-    refs, registered = git_history.logs(), dict[int, Version]()
+    refs, registered = lineage_log.log_refs(), dict[int, Version]()
     is_own = REF in refs
     try:
-        registered = _registered(git_history.log())
+        registered = _registered(lineage_log.log())
         if not refs:
             return Log(registered, None, (NO_LOG,), is_own)
-        log_ref = REF if is_own else next((ref for ref in refs if not git_history.is_behind_remote(ref)), refs[0])
+        log_ref = REF if is_own else next((ref for ref in refs if not lineage_log.is_behind_remote(ref)), refs[0])
         log_moves = alias_changes(log_ref)
         elsewhere = {move.id for ref in refs for move in alias_changes(ref)} - {move.id for move in log_moves}
     except ProjectError as error:
-        doubt = Doubt(error.problem, error.fix, cut=isinstance(error, git_history.CutError))
+        doubt = Doubt(error.problem, error.fix, cut=isinstance(error, lineage_log.ShallowCloneError))
         return Log(registered, None, (doubt,), is_own)
     aliases = {alias: numbers[-1] for alias, numbers in alias_holders(log_moves).items() if numbers}
     for number in aliases.values():  # one that was promoted without an entry of its registration
@@ -103,7 +103,7 @@ def read_log() -> Log:
     return Log(registered, aliases, doubts, is_own)
 
 
-def _registered(log: Iterable[git_history.Entry]) -> dict[int, Version]:
+def _registered(log: Iterable[lineage_log.Entry]) -> dict[int, Version]:
     made: dict[int, list[str]] = {}
     for entry in log:
         if entry.version is not None:

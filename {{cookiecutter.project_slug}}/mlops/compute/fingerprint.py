@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..contract import package_name
 from ..errors import ProjectError
+from ..tracking.checkout import Reader, shown
 from ..tracking.git import git
-from ..tracking.links import Reader, shown
 
 if TYPE_CHECKING:
     from dvc.repo import Repo

@@ -17,7 +17,7 @@ from typing import Any
 from .. import pipeline
 from ..config import load_platform
 from ..errors import ProjectError
-from ..tracking import dvc_remote, run_context, upload_queue
+from ..tracking import dvc_remote, run_context, uploader
 from ..tracking.run_context import RunContext
 from . import fingerprint, remote, results
 from .backend import Backend, current_backend, next_attempt
@@ -174,7 +174,7 @@ def _description(request: Request, name: str, start: RunContext) -> dict[str, An
         "name": name,
         "stage": request.stage,
         "inputs": request.inputs,
-        "origin": start.as_json(),
+        "origin": dataclasses.asdict(start),
         "remote": request.remote,
         "spec": request.spec.model_dump(),
     }
@@ -189,10 +189,10 @@ def _origin(stage: str, backend: Backend, name: str) -> RunContext:
 
 def _deliver(run: str) -> None:
     """Send to MLflow what the job could not; also of a training that failed, or was stopped."""
-    if run not in upload_queue.waiting():
+    if run not in uploader.waiting():
         return
     try:
-        upload_queue.upload(upload_queue.folder() / run)
+        uploader.upload(uploader.folder() / run)
     except ProjectError as error:
-        if run in upload_queue.waiting():  # else another launcher of the same has sent it
+        if run in uploader.waiting():  # else another launcher of the same has sent it
             log.warning("%s. The run is kept. Fix: %s", error.problem, error.fix)

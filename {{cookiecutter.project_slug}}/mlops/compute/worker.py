@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ProjectError
 from ..files import read_json, write_json
-from ..tracking import dvc_config
+from ..tracking import dvc_remote
 from . import fingerprint
 
 if TYPE_CHECKING:
@@ -104,11 +104,11 @@ def _configure(remote: dict[str, str]) -> None:
     file.unlink(missing_ok=True)
     sections: dict[str, dict[str, Any]] = {
         "core": {"remote": name, "no_scm": True, "analytics": False},
-        f'remote "{name}"': {**remote, "url": dvc_config.as_value(remote["url"], file)},
+        f'remote "{name}"': {**remote, "url": dvc_remote.config_url(remote["url"], file)},
         # Nobody else uses this cache, so files can be linked and needn't be copied.
         "cache": {"dir": "cache", "type": ["reflink", "hardlink", "copy"]},
     }
-    dvc_config.write(file, sections)
+    dvc_remote.write_config(file, sections)
 
 
 def _pull(repo: "Repo", stage: "PipelineStage", wanted: fingerprint.Inputs) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import home, load_platform
 from ..errors import ProjectError
-from ..tracking import git_history, lineage_log, mlflow_client
+from ..tracking import lineage_log, mlflow_client
 from ..tracking.git import git
 from ..tracking.sync_status import REPAIR
 
@@ -78,10 +78,10 @@ def alias_changes(log_ref: str = lineage_log.REF) -> list[AliasChange]:
         log_ref: This clone's own log, or that of a Git remote, as it was fetched.
 
     Raises:
-        CutError: This clone is shallow.
+        ShallowCloneError: This clone is shallow.
         ProjectError: An entry can't be read, so which version has which alias can't be known.
     """
-    git_history.check_whole()
+    lineage_log.check_not_shallow()
     if not git("for-each-ref", log_ref, where=home()):
         return []
     plain = ("--first-parent", "--reverse", "--no-show-signature", "--encoding=UTF-8", "-z", "--format=%H%n%B")
@@ -148,7 +148,7 @@ class Registry:
                     f"moved in another clone: there {PUSH_LOG}, here {UPDATE_LOG}. Moved by hand: {VERB} promote "
                     f"{in_mlflow or '<version>'} --to {alias} records it. Lost by MLflow: {REPAIR}",
                 )
-        if CHAMPION not in self.aliases and git_history.is_behind_remote():
+        if CHAMPION not in self.aliases and lineage_log.is_behind_remote():
             problem = "MLflow has no champion, and the log of a Git remote has entries that this clone's lacks"
             raise ProjectError(f"{problem}: nobody can tell who is champion", UPDATE_LOG)
 
@@ -167,7 +167,7 @@ def read(may_be_empty: bool = False) -> Registry:
         versions = mlflow.search_model_versions(filter_string=f"name = '{name}'") if models else []
     if not models and not may_be_empty:
         problem = f"MLflow at {mlflow_client.tracking_uri()} has no registered model {name}"
-        if numbers := {entry.version for entry in git_history.log() if entry.version is not None}:
+        if numbers := {entry.version for entry in lineage_log.log() if entry.version is not None}:
             problem += f", and the log has its versions: {', '.join(map(str, sorted(numbers)))}"
             raise ProjectError(problem, f"{REPAIR}; or platform.yaml:tracking_uri: the server that has them")
         raise ProjectError(problem, "dvc repro: register makes it")

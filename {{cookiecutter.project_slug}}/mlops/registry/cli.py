@@ -85,7 +85,7 @@ def mirror() -> None:
 @mirror.command()
 def sync() -> None:
     """Send to MLflow what it lacks: the runs in the outbox, and the one in reports/train."""
-    from ..tracking.upload_queue import upload_all
+    from ..tracking.uploader import upload_all
 
     for run_id in upload_all():
         click.echo(f"MLflow has run {run_id}")

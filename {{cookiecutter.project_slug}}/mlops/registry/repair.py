@@ -21,8 +21,8 @@ from filelock import FileLock
 
 from ..config import home
 from ..errors import ProjectError
-from ..tracking import checkout, git_history, mlflow_client, mlflow_sync, restore, sync_status, upload_queue
-from ..tracking.git_history import KnownRun
+from ..tracking import checkout, dvc_remote, lineage_log, mlflow_client, mlflow_sync, sync_status, uploader
+from ..tracking.lineage_log import KnownRun
 from ..tracking.sync_status import REPAIR, Missing
 from . import aliases
 from .aliases import ALIASES, FETCH_LOG, PUSH_LOG, RETRY, SYNC_LOG, VERB, Registry
@@ -134,10 +134,10 @@ def _lost(tagged: TaggedVersion, reason: str) -> Missing:
 
 
 def _missing_aliases(registry: Registry, known: dict[int, TaggedVersion]) -> list[Missing]:
-    if (known or registry.versions) and not git_history.logs():  # whoever registered them wrote one
+    if (known or registry.versions) and not lineage_log.log_refs():  # whoever registered them wrote one
         remedy = f"this clone has none: {FETCH_LOG}; before that, where it is: {PUSH_LOG}"
         return [Missing("aliases", "fetch", "what the log tells", remedy)]
-    if git_history.is_behind_remote():
+    if lineage_log.is_behind_remote():
         return [Missing("aliases", "fetch", "what the log of a Git remote tells, and this clone's doesn't", SYNC_LOG)]
     given_up = (
         f"not repairable: that version was given up; {VERB} promote <another> "
@@ -162,8 +162,8 @@ def _send(run: KnownRun, item: Missing) -> Missing | None:
         return item
     try:
         if item.state == "sync":
-            entry = upload_queue.folder() / run.run
-            upload_queue.upload(entry if entry.exists() else Path())
+            entry = uploader.folder() / run.run
+            uploader.upload(entry if entry.exists() else Path())
         else:
             _send_committed(run.run, run.commits)
     except mlflow_client.MlflowError:
@@ -179,12 +179,12 @@ def _send(run: KnownRun, item: Missing) -> Missing | None:
 def _send_committed(run: str, commits: tuple[str, ...]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:
-            restore.restore_run(commits[0], Path(folder))
+            dvc_remote.restore_run(commits[0], Path(folder))
         except ProjectError:
             if not commits[1:]:
                 raise
             return _send_committed(run, commits[1:])  # an older commit may have its files
-        with upload_queue.upload_lock(run):  # two repairs at once must not both create it
+        with uploader.upload_lock(run):  # two repairs at once must not both create it
             mlflow_sync.sync(Path(folder))
 
 
@@ -215,7 +215,7 @@ def _rebuild_all(client: "MlflowClient", known: dict[int, TaggedVersion]) -> dic
 def _rebuild(client: "MlflowClient", name: str, tagged: TaggedVersion) -> "ModelVersion":
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        facts = restore.restore_run(tagged.commit, folder, MODEL)
+        facts = dvc_remote.restore_run(tagged.commit, folder, MODEL)
         run_id = mlflow_sync.find(client, facts["run"], facts["project"])
         if run_id is None:
             raise ProjectError(f"MLflow lacks its run {facts['run']}", REPAIR)

@@ -23,12 +23,12 @@ from ..contract import interface, load_model, package_name
 from ..errors import ProjectError
 from ..files import read_json, sha256, write_json
 from ..records import consent
-from ..tracking import dvc_remote, git_history, lineage_log, mlflow_client, run_context
+from ..tracking import dvc_remote, lineage_log, mlflow_client, run_context
 from ..tracking.git import GitError, exists, git
 from ..tracking.run import RegisteredModel
 from ..tracking.run_files import read_facts
 from ..tracking.snapshot import snapshot
-from ..tracking.upload_queue import upload
+from ..tracking.uploader import upload
 from . import pyfunc
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def tagged_versions() -> dict[int, TaggedVersion]:
     """Return the versions that have a Git tag, by number, in order."""
     pattern = f"{_tag_prefix_here(load_platform().project)}*.0.0"
     lines = git("tag", "--list", pattern, "--format=%(refname:strip=2) %(*objectname)").splitlines()
-    log = git_history.log()
+    log = lineage_log.log()
     commits = {entry.run: entry.commit for entry in log if entry.version is None}
     made = {(entry.version, entry.run): commits.get(entry.run, "") for entry in reversed(log)}
     tags = {int(match["number"]): match for match in map(GIT_TAG.fullmatch, lines) if match}

@@ -1,213 +1,282 @@
 """What a fresh checkout of a commit gives: written to a folder, or compared with what a stage is about to read.
 
-Git stores less than what is read: of a submodule its commit, of a link its target, of a file what filters and
-attributes make of it. A commit names what was read only where a checkout gives back the same bytes.
+Git stores less than what is read: of a submodule its commit, of a link its target, of a file the output of filters and
+attributes. A commit names what was read only where a checkout gives back the same bytes.
 """
 
 import filecmp
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ProjectError
 from .git import GitError, git, paths, untracked_error
-from .links import Reader, shown
 
-# As in a clone of somebody without settings: a commit must not mean other bytes to another person.
+# As in a clone without user settings: a commit must not mean other bytes to another person.
 PLAIN = ("-c", "core.autocrlf=false", "-c", "core.eol=lf", "-c", f"core.attributesFile={os.devnull}")
 SUBMODULE = "160000"  # Git's mode of an entry that names a commit
+MAX_LINKS = 40  # on the way to one file; Linux follows no more
+IGNORED = (".git", "__pycache__")
+
+
+class Reader:
+    """Collect the files that are read, and the symbolic links that lead to them: a commit must hold both.
+
+    Args:
+        root: The top folder of the Git repository, without links. Everything that is read must be below it.
+        cached: Files and folders below it that DVC stores; they are left out.
+        deps: Folders and files that DVC hashes.
+
+    Attributes:
+        files: Regular files, by paths without a link on the way.
+        links: Symbolic links on the way to them.
+    """
+
+    def __init__(self, root: Path, cached: Sequence[Path], deps: Collection[Path]) -> None:
+        self.root, self.cached, self.deps = root, cached, deps
+        self.files: set[Path] = set()
+        self.links: set[Path] = set()
+        self._folders: set[Path] = set()
+
+    def read(self, path: Path) -> None:
+        """Add a file, or all files of a folder, if it exists; `path` is absolute and normalised.
+
+        Raises:
+            ProjectError: It is outside the repository, a commit can't hold a link, or it is no regular file.
+        """
+        if self._cached_parent(path):
+            return
+        real = self._resolve(path)
+        if real != path:
+            self._check_target(path, real)
+        if real.is_dir():
+            if real not in self._folders:
+                self._folders.add(real)
+                for name in sorted(set(os.listdir(real)) - set(IGNORED)):
+                    self.read(real / name)
+        elif real.is_file():
+            self.files.add(real)
+        elif os.path.lexists(real):
+            raise ProjectError(f"{shown(path)} is no regular file", f"remove {shown(path)}, or put a file in its place")
+
+    def _resolve(self, path: Path) -> Path:
+        """Return where a path leads, step by step, and add the links on the way."""
+        if not path.is_relative_to(self.root):
+            raise ProjectError(
+                f"the run would depend on {shown(path)}, which is outside the Git repository {self.root}, so no commit "
+                "can hold it",
+                f"copy it into the repository and name that in dvc.yaml; data: dvc import-url {shown(path)} data/raw",
+            )
+        todo, folder, followed = list(reversed(path.relative_to(self.root).parts)), self.root, 0
+        while todo:
+            part = todo.pop()
+            step = folder.parent if part == ".." else folder / part
+            if not step.is_relative_to(self.root):
+                raise _link_error(path, f"that leads outside the Git repository {self.root}")
+            if not step.is_symlink():
+                folder = step
+                continue
+            target, followed = os.readlink(step), followed + 1
+            if os.path.isabs(target):
+                raise _link_error(step, f"to the absolute address {target}, which is another file elsewhere")
+            if followed > MAX_LINKS:
+                raise _link_error(step, "that leads to itself")
+            self.links.add(step)
+            todo.extend(reversed(Path(target).parts))
+        return folder
+
+    def _check_target(self, path: Path, real: Path) -> None:
+        if out := self._cached_parent(real):
+            raise _link_error(path, f"into {shown(out)}, which DVC keeps and Git does not")
+        hashed = any(path.is_relative_to(dep) and path != dep for dep in self.deps)
+        if hashed and real.is_dir() and not any(real.is_relative_to(dep) for dep in self.deps):
+            raise ProjectError(
+                f"DVC does not look into {shown(path)}, a link to a folder, so a change there would run nothing again",
+                f"add `- {shown(real)}` to the deps of the stage in dvc.yaml, or put the files in place of the link",
+            )
+
+    def _cached_parent(self, path: Path) -> Path | None:
+        return next((out for out in self.cached if path.is_relative_to(out)), None)
+
+
+def shown(path: Path) -> str:
+    """Return a path as messages print it: relative to the working directory."""
+    return Path(os.path.relpath(path)).as_posix().encode(errors="replace").decode()
+
+
+def _link_error(path: Path, problem: str) -> ProjectError:
+    return ProjectError(
+        f"{shown(path)} is a link {problem}, so no commit can hold what it gives",
+        f"put the file itself in place of the link, or a relative link to a file that Git tracks: {shown(path)}",
+    )
 
 
 @dataclass(frozen=True)
 class _Repository:
-    """A repository with an index of its own: the project's, or a submodule's.
+    """A repository with an index of its own: the project's, or a submodule's."""
 
-    Args:
-        root: Its top folder.
-        index: The index file.
-        above: The repository that it is a submodule of; None for the project's.
-    """
-
-    root: Path
+    root: Path  # its top folder
     index: Path
-    above: "_Repository | None" = None
+    parent: "_Repository | None" = None  # the repository that it is a submodule of; None for the project's
 
     def git(self, *args: str, stdin: str | None = None, **env: str) -> str:
-        """Run git with this index."""
         return git(*args, where=self.root, env={"GIT_INDEX_FILE": str(self.index), **env}, stdin=stdin)
 
-    def entries(self) -> dict[str, tuple[str, str]]:
-        """Return mode and object of each entry of the index, by name."""
+    def entries(self) -> dict[str, list[str]]:
+        """Return mode, object and stage of each entry of the index, by name."""
         lines = (line.partition("\t") for line in paths(self.git("ls-files", "--stage", "-z")))
-        return {name: (about.split()[0], about.split()[1]) for about, _, name in lines}
+        return {name: entry.split() for entry, _, name in lines}
 
 
 def add_and_check(index: Path, reader: Reader) -> None:
-    """Add to an index what is read, as it is now, and see that a checkout of it gives the same bytes.
-
-    Args:
-        index: Of the project's repository. Files of it that are read must be tracked, there or in the real index.
-        reader: What is read.
+    """Add to an index of the project's repository the files that are read, and check what a checkout of it gives.
 
     Raises:
-        ProjectError: Git does not track a file, a submodule was edited and not committed, or a file would come back
-            with other bytes.
+        ProjectError: Git does not track a file, in this index or the real one; a submodule was edited and not
+            committed; or a checkout would give a file other bytes.
     """
     with tempfile.TemporaryDirectory() as scratch:
         repositories = {reader.root: _Repository(reader.root, index)}
-        contents: dict[Path, list[str]] = {}
+        names_by_root: dict[Path, list[str]] = {}
         for path in sorted(reader.files | reader.links):
-            owner = _owner(path.parent, repositories, Path(scratch))
-            contents.setdefault(owner, []).append(path.relative_to(owner).as_posix())
-        for root, repository in repositories.items():  # those above come before those inside
-            names = contents.get(root, [])
-            if repository.above is None:
+            root = _repository_root(path.parent, repositories, Path(scratch))
+            names_by_root.setdefault(root, []).append(path.relative_to(root).as_posix())
+        for root, repository in repositories.items():  # outer repositories come before their submodules
+            names = names_by_root.get(root, [])
+            if repository.parent is None:
                 _add(repository, names)
             else:
-                _pin(repository, repository.above)
-                _refuse_uncommitted(repository, names)
-        for number, (root, names) in enumerate(contents.items()):
+                _pin_submodule(repository, repository.parent)
+                tracked = repository.entries()
+                if missing := [name for name in names if name not in tracked]:
+                    raise _uncommitted_error(repository, missing)
+        for number, (root, names) in enumerate(names_by_root.items()):
             _compare(repositories[root], names, Path(scratch, f"restored-{number}"))
 
 
-def _owner(folder: Path, repositories: dict[Path, _Repository], scratch: Path) -> Path:
-    """Return the top folder of the repository that a folder belongs to, and get to know that repository."""
+def _repository_root(folder: Path, repositories: dict[Path, _Repository], scratch: Path) -> Path:
+    """Return the top folder of the repository that a folder belongs to, and add that repository."""
     if folder in repositories:
         return folder
-    above = _owner(folder.parent, repositories, scratch)
+    outer = _repository_root(folder.parent, repositories, scratch)
     if not os.path.lexists(folder / ".git"):
-        return above
-    made = _Repository(folder, scratch / f"index-{len(repositories)}", repositories[above])
+        return outer
+    inner = _Repository(folder, scratch / f"index-{len(repositories)}", repositories[outer])
     try:
-        made.git("read-tree", "HEAD")
+        inner.git("read-tree", "HEAD")
     except GitError as error:
         raise ProjectError(
             f"{shown(folder)} is a Git repository without a commit", f"rm -r {shown(folder)}/.git"
         ) from error
-    repositories[folder] = made
+    repositories[folder] = inner
     return folder
 
 
 def _add(repository: _Repository, names: Sequence[str]) -> None:
-    """Bring files into the index of the project's repository."""
     new = git("diff", "--cached", "--name-only", "--diff-filter=A", "--no-renames", "-z", "HEAD", where=repository.root)
     tracked = repository.entries().keys() | set(paths(new))
     if missing := [shown(repository.root / name) for name in names if name not in tracked]:
         raise untracked_error(missing)
     if names:
         options = ("--force", "--pathspec-from-file=-", "--pathspec-file-nul")
-        repository.git("add", *options, stdin=_listed(names), GIT_LITERAL_PATHSPECS="1")
+        repository.git("add", *options, stdin=_nul_terminated(names), GIT_LITERAL_PATHSPECS="1")
 
 
-def _pin(inner: _Repository, outer: _Repository) -> None:
+def _pin_submodule(inner: _Repository, outer: _Repository) -> None:
     """Make the index of the outer repository name the commit that is checked out in a submodule."""
     name, head = inner.root.relative_to(outer.root).as_posix(), git("rev-parse", "HEAD", where=inner.root)
-    mode, commit = outer.entries().get(name, ("", ""))
+    mode, commit, *_ = outer.entries().get(name, ("", ""))
     if mode != SUBMODULE:
         raise ProjectError(
-            f"{shown(inner.root)} is a Git repository of its own, of which no commit of this one tells",
+            f"{shown(inner.root)} is a Git repository of its own, and no submodule of this one",
             f"git submodule add <address> {shown(inner.root)}; or, without its history: rm -r {shown(inner.root)}/.git",
         )
-    if outer.above is None:
+    if outer.parent is None:
         outer.git("update-index", "--cacheinfo", f"{SUBMODULE},{head},{name}")
     elif commit != head:
-        raise _uncommitted(outer, [name])
+        raise _uncommitted_error(outer, [name])
 
 
-def _refuse_uncommitted(repository: _Repository, names: Sequence[str]) -> None:
-    tracked = repository.entries()
-    if missing := [name for name in names if name not in tracked]:
-        raise _uncommitted(repository, missing)
-
-
-def _uncommitted(repository: _Repository, names: Sequence[str]) -> ProjectError:
-    listed = [shown(repository.root / name) for name in names[:5]]
-    where, what = shown(repository.root), " ".join(name.encode(errors="replace").decode() for name in names[:5])
+def _uncommitted_error(repository: _Repository, names: Sequence[str]) -> ProjectError:
+    files = ", ".join(shown(repository.root / name) for name in names[:5])
+    submodule, args = shown(repository.root), " ".join(name.encode(errors="replace").decode() for name in names[:5])
     return ProjectError(
-        f"the run would depend on {', '.join(listed)}, changed in the submodule {where} and in no commit of it",
-        f"git -C {where} add {what} && git -C {where} commit, and publish it: git -C {where} push",
+        f"the run would depend on {files}, changed in the submodule {submodule} and in no commit of it",
+        f"git -C {submodule} add {args} && git -C {submodule} commit, and publish it: git -C {submodule} push",
     )
 
 
 def _compare(repository: _Repository, names: Sequence[str], folder: Path) -> None:
-    """See that a checkout of the index gives what is here."""
     _write(repository, names, folder)
-    changed = [name for name in names if not _same(repository.root / name, folder / name)]
-    if repository.above and changed:
-        raise _uncommitted(repository, changed)
+    changed = [name for name in names if not _is_same(repository.root / name, folder / name)]
+    if repository.parent and changed:
+        raise _uncommitted_error(repository, changed)
     if changed:
-        names = [shown(repository.root / name) for name in changed]
+        files = [shown(repository.root / name) for name in changed]
         raise ProjectError(
-            f"a checkout would give other bytes than {', '.join(names[:5])} has here: attributes of Git change them",
-            f"see which: git check-attr -a -- {names[0]}; take them out of .gitattributes and .git/info/attributes, or "
+            f"a checkout would give other bytes than {', '.join(files[:5])} has here: attributes of Git change them",
+            f"see which: git check-attr -a -- {files[0]}; remove them from .gitattributes and .git/info/attributes, or "
             "give the file the bytes of a checkout (such as line ends)",
         )
 
 
-def _same(here: Path, restored: Path) -> bool:
-    if here.is_symlink() or restored.is_symlink():
-        return here.is_symlink() and restored.is_symlink() and os.readlink(here) == os.readlink(restored)
-    return restored.is_file() and filecmp.cmp(here, restored, shallow=False)
+def _is_same(path: Path, restored: Path) -> bool:
+    if path.is_symlink() or restored.is_symlink():
+        return path.is_symlink() and restored.is_symlink() and os.readlink(path) == os.readlink(restored)
+    return restored.is_file() and filecmp.cmp(path, restored, shallow=False)
 
 
 def write(commit: str, folder: Path) -> Path:
-    """Write the project's files at a commit, with those of its submodules, as a fresh checkout has them.
+    """Write the project's files at a commit of this clone, with its submodules, as a fresh checkout has them.
 
     Args:
-        commit: A commit of this clone.
-        folder: Where to; it stands for the top of the Git repository.
+        commit: Raises ProjectError where this clone lacks it, or a submodule lacks the commit that it names.
+        folder: Stands for the top folder of the Git repository.
 
     Returns:
         The project's folder in it.
-
-    Raises:
-        ProjectError: There is no such commit, or a submodule has not the one that this one names.
     """
-    top, project = Path(git("rev-parse", "--show-toplevel")), git("rev-parse", "--show-prefix")
+    root, project = Path(git("rev-parse", "--show-toplevel")), git("rev-parse", "--show-prefix")
     with tempfile.TemporaryDirectory() as scratch:
-        _write_tree(_Repository(top, Path(scratch, "index")), commit, project, folder)
+        _write_tree(_Repository(root, Path(scratch, "index")), commit, project, folder)
     return folder / project
 
 
 def _write_tree(repository: _Repository, commit: str, prefix: str, folder: Path) -> None:
     repository.git("read-tree", commit)
     entries = {name: entry for name, entry in repository.entries().items() if name.startswith(prefix)}
-    _write(repository, [name for name, (mode, _) in entries.items() if mode != SUBMODULE], folder)
-    for name, (mode, inner) in entries.items():
+    _write(repository, [name for name, (mode, *_) in entries.items() if mode != SUBMODULE], folder)
+    for name, (mode, inner, *_) in entries.items():
         root = repository.root / name
-        if mode == SUBMODULE and os.path.lexists(root / ".git"):  # else it is not here, so nothing of it was read
+        if mode == SUBMODULE and os.path.lexists(root / ".git"):  # one that is not checked out was not read
             index = repository.index.with_name(f"{repository.index.name}-{inner}")
             _write_tree(_Repository(root, index), inner, "", folder / name)
 
 
 def _write(repository: _Repository, names: Iterable[str], folder: Path) -> None:
-    """Check files out of the index of a repository into a folder, as a clone without settings of its own would."""
+    """Check files out of the index of a repository into a folder, as a clone without user settings would."""
     folder.mkdir(parents=True, exist_ok=True)
-    # Of a worktree, the Git directory of the repository that it is of.
+    # In a worktree, the Git directory of the main repository.
     git_dir = (repository.root / git("rev-parse", "--git-common-dir", where=repository.root)).resolve()
-    lfs = ("-c", f"lfs.storage={git_dir / 'lfs'}")  # Git LFS has the files that it keeps there
+    lfs = ("-c", f"lfs.storage={git_dir / 'lfs'}")  # where Git LFS keeps its files
     with tempfile.TemporaryDirectory() as scratch:
-        _copy_settings(git_dir, Path(scratch))
+        # A Git directory with the repository's configuration, which may name filters, and without its attributes.
+        Path(scratch, "refs").mkdir()
+        Path(scratch, "HEAD").write_text("ref: refs/heads/nothing\n", encoding="utf-8")
+        shutil.copy(git_dir / "config", scratch)
         env = {
             "GIT_DIR": scratch,
             "GIT_OBJECT_DIRECTORY": str(git_dir / "objects"),
             "GIT_INDEX_FILE": str(repository.index),
-            # In a work tree without files, Git takes the attributes of the index: the commit holds those.
+            # In an empty work tree, Git takes the attributes from the index: the commit holds those.
             "GIT_WORK_TREE": str(folder),
             "GIT_ATTR_NOSYSTEM": "1",
         }
-        git(*PLAIN, *lfs, "checkout-index", "--stdin", "-z", where=folder, env=env, stdin=_listed(names))
+        git(*PLAIN, *lfs, "checkout-index", "--stdin", "-z", where=folder, env=env, stdin=_nul_terminated(names))
 
 
-def _copy_settings(git_dir: Path, folder: Path) -> None:
-    """Make a Git directory with the configuration of another, which may name filters, and without its attributes."""
-    (folder / "refs").mkdir()
-    (folder / "HEAD").write_text("ref: refs/heads/nothing\n", encoding="utf-8")
-    shutil.copy(git_dir / "config", folder)
-
-
-def _listed(names: Iterable[str]) -> str:
+def _nul_terminated(names: Iterable[str]) -> str:
     return "".join(f"{name}\0" for name in names)

@@ -1,21 +1,33 @@
-"""The DVC remote: where the bytes that a run names are kept."""
+"""The DVC remote: its address, what is pushed to it, and the files of earlier commits, restored from it.
 
+DVC (3.67) reads its configuration files in the encoding of the locale and writes them in ASCII: where a path has
+another character, its own writer fails and leaves an empty file. `write_config` works with any path.
+"""
+
+import hashlib
+import locale
 import logging
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 from ..config import job_file
 from ..errors import ProjectError
-from .git import without_credentials
+from ..files import atomic_write, read_json
+from ..pipeline import RUN_REPORT
+from .git import git, without_credentials
+from .run_files import ARTIFACTS, LINEAGE, RUN_DIR, check_manifest, read_facts
 
 log = logging.getLogger(__name__)
 
 
-def push(stages: list[str]) -> None:
-    """Copy the cached outputs of `stages`, and all that they were made from, to the DVC remote, where they lack.
+class ArtifactMissingError(ProjectError):
+    """Files of a commit can't be fetched, or are not what they should be."""
 
-    In a job there is nothing to do: it read them from there.
+
+def push(stages: list[str]) -> None:
+    """Push the cached outputs of `stages`, and all that they depend on. A job pulled them from there: it does nothing.
 
     Raises:
         ProjectError: No remote is set, it is a throw-away folder, or it can't be reached.
@@ -28,23 +40,19 @@ def push(stages: list[str]) -> None:
         address = url(repo)
         try:
             repo.push(targets=stages, with_deps=True)
-        except Exception as error:  # each kind of remote lets its own kinds of errors through
+        except Exception as error:  # each kind of remote raises errors of its own
             raise ProjectError(
                 without_credentials(f"the DVC remote {address} does not take the data: {error.__cause__ or error}"),
-                "mend the connection, then: dvc push",
+                "repair the connection, then: dvc push",
             ) from error
 
 
 def push_or_owe(stages: list[str]) -> bool:
-    """Push, but let work go on when the remote is away.
-
-    Returns:
-        Whether the data are there. When not, `register` pushes them, and refuses if it can't.
-    """
+    """Push, and return whether that worked; if not, warn: `register` pushes again, and refuses if it can't."""
     try:
         push(stages)
     except ProjectError as error:
-        log.warning("%s. Training goes on; the push is owed until `register`.", error.problem)
+        log.warning("%s. Training goes on; `register` pushes the data.", error.problem)
         return False
     return True
 
@@ -61,11 +69,7 @@ def remote_url() -> str:
 
 
 def url(repo: Any) -> str:
-    """Return the address of the default remote.
-
-    Raises:
-        ProjectError: There is none, or it is a throw-away folder.
-    """
+    """Return the address of the default remote; raise ProjectError if there is none, or it is a throw-away folder."""
     name = repo.config["core"].get("remote")
     url = repo.config["remote"].get(name, {}).get("url")
     if not url:
@@ -73,8 +77,100 @@ def url(repo: Any) -> str:
             "no DVC remote is set", "python -m mlops setup (a local folder), or: dvc remote add -d storage s3://…"
         )
     if "://" not in url and ".dvc/tmp" in Path(url).as_posix():
-        # A relative url resolves inside the throw-away copy of `dvc exp run --temp`: the data would die with it.
+        # A relative url resolves inside the throw-away copy of `dvc exp run --temp`: the data would be deleted with it.
         raise ProjectError(
             f"the DVC remote {url} is a throw-away folder", "python -m mlops setup, which writes an absolute url"
         )
     return str(url)
+
+
+def write_config(path: Path, sections: dict[str, dict[str, Any]]) -> None:
+    """Add sections, such as `remote "<name>"`, to a configuration file of DVC, which need not exist.
+
+    Raises:
+        ProjectError: A value has a character that DVC could not read back. The file is unchanged.
+    """
+    from configobj import ConfigObj
+
+    encoding = locale.getpreferredencoding(False)  # as DVC reads it
+    content = ConfigObj(str(path), encoding=encoding)
+    content.merge(sections)
+    try:
+        with atomic_write(path) as new:
+            with new.open("wb") as file:
+                content.write(file)
+            if path.exists():
+                shutil.copymode(path, new)  # it may hold secrets
+    except UnicodeEncodeError as error:
+        raise ProjectError(
+            f"DVC reads {path} in the encoding {encoding}, which lacks characters of {error.object.strip()!r}",
+            "set PYTHONUTF8=1 for every command, or move the project, and its storage, to a path in ASCII",
+        ) from error
+
+
+def config_url(url: str, file: Path) -> str:
+    """Return the address of a remote as a configuration file should hold it.
+
+    A folder is relative to the file where only that is ASCII: DVC reads it in any locale, and can rewrite the file.
+    """
+    if "://" in url or url.isascii():
+        return url
+    try:
+        relative = Path(os.path.relpath(url, file.absolute().parent)).as_posix()
+    except ValueError:  # on another drive of Windows
+        return url
+    return relative if relative.isascii() else url
+
+
+def restore(commit: str, paths: tuple[str, ...], folder: Path) -> None:
+    """Write files and folders of the project, as they were at a commit of this clone, below an empty folder.
+
+    They come from Git, DVC's cache or its remote; the work tree does not change. `paths` start at the project's root;
+    those that the commit doesn't have are left out.
+
+    Raises:
+        ArtifactMissingError: Some of them can't be fetched, or one is damaged.
+    """
+    from dvc.api import DVCFileSystem
+    from dvc.repo import Repo
+
+    try:
+        with Repo(os.getcwd()) as repo:
+            # Where data are stored now: since the commit was made, they may have moved to a bucket.
+            config = {section: repo.config[section] for section in ("core", "remote", "cache")}
+        # In a folder of its Git repository, the project is a sub-repository to DVC, and its paths begin there.
+        files, project = DVCFileSystem(rev=commit, subrepos=True, config=config), git("rev-parse", "--show-prefix")
+        for path in paths:
+            if files.exists(project + path):
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                files.get(project + path, str(folder / path), recursive=True)
+        for file in (path for path in folder.rglob("*") if path.is_file()):
+            # DVC links or copies a file of its cache without a look at its content. Git's files have no md5 here.
+            md5 = files.info(project + file.relative_to(folder).as_posix()).get("md5")
+            if md5 and hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest() != md5:
+                raise ValueError(f"{md5} in DVC's cache is damaged; delete it there (.dvc/cache/files/md5)")
+        files.close()
+    except Exception as error:  # each kind of remote raises errors of its own
+        raise ArtifactMissingError(
+            f"the files of commit {commit[:10]} can't be restored: {error}",
+            "check that the DVC remote answers (dvc remote list); in a clone that has them: dvc push --all-commits",
+        ) from error
+
+
+def restore_run(commit: str, folder: Path, *more: str) -> dict[str, Any]:
+    """Restore what MLflow needs of the run whose results a commit holds, and `more`; return its facts.
+
+    Raises:
+        ProjectError: See `restore`; or the files, or the manifest, are another run's.
+    """
+    restore(commit, (RUN_REPORT, RUN_DIR.as_posix(), *ARTIFACTS, *more), folder)
+    missing = [path for path in (RUN_REPORT, LINEAGE.as_posix(), *more) if not (folder / path).exists()]
+    if missing:
+        problem = f"commit {commit[:10]} has no {', '.join(missing)}"
+        raise ArtifactMissingError(problem, f"git show {commit[:10]}:dvc.lock")
+    facts, run = read_facts(folder), read_json(folder / RUN_REPORT)["run"]
+    if facts["run"] != run:
+        problem = f"{RUN_DIR} at commit {commit[:10]} is of run {facts['run']}, not of {run}"
+        raise ArtifactMissingError(problem, f"git show {commit[:10]}")
+    check_manifest(folder)
+    return facts

@@ -1,4 +1,4 @@
-"""Git, as the tracking code calls it: plumbing that touches neither HEAD, index nor work tree."""
+"""Run Git's plumbing commands: none touches HEAD, the index or the work tree."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import ProjectError
 
-# A fixed author: a commit's id must depend on what it holds, not on who ran the stage.
+# A fixed author: the id of a commit must depend on its content, not on who ran the stage.
 AUTHOR = {
     f"GIT_{role}_{key}": value
     for role in ("AUTHOR", "COMMITTER")
@@ -17,54 +17,45 @@ AUTHOR = {
 
 
 class GitError(ProjectError):
-    """A git command failed; the problem is what it said."""
+    """A git command failed; the problem holds its message."""
 
 
 def untracked_error(files: Sequence[str]) -> ProjectError:
-    """Return the error that says that a run would depend on files that Git does not track."""
+    """Return the error for a run that depends on files that Git does not track."""
     return ProjectError(
         f"the run would depend on {len(files)} file(s) that Git does not track: {', '.join(files[:5])}",
-        f"git add {' '.join(files[:5])}   (data: dvc add; and see that no .gitignore names them)",
+        f"git add {' '.join(files[:5])}   (data: dvc add; and check that no .gitignore names them)",
     )
 
 
 def git(*args: str, where: Path = Path(), env: dict[str, str] | None = None, stdin: str | None = None) -> str:
-    """Run git and return its standard output without the last newline.
-
-    Raises:
-        GitError: Git said no.
-        ProjectError: There is no git.
-    """
-    # Set by git while it runs a hook; they would point a command at the wrong index.
-    clean = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE")}
+    """Run git in the folder `where`; return its output without the last newline, or raise GitError if it failed."""
+    # Git sets these while it runs a hook; they would point the command at the wrong index.
+    inherited = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE")}
     try:
         done = subprocess.run(
             ["git", "-C", str(where), *args],
-            env={**clean, **(env or {})},
+            env={**inherited, **(env or {})},
             input=stdin,
             capture_output=True,
             text=True,
             encoding="utf-8",
-            errors="surrogateescape",  # a file's name may be no text
+            errors="surrogateescape",  # a file name need not be valid UTF-8
         )
     except FileNotFoundError as error:
         raise ProjectError("git is not installed", "install git: runs are named by Git commits") from error
     if done.returncode:
-        raise GitError(f"git {args[0]}: {done.stderr.strip()}", f"mend what git tells of: git {' '.join(args)}")
+        raise GitError(f"git {args[0]}: {done.stderr.strip()}", f"correct what git reports: git {' '.join(args)}")
     return done.stdout.removesuffix("\n")
 
 
 def paths(output: str) -> list[str]:
-    """Split the output of a command that was given `-z`."""
+    """Split the output of a command that ran with `-z`."""
     return [path for path in output.split("\0") if path]
 
 
 def head() -> str:
-    """Return the commit that is checked out.
-
-    Raises:
-        ProjectError: This is no Git repository, or it has no commit.
-    """
+    """Return the id of the commit that is checked out; raise ProjectError outside a repository, or without a commit."""
     try:
         return git("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
     except GitError as error:
@@ -86,7 +77,7 @@ def exists(commit: str) -> bool:
 
 
 def remote_url(where: Path) -> str:
-    """Return the address of a repository's `origin` without credentials, or "" when there is none."""
+    """Return the address of a repository's `origin` without credentials, or "" when it has none."""
     try:
         return without_credentials(git("remote", "get-url", "origin", where=where))
     except GitError:
@@ -94,5 +85,5 @@ def remote_url(where: Path) -> str:
 
 
 def without_credentials(url: str) -> str:
-    """Take user names, passwords and tokens out of the URLs in a text."""
+    """Remove user names, passwords and tokens from the URLs in a text."""
     return re.sub(r"(?<=://)[^/\s]*@", "", url)

@@ -1,48 +1,69 @@
-"""The branch `lineage`: a log of every training and registration that keeps the commits they name.
+"""The branch `lineage`: a log of every training and registration, which keeps the commits that they name.
 
-Each entry merges the named commit into the branch, so `git log --first-parent lineage` reads as the log, and nothing
-that a run names is ever lost to Git's or DVC's clean-up. The branch is never checked out.
+Each entry merges the named commit into the branch, so `git log --first-parent lineage` reads as the log, and Git's and
+DVC's clean-up never deletes what a run names. The branch is never checked out. All commits of this clone are read: of
+branches, tags and experiments, also those that were fetched.
 """
 
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..config import home
+from ..config import home, load_platform
 from ..errors import ProjectError
+from ..pipeline import RUN_REPORT
 from .git import AUTHOR, GitError, git
+from .snapshot import LOCK
 
 BRANCH = "lineage"
 REF = f"refs/heads/{BRANCH}"
-TRIES = 50  # 8 clones writing at once needed 7
+TRIES = 50  # 8 clones that write at once needed 7
+TRAINED = re.compile(r"train (?P<name>.+)")
+REGISTERED = re.compile(r"register (?P<model>.+) version (?P<number>\d+)")
+RUN_OF_COMMIT = re.compile(r'^at ([0-9a-f]+)\n\s*\{[^{}<]*?"run":\s*"([^"]+)"', re.MULTILINE)  # for `_commits_by_run`
+
+
+class ShallowCloneError(ProjectError):
+    """This clone is shallow, so its history may lack entries."""
+
+
+@dataclass(frozen=True)
+class KnownRun:
+    """A training that this clone knows of."""
+
+    run: str  # its id
+    name: str  # of the experiment, or the id again
+    commits: tuple[str, ...] = ()  # with its results, the newest first; none when they were not committed, or it failed
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One training or registration in the log."""
+
+    run: str
+    commit: str  # what the training read, or the registered version
+    name: str  # of the experiment, or "" for a registration
+    version: int | None  # number of the registered version, or None for a training
 
 
 def record(commit: str, message: str) -> None:
-    """Merge `commit` into the branch of the repository that the work belongs to.
-
-    Args:
-        commit: A commit of this clone.
-        message: The log entry; its first line is what `git log --oneline` shows.
-
-    Raises:
-        ProjectError: The branch can't be written.
-    """
+    """Merge a commit of this clone into the branch, with `message` as the entry; raise ProjectError if Git refuses."""
     repository = git("rev-parse", "--show-toplevel", where=home())
-    error: GitError | None = None
     for _ in range(TRIES):
-        tip = _tip(repository)
-        merge = _merge(tip, commit, message)
+        tip = _fetch_tip(repository)
         try:
-            _push(repository, merge, tip)
+            _push(repository, _merge(tip, commit, message), tip)
             return
-        except GitError as refused:  # another run was first: merge with what it wrote
-            error = refused
+        except GitError as error:  # another run was faster: merge with its entry
+            refusal = error
     raise ProjectError(
-        f"the branch {BRANCH} can't be written: {error}",
-        f"see that {BRANCH} is not checked out anywhere and that {repository} is writable",
+        f"the branch {BRANCH} can't be written: {refusal}",
+        f"check that {BRANCH} is not checked out anywhere and that {repository} is writable",
     )
 
 
 def record_once(commit: str, message: str) -> None:
-    """Do what `record` does, unless the log has that entry: who was killed after it wrote it comes here again."""
+    """Record an entry unless the log has it: a process that was killed after it wrote the entry calls this again."""
     subject = message.partition("\n")[0]
     try:
         options = ("--first-parent", "--format=%B%x00", "--fixed-strings", f"--grep={subject}")
@@ -54,65 +75,60 @@ def record_once(commit: str, message: str) -> None:
 
 
 def push(remote: str = "origin", tags: tuple[str, ...] = ()) -> str:
-    """Publish the branch and tags; what another clone published meanwhile stays, and ours comes after it.
+    """Publish the branch, and the tags whose names match a pattern; return the commit that both sides now have.
 
-    Args:
-        remote: Name of a Git remote.
-        tags: Patterns of the names of the tags to publish.
-
-    Returns:
-        The commit that both now have.
+    Entries that another clone published stay, and ours come after them.
 
     Raises:
-        ProjectError: There is nothing to publish, no such remote, or the remote refuses.
+        ProjectError: There is nothing to publish, no such Git remote, or the remote refuses.
     """
     if remote not in git("remote").split():
         raise ProjectError(f"there is no Git remote {remote!r}", f"git remote add {remote} <address>")
-    here = git("rev-parse", "--show-toplevel")
-    ours = _tip(here)
+    local = git("rev-parse", "--show-toplevel")
+    ours = _fetch_tip(local)
     if not ours:
         raise ProjectError(f"there is no branch {BRANCH} yet", "dvc repro: the first training makes it")
     for _ in range(TRIES):
-        theirs = _tip(remote)
-        joined = _join(ours, theirs)
+        theirs = _fetch_tip(remote)
+        tip = _append(ours, theirs)
         try:
-            _push(remote, joined, theirs)
+            _push(remote, tip, theirs)
         except GitError:
-            if _tip(remote) == theirs:  # nobody was first: the remote does not want it
+            if _fetch_tip(remote) == theirs:  # no other push was faster: the remote refuses
                 raise
             continue
-        _push(here, joined, ours)
-        _push_tags(remote, tags)
-        return joined
-    raise ProjectError(f"{remote} changed {TRIES} times while publishing", "the same command, again")
+        _push(local, tip, ours)
+        if names := git("tag", "--list", *tags).split() if tags else []:
+            git("push", "--quiet", "--no-verify", "--no-signed", remote, *(f"refs/tags/{name}" for name in names))
+        return tip
+    raise ProjectError(f"{remote} changed {TRIES} times while publishing", "run the same command again")
 
 
-def _join(ours: str, theirs: str) -> str:
-    """Put our entries that the other side lacks after theirs, so that the log is one line again."""
+def _append(ours: str, theirs: str) -> str:
+    """Put our entries that the other branch lacks after its own, so that the log is one line."""
     tip = theirs or ours
     entries = git("rev-list", "--first-parent", "--reverse", f"{theirs}..{ours}").split() if theirs else []
     if entries and git("merge-base", theirs, ours) == theirs:
         return ours
     for entry in entries:
-        commit, date, message = git("show", "-s", "--format=%P%n%cI%n%B", entry).split("\n", 2)
-        tip = _merge(tip, commit.split()[1], message, date)
+        parents, date, message = git("show", "-s", "--format=%P%n%cI%n%B", entry).split("\n", 2)
+        tip = _merge(tip, parents.split()[1], message, date)
     return tip
 
 
 def _merge(tip: str, commit: str, message: str, date: str = "") -> str:
+    # The log begins with an empty commit, the same in every clone, so that logs can be joined.
+    root = tip or _commit(git("mktree", stdin=""), (), "The log begins", "2000-01-01T00:00:00Z")
+    return _commit(f"{commit}^{{tree}}", ("-p", root, "-p", commit), message, date)
+
+
+def _commit(tree: str, parents: tuple[str, ...], message: str, date: str) -> str:
     dates = dict.fromkeys(("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"), date) if date else {}
-    parents = ("-p", tip or _root(), "-p", commit)
-    return git("commit-tree", f"{commit}^{{tree}}", *parents, "-m", message, env={**AUTHOR, **dates})
+    return git("commit-tree", tree, *parents, "-m", message, env={**AUTHOR, **dates})
 
 
-def _root() -> str:
-    """Return where the log begins: an empty commit, the same in every clone, so that logs can be joined."""
-    dates = dict.fromkeys(("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"), "2000-01-01T00:00:00Z")
-    return git("commit-tree", git("mktree", stdin=""), "-m", "The log begins", env={**AUTHOR, **dates})
-
-
-def _tip(repository: str) -> str:
-    """Return the branch's commit there, fetched into this clone, or "" when there is no such branch."""
+def _fetch_tip(repository: str) -> str:
+    """Fetch the branch of a repository, and return its commit, or "" when there is no such branch."""
     tip = git("ls-remote", repository, REF).partition("\t")[0]
     if tip:
         git("fetch", "--quiet", "--no-write-fetch-head", "--no-tags", repository, REF)
@@ -120,32 +136,84 @@ def _tip(repository: str) -> str:
 
 
 def _push(repository: str, commit: str, expected: str) -> None:
-    # The lease is a compare-and-swap: it fails when the branch is no longer what we merged with.
+    # The lease is a compare-and-swap: it fails when the branch is no longer the one that was merged.
     lease = f"--force-with-lease={REF}:{expected}"
     git("push", "--quiet", "--no-verify", "--no-signed", lease, repository, f"{commit}:{REF}")
 
 
-def _push_tags(remote: str, patterns: tuple[str, ...]) -> None:
-    names = git("tag", "--list", *patterns).split() if patterns else []
-    if names:
-        git("push", "--quiet", "--no-verify", "--no-signed", remote, *(f"refs/tags/{name}" for name in names))
-
-
 def tag(name: str, commit: str, message: str) -> None:
-    """Give `commit` an annotated tag, here and in the repository that the work belongs to. Idempotent.
-
-    Raises:
-        ProjectError: The tag names another commit already.
-    """
+    """Give a commit an annotated tag; raise ProjectError if the tag names another commit already."""
     repository = git("rev-parse", "--show-toplevel", where=home())
-    there = git("ls-remote", repository, f"refs/tags/{name}^{{}}").partition("\t")[0]
-    if there == commit:
+    tagged = git("ls-remote", repository, f"refs/tags/{name}^{{}}").partition("\t")[0]
+    if tagged == commit:
         return
-    if there:
+    if tagged:
         raise ProjectError(
-            f"the tag {name} names commit {there[:10]} already, not {commit[:10]}",
+            f"the tag {name} names commit {tagged[:10]} already, not {commit[:10]}",
             f"choose another name; or, if that one is given up: git tag -d {name}",
         )
     git("tag", "--force", "--annotate", "--no-sign", "--message", message, name, commit, env=AUTHOR)
     if Path(repository).resolve() != Path(git("rev-parse", "--show-toplevel")).resolve():
         git("push", "--quiet", "--no-verify", repository, f"refs/tags/{name}")
+
+
+def runs() -> dict[str, KnownRun]:
+    """Return the runs of this project that the log or a commit names, by id; the oldest of the log first."""
+    by_id = {entry.run: KnownRun(entry.run, entry.name) for entry in reversed(log()) if entry.version is None}
+    for run, commits in _commits_by_run().items():
+        by_id[run] = replace(by_id.get(run, KnownRun(run, run)), commits=tuple(commits))
+    return by_id
+
+
+def log() -> list[Entry]:
+    """Return the entries of this project in the branch `lineage`, ours and those fetched; the newest first.
+
+    Raises:
+        ShallowCloneError: This clone is shallow.
+    """
+    check_not_shallow()
+    if not (refs := log_refs()):
+        return []
+    commits = git("log", "--first-parent", "-z", "--grep=^run: ", "--format=%P%n%B", *refs)
+    project = load_platform().project  # one repository may hold several
+    entries = dict.fromkeys(_parse(text, project) for text in commits.split("\0") if text)
+    return [entry for entry in entries if entry]
+
+
+def _parse(text: str, project: str) -> Entry | None:
+    parents, subject, *body = text.split("\n")
+    fields = dict(line.split(": ", 1) for line in body if ": " in line)
+    trained, registered = TRAINED.fullmatch(subject), REGISTERED.fullmatch(subject)
+    if trained and fields.get("project", project) == project:
+        return Entry(fields["run"], parents.split()[1], trained["name"], None)
+    if registered and registered["model"] == project:
+        return Entry(fields["run"], parents.split()[1], "", int(registered["number"]))
+    return None
+
+
+def is_behind_remote(log_ref: str = REF) -> bool:
+    """Return whether another log has entries that this clone's own, or `log_ref`, lacks."""
+    refs = log_refs()
+    ours, others = [f"^{ref}" for ref in refs if ref == log_ref], [ref for ref in refs if ref != log_ref]
+    return bool(others and git("rev-list", "--first-parent", "--max-count=1", *others, *ours))
+
+
+def log_refs() -> list[str]:
+    """Return the refs of the logs: this clone's own, and those of Git remotes."""
+    return git("for-each-ref", "--format=%(refname)", REF, f"refs/remotes/*/{BRANCH}").split()
+
+
+def check_not_shallow() -> None:
+    """Raise ShallowCloneError if the history of this clone is cut off: what it lacks would seem never to have been."""
+    if git("rev-parse", "--is-shallow-repository", where=home()) == "true":
+        raise ShallowCloneError("this clone is shallow: its history is cut off", "git fetch --unshallow")
+
+
+def _commits_by_run() -> dict[str, list[str]]:
+    """Return the commits that name each run, the newest first, without those that changed none of its results."""
+    commits = git("log", "--all", "--full-history", "--format=%H", "--", RUN_REPORT, LOCK).split()
+    queries = "".join(f"{commit}:./{RUN_REPORT} {commit}\n" for commit in commits)
+    by_run: dict[str, list[str]] = {}
+    for commit, run in RUN_OF_COMMIT.findall(git("cat-file", "--batch=at %(rest)", stdin=queries)):
+        by_run.setdefault(run, []).append(commit)
+    return by_run

@@ -1,8 +1,8 @@
-"""DVCLive at a flat price: what a step costs does not grow with the length of the run.
+"""DVCLive at a constant price: the cost of a step does not grow with the length of the run.
 
 `dvclive.Live` opens a file for every figure, and at every step reads all curves again, rewrites its summary and waits
-for the disk. Here the files stay open, and what need not be at every step is done every five seconds. The files and the
-interface are DVCLive's own, so that the callbacks of Lightning, Hugging Face and Keras take this object too.
+for the disk. Here the files stay open, and what is not needed at every step is done every five seconds. Files and
+interface are DVCLive's own, so the callbacks of Lightning, Hugging Face and Keras take this object too.
 """
 
 import io
@@ -22,32 +22,32 @@ from ruamel.yaml.representer import RepresenterError
 from ..files import atomic_write, write_json
 from .run_files import PLOTS
 
-SYNC_S = 5.0  # between two writings of summary and report, and two signals to the VS Code extension
-FLUSH_SHARE = 0.003  # the part of the time that handing rows to the operating system may take
-OLDEST_S = 1.0  # a row that waits for that, when no step ends
+SYNC_S = 5.0  # between two writes of summary and report, and two signals to the VS Code extension
+FLUSH_SHARE = 0.003  # the share of the time that flushing rows may take
+MAX_ROW_AGE_S = 1.0  # the longest time that a row waits for the end of its step
 
 
 class Live(dvclive.Live):
     """A `dvclive.Live` to log many steps with.
 
-    Every row has a timestamp. A row reaches its file at the end of its step; where steps are so short that this would
-    take more than 0.3 % of the time, after a few of them. Once there, it survives whatever happens to the process.
+    Every row has a timestamp. A row is flushed at the end of its step; where steps are so short that this would take
+    more than 0.3 % of the time, after a few of them. A flushed row survives the end of the process.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._curves: dict[str, _Curve] = {}
         self._sync_due = self._flush_due = 0.0
-        self._pace_s = SYNC_S
+        self._sync_s = SYNC_S
         self._opening = threading.Lock()
         super().__init__(*args, **kwargs)
 
     def log_metric(self, name: str, val: float | str, timestamp: bool = True, plot: bool = True) -> None:
-        """Add a row to the curve `name` at the current step, and make it the value in `summary`.
+        """Add a row to the curve `name` at the current step, and set the value in `summary`.
 
         Args:
             name: Slashes group curves: `train/loss`.
-            val: A number (NaN and infinity pass), or a text.
-            timestamp: Of no effect: MLflow wants one in each row.
+            val: A number (NaN and infinity are valid), or a text.
+            timestamp: Ignored: MLflow needs one in each row.
             plot: Whether to add the row, or only set the summary.
 
         Raises:
@@ -55,14 +55,17 @@ class Live(dvclive.Live):
         """
         curve = self._curves.get(name)
         if type(val) is not float or curve is None or not plot or not math.isfinite(val):
-            self._log_rare(name, val, plot)
+            self._log_checked(name, val, plot)
             return
         curve.write(self._step or 0, repr(val))
-        curve.summarise(self.summary, val)
-        if time.monotonic() > self._flush_due + OLDEST_S:  # someone logs and ends no steps
+        summary = self.summary
+        for group in curve.groups:
+            summary = summary.setdefault(group, {})
+        summary[curve.key] = val
+        if time.monotonic() > self._flush_due + MAX_ROW_AGE_S:  # the caller ends no steps
             self._flush()
 
-    def _log_rare(self, name: str, val: float | str, plot: bool) -> None:
+    def _log_checked(self, name: str, val: float | str, plot: bool) -> None:
         super().log_metric(name, val, plot=False)  # checks it, and sets the summary
         if not plot:
             return
@@ -81,12 +84,12 @@ class Live(dvclive.Live):
         self._step += 1
 
     def sync(self) -> None:
-        """Bring everything to the files: curves, summary, report. Lightning asks for it at each step."""
+        """Write curves, summary and report, where due. Lightning calls it at each step."""
         now = time.monotonic()
         if now >= self._sync_due:
             self._flush()
             super().sync()
-            self._sync_due = time.monotonic() + self._pace_s
+            self._sync_due = time.monotonic() + self._sync_s
         elif now >= self._flush_due:
             self._flush()
 
@@ -98,13 +101,13 @@ class Live(dvclive.Live):
         self._flush_due = end + (end - begin) / FLUSH_SHARE
 
     def write(self) -> None:
-        """Bring curves and summary to the files now, for a copy to go on from: the last step is the last that ended."""
+        """Write curves and summary now, for a copy to resume from: the last step is the last that ended."""
         self._flush()
         self._write_summary()
 
     def end(self) -> None:
         """Write what is left, and close the files."""
-        self._sync_due = self._pace_s = 0.0  # Lightning tests after the end, and asks for nothing more than `sync`
+        self._sync_due = self._sync_s = 0.0  # Lightning tests after the end, and calls nothing but `sync`
         super().end()
         if not self._inside_with:
             for curve in self._curves.values():
@@ -112,13 +115,13 @@ class Live(dvclive.Live):
             self._curves.clear()
 
     def make_summary(self) -> None:
-        """Write the summary, whole or not at all: another process reads it meanwhile."""
+        """Write the summary."""
         if self._step is not None:
             self.summary["step"] = self.step
         self._write_summary()
 
     def _write_summary(self) -> None:
-        with atomic_write(Path(self.metrics_file)) as new:
+        with atomic_write(Path(self.metrics_file)) as new:  # another process reads it meanwhile
             dump_json(self.summary, new, cls=NumpyEncoder)
 
     def _dump_params(self) -> None:
@@ -129,24 +132,23 @@ class Live(dvclive.Live):
                 raise InvalidParameterTypeError(error.args[0]) from error
 
     def post_data_to_studio(self) -> None:
-        """Send to DVC Studio, where it is configured; DVCLive reads all curves again before it asks."""
+        """Send to DVC Studio, where it is configured; DVCLive reads all curves again before it checks that."""
         if self._dvc_studio_config:
             super().post_data_to_studio()
 
     def log_plot(self, name: str, *args: Any, **kwargs: Any) -> None:
-        """Write a plot's points, and how it is to be drawn."""
+        """Write the points of a plot, and how to draw it."""
         super().log_plot(name, *args, **kwargs)
         self._describe_plots()
 
     def log_sklearn_plot(self, kind: str, *args: Any, **kwargs: Any) -> None:
-        """Write the points of one of scikit-learn's plots, and how it is to be drawn."""
+        """Write the points of one of scikit-learn's plots, and how to draw it."""
         super().log_sklearn_plot(kind, *args, **kwargs)
         self._describe_plots()
 
     def _describe_plots(self) -> None:
-        run_dir = Path(self.dir)
-        told = {plot.output_path.relative_to(run_dir).as_posix(): plot.plot_config for plot in self._plots.values()}
-        write_json(Path(self.dir, PLOTS), told)
+        folder, plots = Path(self.dir), self._plots.values()
+        write_json(folder / PLOTS, {p.output_path.relative_to(folder).as_posix(): p.plot_config for p in plots})
 
     def _init_resume(self) -> None:
         super()._init_resume()
@@ -155,8 +157,14 @@ class Live(dvclive.Live):
 
     def read_step(self) -> int:
         """Return the last step of a run to resume; the summary may be seconds behind the curves."""
-        curves = Path(self.plots_dir, Metric.subfolder).rglob("*.tsv")
-        return max([int(super().read_step()), *map(_last_step, curves)])
+        last_step = int(super().read_step())
+        for path in Path(self.plots_dir, Metric.subfolder).rglob("*.tsv"):
+            with path.open("rb") as file:
+                file.seek(max(path.stat().st_size - 4096, 0))
+                rows = [row.split("\t") for row in file.read().decode(errors="replace").splitlines()]
+            steps = [int(row[1]) for row in rows if len(row) == 3 and row[1].isdigit()]
+            last_step = max([last_step, *steps[-1:]])
+        return last_step
 
 
 class _Curve:
@@ -166,32 +174,15 @@ class _Curve:
         path = metric.output_path
         *self.groups, self.key = metric.summary_keys
         self.file: io.BufferedWriter = path.open("ab")
-        if not self.file.truncate(_whole_rows(path)):
+        # Drop half a row at the end: the disk was full, or the power failed.
+        if not self.file.truncate(path.read_bytes().rfind(b"\n") + 1):
             self.file.write(f"timestamp\tstep\t{_quoted(os.path.basename(metric.name))}\n".encode())
 
     def write(self, step: int, text: str) -> None:
-        # Through the buffer of Python, whole rows: no system call until it is flushed.
+        # Into Python's buffer, in whole rows: no system call until it is flushed.
         self.file.write(f"{int(time.time() * 1000)}\t{step}\t{text}\n".encode())
-
-    def summarise(self, summary: dict[str, Any], val: float) -> None:
-        for group in self.groups:
-            summary = summary.setdefault(group, {})
-        summary[self.key] = val
 
 
 def _quoted(text: str) -> str:
     """Return a text as a field of a TSV file."""
     return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in '\t\r\n"') else text
-
-
-def _whole_rows(path: Path) -> int:
-    """Return how many bytes of a curve are whole rows: the disk was full, or the power went, within the last one."""
-    return path.read_bytes().rfind(b"\n") + 1
-
-
-def _last_step(path: Path) -> int:
-    with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - 4096, 0))
-        rows = file.read().decode(errors="replace").splitlines()
-    steps = [fields[1] for fields in (row.split("\t") for row in rows) if len(fields) == 3]
-    return next((int(step) for step in reversed(steps) if step.isdigit()), 0)

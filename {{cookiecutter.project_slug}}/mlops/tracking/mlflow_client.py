@@ -1,4 +1,4 @@
-"""The MLflow that runs are mirrored to: a server, or an SQLite file in the repository."""
+"""The MLflow that runs are copied to: a server, or an SQLite file in the repository."""
 
 import contextlib
 import logging
@@ -27,7 +27,7 @@ class MlflowError(ProjectError):
 
 
 def is_reachable() -> bool:
-    """Return whether there is an MLflow to speak to: a job can't see the files of the clone that started it."""
+    """Return whether this process can reach MLflow: a job can't see the files of the clone that started it."""
     uri = load_platform().tracking_uri
     return job_file() is None or (uri is not None and is_remote(uri))
 
@@ -41,8 +41,8 @@ def tracking_uri() -> str:
     """Return where MLflow is: `platform.yaml:tracking_uri`, or the SQLite file of the repository (absolute).
 
     Raises:
-        ProjectError: It is a path that would mean another place inside `dvc exp run --temp`; or this is a job, and it
-            is a file of the clone that started it.
+        ProjectError: It is a relative path, which means another file inside `dvc exp run --temp`; or this is a job,
+            and it is a file of the clone that started it.
     """
     if not is_reachable():
         raise ProjectError(
@@ -52,30 +52,27 @@ def tracking_uri() -> str:
     uri = load_platform().tracking_uri
     if not uri:
         return f"{SQLITE}{(home() / DATABASE).as_posix()}"
-    if ("://" not in uri and not uri.startswith("arn:")) or (uri.startswith(SQLITE) and not _absolute(uri)):
+    is_sqlite = uri.startswith(SQLITE)
+    if not uri.startswith("arn:") and ("://" not in uri or (is_sqlite and not Path(uri[len(SQLITE) :]).is_absolute())):
         raise ProjectError(
             f"the tracking URI {uri!r} is a relative path", "platform.yaml:tracking_uri: null, or an absolute address"
         )
     return uri
 
 
-def _absolute(uri: str) -> bool:
-    return Path(uri.removeprefix(SQLITE)).is_absolute()
-
-
 def client() -> "MlflowClient":
     """Connect to MLflow.
 
-    A new SQLite file gets its tables here, under a lock: processes that start at once would break it for good.
+    A new SQLite file gets its tables here, under a lock: processes that start at once would corrupt it.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
 
     uri = tracking_uri()
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it tells of each table
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it logs each table
     if not uri.startswith("arn:"):
-        # The plugin sagemaker-mlflow has a header for each request, finds no ARN to put in, and MLflow tells of that.
+        # The plugin sagemaker-mlflow adds a header to each request, lacks the ARN for it, and MLflow logs that.
         logging.getLogger("mlflow.tracking.request_header.registry").setLevel(logging.ERROR)
     mlflow.set_tracking_uri(uri)
     if not uri.startswith(SQLITE):
@@ -90,39 +87,24 @@ def client() -> "MlflowClient":
 
 @contextlib.contextmanager
 def translate_errors(fix: str) -> Iterator[None]:
-    """Turn what MLflow says in the block into an error of the project.
-
-    Args:
-        fix: What to do then.
-
-    Raises:
-        NoAnswerError: MLflow can't be reached, or refuses.
-    """
-    # No retries of MLflow's own: a request whose reply was lost would be done twice. Nor its minutes of waiting.
+    """Turn the errors of the block, when MLflow can't be reached or refuses, into a MlflowError with that fix."""
+    # No retries inside MLflow: a request whose reply was lost would be done twice. Nor its minutes of waiting.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     try:
         yield
-    except _refusals() as error:  # imported only then: boto3 takes 0.15 s
-        problem = without_credentials(f"MLflow at {tracking_uri()} did not do it: {error}")
-        raise MlflowError(problem, _fix(error, fix)) from error
+    except _mlflow_errors() as error:  # imported only then: boto3 takes 0.15 s
+        uri, problem = tracking_uri(), str(error)
+        if re.search(r"\b40[13]\b|UNAUTHENTICATED|PERMISSION_DENIED|SignatureDoesNotMatch", problem):
+            if uri.startswith("arn:"):
+                fix = f"aws sts get-caller-identity shows your AWS identity; with the right credentials: {fix}"
+            else:
+                login = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+                fix = f"set {login}, then: {fix}"
+        raise MlflowError(without_credentials(f"MLflow at {uri} failed: {problem}"), fix) from error
 
 
-def pages(search: Callable[..., Any]) -> Iterator[Any]:
-    """Give what a search of MLflow's finds, of all its pages.
-
-    Args:
-        search: Takes `page_token`, and returns a page.
-    """
-    token = None
-    while True:
-        page = search(page_token=token)
-        yield from page
-        if not (token := page.token):
-            return
-
-
-def _refusals() -> tuple[type[Exception], ...]:
+def _mlflow_errors() -> tuple[type[Exception], ...]:
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
     from mlflow.exceptions import MlflowException
@@ -131,40 +113,34 @@ def _refusals() -> tuple[type[Exception], ...]:
     return MlflowException, OSError, SQLAlchemyError, Boto3Error, BotoCoreError, ClientError
 
 
-def _fix(error: Exception, fix: str) -> str:
-    if not re.search(r"\b40[13]\b|UNAUTHENTICATED|PERMISSION_DENIED|SignatureDoesNotMatch", str(error)):
-        return fix
-    if tracking_uri().startswith("arn:"):
-        return f"aws sts get-caller-identity shows as whom you ask; with the right credentials: {fix}"
-    return f"set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, then: {fix}"
+def pages(search: Callable[..., Any]) -> Iterator[Any]:
+    """Yield the results of all pages of a search of MLflow's; `search` takes `page_token` and returns a page."""
+    token = None
+    while True:
+        page = search(page_token=token)
+        yield from page
+        if not (token := page.token):
+            return
 
 
 def experiment_id(connected: "MlflowClient", name: str) -> str:
-    """Return the id of a project's MLflow experiment, made when it isn't there."""
+    """Return the id of an MLflow experiment, which is created where it does not exist."""
     from mlflow.exceptions import MlflowException
 
-    found = connected.get_experiment_by_name(name)
-    if found:
-        return str(found.experiment_id)
-    # MLflow's own default is ./mlruns: inside a throw-away experiment folder it would vanish.
+    if experiment := connected.get_experiment_by_name(name):
+        return str(experiment.experiment_id)
+    # MLflow's own default is ./mlruns: inside a throw-away experiment folder it would be deleted.
     local = tracking_uri().startswith(SQLITE)
     try:
         return str(connected.create_experiment(name, Path(home(), ARTIFACTS).as_uri() if local else None))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-        return experiment_id(connected, name)  # another run has just made it
+        return experiment_id(connected, name)  # another run has just created it
 
 
 def serve_ui(port: int) -> int:
-    """Serve MLflow's pages for the local store until Ctrl-C, or say where the server has them.
-
-    Args:
-        port: TCP port on this machine.
-
-    Returns:
-        The server's exit code.
-    """
+    """Serve MLflow's pages for the local store until Ctrl-C, or print the server's address; return the exit code."""
     uri = tracking_uri()
     if not uri.startswith(SQLITE):
         print(f"MLflow runs at {without_credentials(uri)}")

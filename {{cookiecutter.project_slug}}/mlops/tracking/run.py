@@ -1,10 +1,15 @@
 """One training run: its identity, what it is made from, and its record.
 
-Everything about the run goes to files in `reports/train`, which DVC keeps; MLflow gets a copy while it goes on.
+Everything about the run goes to files in `reports/train`, which DVC keeps; MLflow gets a copy meanwhile.
+
+An interrupted training continues from a checkpoint wherever the inputs are the same. It continues as the same run where
+SageMaker starts the job again under its run id, or a clone starts the same commit and experiment again. Otherwise it is
+a new run that names the earlier one, and begins with its curves.
 """
 
 import contextlib
 import dataclasses
+import json
 import logging
 import os
 import shutil
@@ -19,44 +24,37 @@ import dvclive
 from .. import pipeline
 from ..config import job_file, load_platform, read_machines, read_params
 from ..environment import differences
-from ..files import read_json, write_json
+from ..files import read_json, sha256, write_json
 from ..records import manifest
 from ..training.checkpoint import Checkpoints
 from ..training.distributed import SINGLE_PROCESS, ProcessGroup
-from . import dataset_tags, dvc_remote, mlflow_client, resume, run_context, upload_queue
+from . import dvc_remote, mlflow_client, run_context, uploader
 from .live import Live
-from .run_context import RunContext
-from .run_files import LINEAGE, RUN_DIR
-from .uploader import Sidecar
+from .run_context import DATASET, RunContext
+from .run_files import INPUT_FILES, LINEAGE, RUN_DIR
 
 log = logging.getLogger(__name__)
 
-RUN_PATH = Path(pipeline.RUN_REPORT)
-MANIFEST = "data/manifest.parquet"
+MANIFEST, MANIFEST_REPORT = map(Path, INPUT_FILES)
 
 
 @dataclass(frozen=True)
 class RegisteredModel:
-    """A registered version to start from.
+    """A registered version to start from."""
 
-    Args:
-        model_dir: The model's directory, as `train` wrote it, downloaded.
-        run: The run that trained it (its `mirror_id`).
-    """
-
-    model_dir: Path
-    run: str
+    model_dir: Path  # its directory, as `train` wrote it, downloaded
+    run: str  # the run that trained it (its `mirror_id`)
 
 
 class TrainingRun:
-    """What a training loop tells of itself, and what it goes on from.
+    """Records a training loop, and holds the state that it continues from.
 
-    `training_run` gives one that records. `TrainingRun()` records nothing, as that of every process but the first.
+    `training_run` yields one that records. `TrainingRun()` records nothing, like those of all processes but the first.
 
     Attributes:
-        group: The processes that train together, and which of them this is.
+        group: The processes that train together, and the rank of this one.
         live: DVCLive's logger, for the callbacks of frameworks; None where nothing is recorded.
-        summary: Figures of the whole run, by name, which MLflow and DVC show beside the curves' last values.
+        summary: Figures of the whole run, by name; MLflow and DVC show them beside the last values of the curves.
     """
 
     def __init__(
@@ -81,25 +79,25 @@ class TrainingRun:
             self.live.next_step()
 
     def log_image(self, name: str, image: Any) -> None:
-        """Keep a picture with the run: one of Pillow's, an array, or a path; `name` has a suffix, such as `.png`."""
+        """Log a Pillow image, an array, or the path of a file; `name` has a suffix, such as `.png`."""
         if self.live is not None:
             self.live.log_image(name, image)
 
     @property
     def checkpoint(self) -> dict[str, Any] | None:
-        """Return the state to go on from; None where the training begins."""
+        """Return the state to continue from; None for a new training."""
         return self._checkpoints.state
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Save a state where it is time to, if `CHECKPOINT_DIR` is set; every process calls it after the same epoch.
+        """Save a state if `CHECKPOINT_DIR` is set and a save is due; every process calls it after the same epoch.
 
         Args:
-            state: Tensors, numbers and texts in dicts and lists; `epochs` is how many are done.
+            state: Tensors, numbers and texts in dicts and lists; `epochs` is the number of epochs done.
         """
         self._checkpoints.save(state)
 
     def restore_random_numbers(self) -> None:
-        """Set the generators of random numbers to where the checkpoint was saved: the last thing to restore."""
+        """Set the random number generators to their state in the checkpoint: the last thing to restore."""
         self._checkpoints.restore_random_numbers()
 
 
@@ -107,10 +105,10 @@ class TrainingRun:
 def training_run(
     group: ProcessGroup = SINGLE_PROCESS, parents: Sequence[RegisteredModel] = ()
 ) -> Iterator[TrainingRun]:
-    """Record what happens in the block as one run.
+    """Record the training in the block as one run.
 
     Before the block, a Git commit pins code, parameters and data, the data are pushed to the DVC remote, and the data
-    manifest is compared with the dataset. With `CHECKPOINT_DIR`, a training that was cut off goes on.
+    manifest is compared with the dataset. With `CHECKPOINT_DIR`, an interrupted training continues.
 
     Args:
         group: The processes that train; the first one records.
@@ -123,71 +121,107 @@ def training_run(
         ProjectError: The stage was not started by DVC, a commit can't hold what it reads, or the manifest is not the
             dataset's.
     """
-    checkpoints = _open_checkpoints(group)
+    checkpoints = Checkpoints()
+    if folder := os.environ.get("CHECKPOINT_DIR"):
+        inputs = checkpoint_inputs() if group.rank == 0 else None  # only the first process compares them
+        checkpoints = Checkpoints(Path(folder), inputs, group)
     if group.rank > 0:
         yield TrainingRun(group, checkpoints, None)
         return
-    manifest.check_dataset(Path(dataset_tags.DATASET), Path(MANIFEST), Path("reports/manifest.json"))
-    earlier = resume.facts_of(checkpoints.files)
-    start, pushed = _start(earlier)
-    facts = {**_facts(start, [parent.run for parent in parents]), "data_pushed": pushed}
-    facts = resume.with_history(facts, earlier)
-    write_json(RUN_PATH, {"run": facts["run"]})
+    manifest.check_dataset(Path(DATASET), MANIFEST, MANIFEST_REPORT)
+    earlier = json.loads(checkpoints.files[LINEAGE.name]) if checkpoints.files else {}
+    context, pushed = _start(earlier)
+    facts = {**_facts(context, [parent.run for parent in parents]), "data_pushed": pushed}
+    facts = with_history(facts, earlier)
+    write_json(Path(pipeline.RUN_REPORT), {"run": facts["run"]})
     with recorded(facts, checkpoints.files) as live:
         sections = pipeline.running_stage().params_of_all()
         live.log_params({name: values for name, values in read_params().items() if name in sections})
-        checkpoints.carry = lambda: resume.files(live)
+        checkpoints.carry = lambda: files_so_far(live)
         yield TrainingRun(group, checkpoints, live)
-    if not read_machines()["keeps_checkpoints"]:  # there, a job may still be cut off while it pushes the model
+    if not read_machines()["keeps_checkpoints"]:  # there, a job may still be interrupted while it pushes the model
         checkpoints.clear()
 
 
-def _open_checkpoints(group: ProcessGroup) -> Checkpoints:
-    folder = os.environ.get("CHECKPOINT_DIR")
-    if not folder:
-        return Checkpoints()
-    inputs = resume.inputs() if group.rank == 0 else None  # they are read whole; the first process alone needs them
-    return Checkpoints(Path(folder), inputs, group)
+def checkpoint_inputs() -> dict[str, Any]:
+    """Return what the result of the running stage depends on, by name: deps, params, packages.
+
+    On SageMaker also the run: its checkpoints are not deleted at the end, and must serve no other run.
+    """
+    stage = pipeline.running_stage()
+    deps = [Path(dep) for dep in stage.deps]
+    files = [file for dep in deps for file in ([dep] if dep.is_file() else sorted(dep.rglob("*"))) if file.is_file()]
+    context = run_context.from_job() if read_machines()["keeps_checkpoints"] else None
+    return {
+        **{file.as_posix(): sha256(file) for file in files},
+        **{f"params.yaml:{name}": read_params()[name] for name in stage.params},
+        "other packages than in environment.json": {name: have for name, (_, have) in differences().items()},
+        "run": context.run if context else "",
+    }
+
+
+def files_so_far(live: Live) -> dict[str, bytes]:
+    """Return the content of the run's files so far, by their names in its folder."""
+    live.write()
+    paths = sorted(path for path in RUN_DIR.rglob("*") if path.is_file())
+    return {path.relative_to(RUN_DIR).as_posix(): path.read_bytes() for path in paths}
+
+
+def with_history(facts: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts of a run that continues one with the facts `earlier`: its start, and when it was resumed."""
+    if not earlier:
+        return facts
+    resumed_from = earlier.get("resumed_from") if facts["run"] == earlier["run"] else earlier["run"]
+    cpus = dict.fromkeys([*earlier["cpu_capability"].split(", then "), facts["cpu_capability"]])
+    return {
+        **facts,
+        "started_at": earlier["started_at"],
+        "resumed_at": [*earlier.get("resumed_at", []), facts["started_at"]],
+        **({"resumed_from": resumed_from} if resumed_from else {}),
+        "cpu_capability": ", then ".join(cpus),  # weights made on two kinds equal those of neither
+    }
+
+
+def is_same_training(earlier: dict[str, Any], commit: str, dvc_exp_name: str) -> bool:
+    """Return whether a training that a clone starts is the one with the facts `earlier`."""
+    return (earlier.get("data_git_commit_id"), earlier.get("dvc_exp_name")) == (commit, dvc_exp_name)
 
 
 def _start(earlier: dict[str, Any]) -> tuple[RunContext, bool]:
-    """Return where the training was started, and whether its data are in the DVC remote.
-
-    Args:
-        earlier: Facts of the run whose checkpoint it goes on from; none when it begins.
-    """
-    handed_over = run_context.from_job()
-    if handed_over:
-        return handed_over, True  # a job reads them from there
+    """Return where the training was started, and whether its data are in the DVC remote."""
+    if context := run_context.from_job():
+        return context, True  # a job pulled them from there
     stage = pipeline.running_stage()
-    asked = run_context.collect(stage.name)
-    if resume.is_same(earlier, asked.commit, asked.dvc_exp_name):
-        asked = dataclasses.replace(asked, run=earlier["run"])
-    run_context.log_training(asked)
-    return asked, dvc_remote.push_or_owe(list(stage.upstream))
+    context = run_context.collect(stage.name)
+    if is_same_training(earlier, context.commit, context.dvc_exp_name):
+        context = dataclasses.replace(context, run=earlier["run"])
+    run_context.log_training(context)
+    return context, dvc_remote.push_or_owe(list(stage.upstream))
 
 
 @contextlib.contextmanager
-def recorded(facts: dict[str, Any], kept: dict[str, bytes] | None = None) -> Iterator[Live]:
-    """Write the files of a run, while a sidecar copies them to MLflow.
+def recorded(facts: dict[str, Any], earlier_files: dict[str, bytes] | None = None) -> Iterator[Live]:
+    """Write the files of a run, while another process copies them to MLflow.
 
     When MLflow can't be reached, training succeeds all the same, and `mirror sync` sends the rest.
 
     Args:
         facts: The run's identity and what it is made from.
-        kept: Its files, or an earlier run's, when it goes on with them.
+        earlier_files: Its files, or an earlier run's, when it continues them; content by name.
 
     Yields:
         The logger.
     """
-    with upload_queue.training(facts["run"]):
+    run, status = facts["run"], "FAILED"
+    with uploader.training(run):
         shutil.rmtree(RUN_DIR, ignore_errors=True)
-        resume.restore(kept or {})
+        for name, content in (earlier_files or {}).items():
+            (RUN_DIR / name).parent.mkdir(parents=True, exist_ok=True)
+            (RUN_DIR / name).write_bytes(content)
         write_json(LINEAGE, facts)
-        sidecar = _start_mirror(facts["run"])
-        status = "FAILED"
+        process = _start_upload(run)
         try:
-            live = Live(str(RUN_DIR), bool(kept), save_dvc_exp=False, dvcyaml=None, report=None)
+            live = Live(str(RUN_DIR), bool(earlier_files), save_dvc_exp=False, dvcyaml=None, report=None)
             try:
                 yield live
             finally:
@@ -198,66 +232,48 @@ def recorded(facts: dict[str, Any], kept: dict[str, bytes] | None = None) -> Ite
             raise
         finally:
             write_json(LINEAGE, {**facts, "status": status, "ended_at": _now()})
-            if not _end_mirror(facts["run"], sidecar) and mlflow_client.is_reachable():
+            try:
+                uploader.stage_files(run)
+            except OSError as error:
+                log.warning("the outbox does not take the last files of the run, which are in %s: %s", RUN_DIR, error)
+            if not (process and process.close()) and mlflow_client.is_reachable():
                 log.warning("MLflow does not have all of the run yet. To send the rest: python -m mlops mirror sync")
 
 
-def _start_mirror(run: str) -> Sidecar | None:
+def _start_upload(run: str) -> uploader.UploadProcess | None:
     if not mlflow_client.is_reachable():
-        log.info("MLflow gets run %s when the job's results are taken over", run)
+        log.info("MLflow gets run %s when the results of the job are applied", run)
         return None
     try:
-        upload_queue.stage_files(run)
-        return Sidecar(run)
-    except OSError as error:  # no space, no process: nothing that a training should end for
+        uploader.stage_files(run)
+        return uploader.UploadProcess(run)
+    except OSError as error:  # no space, no process: no reason to end a training
         log.warning("nothing copies the run to MLflow while it trains: %s", error)
         return None
 
 
-def _end_mirror(run: str, sidecar: Sidecar | None) -> bool:
-    try:
-        upload_queue.stage_files(run)
-    except OSError as error:
-        log.warning("the outbox does not take the last files of the run, which are in %s: %s", RUN_DIR, error)
-    return sidecar is not None and sidecar.close()
-
-
-def _facts(start: RunContext, parents: list[str]) -> dict[str, Any]:
+def _facts(context: RunContext, parents: list[str]) -> dict[str, Any]:
     import torch
 
-    prepared = read_json(Path("reports/prepare.json"))
+    prepared, job_path = read_json(Path("reports/prepare.json")), job_file()
+    job = read_json(job_path) if job_path else {}
+    machine = {"job": job.get("name"), "image": job.get("image"), "instance_type": read_machines()["instance_type"]}
+    inherited = ("run", "name", "user", "git_remote_url", "git_branch", "baseline_commit", "dvc_exp_name")
     return {
-        "run": start.run,
-        "name": start.name,
+        **{name: getattr(context, name) for name in (*inherited, "dvc_remote_url", "data_version")},
+        "data_git_commit_id": context.commit,
         "project": load_platform().project,
-        "user": start.user,
         "started_at": _now(),
-        "data_git_commit_id": start.commit,
-        "git_remote_url": start.git_remote_url,
-        "git_branch": start.git_branch,
-        "baseline_commit": start.baseline_commit,
-        "dataset_path": dataset_tags.DATASET,
-        "dataset_md5": dataset_tags.dataset_md5(),
-        "data_version": start.data_version,
-        "manifest_sha256": read_json(Path("reports/manifest.json"))["sha256"][0],
+        "dataset_path": DATASET,
+        "dataset_md5": run_context.dataset_md5(),
+        "manifest_sha256": read_json(MANIFEST_REPORT)["sha256"][0],
         "consent_sha256": prepared["consent_sha256"][0],
         "consent_excluded": prepared["excluded"],
-        "dvc_exp_name": start.dvc_exp_name,
-        "dvc_remote_url": start.dvc_remote_url,
         "parents": parents,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "environment_differences": [f"{name} {have}" for name, (_, have) in differences().items()],
-        **_place(),
+        **{name: value for name, value in machine.items() if value},  # image and instance type on SageMaker only
     }
-
-
-def _place() -> dict[str, str]:
-    """Return the job that the training runs in, and when SageMaker runs it, the image and the instance type."""
-    told = job_file()
-    job = read_json(told) if told else {}
-    machine = read_machines()["instance_type"]
-    place = {"job": job.get("name", ""), "image": job.get("image", ""), "instance_type": machine}
-    return {name: value for name, value in place.items() if value}
 
 
 def _now() -> str:

@@ -1,24 +1,27 @@
-"""The files of one run: where they are, and what they say."""
+"""The files of one run: where they are, what they say, and the new rows of its curves while they grow."""
 
+import csv
 import json
 import logging
+import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ..errors import ProjectError
 from ..files import read_json
-from .metrics_reader import CURVES
 
 log = logging.getLogger(__name__)
 
 RUN_DIR = Path("reports/train")
 LINEAGE = RUN_DIR / "lineage.json"
+CURVES = Path("plots/metrics")  # in the run's folder
 PLOTS = "plots.json"  # in the run's folder: how DVCLive would draw each of its plots
-INPUT_FILES = ("data/manifest.parquet", "reports/manifest.json")  # as the run found it at its start
+INPUT_FILES = ("data/manifest.parquet", "reports/manifest.json")  # as they were when the run started
 ARTIFACTS = (*INPUT_FILES, "reports/confusion.csv", "reports/per_class.csv")
-FACTS = (  # what the run is made from, as MLflow has it among the params: they can't be changed there
+FACTS = (  # what the run is made from; params in MLflow, where they can't be changed
     "data_git_commit_id",
     "git_remote_url",
     "dataset_md5",
@@ -32,15 +35,11 @@ FACTS = (  # what the run is made from, as MLflow has it among the params: they 
     "cpu_capability",
     "environment_differences",
 )
-TEXT_CHARACTERS = 5000  # of a param; MLflow takes 6,000
+MAX_PARAM_CHARACTERS = 5000  # MLflow takes 6,000
 
 
 def read_facts(root: Path = Path()) -> dict[str, Any]:
-    """Read the identity of the run below `root`, what it was made from, and how it ended, if it has.
-
-    Raises:
-        ProjectError: There is no run.
-    """
+    """Read what the run below `root` is made from, and how it ended, if it has; raise ProjectError without a run."""
     try:
         facts: dict[str, Any] = read_json(root / LINEAGE)
     except FileNotFoundError as error:
@@ -49,11 +48,7 @@ def read_facts(root: Path = Path()) -> dict[str, Any]:
 
 
 def check_manifest(root: Path) -> None:
-    """See that the manifest below `root` is the one that the run read.
-
-    Raises:
-        ProjectError: It is another one, or there is none.
-    """
+    """Raise ProjectError unless the data manifest below `root` is the one that the run read."""
     facts, report = read_facts(root), root / "reports" / "manifest.json"
     if not report.exists() or read_json(report)["sha256"] != [facts["manifest_sha256"]]:
         raise ProjectError(
@@ -69,41 +64,42 @@ def params(root: Path) -> dict[str, str]:
     path = root / RUN_DIR / "params.yaml"
     logged = (YAML(typ="safe").load(path.read_text(encoding="utf-8")) if path.exists() else None) or {}
     facts = read_facts(root)
-    values = {name.replace("/", "."): value for name, value in _flat(logged)} | {name: facts[name] for name in FACTS}
-    return {name: _text(value) for name, value in values.items()}
+    values = {name.replace("/", "."): value for name, value in _flatten(logged)} | {name: facts[name] for name in FACTS}
+    texts = {name: v if isinstance(v, str) else json.dumps(v, default=str) for name, v in values.items()}
+    limit = MAX_PARAM_CHARACTERS
+    return {
+        name: text if len(text) <= limit else f"{text[: limit - 30]}… ({len(text)} characters)"
+        for name, text in texts.items()
+    }
 
 
 def summary(root: Path) -> dict[str, float]:
-    """Return the figures of DVCLive's summary; none when it can't be read, as after a full disk."""
+    """Return the figures of DVCLive's summary; none when the file is damaged, as after a full disk."""
     path = root / RUN_DIR / "metrics.json"
     try:
-        figures = dict(_flat(read_json(path))) if path.exists() else {}
+        figures = dict(_flatten(read_json(path))) if path.exists() else {}
     except ValueError as error:
-        log.warning("%s is not whole: %s", path, error)
+        log.warning("%s is incomplete: %s", path, error)
         return {}
     return {name: float(value) for name, value in figures.items() if isinstance(value, int | float) and name != "step"}
 
 
 def files(root: Path) -> dict[Path, dict[str, Any] | None]:
-    """Return images, plots and artifacts, and how DVCLive would draw each of the plots; None for the others."""
-    folder, told = root / RUN_DIR, root / RUN_DIR / PLOTS
-    configs = read_json(told) if told.exists() else {}
-    found = (path for name in ("plots", "artifacts") for path in sorted((folder / name).rglob("*")) if path.is_file())
+    """Return images, plots and artifacts, and how DVCLive would draw each plot; None for what is no plot."""
+    folder = root / RUN_DIR
+    configs = read_json(folder / PLOTS) if (folder / PLOTS).exists() else {}
+    paths = [path for name in ("plots", "artifacts") for path in sorted((folder / name).rglob("*")) if path.is_file()]
+    names = {path: path.relative_to(folder) for path in paths if not path.is_relative_to(folder / CURVES)}
     return {
-        path: configs.get(path.relative_to(folder).as_posix(), {}) if _is_plot(path.relative_to(folder)) else None
-        for path in found
-        if not path.is_relative_to(folder / CURVES)
+        path: configs.get(name.as_posix(), {}) if name.parts[0] == "plots" and name.suffix == ".json" else None
+        for path, name in names.items()
     }
-
-
-def _is_plot(path: Path) -> bool:
-    return path.parts[0] == "plots" and path.suffix == ".json"
 
 
 def end(root: Path) -> tuple[str, int]:
     """Return how the run ended and when, in milliseconds since 1970 UTC.
 
-    A run that was killed could not say so: it failed when its last row was written, whoever asks and however often.
+    A killed run could not record its end: it failed when its last row was written, whenever this is called.
     """
     facts = read_facts(root)
     if "ended_at" in facts:
@@ -119,14 +115,74 @@ def milliseconds(moment: str) -> int:
     return round(datetime.fromisoformat(moment).astimezone(UTC).timestamp() * 1000)
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}/")
+            yield from _flatten(value, f"{prefix}{key}/")
         else:
             yield f"{prefix}{key}", value
 
 
-def _text(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return text if len(text) <= TEXT_CHARACTERS else f"{text[: TEXT_CHARACTERS - 30]}… ({len(text)} characters)"
+@dataclass(frozen=True)
+class Row:
+    """One row of a curve."""
+
+    name: str  # of the curve, with slashes: `train/loss`
+    timestamp: int  # milliseconds since 1970 UTC
+    step: int  # counted from 0
+    value: float | str  # a number, or the text that was logged instead
+    end: int  # where the row ends in its file, in bytes
+
+
+class Curves:
+    """The rows below a run's folder that have not been sent yet, also while DVCLive writes more."""
+
+    def __init__(self, run_dir: Path, started_ms: int) -> None:
+        self._folder = run_dir / CURVES
+        self._started_ms = started_ms
+        self._sent: dict[str, int] = {}  # bytes, by curve
+
+    def new_rows(self) -> Iterator[Row]:
+        """Yield the rows after the last one passed to `done`, curve by curve."""
+        for path in sorted(self._folder.rglob("*.tsv")):
+            name = path.relative_to(self._folder).with_suffix("").as_posix()
+            if path.stat().st_size > self._sent.get(name, 0):
+                yield from self._read(path, name)
+
+    def done(self, row: Row) -> None:
+        """Never yield this row, or one before it in its curve, again."""
+        self._sent[row.name] = row.end
+
+    def names(self) -> set[str]:
+        """Return the names of the curves that have rows."""
+        return set(self._sent)
+
+    def _read(self, path: Path, name: str) -> Iterator[Row]:
+        csv.field_size_limit(sys.maxsize)  # a text metric may be a page
+        with path.open("rb") as file:
+            header = file.readline()
+            columns = next(csv.reader([header.decode()], delimiter="\t"), [])
+            end = file.seek(max(self._sent.get(name, 0), len(header)))
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return  # the rest of the row is not written yet
+                end += len(line)
+                if row := self._parse(line.decode(errors="replace"), columns, name, end):
+                    yield row
+
+    def _parse(self, line: str, columns: list[str], name: str, end: int) -> Row | None:
+        fields = next(csv.reader([line], delimiter="\t"), [])
+        values = dict(zip(columns[:-1], fields, strict=False))
+        try:
+            step = int(float(values["step"])) if len(fields) == len(columns) else None
+        except ValueError:
+            step = None
+        if step is None:  # cut off by a full disk, or the second line of a text of several lines
+            log.warning("unreadable row in %s: %r", name, line[:80])
+            return None
+        try:
+            value: float | str = float(fields[-1])
+        except ValueError:
+            value = fields[-1]
+        # Without a timestamp (stock DVCLive), always the same one: rows are identified by it.
+        return Row(name, int(values.get("timestamp", self._started_ms + step)), step, value, end)

@@ -1,18 +1,36 @@
-"""What MLflow lacks of the runs that this clone knows: those in the outbox, in the work tree, and in Git's history."""
+"""What MLflow lacks of the runs that this clone knows: those in the outbox, in the work tree, and in Git's history.
 
+Thousands of runs take seconds. MLflow answers a search with all params, tags and metrics of each run: 10,000 runs are
+58 MB. So the ids of runs that were seen complete are cached, in a file that can be deleted at any time, and MLflow is
+asked to count those: it sends one run for a thousand. Only runs that are new here, or no longer complete, are read.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
-from . import git_history, sync_cache, upload_queue
-from .git_history import KnownRun
+from ..config import home, load_platform
+from ..errors import ProjectError
+from ..files import read_json, write_json
+from . import lineage_log, uploader
+from .lineage_log import KnownRun
+from .mlflow_client import pages, tracking_uri
+from .mlflow_sync import ENDED, MIRROR_ID
 from .run_files import LINEAGE, read_facts
-from .sync_cache import MlflowRunState
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 SYNC = "python -m mlops mirror sync"
 REPAIR = "python -m mlops mirror repair"
+IDS_PER_QUERY = 1000  # MLflow's parser takes no more than a few thousand
+PAGE = 1000  # runs; a busy server takes 5 s for them, and a request may take 20
+MAX_SINGLE_QUERIES = 300  # runs that are searched one by one; for more, reading all there are is quicker
+IS_COMPLETE = "attributes.status != 'RUNNING' and attributes.status != 'SCHEDULED'"
+
+Search = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -20,9 +38,9 @@ class Missing:
     """Something that MLflow lacks."""
 
     what: str  # `run 3f2a… (gouty-fifo)`, `version 2`, `alias champion`
-    # What helps. `training`: nothing, it will come. `deleted`: a person wanted it so.
+    # What helps. `training`: nothing, it will come. `deleted`: nothing, a person deleted it.
     state: Literal["training", "deleted", "sync", "repair", "fetch", "impossible"]
-    lacks: str  # what of it is not there
+    lacks: str  # the missing part
     remedy: str  # a command; or why nothing helps
 
     @property
@@ -31,43 +49,107 @@ class Missing:
         return self.state not in ("training", "deleted")
 
 
+@dataclass(frozen=True)
+class MlflowRunState:
+    """A run in MLflow."""
+
+    run_id: str  # MLflow's id
+    complete: bool  # whether its end arrived, which is sent last
+    deleted: bool  # whether a person deleted it
+
+
 def known() -> dict[str, KnownRun]:
     """Return the runs that this clone knows of, by id, the oldest first."""
-    found, here = git_history.runs(), [read_facts()["run"]] if LINEAGE.exists() else []
-    return found | {run: KnownRun(run, run) for run in (*upload_queue.waiting(), *here) if run not in found}
+    logged, current = lineage_log.runs(), [read_facts()["run"]] if LINEAGE.exists() else []
+    return logged | {run: KnownRun(run, run) for run in (*uploader.waiting(), *current) if run not in logged}
 
 
 def missing(client: "MlflowClient", runs: dict[str, KnownRun]) -> dict[str, Missing]:
-    """Return what MLflow lacks of runs, by their ids, in their order.
-
-    Raises:
-        ProjectError: A person deleted the project's MLflow experiment.
-    """
-    there = sync_cache.fetch_states(client, runs)
-    judged = {run: _judge(past, there.get(run)) for run, past in runs.items()}
-    return {run: lack for run, lack in judged.items() if lack}
+    """Return what MLflow lacks of runs, by their ids, in their order; raises what `fetch_states` does."""
+    states = fetch_states(client, runs)
+    parts = {run: _missing_part(past, states.get(run)) for run, past in runs.items()}
+    return {run: part for run, part in parts.items() if part}
 
 
-def _judge(past: KnownRun, there: MlflowRunState | None) -> Missing | None:
+def _missing_part(past: KnownRun, state: MlflowRunState | None) -> Missing | None:
     what = f"run {past.run}" if past.name == past.run else f"run {past.run} ({past.name})"
-    lacks, entry = "its end" if there else "everything", upload_queue.folder() / past.run
-    if there and there.deleted:
-        restore = f"deleted by a person; to have it back: mlflow runs restore --run-id {there.run_id}"
+    lacks, entry = "its end" if state else "everything", uploader.folder() / past.run
+    if state and state.deleted:
+        restore = f"deleted by a person; to have it back: mlflow runs restore --run-id {state.run_id}"
         return Missing(what, "deleted", "everything", restore)
     if (entry / LINEAGE).exists():
-        told = entry / "mirror.log"
-        said = told.read_text(encoding="utf-8", errors="replace").strip() if told.exists() else ""
-        said = f" (its mirror said: {said.splitlines()[-1].strip()})" if said else ""
-        if upload_queue.is_training(past.run):
-            return Missing(what, "training", lacks, f"nothing to do: it is training{said}")
-        return Missing(what, "sync", lacks, f"{SYNC}{said}")
-    if there and there.whole:
+        path = entry / "mirror.log"
+        messages = path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else ""
+        note = f" (its mirror.log ends with: {messages.splitlines()[-1].strip()})" if messages else ""
+        if uploader.is_training(past.run):
+            return Missing(what, "training", lacks, f"nothing to do: it is training{note}")
+        return Missing(what, "sync", lacks, f"{SYNC}{note}")
+    if state and state.complete:
         return None
     if LINEAGE.exists() and read_facts()["run"] == past.run:
         return Missing(what, "sync", lacks, SYNC)
     if past.commits:
         return Missing(what, "repair", lacks, REPAIR)
-    if there:
+    if state:
         return Missing(what, "impossible", lacks, f"its files are not in this clone; where it was trained: {SYNC}")
     reason = "no results in DVC: the training failed, or nobody committed them"
     return Missing(what, "impossible", lacks, f"not repairable: {reason}")
+
+
+def fetch_states(client: "MlflowClient", runs: Iterable[str]) -> dict[str, MlflowRunState]:
+    """Return the states of those of `runs` that MLflow has; raise ProjectError if its experiment was deleted."""
+    experiment = client.get_experiment_by_name(load_platform().project)
+    if experiment is None:
+        return {}
+    if experiment.lifecycle_stage == "deleted":
+        raise ProjectError(
+            f"the MLflow experiment {experiment.name} was deleted at {tracking_uri()}",
+            f"to have it back: mlflow experiments restore --experiment-id {experiment.experiment_id}",
+        )
+    # A digest: the address may hold a password.
+    server = hashlib.sha256(f"{tracking_uri()} {experiment.experiment_id}".encode()).hexdigest()[:12]
+    path = home() / ".dvc" / "tmp" / "mirrored" / f"{server}.json"
+    cached: dict[str, str] = read_json(path) if path.exists() else {}
+    states = _search_states(partial(client.search_runs, [experiment.experiment_id]), set(runs), cached)
+    write_json(path, {run: state.run_id for run, state in states.items() if state.complete and not state.deleted})
+    return states
+
+
+def _search_states(search: Search, runs: set[str], cached: dict[str, str]) -> dict[str, MlflowRunState]:
+    states: dict[str, MlflowRunState] = {}
+    seen = sorted(runs & cached.keys())
+    for start in range(0, len(seen), IDS_PER_QUERY):
+        ids = {run: cached[run] for run in seen[start : start + IDS_PER_QUERY]}
+        query = f"attributes.run_id IN ({','.join(repr(run_id) for run_id in ids.values())})"
+        if _count_is(search, f"{query} and {IS_COMPLETE}", len(ids)):
+            states |= {run: MlflowRunState(run_id, complete=True, deleted=False) for run, run_id in ids.items()}
+        else:
+            states |= {run: state for run, state in _read(search, query) if run in ids and not state.deleted}
+    rest = runs - states.keys()
+    if len(rest) > MAX_SINGLE_QUERIES:
+        return states | {run: state for run, state in _read(search, "") if run in rest}
+    return states | {run: state for each in rest for run, state in _read(search, f"tags.{MIRROR_ID} = '{each}'")}
+
+
+def _count_is(search: Search, query: str, number: int) -> bool:
+    """Return whether exactly so many runs match: there is a last one, and none after it."""
+    from mlflow.utils.search_utils import SearchUtils
+
+    def after(skipped: int) -> Any:
+        # MLflow's token of the page after so many runs; a server with tokens of another kind refuses it with an error.
+        token: bytes = SearchUtils.create_page_token(skipped)  # type: ignore[no-untyped-call]
+        return search(query, max_results=1, page_token=token.decode() if skipped else None)
+
+    return bool(after(number - 1)) and not after(number)
+
+
+def _read(search: Search, query: str) -> list[tuple[str, MlflowRunState]]:
+    """Return the runs that match, the deleted ones first: of two with one id, the other counts."""
+    from mlflow.entities import ViewType
+
+    states: list[tuple[str, MlflowRunState]] = []
+    order = ["attributes.start_time ASC"]  # a run that begins meanwhile doesn't move the pages
+    for run in pages(partial(search, query, ViewType.ALL, PAGE, order)):
+        state = MlflowRunState(run.info.run_id, run.info.status in ENDED, run.info.lifecycle_stage == "deleted")
+        states.append((run.data.tags.get(MIRROR_ID, ""), state))
+    return sorted(states, key=lambda item: not item[1].deleted)

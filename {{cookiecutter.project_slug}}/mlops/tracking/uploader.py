@@ -1,73 +1,207 @@
-"""A process beside the training that copies its run to MLflow while it goes on.
+"""Copy runs to MLflow from a process beside the training, and keep the files that MLflow does not have yet.
 
-The training only writes files. Whatever happens to MLflow, to its network, or to this process, it goes on at its pace.
+Training only writes files: it goes on at its pace, whatever happens to MLflow, the network, or this process. A run
+enters the outbox when it begins and leaves it when MLflow has confirmed its end. Its folder there has hard links to the
+files of `reports/train`: they remain when DVC clears the work tree for the next training, when the folder of an
+experiment is deleted, and when every process of the run is killed.
 """
 
 import contextlib
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from ..config import home
-from . import mlflow_client, mlflow_sync, upload_queue
+from ..errors import ProjectError
+from . import mlflow_client, mlflow_sync
 from .git import without_credentials
+from .run_files import ARTIFACTS, INPUT_FILES, LINEAGE, RUN_DIR, read_facts
 
 log = logging.getLogger(__name__)
 
-INTERVAL_S = 2.0  # between two looks at the files
-LONGEST_S = 30.0  # the same, while MLflow is away
+INTERVAL_S = 2.0  # between two uploads
+MAX_INTERVAL_S = 30.0  # the same, while MLflow does not answer
 PATIENCE_S = 15.0  # after the end of the training, without an answer of MLflow
-GRACE_S = 5.0  # longer than the sidecar's patience, to see it give up
-RESTART_S = 5.0  # after the sidecar was killed
-DONE, BEHIND = 0, 3  # exit codes: MLflow has the whole run; it does not, and more trying now is useless
+GRACE_S = 5.0  # longer than the patience, for the process to give up by itself
+RESTART_S = 5.0  # after the process was killed
+LOCK_WAIT_S = 60.0  # for another process that is still sending
+TRIES = 3  # to send a whole run
+RETRY_S = 1.0  # between two of them
+DONE, BEHIND = 0, 3  # exit codes: MLflow has the whole run; it does not, and trying again now is useless
 
 
-class Sidecar:
-    """The process, started, and started again when something kills it.
+def folder() -> Path:
+    """Return the outbox, which has a folder for each run; neither Git nor DVC sees it."""
+    return home() / ".dvc" / "tmp" / "outbox"
 
-    Args:
-        run: The id of a run in the outbox whose files are written below the working directory.
+
+def waiting() -> list[str]:
+    """Return the ids of the runs in the outbox."""
+    return sorted(path.parents[len(LINEAGE.parts) - 1].name for path in folder().glob(f"*/{LINEAGE.as_posix()}"))
+
+
+def stage_files(run: str, work: Path = Path()) -> Path:
+    """Put what a run has written below `work` so far, unless another run has begun, into its folder in the outbox."""
+    entry = folder() / run
+    if (work / LINEAGE).exists() and read_facts(work)["run"] == run:
+        written = [path.relative_to(work) for path in (work / RUN_DIR).rglob("*") if path.is_file()]
+        # The run read the input files as they were at its start: later, another stage may have replaced them.
+        inputs = [Path(name) for name in INPUT_FILES if not (entry / name).exists()]
+        for name in (*written, *inputs, *(Path(name) for name in ARTIFACTS if name not in INPUT_FILES)):
+            with contextlib.suppress(FileNotFoundError):  # not written yet, or a temporary file
+                _link(work / name, entry / name)
+    return entry
+
+
+def _link(source: Path, target: Path) -> None:
+    new, old = source.stat(), target.stat() if target.exists() else None
+    if old and (os.path.samestat(new, old) or (new.st_size, new.st_mtime_ns) == (old.st_size, old.st_mtime_ns)):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = target.with_name(f"{target.name}.new")
+    scratch.unlink(missing_ok=True)
+    try:
+        os.link(source.resolve(), scratch)
+    except FileNotFoundError:
+        raise
+    except OSError:  # another disk, or one without links
+        shutil.copy2(source, scratch)
+    os.replace(scratch, target)
+
+
+def remove(run: str) -> None:
+    """Remove a run from the outbox: MLflow has it."""
+    shutil.rmtree(folder() / run, ignore_errors=True)
+
+
+def upload(root: Path = Path()) -> str:
+    """Do `mlflow_sync.sync` for the run below `root`, with its files in the outbox, and remove it from there."""
+    run = read_facts(root)["run"]
+    with upload_lock(run):
+        entry = stage_files(run)  # files that were not staged, when all processes were killed
+        source = entry if (entry / LINEAGE).exists() else root
+        # MLflow's client would repeat a request whose reply was lost, and create two runs: `sync` checks first.
+        for _ in range(TRIES - 1):
+            with contextlib.suppress(mlflow_client.MlflowError):
+                run_id = mlflow_sync.sync(source)
+                break
+            time.sleep(RETRY_S)
+        else:
+            run_id = mlflow_sync.sync(source)
+        remove(run)
+    return run_id
+
+
+def upload_all() -> list[str]:
+    """Upload the runs in the outbox, then the one in the work tree; return MLflow's ids of them.
+
+    Raises:
+        ProjectError: The first upload that failed; the other runs were sent all the same.
     """
+    runs, run_ids, problems = waiting(), [], []
+    roots = [folder() / run for run in runs]
+    if LINEAGE.exists() and read_facts()["run"] not in runs:
+        roots.append(Path())
+    for root in roots:
+        try:
+            if is_training(read_facts(root)["run"]):
+                log.info("run %s is still training: another process uploads it", root.name)
+            else:
+                run_ids.append(upload(root))
+        except mlflow_sync.RunDeletedError as error:
+            if root == Path():
+                raise
+            log.warning("%s, so it is not sent; %s. To drop it: rm -r %s", error.problem, error.fix, root)
+        except ProjectError as error:
+            if (root / LINEAGE).exists():  # else another process was still uploading it, and is done
+                problems.append(error)
+        except Exception as error:  # one damaged run must not hold up the others
+            problem = f"the run in {root} can't be read: {type(error).__name__}: {error}"
+            problems.append(ProjectError(problem, f"repair its files, or drop it: rm -r {root}"))
+    if problems:
+        raise problems[0]
+    return run_ids
+
+
+@contextlib.contextmanager
+def upload_lock(run: str) -> Iterator[None]:
+    """Hold the upload lock of a run; raise ProjectError when another process holds it for too long."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(_lock(f"{run}.sending", LOCK_WAIT_S))
+        except Timeout as error:
+            problem = f"another process has been sending run {run} for more than {LOCK_WAIT_S:.0f} s"
+            raise ProjectError(problem, "run the same command again when it has ended") from error
+        yield
+
+
+def training(run: str) -> AbstractContextManager[None]:
+    """Hold the lock that shows other processes that this one trains the run."""
+    return _lock(f"{run}.training", LOCK_WAIT_S)  # `is_training` holds it for a moment
+
+
+def is_training(run: str) -> bool:
+    """Return whether a process on this machine is training the run."""
+    try:
+        with _lock(f"{run}.training", 0):
+            return False
+    except Timeout:
+        return True
+
+
+@contextlib.contextmanager
+def _lock(name: str, wait_s: float) -> Iterator[None]:
+    folder().mkdir(parents=True, exist_ok=True)
+    path = folder() / name
+    with FileLock(path, wait_s):
+        yield
+    with contextlib.suppress(OSError):  # Windows: another process waits for it
+        path.unlink(missing_ok=True)
+
+
+class UploadProcess:
+    """The process that uploads the run of the working directory; it is started again when something kills it."""
 
     def __init__(self, run: str) -> None:
         self._run = run
         self._ending = threading.Event()
         self._starting = threading.Lock()
         self._process = self._start()
-        threading.Thread(target=self._keep, daemon=True).start()
+        threading.Thread(target=self._restart_killed, daemon=True).start()
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        with (upload_queue.folder() / self._run / "mirror.log").open("ab") as told:
+        with (folder() / self._run / "mirror.log").open("ab") as output:
             return subprocess.Popen(
                 [sys.executable, "-m", "mlops", "mirror", "follow", self._run],
                 env={**os.environ, "MLFLOW_TRACKING_URI": mlflow_client.tracking_uri()},
-                stdin=subprocess.PIPE,  # its end tells the sidecar that the training ended, however it did
-                stdout=told,
-                stderr=told,
+                stdin=subprocess.PIPE,  # closed at the end of the training, however it ends
+                stdout=output,
+                stderr=output,
                 start_new_session=True,  # Ctrl-C is for the training alone
             )
 
-    def _keep(self) -> None:
-        while not _ended_itself(self._process.wait()) and not self._ending.wait(RESTART_S):
+    def _restart_killed(self) -> None:
+        while self._process.wait() not in (DONE, BEHIND) and not self._ending.wait(RESTART_S):
             with self._starting:
                 if not self._ending.is_set():
                     self._process = self._start()
 
     def close(self) -> bool:
-        """Tell that the run ended, and give the sidecar some time to send what is left.
-
-        Returns:
-            Whether MLflow has the whole run.
-        """
+        """Tell the process that the run ended, and wait a while; return whether MLflow has the whole run."""
         with self._starting:
             self._ending.set()
         try:
             code = self._end()
-            if not _ended_itself(code):
+            if code not in (DONE, BEHIND):
                 self._process = self._start()
                 code = self._end()
         except (subprocess.TimeoutExpired, KeyboardInterrupt, OSError):
@@ -77,79 +211,59 @@ class Sidecar:
     def _end(self) -> int:
         if self._process.stdin:
             # A byte too: forked workers, such as a DataLoader's, hold the other end of the pipe open.
-            with contextlib.suppress(OSError, ValueError):  # it is dead, or was told
+            with contextlib.suppress(OSError, ValueError):  # the process is dead, or the pipe is closed already
                 self._process.stdin.write(b"\n")
                 self._process.stdin.close()
         return self._process.wait(PATIENCE_S + GRACE_S)
 
 
-def _ended_itself(code: int) -> bool:
-    return code in (DONE, BEHIND)
-
-
 def follow(run: str) -> int:
-    """Copy a run to MLflow until standard input ends, and then the rest of it. What the process does.
-
-    Returns:
-        `DONE`, or `BEHIND` when MLflow did not answer, or a person deleted the run there.
-    """
-    # Each request is tried once: this loop is what tries again, and it knows what may have arrived.
+    """Upload a run until standard input ends, and then the rest of it; return the exit code of the upload process."""
+    # Each request is tried once: `_follow` tries again, and knows what may have arrived.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     if hasattr(os, "nice"):
         os.nice(5)
-    work = Path.cwd()
-    os.chdir(home())  # the folder of an experiment is thrown away while we may still be at it
-    ended = threading.Event()
-    threading.Thread(target=_await_end, args=(ended,), daemon=True).start()
-    with upload_queue.upload_lock(run):
-        return _Loop(run, work, ended).run()
+    work, ended = Path.cwd(), threading.Event()
+    os.chdir(home())  # the folder of an experiment may be deleted while this runs
+
+    def await_end() -> None:
+        os.read(sys.stdin.fileno(), 1)  # not through Python's buffer, whose lock would still be held at exit
+        ended.set()
+
+    threading.Thread(target=await_end, daemon=True).start()
+    with upload_lock(run):
+        return _follow(run, work, ended)
 
 
-def _await_end(ended: threading.Event) -> None:
-    os.read(sys.stdin.fileno(), 1)  # not through Python's buffer: its lock would be held when the process ends before
-    ended.set()
-
-
-class _Loop:
-    def __init__(self, run: str, work: Path, ended: threading.Event) -> None:
-        self._name, self._work, self._ended = run, work, ended
-        self._mirror: mlflow_sync.Mirror | None = None
-        self._failed = False
-        self._answered = time.monotonic()
-
-    def run(self) -> int:
-        pause = INTERVAL_S
-        while True:
-            last = self._ended.is_set()  # before the look at the files: then it sees all
-            try:
-                self._pass(last)
-            except mlflow_sync.RunDeletedError as error:
-                log.warning("%s", error.problem)
-                return BEHIND
-            except Exception as error:  # whatever MLflow, its database, its artifact store or the network can say
-                log.warning("%s: %s", type(error).__name__, without_credentials(str(error)))
-                pause, self._failed = min(2 * pause, LONGEST_S), True
-            else:
-                if last:
-                    upload_queue.remove(self._name)
-                    return DONE
-                pause, self._failed, self._answered = INTERVAL_S, False, time.monotonic()
-            if last and time.monotonic() - self._answered > PATIENCE_S:
-                return BEHIND
-            if last:
-                time.sleep(min(pause, 1))
-            elif self._ended.wait(pause):
-                self._answered = time.monotonic()
-
-    def _pass(self, last: bool) -> None:
-        root = upload_queue.stage_files(self._name, self._work)
-        if self._mirror is None:
-            self._mirror = mlflow_sync.Mirror(root, mlflow_client.client())
-            self._mirror.reopen()
-        elif self._failed:
-            self._mirror.check_not_deleted()
-        if last:
-            self._mirror.finish()
+def _follow(run: str, work: Path, ended: threading.Event) -> int:
+    mirror: mlflow_sync.Mirror | None = None
+    interval, failed, answered = INTERVAL_S, False, time.monotonic()
+    while True:
+        is_last = ended.is_set()  # before the files are read: then all of them are seen
+        try:
+            root = stage_files(run, work)
+            if mirror is None:
+                mirror = mlflow_sync.Mirror(root, mlflow_client.client())
+                mirror.reopen()
+            elif failed:
+                mirror.check_not_deleted()
+            if is_last:
+                mirror.finish()
+                remove(run)
+                return DONE
+            mirror.push()
+        except mlflow_sync.RunDeletedError as error:
+            log.warning("%s", error.problem)
+            return BEHIND
+        except Exception as error:  # of MLflow, its database, its artifact store or the network
+            log.warning("%s: %s", type(error).__name__, without_credentials(str(error)))
+            interval, failed = min(2 * interval, MAX_INTERVAL_S), True
         else:
-            self._mirror.push()
+            interval, failed, answered = INTERVAL_S, False, time.monotonic()
+        if is_last and time.monotonic() - answered > PATIENCE_S:
+            return BEHIND
+        if is_last:
+            time.sleep(min(interval, 1))
+        elif ended.wait(interval):
+            answered = time.monotonic()

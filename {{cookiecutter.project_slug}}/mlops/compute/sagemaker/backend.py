@@ -12,7 +12,7 @@ from typing import Any
 from ...config import home, load_platform
 from ...errors import ProjectError
 from ...files import read_json, write_json
-from ...tracking import upload_queue
+from ...tracking import uploader
 from ...tracking.run_context import RunContext
 from .. import archive
 from ..spec import JobSpec
@@ -100,7 +100,7 @@ def describe(name: str) -> dict[str, Any]:
 
 def origin_of(name: str) -> RunContext:
     """Return where a job was started."""
-    return RunContext.of_json(describe(name)["origin"])
+    return RunContext(**describe(name)["origin"])
 
 
 def _learn(job: client.Job) -> None:
@@ -209,7 +209,7 @@ def _fetch(name: str, out: Path) -> None:
 def _keep_run(name: str, out: Path) -> None:
     """Put the run of a training into the outbox of this clone, when MLflow does not have all of it."""
     if (out / RUN).exists():
-        archive.unpack(out / RUN, upload_queue.folder() / origin_of(name).run)
+        archive.unpack(out / RUN, uploader.folder() / origin_of(name).run)
         (out / RUN).unlink()
 
 

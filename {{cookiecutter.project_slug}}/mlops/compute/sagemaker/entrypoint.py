@@ -10,7 +10,7 @@ from typing import Any
 
 from ...config import read_machines
 from ...files import read_json
-from ...tracking import upload_queue
+from ...tracking import uploader
 from .. import worker
 
 RUN = "run.tar"  # files of a training that MLflow does not have all of
@@ -56,7 +56,7 @@ def _run(job_file: Path, out: Path) -> int:
 
 
 def _hand_back_run(run: str, out: Path) -> None:
-    place = upload_queue.folder() / run
+    place = uploader.folder() / run
     if place.exists():
         with tarfile.open(out / RUN, "w") as packed:
             packed.add(place, arcname=".")

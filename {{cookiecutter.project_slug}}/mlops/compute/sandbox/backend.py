@@ -18,7 +18,7 @@ import psutil
 from ...config import home, load_platform
 from ...errors import ProjectError
 from ...files import read_json, write_json
-from ...tracking import upload_queue
+from ...tracking import uploader
 from ...tracking.run_context import RunContext
 from .. import archive, remote
 from ..state import State
@@ -88,7 +88,7 @@ def describe(name: str) -> dict[str, Any]:
 
 def origin_of(name: str) -> RunContext:
     """Return where a job was started."""
-    return RunContext.of_json(describe(name)["origin"])
+    return RunContext(**describe(name)["origin"])
 
 
 def state(name: str) -> State:
@@ -192,7 +192,7 @@ def keep_run(place: Path) -> None:
     run, work = read_json(place / DESCRIPTION)["origin"]["run"], place / "work"
     waiting = work / ".dvc" / "tmp" / "outbox" / run
     if waiting.exists():
-        upload_queue.stage_files(run, work)
+        uploader.stage_files(run, work)
         shutil.rmtree(waiting, ignore_errors=True)
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from mlops.tracking.metrics_reader import CURVES, Curves
+from mlops.tracking.run_files import CURVES, Curves
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
-"""The record of a training that goes on: one run, each step once, from the first start to the last end."""
+"""The record of a training that is resumed: one run, each step once, from the first start to the last end."""
 
 import dataclasses
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -9,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.repo import Repo
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlops.files import write_json
 from mlops.tracking import live as live_module
-from mlops.tracking import mlflow_client, mlflow_sync, resume
+from mlops.tracking import mlflow_client, mlflow_sync
+from mlops.tracking import run as module
 from mlops.tracking.live import Live
 from mlops.tracking.run import recorded
 from mlops.tracking.run_context import RunContext
-from mlops.tracking.run_files import RUN_DIR, milliseconds, read_facts
+from mlops.tracking.run_files import LINEAGE, RUN_DIR, milliseconds, read_facts
 
 STARTS = [f"2026-01-0{day}T00:00:00.000+00:00" for day in (2, 3)]
 
@@ -35,7 +38,7 @@ def find(client: MlflowClient) -> Run:
 
 
 def points(client: MlflowClient, name: str = "loss") -> list[tuple[int, float]]:
-    return sorted((one.step, one.value) for one in client.get_metric_history(find(client).info.run_id, name))
+    return sorted((point.step, point.value) for point in client.get_metric_history(find(client).info.run_id, name))
 
 
 def log(live: Live, *steps: int) -> None:
@@ -48,45 +51,45 @@ def log(live: Live, *steps: int) -> None:
 def until(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < end, "it did not come"
+        assert time.monotonic() < end, "timeout"
         time.sleep(0.05)
 
 
-def new_machine() -> None:
-    """All that the first one had is gone."""
+def lose_files() -> None:
+    """Delete all files, as if training continued on another machine."""
     shutil.rmtree(RUN_DIR)
     shutil.rmtree(".dvc")
 
 
-def going_on(facts: dict[str, Any], kept: dict[str, bytes]) -> dict[str, Any]:
-    """Return the facts of a run that goes on now."""
-    return resume.with_history({**facts, "started_at": now()}, resume.facts_of(kept))
+def resumed(facts: dict[str, Any], files: dict[str, bytes]) -> dict[str, Any]:
+    """Return the facts of a run that is resumed now."""
+    return module.with_history({**facts, "started_at": now()}, json.loads(files[LINEAGE.name]))
 
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def cut_off(live: Live, carried: int, *more: int) -> dict[str, bytes]:
-    """Log steps, save a checkpoint, log more that it does not have."""
-    log(live, *range(live.step, carried))
-    kept = resume.files(live)
+def interrupted(live: Live, saved: int, *more: int) -> dict[str, bytes]:
+    """Log steps, return the files of a checkpoint, and log more steps that it lacks."""
+    log(live, *range(live.step, saved))
+    files = module.files_so_far(live)
     log(live, *more)
-    return kept
+    return files
 
 
-def test_recorded_run_that_goes_on_twice_is_in_mlflow_once(client: MlflowClient, facts: dict[str, Any]) -> None:
+def test_recorded_run_that_is_resumed_twice_is_in_mlflow_once(client: MlflowClient, facts: dict[str, Any]) -> None:
     with pytest.raises(KeyboardInterrupt), recorded(facts) as live:
-        kept = cut_off(live, 2, 2, 3)
+        files = interrupted(live, 2, 2, 3)
         raise KeyboardInterrupt
     assert find(client).info.status == "KILLED"
-    new_machine()
-    with pytest.raises(KeyboardInterrupt), recorded(going_on(facts, kept), kept) as live:
+    lose_files()
+    with pytest.raises(KeyboardInterrupt), recorded(resumed(facts, files), files) as live:
         until(lambda: find(client).info.status == "RUNNING")
-        kept = cut_off(live, 3, 3, 4)  # MLflow's point of step 2 is the first attempt's, the row another's
+        files = interrupted(live, 3, 3, 4)  # MLflow's point of step 2 is the first attempt's, the row another's
         raise KeyboardInterrupt
-    new_machine()
-    with recorded(going_on(facts, kept), kept) as live:
+    lose_files()
+    with recorded(resumed(facts, files), files) as live:
         log(live, 3, 4, 5)
         live.summary["test_acc"] = 0.9
     run = find(client)
@@ -99,16 +102,16 @@ def test_recorded_run_that_goes_on_twice_is_in_mlflow_once(client: MlflowClient,
     assert [row.split("\t")[1] for row in rows] == [str(step) for step in range(6)]
 
 
-def test_sync_of_a_run_that_went_on_after_its_end_in_mlflow_sends_the_rest(
+def test_sync_of_a_run_that_was_resumed_after_its_end_in_mlflow_sends_the_rest(
     client: MlflowClient, facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(KeyboardInterrupt), recorded(facts) as live:
-        kept = cut_off(live, 1, 1)
+        files = interrupted(live, 1, 1)
         raise KeyboardInterrupt
-    new_machine()
+    lose_files()
     with monkeypatch.context() as away:
         away.setattr(mlflow_client, "is_reachable", lambda: False)
-        with recorded(going_on(facts, kept), kept) as live:
+        with recorded(resumed(facts, files), files) as live:
             log(live, 1, 2)
     for _ in range(2):
         mlflow_sync.sync()
@@ -116,39 +119,39 @@ def test_sync_of_a_run_that_went_on_after_its_end_in_mlflow_sends_the_rest(
         assert points(client) == [(0, 0.0), (1, 0.1), (2, 0.2)]
 
 
-def test_new_run_that_goes_on_from_an_earlier_one_has_its_curves_and_names_it(
+def test_new_run_that_continues_an_earlier_one_has_its_curves_and_names_it(
     client: MlflowClient, facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as away:
         away.setattr(mlflow_client, "is_reachable", lambda: False)
         with recorded(facts) as live:
-            kept = cut_off(live, 2)
-        with recorded(going_on({**facts, "run": "def456"}, kept), kept) as live:
+            files = interrupted(live, 2)
+        with recorded(resumed({**facts, "run": "def456"}, files), files) as live:
             log(live, 2)
     mlflow_sync.sync()
     assert points(client) == [(0, 0.0), (1, 0.1), (2, 0.2)]
     assert find(client).data.tags["resumed_from"] == "abc123"
 
 
-def test_with_history_of_a_run_that_goes_on_twice_tells_all(facts: dict[str, Any]) -> None:
+def test_with_history_of_a_run_that_is_resumed_twice_has_all_of_it(facts: dict[str, Any]) -> None:
     first = {**facts, "cpu_capability": "AVX2"}
-    second = resume.with_history({**facts, "run": "b", "started_at": STARTS[0], "cpu_capability": "AVX512"}, first)
-    third = resume.with_history({**facts, "run": "b", "started_at": STARTS[1], "cpu_capability": "AVX2"}, second)
+    second = module.with_history({**facts, "run": "b", "started_at": STARTS[0], "cpu_capability": "AVX512"}, first)
+    third = module.with_history({**facts, "run": "b", "started_at": STARTS[1], "cpu_capability": "AVX2"}, second)
     assert third["started_at"] == facts["started_at"]
     assert third["resumed_at"] == STARTS
     assert third["resumed_from"] == facts["run"]
     assert third["cpu_capability"] == "AVX2, then AVX512"
-    assert resume.with_history(facts, {}) == facts
+    assert module.with_history(facts, {}) == facts
 
 
 @pytest.mark.parametrize(
     ("commit", "name", "same"), [("x", "x", True), ("y", "x", False), ("x", "other-exp", False)], ids=str
 )
-def test_is_same_for_the_commit_and_experiment_of_the_run(
+def test_is_same_training_for_the_commit_and_experiment_of_the_run(
     facts: dict[str, Any], commit: str, name: str, same: bool
 ) -> None:
-    assert resume.is_same(facts, commit, name) is same
-    assert not resume.is_same({}, commit, name)
+    assert module.is_same_training(facts, commit, name) is same
+    assert not module.is_same_training({}, commit, name)
 
 
 @pytest.fixture
@@ -158,7 +161,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("code.py", "data/dataset/train/shard.parquet", "data/dataset/val/shard.parquet"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(name, encoding="utf-8")
-    Path("dvc.yaml").write_text("stages: {train: {deps: [code.py, data/dataset]}}", encoding="utf-8")
+    pipeline = "stages: {train: {cmd: x, deps: [code.py, data/dataset], params: [train], outs: [model]}}"
+    Path("dvc.yaml").write_text(pipeline, encoding="utf-8")
+    Repo.init(no_scm=True)
+    monkeypatch.setenv("DVC_STAGE", "train")
     Path("params.yaml").write_text("train: {seed: 0}\ndata: {x: 1}\n", encoding="utf-8")
     write_json(Path("environment.json"), {})
     return tmp_path
@@ -180,19 +186,20 @@ def rewrite(name: str, content: str) -> None:
         ("README.md", "new", set()),
     ],
 )
-def test_inputs_are_what_the_result_follows_from(project: Path, name: str, content: str, named: set[str]) -> None:
-    before = resume.inputs()
+def test_checkpoint_inputs_are_what_the_result_depends_on(
+    project: Path, name: str, content: str, named: set[str]
+) -> None:
+    before = module.checkpoint_inputs()
     rewrite(name, content)
-    after = resume.inputs()
+    after = module.checkpoint_inputs()
     assert {key for key in before | after if before.get(key) != after.get(key)} == named
 
 
-def test_inputs_on_sagemaker_have_the_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert resume.inputs()["run"] == ""
-    write_json(Path("resources.json"), {})
-    monkeypatch.setattr(resume, "RESOURCES", Path("resources.json"))
-    assert resume.inputs()["run"] == "", "no job"
+def test_checkpoint_inputs_on_sagemaker_have_the_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert module.checkpoint_inputs()["run"] == ""
+    monkeypatch.setenv("STAGE_MACHINES", '{"keeps_checkpoints": true}')
+    assert module.checkpoint_inputs()["run"] == "", "no job"
     fields = {field.name: "" for field in dataclasses.fields(RunContext)}
     write_json(Path("job.json"), {"origin": {**fields, "release_tags": [], "run": "abc"}})
     monkeypatch.setenv("STAGE_JOB", "job.json")
-    assert resume.inputs()["run"] == "abc"
+    assert module.checkpoint_inputs()["run"] == "abc"

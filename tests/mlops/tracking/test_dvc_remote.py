@@ -1,16 +1,69 @@
-"""The files of an earlier run, from Git, DVC's cache and its remote: the run's very own, or a reason why not."""
+"""DVC's configuration files, whatever the path; and the files of an earlier run, restored, or a reason why not."""
 
 import json
+import locale
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.config import Config
 from mlops.errors import ProjectError
-from mlops.tracking.restore import ArtifactMissingError, restore_run
+from mlops.tracking import dvc_remote
+from mlops.tracking.dvc_remote import ArtifactMissingError, restore_run
 
 from .conftest import Run, commit_all
+
+REMOTE = 'remote "storage"'
+
+
+def url_of(folder: Path) -> str:
+    return str(Config(str(folder / ".dvc"))["remote"]["storage"]["url"])
+
+
+@pytest.mark.parametrize(
+    ("project", "storage", "ascii"),
+    [
+        ("project", "storage", True),
+        ("Übung 数据/project", "Übung 数据/project/dvc-storage", True),
+        ("Übung 数据/klon ü", "Übung 数据/project/dvc-storage", True),
+        ("Größe/klon", "Übung 数据/project, 'new' #2/dvc-storage", False),
+    ],
+    ids=["ascii", "inside", "beside", "elsewhere"],
+)
+def test_write_config_then_dvc_reads_the_folder(tmp_path: Path, project: str, storage: str, ascii: bool) -> None:
+    folder, url = tmp_path / project, (tmp_path / storage).as_posix()
+    file = folder / ".dvc" / "config.local"
+    file.parent.mkdir(parents=True)
+    dvc_remote.write_config(file, {REMOTE: {"url": dvc_remote.config_url(url, file)}})
+    assert file.read_bytes().isascii() == ascii
+    assert url_of(folder) == url
+
+
+def test_write_config_keeps_what_the_file_holds_and_who_may_read_it(tmp_path: Path) -> None:
+    file = tmp_path / ".dvc" / "config.local"
+    file.parent.mkdir()
+    file.write_text("# mine\n[core]\n    analytics = false\n", encoding="utf-8")
+    file.chmod(0o600)
+    before = file.stat().st_mode
+    dvc_remote.write_config(file, {REMOTE: {"url": "s3://bucket/project"}})
+    assert file.read_text(encoding="utf-8").startswith("# mine\n[core]\n    analytics = false\n")
+    assert url_of(tmp_path) == "s3://bucket/project"
+    assert file.stat().st_mode == before
+
+
+def test_write_config_what_dvc_could_not_read_is_refused_and_nothing_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / ".dvc" / "config.local"
+    file.parent.mkdir()
+    file.write_bytes(b"[core]\n")
+    monkeypatch.setattr(locale, "getpreferredencoding", lambda _: "cp1252")
+    with pytest.raises(ProjectError, match="in the encoding cp1252.*\nFix: set PYTHONUTF8=1 .* or move the project"):
+        dvc_remote.write_config(file, {REMOTE: {"url": "/data/数据"}})
+    assert [path.read_bytes() for path in file.parent.iterdir()] == [b"[core]\n"]
+
 
 PIPELINE = """\
 stages:
@@ -61,9 +114,9 @@ def test_restore_earlier_run_has_its_files_and_leaves_the_work_tree(
     curve = "reports/train/plots/metrics/loss.tsv"
     folder = tmp_path / "got"
     assert restore_run(commit, folder)["run"] == "one"
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    restored = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     reports = {"reports/run.json", "reports/manifest.json", "reports/train/lineage.json", curve}
-    assert found == {"data/manifest.parquet", *reports}
+    assert restored == {"data/manifest.parquet", *reports}
     assert (folder / "data/manifest.parquet").read_text(encoding="utf-8") == "manifest of one"
     assert run("git", "status", "--porcelain") == before
     assert json.loads(Path("reports/train/lineage.json").read_text(encoding="utf-8"))["run"] == "two"
@@ -83,7 +136,7 @@ def test_restore_manifest_of_another_run_is_refused(trained: Trained, run: Run, 
         restore_run(commit_all(run), tmp_path / "got")
 
 
-def test_restore_results_that_are_gone_or_damaged_are_refused(trained: Trained, tmp_path: Path) -> None:
+def test_restore_results_that_are_missing_or_damaged_are_refused(trained: Trained, tmp_path: Path) -> None:
     commit = trained("one")
     shutil.rmtree(tmp_path / "storage")
     cached = [path for path in Path(".dvc/cache/files").rglob("*") if path.is_file()]
@@ -93,10 +146,10 @@ def test_restore_results_that_are_gone_or_damaged_are_refused(trained: Trained, 
     with pytest.raises(ArtifactMissingError, match="is damaged"):
         restore_run(commit, tmp_path / "damaged")
     curve.unlink()
-    with pytest.raises(ArtifactMissingError, match="not to be had"):
+    with pytest.raises(ArtifactMissingError, match="can't be restored"):
         restore_run(commit, tmp_path / "without-a-file")
     next(path for path in cached if path.suffix == ".dir").unlink()
-    with pytest.raises(ArtifactMissingError, match="not to be had"):
+    with pytest.raises(ArtifactMissingError, match="can't be restored"):
         restore_run(commit, tmp_path / "without-the-list")
 
 
