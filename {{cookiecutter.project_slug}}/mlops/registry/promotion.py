@@ -28,8 +28,8 @@ from ..errors import ProjectError
 from ..files import read_json
 from ..records import consent, shards
 from ..tracking import lineage_log
-from ..tracking.git import GitError, exists, git
 from ..tracking.dvc_remote import ArtifactMissingError, restore
+from ..tracking.git import GitError, exists, git
 from ..tracking.sync_status import REPAIR
 from . import aliases
 from .aliases import CHAMPION, VERB, AliasChange, Registry, alias_holders
