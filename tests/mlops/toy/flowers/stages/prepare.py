@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 
 from mlops import Record, read_records, with_consent, write_dataset
 
@@ -14,7 +15,7 @@ def flowers() -> Iterator[Record]:
             long = wide if plant % 3 else 1 - wide
             content = json.dumps({"length": 3 + long + flower / 10, "width": 1 + wide + flower / 10}).encode()
             label, origin = ("narrow", "wide")[wide], f"plant {plant}, flower {flower}"
-            yield Record(f"{plant:02}-{flower}", f"plant-{plant:02}", label, lambda content=content: content, origin)
+            yield Record(f"{plant:02}-{flower}", f"plant-{plant:02}", label, partial(bytes, content), origin)
 
 
 def main() -> None:
