@@ -64,8 +64,8 @@ test: setup
 check: setup
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" $(ARGS)
 
-# Not the project's tests: they are rendered, so they are checked once generated. Its package is plain Python.
-CHECKED := hooks tests "$(PROJECT)/{{cookiecutter.package_name}}"
+# Not the project's tests: they are rendered, so they are checked once generated. Its packages are plain Python.
+CHECKED := hooks tests "$(PROJECT)/{{cookiecutter.package_name}}" "$(PROJECT)/mlops"
 
 lint: setup
 	$(BIN)/ruff check $(CHECKED)

@@ -21,7 +21,7 @@ ONLY_FOR = (
         "sagemaker",
         (
             *("mlops/compute", "aws", "Dockerfile", ".dockerignore"),
-            *("docs/sagemaker.md", "docs/sagemaker-walkthrough.md"),
+            *("docs/backends.md", "docs/sagemaker.md", "docs/sagemaker-walkthrough.md"),
         ),
     ),
     ("serving", "yes", ("mlops/serving",)),

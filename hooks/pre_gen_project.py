@@ -109,10 +109,10 @@ def bucket(name: str) -> str | None:
     """
     formed = re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", name) and ".." not in name
     address = re.fullmatch(r"\d+(\.\d+){3}", name)
-    kept = name.startswith(("xn--", "sthree-", "amzn-s3-demo-")) or name.endswith(
+    reserved = name.startswith(("xn--", "sthree-", "amzn-s3-demo-")) or name.endswith(
         ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
     )
-    if name and (not formed or address or kept):
+    if name and (not formed or address or reserved):
         return (
             "must be the bare name of a bucket, without s3:// or a path: 3 to 63 lowercase letters, digits, hyphens"
             " and single dots, and nothing that AWS keeps for itself; for example 'my-team-ml', or blank"
@@ -150,7 +150,7 @@ def tracking_uri(uri: str) -> str | None:
     return None
 
 
-found = list(problems(ANSWERS))
-if found:
-    print("No project was made. Please answer again:", *found, sep="\n  ", file=sys.stderr)
+broken_rules = list(problems(ANSWERS))
+if broken_rules:
+    print("No project was made. Please answer again:", *broken_rules, sep="\n  ", file=sys.stderr)
     sys.exit(1)

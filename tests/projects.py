@@ -78,8 +78,8 @@ def runs(project: BakedProject) -> dict[str, Run]:
 def versions(project: BakedProject) -> dict[int, dict[str, str]]:
     """Return the tags of the registered versions by number."""
     client = MlflowClient(f"sqlite:///{(project.path / 'mlflow.db').as_posix()}")
-    found = client.search_model_versions()
-    return {int(version.version): version.tags for version in sorted(found, key=lambda one: int(one.version))}
+    tags = {int(version.version): version.tags for version in client.search_model_versions()}
+    return dict(sorted(tags.items()))
 
 
 def objects(project: BakedProject) -> set[str]:
@@ -96,12 +96,12 @@ def executed(output: str) -> list[str]:
 def experiments(project: BakedProject) -> dict[str, dict[str, Any]]:
     """Return what `dvc exp show` knows of each experiment of HEAD, by its name."""
     shown = json.loads(project.run("dvc", "exp", "show", "--json").stdout)
-    found = {}
+    by_name = {}
     for baseline in shown:
         for experiment in baseline.get("experiments") or []:
             last = experiment["revs"][0]
-            found[last["name"]] = last
-    return found
+            by_name[last["name"]] = last
+    return by_name
 
 
 def metric(experiment: dict[str, Any], name: str) -> Any:

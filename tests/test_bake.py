@@ -12,6 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from .conftest import TEMPLATE, Bake, BakedProject
+from .projects import edit
 
 PROMPTS = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
 CHOICES: dict[str, list[str]] = {
@@ -44,7 +45,7 @@ TAKEN_AWAY = {
     ("compute", "local"): (
         *("mlops/compute/*", "mlops/compute/sandbox/*", "mlops/compute/sagemaker/*"),
         "mlops/compute/sagemaker/checks/*",
-        *("aws/*", "Dockerfile", ".dockerignore", "docs/sagemaker*.md"),
+        *("aws/*", "Dockerfile", ".dockerignore", "docs/backends.md", "docs/sagemaker*.md"),
     ),
     ("serving", "no"): ("mlops/serving/*",),
     ("lineage", "dataset"): (
@@ -52,6 +53,30 @@ TAKEN_AWAY = {
         *(f"docs/{page}.md" for page in ("audits", "records-athena", "records-walkthrough")),
     ),
 }
+
+STAGE = '''"""Stage `sizes`: how many records each split has."""
+
+from pathlib import Path
+
+from mlops import read_split, write_report
+
+
+def main() -> None:
+    """Count them."""
+    sizes = {split: len(read_split(Path("data/dataset", split))) for split in ("train", "val", "test")}
+    write_report(Path("reports/sizes.json"), sizes)
+'''
+ENTRY = """
+  sizes:
+    cmd: python -m mlops stage sizes
+    deps:
+      - {package}/stages/sizes.py
+      - mlops/records
+      - environment.json
+      - data/dataset
+    metrics:
+      - reports/sizes.json: {{cache: false}}
+"""
 
 HOSTILE = {
     "apostrophe": "O'Connor's",
@@ -75,24 +100,24 @@ def combination_of(answers: dict[str, str]) -> str:
 def pairs_of_choices() -> list[dict[str, str]]:
     """Return the defaults, and few answers to all prompts in which every choice meets every choice of every other."""
     prompts = list(combinations(CHOICES, 2))
-    unmet = {((one, a), (other, b)) for one, other in prompts for a in CHOICES[one] for b in CHOICES[other]}
+    unmet = {((prompt, a), (other, b)) for prompt, other in prompts for a in CHOICES[prompt] for b in CHOICES[other]}
     whole = [dict(zip(CHOICES, answers, strict=True)) for answers in product(*CHOICES.values())]
-    found: list[dict[str, str]] = [{}]
+    combinations_of_answers: list[dict[str, str]] = [{}]
     while unmet:
         best = max(whole, key=lambda answers: len(unmet & set(combinations(answers.items(), 2))))
         unmet -= set(combinations(best.items(), 2))
-        found.append(best)
-    return found
+        combinations_of_answers.append(best)
+    return combinations_of_answers
 
 
 def expected_files(project: BakedProject, answers: dict[str, str]) -> set[str]:
     """Derive the files that a project must have: the skeleton's, without what the answers take away."""
     chosen = {key: choices[0] for key, choices in CHOICES.items()} | answers
-    gone = [pattern for choice in chosen.items() for pattern in TAKEN_AWAY.get(choice, ())]
+    taken_away = [pattern for choice in chosen.items() for pattern in TAKEN_AWAY.get(choice, ())]
     return {
         path.replace(PACKAGE, project.package)
         for path in skeleton_files()
-        if not any(Path(path).match(pattern.replace("PACKAGE", PACKAGE)) for pattern in gone)
+        if not any(Path(path).match(pattern.replace("PACKAGE", PACKAGE)) for pattern in taken_away)
     }
 
 
@@ -186,10 +211,12 @@ def test_bake_leaves_no_template_text_no_crlf_and_no_caches(bake: Bake) -> None:
     for name in project.files():
         content = (project.path / name).read_bytes()
         assert b"\r\n" not in content, name
-        assert not re.search(rb"cookiecutter\.[a-z_]+ *[|}]|\{%", content), name
+        assert not re.search(rb"cookiecutter\.[a-z_]+ *[|}]", content), name
+        assert b"{%" not in content or name == "mlops/optout/report.html", name  # a template of the project's own
         if not name.startswith((".github/", "mlops/", f"{project.package}/")):
             assert b"{{" not in content, name
-    assert not [path for path in project.path.rglob("*cache*") if path.name != "cache" and path.parts[-2] != ".dvc"]
+    caches = [path for path in project.path.rglob("*cache*") if path.is_dir() or path.suffix != ".py"]
+    assert [path for path in caches if path.name != "cache" and path.parts[-2] != ".dvc"] == []
 
 
 def test_bake_from_a_used_working_tree_copies_no_bytecode(tmp_path: Path) -> None:
@@ -234,6 +261,21 @@ def test_bake_own_tests_pass(bake: Bake) -> None:
     baked = bake(project_name="A Project's Own Tests", package_name="own_tests")
     done = baked.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", check=False)
     assert done.returncode == 0, done.stdout[-5000:]
+
+
+@pytest.mark.slow
+def test_bake_with_a_stage_more_its_tests_of_the_pipeline_pass(bake: Bake) -> None:
+    project = bake()
+    (project.path / project.package / "stages" / "sizes.py").write_text(STAGE, encoding="utf-8")
+    edit(project, "dvc.yaml", "\nplots:\n  - loss", f"{ENTRY.format(package=project.package)}\nplots:\n  - loss")
+    done = project.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_pipeline.py", check=False)
+    assert done.returncode == 0, done.stdout[-5000:]
+    # Whoever forgets a dep is told.
+    edit(project, "dvc.yaml", f"      - {project.package}/stages/sizes.py\n      - mlops/records\n", "")
+    test = "tests/test_pipeline.py::test_all_that_a_stage_imports_lies_below_one_of_its_deps"
+    done = project.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", test, check=False)
+    assert f"dvc.yaml:stages.sizes.deps lacks {project.package}/stages/sizes.py" in done.stdout
+    assert "dvc.yaml:stages.sizes.deps lacks mlops/records/" in done.stdout
 
 
 def test_lock_pins_every_direct_dependency_and_no_host_or_path(bake: Bake) -> None:

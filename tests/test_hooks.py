@@ -190,8 +190,8 @@ def test_post_gen_called_by_a_git_hook_leaves_the_outer_repository_alone(
         hook.setenv("GIT_WORK_TREE", str(outer))
         project = bake(tmp_path / "elsewhere")
     assert len(commits(project)) == 1
-    found = subprocess.run(["git", "log"], cwd=outer, capture_output=True)
-    assert found.returncode != 0, "the outer repository still has no commit"
+    log = subprocess.run(["git", "log"], cwd=outer, capture_output=True)
+    assert log.returncode != 0, "the outer repository still has no commit"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a PATH of symbolic links")

@@ -12,13 +12,13 @@ MARK = "=== step "
 
 def steps(page: Path) -> list[tuple[str, list[str]]]:
     """Read the commands of a page, each with the lines that the page shows after them."""
-    found: list[tuple[str, list[str]]] = []
+    blocks: list[tuple[str, list[str]]] = []
     for kind, content in BLOCK.findall(page.read_text(encoding="utf-8")):
         if kind == "bash":
-            found.append((content, []))
+            blocks.append((content, []))
         else:
-            found[-1][1].extend(content.splitlines())
-    return found
+            blocks[-1][1].extend(content.splitlines())
+    return blocks
 
 
 def run_in_one_shell(project: BakedProject, commands: list[str]) -> list[str]:

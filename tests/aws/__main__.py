@@ -20,7 +20,7 @@ from .bed import IMAGE, ROLE, Bed
 from .emulator import control
 from .emulator.container import problem
 
-TOLD = """
+INSTRUCTIONS = """
 An AWS on this machine: S3, SageMaker's jobs (each a process of its own), and an MLflow App.
 Nothing leaves this machine and nothing costs money. Ctrl-C ends it and deletes what it holds.
 
@@ -44,7 +44,7 @@ Nothing leaves this machine and nothing costs money. Ctrl-C ends it and deletes 
 
 4. Commit that, look whether all is well, and run:
 
-    python -m <package> jobs doctor
+    python -m mlops jobs doctor
     RUN_ON=sagemaker dvc repro
 
 Jobs run with {python}: it must have the packages of the project (another one: make aws-sandbox JOB_PYTHON=…).
@@ -66,7 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make aws-sandbox", description=__doc__)
     parser.add_argument("--python", type=Path, default=Path(sys.executable), help="of the jobs; default: this one")
     parser.add_argument("--grace", type=float, default=120.0, help="seconds between SIGTERM and SIGKILL; default: 120")
-    told = parser.parse_args()
+    options = parser.parse_args()
     if problem():
         sys.exit(f"No jobs can run here: {problem()}\nFix: use Linux with user namespaces, or run it as root")
     os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))  # where weed is
@@ -75,17 +75,17 @@ def main() -> None:
         signal.signal(number, lambda *_: ended.set())
     print("Starting S3, SageMaker and MLflow: about 20 seconds", flush=True)
     with tempfile.TemporaryDirectory(prefix="aws-sandbox-", ignore_cleanup_errors=True) as folder:
-        bed = Bed(Path(folder), told.python.absolute(), told.grace)
+        bed = Bed(Path(folder), options.python.absolute(), options.grace)
         with contextlib.closing(bed):
             app = bed.start_mlflow()
-            print(_instructions(bed, app, told.python.absolute()), flush=True)
+            print(_instructions(bed, app, options.python.absolute()), flush=True)
             ended.wait()
             print("\nEnding it", flush=True)
 
 
 def _instructions(bed: Bed, app: str, python: Path) -> str:
     exports = "\n".join(f"    export {name}={value}" for name, value in sorted(bed.environment().items()))
-    return TOLD.format(
+    return INSTRUCTIONS.format(
         exports=exports,
         region=REGION,
         role=ROLE,

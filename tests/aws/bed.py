@@ -158,11 +158,11 @@ class Bed:
 
     def log_of(self, job: Job) -> list[str]:
         """Return what a job printed, of all its streams, as CloudWatch has it."""
-        told = {"logGroupName": job.log_group, "logStreamNamePrefix": f"{job.name}/"}
+        request = {"logGroupName": job.log_group, "logStreamNamePrefix": f"{job.name}/"}
         logs = self.server.logs
         if not logs.has_group(job.log_group):
             return []
-        names = [stream["logStreamName"] for stream in logs.describe_streams(told)["logStreams"]]
+        names = [stream["logStreamName"] for stream in logs.describe_streams(request)["logStreams"]]
         pages = [
             logs.events({"logGroupName": job.log_group, "logStreamName": name, "startFromHead": True}) for name in names
         ]

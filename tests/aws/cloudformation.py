@@ -116,10 +116,10 @@ def complete(monkeypatch: pytest.MonkeyPatch) -> None:
 
     make_key = vars(Key)[CREATE].__func__
 
-    def create_key(cls: Any, resource_name: str, cloudformation_json: Any, *told: Any, **more: Any) -> Any:
+    def create_key(cls: Any, resource_name: str, cloudformation_json: Any, *arguments: Any, **more: Any) -> Any:
         properties = cloudformation_json["Properties"]
         properties["KeyPolicy"] = json.dumps(properties["KeyPolicy"])
-        return make_key(cls, resource_name, cloudformation_json, *told, **more)
+        return make_key(cls, resource_name, cloudformation_json, *arguments, **more)
 
     monkeypatch.setattr(Key, CREATE, classmethod(create_key))
 

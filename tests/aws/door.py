@@ -73,5 +73,5 @@ def _action(request: Request) -> str:
 
 def _refusal(status: int, code: str, message: str) -> Reply:
     """Return an error as S3 tells it."""
-    told = f"<Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
-    return Reply(status, [("Content-Type", "application/xml")], told.encode())
+    body = f"<Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
+    return Reply(status, [("Content-Type", "application/xml")], body.encode())

@@ -44,9 +44,9 @@ class Aws(Proxy):
 
     def handle(self, request: Request) -> Reply | None:
         """Answer, or let moto do it."""
-        asked = urllib.parse.parse_qs(request.body.decode("latin-1"))
-        if asked.get("Action") == ["SimulatePrincipalPolicy"]:
-            return _simulated(asked)
+        form = urllib.parse.parse_qs(request.body.decode("latin-1"))
+        if form.get("Action") == ["SimulatePrincipalPolicy"]:
+            return _simulated(form)
         if request.headers.get("X-Amz-Target", "").endswith(".ListServiceQuotas"):
             return _quotas(json.loads(request.body))
         if request.method == "DELETE" and request.target.startswith("/keeps/"):
@@ -58,29 +58,29 @@ def _xml(status: int, body: str) -> Reply:
     return Reply(status, [("Content-Type", "text/xml")], body.encode())
 
 
-def _simulated(asked: Mapping[str, list[str]]) -> Reply:
+def _simulated(form: Mapping[str, list[str]]) -> Reply:
     """Answer in two pages."""
-    principal, resource = asked["PolicySourceArn"][0], asked["ResourceArns.member.1"][0]
+    principal, resource = form["PolicySourceArn"][0], form["ResourceArns.member.1"][0]
     if principal.endswith("user/blind"):
         return _xml(403, "<ErrorResponse><Error><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>")
-    actions = [value[0] for key, value in asked.items() if key.startswith("ActionNames.")]
+    actions = [value[0] for key, value in form.items() if key.startswith("ActionNames.")]
     first, rest = actions[:1], actions[1:]
-    more = bool(rest) and "Marker" not in asked
+    more = bool(rest) and "Marker" not in form
     denied = next((names for part, names in DENIED.items() if part in principal), set())
     results = "".join(
         f"<member><EvalActionName>{action}</EvalActionName><EvalResourceName>{resource}</EvalResourceName>"
         f"<EvalDecision>{'implicitDeny' if action in denied else 'allowed'}</EvalDecision></member>"
-        for action in (first if "Marker" not in asked else rest)
+        for action in (first if "Marker" not in form else rest)
     )
     page = f"<IsTruncated>{str(more).lower()}</IsTruncated>{'<Marker>rest</Marker>' if more else ''}"
-    told = f"<EvaluationResults>{results}</EvaluationResults>{page}"
+    body = f"<EvaluationResults>{results}</EvaluationResults>{page}"
     name = "SimulatePrincipalPolicy"
-    return _xml(200, f"<{name}Response><{name}Result>{told}</{name}Result></{name}Response>")
+    return _xml(200, f"<{name}Response><{name}Result>{body}</{name}Result></{name}Response>")
 
 
-def _quotas(asked: dict[str, Any]) -> Reply:
+def _quotas(content: dict[str, Any]) -> Reply:
     """Answer with one quota in a page."""
-    number = int(asked.get("NextToken", 0))
+    number = int(content.get("NextToken", 0))
     name = list(QUOTAS)[number]
     more = {"NextToken": str(number + 1)} if number + 1 < len(QUOTAS) else {}
     quota = {"QuotaName": name, "QuotaCode": f"L-{number}", "Value": float(QUOTAS[name])}
@@ -182,8 +182,8 @@ class Laptop:
         """Ask it; return its exit code and what it found."""
         done = self.project.run("python", "-m", "mlops", "jobs", "doctor", "--json", check=False)
         assert not done.stderr, done.stderr
-        found: list[dict[str, str]] = json.loads(done.stdout)
-        return done.returncode, found
+        results: list[dict[str, str]] = json.loads(done.stdout)
+        return done.returncode, results
 
 
 @pytest.fixture
@@ -201,14 +201,14 @@ def _enter(monkeypatch: pytest.MonkeyPatch, account: Account, user: str) -> None
         monkeypatch.setenv(name, value)
 
 
-def has(found: list[dict[str, str]], check: str, standing: str, said: str, fix: str = "") -> bool:
+def has(results: list[dict[str, str]], check: str, standing: str, message: str, fix: str = "") -> bool:
     """Return whether a check found something in these words."""
     return any(
-        one["check"] == check
-        and one["standing"] == standing
-        and re.search(said, one["found"]) is not None
-        and re.search(fix, one["fix"]) is not None
-        for one in found
+        result["check"] == check
+        and result["standing"] == standing
+        and re.search(message, result["found"]) is not None
+        and re.search(fix, result["fix"]) is not None
+        for result in results
     )
 
 
@@ -218,23 +218,23 @@ def test_doctor_of_a_good_account_finds_all_ok_and_leaves_nothing(laptop: Laptop
     assert rows.pop() == ["18 ok"]
     assert {standing for standing, _, _ in rows} == {"ok"}
     assert not done.stderr
-    told = {check: found for _, check, found in rows}
-    assert told["credentials"] == f"arn:aws:iam::{ACCOUNT}:user/owner, account {ACCOUNT}"
-    assert told["buckets"] == f"data in {REGION}; older versions are kept, not encrypted"
-    assert told["role"] == f"{_role('jobs')}, which SageMaker may take on"
-    assert "1 change(s) of the work tree, which go along" in told["git"]
+    messages = {check: message for _, check, message in rows}
+    assert messages["credentials"] == f"arn:aws:iam::{ACCOUNT}:user/owner, account {ACCOUNT}"
+    assert messages["buckets"] == f"data in {REGION}; older versions are kept, not encrypted"
+    assert messages["role"] == f"{_role('jobs')}, which SageMaker may assume"
+    assert "1 change(s) of the work tree, which go along" in messages["git"]
     assert boto3.client("s3").list_objects_v2(Bucket="data")["KeyCount"] == 0
 
 
 def test_doctor_without_credentials_says_how_to_get_them(laptop: Laptop, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in _key("", ""):
         monkeypatch.delenv(name)
-    code, found = laptop.doctor()
+    code, results = laptop.doctor()
     assert code == 1
-    assert has(found, "credentials", "to be mended", "Unable to locate credentials", "aws configure, AWS_PROFILE=")
-    skipped = {one["check"] for one in found if one["found"] == "because of credentials"}
+    assert has(results, "credentials", "to be mended", "Unable to locate credentials", "aws configure, AWS_PROFILE=")
+    skipped = {result["check"] for result in results if result["found"] == "because of credentials"}
     assert skipped == {"buckets", "keys", "role", "own rights", "image", "quotas", "network"}
-    assert has(found, "role's rights", "skipped", "because of role")
+    assert has(results, "role's rights", "skipped", "because of role")
 
 
 BROKEN = {  # what is changed: in which file, and what for what; what is said, and its fix
@@ -247,7 +247,7 @@ BROKEN = {  # what is changed: in which file, and what for what; what is said, a
         ],
         [
             ("role", "no role is set", "make aws-setup, or platform.yaml:role_arn"),
-            ("places", r"no way to the DVC remote /tmp/\S+, a folder", r"make aws-setup, or dvc remote add .* s3://"),
+            ("places", r"can't read the DVC remote /tmp/\S+, a folder", r"make aws-setup, or dvc remote add .* s3://"),
             ("jobs", "meta.job.kind is 'batch'", "change dvc.yaml:stages.train.meta.job.kind"),
         ],
     ),
@@ -256,7 +256,7 @@ BROKEN = {  # what is changed: in which file, and what for what; what is said, a
         [
             ("region", "SageMaker is in no region 'us-est-1'", "platform.yaml:region: such as us-(ea|we)st-1"),
             ("places", "DVC says: .*regoin", ".dvc/config"),
-            ("git", "DVC says: .*regoin", ".dvc/config"),
+            ("jobs", "DVC refuses dvc.yaml: .*regoin", "dvc stage list says more"),
         ],
     ),
     "not-there": (
@@ -295,7 +295,7 @@ BROKEN = {  # what is changed: in which file, and what for what; what is said, a
             ("dvc.yaml", "{kind: training}", "{kind: training, keep_alive_s: 60, instance_type: ml.g5.xlarge}"),
         ],
         [
-            ("role", "SageMaker may not take on .*role/machines", "sagemaker.amazonaws.com}, Action: sts:AssumeRole"),
+            ("role", "SageMaker may not assume .*role/machines", "sagemaker.amazonaws.com}, Action: sts:AssumeRole"),
             ("image", "is in another region than the jobs, us-east-1", "make image"),
             ("network", "are of several VPCs: vpc-.*, vpc-", "platform.yaml:job.subnets and job.security_groups"),
             ("keys", "is Disabled", "aws kms enable-key --key-id"),
@@ -311,11 +311,13 @@ def test_doctor_of_what_is_broken_tells_the_fix(
 ) -> None:
     for name, old, new in changes:
         laptop.change(name, old, new)
-    code, found = laptop.doctor()
+    code, results = laptop.doctor()
     assert code == 1
-    for check, said, fix in expected:
-        assert has(found, check, "to be mended", said, fix), (check, found)
-    assert {one["check"] for one in found if one["standing"] == "to be mended"} == {check for check, _, _ in expected}
+    for check, message, fix in expected:
+        assert has(results, check, "to be mended", message, fix), (check, results)
+    assert {result["check"] for result in results if result["standing"] == "to be mended"} == {
+        check for check, _, _ in expected
+    }
 
 
 def test_doctor_of_who_may_not_enough_tells_what_is_lacking(
@@ -326,22 +328,22 @@ def test_doctor_of_who_may_not_enough_tells_what_is_lacking(
     laptop.change("platform.yaml", f"image: {REGISTRY}/own@{laptop.names['digest']}", "image: null")
     new = Path(laptop.project.package, "stages", "new.py")
     (laptop.project.path / new).write_text("", encoding="utf-8")
-    code, found = laptop.doctor()
+    code, results = laptop.doctor()
     assert code == 1
     policies = "allow that in the IAM policies of arn:aws:iam::123456789012"
     data = "arn:aws:s3:::data/digit-classifier"
-    assert has(found, "role's rights", "to be mended", rf"the role may not s3:PutObject on {data}/\*$", policies)
-    assert has(found, "role's rights", "to be mended", rf"the role may not s3:PutObject on {data}-jobs/\*$", policies)
+    assert has(results, "role's rights", "to be mended", rf"the role may not s3:PutObject on {data}/\*$", policies)
+    assert has(results, "role's rights", "to be mended", rf"the role may not s3:PutObject on {data}-jobs/\*$", policies)
     assert has(
-        found, "role's rights", "to be mended", r"logs:PutLogEvents on \S+/TrainingJobs:", f"{policies}:role/poor"
+        results, "role's rights", "to be mended", r"logs:PutLogEvents on \S+/TrainingJobs:", f"{policies}:role/poor"
     )
     assert has(
-        found, "own rights", "to be mended", "we may not sagemaker:CreateTrainingJob on", f"{policies}:user/intern"
+        results, "own rights", "to be mended", "we may not sagemaker:CreateTrainingJob on", f"{policies}:user/intern"
     )
-    assert has(found, "own rights", "to be mended", r"we may not iam:PassRole on \S+role/poor", policies)
-    assert not has(found, "own rights", "to be mended", "Processing")
-    assert has(found, "image", "to be mended", "framework's image has torch .* environment.json pins", "make image")
-    assert has(found, "git", "to be mended", "1 file.* that Git does not track", f"git add {new.as_posix()}")
+    assert has(results, "own rights", "to be mended", r"we may not iam:PassRole on \S+role/poor", policies)
+    assert not has(results, "own rights", "to be mended", "Processing")
+    assert has(results, "image", "to be mended", "framework's image has torch .* environment.json pins", "make image")
+    assert has(results, "git", "to be mended", "1 file.* that Git does not track", f"git add {new.as_posix()}")
 
 
 def test_doctor_that_can_not_ask_says_so_and_is_content(
@@ -353,15 +355,15 @@ def test_doctor_that_can_not_ask_says_so_and_is_content(
     laptop.change("platform.yaml", f"own@{laptop.names['digest']}", "own:1")
     laptop.change("platform.yaml", "volume_gb: 30", "volume_gb: 30\n  instance_type: ml.x9.large")
     laptop.change("platform.yaml", "  instance_type: ml.m5.xlarge\n", "")
-    code, found = laptop.doctor()
+    code, results = laptop.doctor()
     assert code == 0
     denied = "AccessDenied.* SimulatePrincipalPolicy"
-    assert has(found, "own rights", "could not be asked", denied, "somebody who may do SimulatePrincipalPolicy")
-    assert has(found, "role's rights", "ok", "the role may do all")
-    assert has(found, "quotas", "could not be asked", "no quota 'ml.x9.large for training job usage'", "console.aws")
-    assert has(found, "buckets", "ok", f"far in eu-west-1, not in {REGION} as the jobs: slower")
-    assert has(found, "probe", "ok", r"but not delete \(AccessDenied\).*s3://keeps/jobs/doctor/\w+ stays")
-    assert has(found, "image", "ok", f"the tag may move, so pin it: .*own:1@{laptop.names['digest']}")
+    assert has(results, "own rights", "could not be asked", denied, "somebody who may do SimulatePrincipalPolicy")
+    assert has(results, "role's rights", "ok", "the role may do all")
+    assert has(results, "quotas", "could not be asked", "no quota 'ml.x9.large for training job usage'", "console.aws")
+    assert has(results, "buckets", "ok", f"far in eu-west-1, not in {REGION} as the jobs: slower")
+    assert has(results, "probe", "ok", r"but not delete \(AccessDenied\).*s3://keeps/jobs/doctor/\w+ stays")
+    assert has(results, "image", "ok", f"the tag may move, so pin it: .*own:1@{laptop.names['digest']}")
 
 
 def test_doctor_of_an_mlflow_that_jobs_need_and_can_not_see(laptop: Laptop, tmp_path: Path) -> None:
@@ -369,9 +371,9 @@ def test_doctor_of_an_mlflow_that_jobs_need_and_can_not_see(laptop: Laptop, tmp_
     server = MlflowServer(tmp_path / "mlflow")
     try:
         laptop.change("platform.yaml", "tracking_uri: null", f"tracking_uri: {server.url}")
-        code, found = laptop.doctor()
+        code, results = laptop.doctor()
     finally:
         server.kill()
     assert code == 1
-    said = f"{server.url} answers here, but its address is this machine's own: SageMaker's jobs can't reach it"
-    assert has(found, "MLflow", "to be mended", said, "platform.yaml:tracking_uri: an address for jobs too")
+    message = f"{server.url} answers here, but its address is this machine's own: SageMaker's jobs can't reach it"
+    assert has(results, "MLflow", "to be mended", message, "platform.yaml:tracking_uri: an address for jobs too")

@@ -22,19 +22,19 @@ from .emulator.faults import CAPACITY
 from .emulator.jobs import Job
 from .emulator.rules import RULES
 
-Told = dict[str, Any]
+Json = dict[str, Any]
 
-ONCE: Told = {"retries": {"total_max_attempts": 1}}
+ONCE: Json = {"retries": {"total_max_attempts": 1}}
 NUMBERS = itertools.count()
 MACHINES = {"InstanceType": "ml.m5.xlarge", "InstanceCount": 1, "VolumeSizeInGB": 30}
-SPOT: Told = {
+SPOT: Json = {
     "EnableManagedSpotTraining": True,
     "StoppingCondition": {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 90},
 }
 WAIT = "sleep 60 & wait"  # the shell hears signals meanwhile
 
 
-def training(script: str = "true", **more: Any) -> Told:
+def training(script: str = "true", **more: Any) -> Json:
     """Return a request."""
     return {
         "TrainingJobName": f"t-{next(NUMBERS)}",
@@ -51,7 +51,7 @@ def training(script: str = "true", **more: Any) -> Told:
     }
 
 
-def processing(script: str = "true", **more: Any) -> Told:
+def processing(script: str = "true", **more: Any) -> Json:
     """Return a request."""
     return {
         "ProcessingJobName": f"p-{next(NUMBERS)}",
@@ -63,19 +63,19 @@ def processing(script: str = "true", **more: Any) -> Told:
     }
 
 
-def source(path: str, **more: str) -> Told:
+def source(path: str, **more: str) -> Json:
     """Return a processing input."""
-    told = {"S3Uri": f"s3://{BUCKET}/in/", "S3DataType": "S3Prefix", "S3InputMode": "File", "LocalPath": path, **more}
-    return {"InputName": "in", "S3Input": {name: value for name, value in told.items() if value}}
+    fields = {"S3Uri": f"s3://{BUCKET}/in/", "S3DataType": "S3Prefix", "S3InputMode": "File", "LocalPath": path, **more}
+    return {"InputName": "in", "S3Input": {name: value for name, value in fields.items() if value}}
 
 
-def target(path: str, name: str) -> Told:
+def target(path: str, name: str) -> Json:
     """Return a processing output."""
     uri = f"s3://{BUCKET}/out/{name}"
     return {"OutputName": "out", "S3Output": {"S3Uri": uri, "LocalPath": path, "S3UploadMode": "EndOfJob"}}
 
 
-def start(aws: Bed, request: Told) -> str:
+def start(aws: Bed, request: Json) -> str:
     """Create a job, and return its name."""
     sagemaker = aws.client("sagemaker")
     if "TrainingJobName" in request:
@@ -85,7 +85,7 @@ def start(aws: Bed, request: Told) -> str:
     return str(request["ProcessingJobName"])
 
 
-def run(aws: Bed, request: Told) -> Job:
+def run(aws: Bed, request: Json) -> Job:
     """Create a job, wait for its end, and return it."""
     return aws.wait(start(aws, request))
 
@@ -119,9 +119,9 @@ def test_training_completes_with_output_model_log_and_times(aws: Bed) -> None:
     assert aws.log_of(job) == ["an input", '{"lr": "0.1"}']
     assert aws.objects(f"results/{job.name}/output/").keys() == {"output.tar.gz", "model.tar.gz"}
     sagemaker = aws.client("sagemaker")
-    told = sagemaker.describe_training_job(TrainingJobName=job.name)
-    assert told["TrainingJobStatus"] == told["SecondaryStatus"] == "Completed"
-    steps = [one["Status"] for one in told["SecondaryStatusTransitions"]]
+    details = sagemaker.describe_training_job(TrainingJobName=job.name)
+    assert details["TrainingJobStatus"] == details["SecondaryStatus"] == "Completed"
+    steps = [transition["Status"] for transition in details["SecondaryStatusTransitions"]]
     assert [step for step, _ in itertools.groupby(steps)] == [
         "Starting",
         "Downloading",
@@ -129,10 +129,10 @@ def test_training_completes_with_output_model_log_and_times(aws: Bed) -> None:
         "Uploading",
         "Completed",
     ]
-    assert told["BillableTimeInSeconds"] == told["TrainingTimeInSeconds"] > 0
-    assert told["ModelArtifacts"]["S3ModelArtifacts"].endswith(f"{job.name}/output/model.tar.gz")
-    assert "FailureReason" not in told
-    assert sagemaker.list_tags(ResourceArn=told["TrainingJobArn"])["Tags"] == tags
+    assert details["BillableTimeInSeconds"] == details["TrainingTimeInSeconds"] > 0
+    assert details["ModelArtifacts"]["S3ModelArtifacts"].endswith(f"{job.name}/output/model.tar.gz")
+    assert "FailureReason" not in details
+    assert sagemaker.list_tags(ResourceArn=details["TrainingJobArn"])["Tags"] == tags
 
 
 def test_processing_completes_with_inputs_outputs_and_message(aws: Bed) -> None:
@@ -145,10 +145,10 @@ def test_processing_completes_with_inputs_outputs_and_message(aws: Bed) -> None:
     request = processing(script, ProcessingInputs=[source("/opt/ml/processing/in")], ProcessingOutputConfig=outputs)
     job = run(aws, request)
     assert aws.objects("out/well/") == {"a/b.txt": b"an input"}
-    told = aws.client("sagemaker").describe_processing_job(ProcessingJobName=job.name)
-    assert told["ProcessingJobStatus"] == "Completed"
-    assert told["ExitMessage"] == "all is well"
-    assert told["ProcessingEndTime"] > told["ProcessingStartTime"]
+    details = aws.client("sagemaker").describe_processing_job(ProcessingJobName=job.name)
+    assert details["ProcessingJobStatus"] == "Completed"
+    assert details["ExitMessage"] == "all is well"
+    assert details["ProcessingEndTime"] > details["ProcessingStartTime"]
 
 
 def test_job_sees_no_credential_no_project_and_no_process_of_the_laptop(
@@ -187,17 +187,17 @@ def test_job_has_credentials_of_its_role_that_end(aws: Bed) -> None:
 def test_training_that_fails_says_what_it_wrote_and_keeps_its_output(aws: Bed) -> None:
     script = "echo 1 > /opt/ml/output/data/a; echo 1 > /opt/ml/model/a; echo 'no data' > /opt/ml/output/failure; exit 3"
     job = run(aws, training(script))
-    told = aws.client("sagemaker").describe_training_job(TrainingJobName=job.name)
-    assert told["TrainingJobStatus"] == "Failed"
-    assert told["FailureReason"] == "AlgorithmError: no data, exit code: 3"
+    details = aws.client("sagemaker").describe_training_job(TrainingJobName=job.name)
+    assert details["TrainingJobStatus"] == "Failed"
+    assert details["FailureReason"] == "AlgorithmError: no data, exit code: 3"
     assert aws.objects(f"results/{job.name}/output/").keys() == {"output.tar.gz"}
 
 
 def test_processing_that_fails_has_its_message_as_exit_message(aws: Bed) -> None:
     job = run(aws, processing("echo -n 'no data' > /opt/ml/output/message; exit 3"))
-    told = aws.client("sagemaker").describe_processing_job(ProcessingJobName=job.name)
-    assert (told["ProcessingJobStatus"], told["ExitMessage"]) == ("Failed", "no data")
-    assert told["FailureReason"] == "AlgorithmError: , exit code: 3"
+    details = aws.client("sagemaker").describe_processing_job(ProcessingJobName=job.name)
+    assert (details["ProcessingJobStatus"], details["ExitMessage"]) == ("Failed", "no data")
+    assert details["FailureReason"] == "AlgorithmError: , exit code: 3"
 
 
 def test_message_that_is_no_text_fails_the_job(aws: Bed) -> None:
@@ -222,14 +222,14 @@ def test_unknown_image_fails_the_job(aws: Bed) -> None:
 @pytest.mark.parametrize(
     ("request_of", "signal"), [(training, "TERM"), (processing, "INT")], ids=["training", "processing"]
 )
-def test_stop_asks_first_and_keeps_what_the_job_saves(aws: Bed, request_of: Callable[..., Told], signal: str) -> None:
+def test_stop_asks_first_and_keeps_what_the_job_saves(aws: Bed, request_of: Callable[..., Json], signal: str) -> None:
     name = start(aws, request_of(f"trap 'echo saved; exit 1' {signal}; echo ready; {WAIT}"))
     printed(aws, name, "ready")
     _stop(aws, name)
     job = aws.wait(name)
     assert (job.status, job.failure) == ("Stopped", "")
     assert aws.log_of(job) == ["ready", "saved"]
-    assert "Stopping" in [one["Status"] for one in job.history.transitions]
+    assert "Stopping" in [transition["Status"] for transition in job.history.transitions]
 
 
 def test_stop_kills_what_does_not_listen(aws: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,9 +272,9 @@ def test_spot_interruption_goes_on_from_the_checkpoint_in_a_second_stream(aws: B
     assert aws.log_of(job) == ["first", "again"]
     streams = aws.server.logs.describe_streams({"logGroupName": job.log_group, "logStreamNamePrefix": f"{name}/"})
     assert len(streams["logStreams"]) == 2
-    assert "Interrupted" in [one["Status"] for one in job.history.transitions]
-    told = job.describe()
-    assert told["BillableTimeInSeconds"] < told["TrainingTimeInSeconds"]
+    assert "Interrupted" in [transition["Status"] for transition in job.history.transitions]
+    details = job.describe()
+    assert details["BillableTimeInSeconds"] < details["TrainingTimeInSeconds"]
 
 
 def test_network_isolation_leaves_no_network(aws: Bed) -> None:
@@ -307,10 +307,10 @@ def test_name_in_use_is_refused(aws: Bed) -> None:
 
 def test_unknown_jobs_are_told_as_aws_tells_them(aws: Bed) -> None:
     sagemaker = aws.client("sagemaker")
-    told = refusal(lambda: sagemaker.describe_training_job(TrainingJobName="none"))
-    assert told == "ValidationException: Requested resource not found."
-    told = refusal(lambda: sagemaker.describe_processing_job(ProcessingJobName="none"))
-    assert told == "ValidationException: Could not find requested job with name: none"
+    error = refusal(lambda: sagemaker.describe_training_job(TrainingJobName="none"))
+    assert error == "ValidationException: Requested resource not found."
+    error = refusal(lambda: sagemaker.describe_processing_job(ProcessingJobName="none"))
+    assert error == "ValidationException: Could not find requested job with name: none"
 
 
 def test_ended_job_is_not_stopped(aws: Bed) -> None:
@@ -324,17 +324,17 @@ def test_role_that_does_not_trust_sagemaker_is_refused(aws: Bed) -> None:
 
 def test_used_up_quota_is_refused(aws: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(aws.server.quotas.limits, "ml.m5.xlarge for processing job usage", 0)
-    told = refusal(lambda: start(aws, processing()))
-    assert told.startswith("ResourceLimitExceeded: The account-level service limit 'ml.m5.xlarge for processing job")
+    error = refusal(lambda: start(aws, processing()))
+    assert error.startswith("ResourceLimitExceeded: The account-level service limit 'ml.m5.xlarge for processing job")
     quotas = aws.client("service-quotas").list_service_quotas(ServiceCode="sagemaker")["Quotas"]
-    (quota,) = [one for one in quotas if one["QuotaName"] == "ml.m5.xlarge for processing job usage"]
-    asked = aws.client("service-quotas").get_service_quota(ServiceCode="sagemaker", QuotaCode=quota["QuotaCode"])
-    assert asked["Quota"]["Value"] == 0
+    (quota,) = [quota for quota in quotas if quota["QuotaName"] == "ml.m5.xlarge for processing job usage"]
+    response = aws.client("service-quotas").get_service_quota(ServiceCode="sagemaker", QuotaCode=quota["QuotaCode"])
+    assert response["Quota"]["Value"] == 0
 
 
 def test_several_instances_are_not_emulated(aws: Bed) -> None:
-    told = refusal(lambda: start(aws, training(ResourceConfig={**MACHINES, "InstanceCount": 2})))
-    assert told == "NotEmulated: not emulated: several instances"
+    error = refusal(lambda: start(aws, training(ResourceConfig={**MACHINES, "InstanceCount": 2})))
+    assert error == "NotEmulated: not emulated: several instances"
 
 
 MODEL = {
@@ -372,10 +372,10 @@ MODEL = {
 
 
 @pytest.mark.parametrize(("request_", "where"), MODEL.values(), ids=MODEL)
-def test_request_outside_the_model_is_refused(aws: Bed, request_: Told, where: str) -> None:
-    told = refusal(lambda: start(aws, request_))
-    assert re.match(r"ValidationException: [12] validation errors? detected: Value ", told)
-    assert f"at '{where}'" in told
+def test_request_outside_the_model_is_refused(aws: Bed, request_: Json, where: str) -> None:
+    error = refusal(lambda: start(aws, request_))
+    assert re.match(r"ValidationException: [12] validation errors? detected: Value ", error)
+    assert f"at '{where}'" in error
 
 
 ECR = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
@@ -421,7 +421,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("text", "request_"), BROKEN.items(), ids=BROKEN)
-def test_request_that_breaks_a_rule_is_refused(aws: Bed, text: str, request_: Told) -> None:
+def test_request_that_breaks_a_rule_is_refused(aws: Bed, text: str, request_: Json) -> None:
     assert refusal(lambda: start(aws, request_)).startswith(f"ValidationException: {text}")
 
 
@@ -435,9 +435,9 @@ def test_keys_networks_and_pools_are_taken(aws: Bed) -> None:
     machines = {**MACHINES, "VolumeKmsKeyId": "a-key", "KeepAlivePeriodInSeconds": 60}
     output = {"S3OutputPath": f"s3://{BUCKET}/results", "KmsKeyId": "a-key"}
     job = run(aws, training(VpcConfig=vpc, ResourceConfig=machines, OutputDataConfig=output))
-    told = aws.client("sagemaker").describe_training_job(TrainingJobName=job.name)
-    assert told["WarmPoolStatus"]["Status"] == "Available"
-    assert told["VpcConfig"] == vpc
+    details = aws.client("sagemaker").describe_training_job(TrainingJobName=job.name)
+    assert details["WarmPoolStatus"]["Status"] == "Available"
+    assert details["VpcConfig"] == vpc
 
 
 # What goes wrong
@@ -518,15 +518,15 @@ def test_expired_credentials_are_refused_everywhere(aws: Bed) -> None:
 
 
 def test_credentials_of_a_job_that_ended_are_not_given_again(aws: Bed) -> None:
-    asked = urllib.request.Request(f"{aws.server.url}{PATH}/credentials", headers={"Authorization": "a guess"})  # noqa: S310
+    request = urllib.request.Request(f"{aws.server.url}{PATH}/credentials", headers={"Authorization": "a guess"})  # noqa: S310
     with pytest.raises(urllib.error.HTTPError, match="403"):
-        urllib.request.urlopen(asked)  # noqa: S310
+        urllib.request.urlopen(request)  # noqa: S310
 
 
 def test_session_of_a_job_ends(aws: Bed) -> None:
     token = aws.credentials.admit(ROLE)
-    asked = urllib.request.Request(f"{aws.server.url}{PATH}/credentials", headers={"Authorization": token})  # noqa: S310
-    with urllib.request.urlopen(asked) as answer:  # noqa: S310
+    request = urllib.request.Request(f"{aws.server.url}{PATH}/credentials", headers={"Authorization": token})  # noqa: S310
+    with urllib.request.urlopen(request) as answer:  # noqa: S310
         given = json.load(answer)
     keys = {
         "aws_access_key_id": given["AccessKeyId"],
@@ -551,9 +551,9 @@ def test_busy_s3_is_asked_again(aws: Bed) -> None:
 
 def test_denied_actions_are_simulated_and_denied(aws: Bed) -> None:
     aws.faults.denied |= {"s3:PutObject", "sagemaker:ListTrainingJobs"}
-    asked = {"PolicySourceArn": ROLE, "ActionNames": ["s3:GetObject", "s3:PutObject"]}
-    told = aws.client("iam").simulate_principal_policy(**asked)["EvaluationResults"]
-    assert {one["EvalActionName"]: one["EvalDecision"] for one in told} == {
+    request = {"PolicySourceArn": ROLE, "ActionNames": ["s3:GetObject", "s3:PutObject"]}
+    results = aws.client("iam").simulate_principal_policy(**request)["EvaluationResults"]
+    assert {result["EvalActionName"]: result["EvalDecision"] for result in results} == {
         "s3:GetObject": "allowed",
         "s3:PutObject": "implicitDeny",
     }
@@ -563,8 +563,8 @@ def test_denied_actions_are_simulated_and_denied(aws: Bed) -> None:
 
 def test_image_is_in_the_registry(aws: Bed) -> None:
     repository, _, tag = IMAGE.partition("/")[2].partition(":")
-    asked = {"repositoryName": repository, "imageIds": [{"imageTag": tag}]}
-    assert aws.client("ecr").describe_images(**asked)["imageDetails"][0]["imageTags"] == [tag]
+    request = {"repositoryName": repository, "imageIds": [{"imageTag": tag}]}
+    assert aws.client("ecr").describe_images(**request)["imageDetails"][0]["imageTags"] == [tag]
 
 
 def test_mlflow_app_is_told_of(aws: Bed) -> None:
@@ -576,18 +576,18 @@ def test_mlflow_app_is_told_of(aws: Bed) -> None:
 
 
 def test_what_moto_lacks_is_told(aws: Bed) -> None:
-    told = refusal(
+    error = refusal(
         lambda: aws.client("sagemaker").stop_pipeline_execution(PipelineExecutionArn="a", ClientRequestToken="a" * 32)
     )
-    assert told.startswith("NotEmulated: not emulated: sagemaker StopPipelineExecution")
+    assert error.startswith("NotEmulated: not emulated: sagemaker StopPipelineExecution")
 
 
 @pytest.fixture
 def control(aws: Bed) -> Iterator[Callable[..., Any]]:
     """Give a function that sets switches as who runs the emulator by hand does."""
 
-    def ask(what: str, **told: Any) -> Any:
-        body = json.dumps(told).encode()
+    def ask(what: str, **arguments: Any) -> Any:
+        body = json.dumps(arguments).encode()
         request = urllib.request.Request(f"{aws.server.url}{PATH}/{what}", body, method="POST")  # noqa: S310
         with urllib.request.urlopen(request) as answer:  # noqa: S310
             return json.load(answer)

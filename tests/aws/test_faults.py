@@ -56,11 +56,11 @@ def begin(project: BakedProject, code: str) -> None:
 @pytest.mark.parametrize(
     "place",
     [
-        ".compute.sagemaker.service:prepare",
-        ".compute.sagemaker.api:create",
-        ".compute.sagemaker.service:follow",
-        ".compute.sagemaker.service:_fetch",
-        ".compute.adopt:_unpack",
+        "mlops.compute.sagemaker.backend:SageMaker.prepare",
+        "mlops.compute.sagemaker.client:create",
+        "mlops.compute.sagemaker.backend:SageMaker.follow",
+        "mlops.compute.sagemaker.client:download",
+        "mlops.compute.results:_unpack",
         "dvc.dvcfile:Lockfile.dump_stages",
     ],
     ids=["pushed", "prepared", "started", "ended", "fetched", "before dvc.lock"],
@@ -81,9 +81,9 @@ def test_launcher_killed_finds_its_job_again(project: BakedProject, aws: Bed, be
     launch = repro(project, "manifest")
     job = started(aws, before)
     launch.kill()
-    said = repro(project, "manifest").succeed()
-    assert f"job {job.name} is at it already: following it" in said
-    assert said.count("second 0\n") == 1
+    output = repro(project, "manifest").succeed()
+    assert f"job {job.name} is at it already: following it" in output
+    assert output.count("second 0\n") == 1
     assert jobs(aws, before) == [job]
 
 
@@ -94,8 +94,8 @@ def test_launcher_killed_after_the_job_ended_takes_its_results_over(
     job = started(aws, before)
     launch.kill()
     assert aws.wait(job.name).status == "Completed"
-    said = repro(project, "manifest").succeed()
-    assert f"job {job.name} has done it already: taking over its results" in said
+    output = repro(project, "manifest").succeed()
+    assert f"job {job.name} has done it already: taking over its results" in output
     assert jobs(aws, before) == [job]
 
 
@@ -122,8 +122,8 @@ def test_ctrl_c_stops_the_job_and_a_second_one_detaches(project: BakedProject, a
     job = started(aws, known)
     until(lambda: any("MLflow gets run" in line for line in aws.log_of(job)))
     launch.signal(signal.SIGINT)
-    said = launch.fail()
-    assert f"Stopping job {job.name}; Ctrl-C again leaves it to itself." in said
+    output = launch.fail()
+    assert f"Stopping job {job.name}; Ctrl-C again leaves it to itself." in output
     assert job.status == "Stopped"
     assert "train:" not in lock(project).decode()
 
@@ -145,7 +145,7 @@ def test_second_ctrl_c_leaves_the_job_to_itself(project: BakedProject, aws: Bed,
     job = started(aws, before)
     until(lambda: "second 0" in aws.log_of(job))
     launch.signal(signal.SIGINT)
-    until(lambda: "Ctrl-C again leaves it to itself" in launch.told())
+    until(lambda: "Ctrl-C again leaves it to itself" in launch.output())
     launch.signal(signal.SIGINT)
     assert f"Job {job.name} goes on stopping by itself." in launch.fail()
     assert not job.is_over
@@ -157,9 +157,9 @@ def test_api_that_does_not_answer_is_waited_for(project: BakedProject, aws: Bed,
     launch = repro(project, "manifest")
     job = started(aws, before)
     getattr(aws.faults, fault)(times=6)
-    said = launch.succeed()
-    assert said.count("The job goes on; trying again") <= 3
-    assert all(f"second {number}\n" in said for number in range(5))
+    output = launch.succeed()
+    assert output.count("The job goes on; trying again") <= 3
+    assert all(f"second {number}\n" in output for number in range(5))
     assert jobs(aws, before) == [job]
 
 
@@ -170,9 +170,9 @@ def test_credentials_that_expire_are_told_and_the_job_goes_on(
     launch = repro(project, "manifest")
     job = started(aws, before)
     aws.credentials.expire(aws.credentials.key)
-    said = launch.fail()
-    assert "the AWS credentials have expired" in said
-    assert "Fix: log in again (aws sso login), then the same command" in said
+    output = launch.fail()
+    assert "the AWS credentials have expired" in output
+    assert "Fix: log in again (aws sso login), then the same command" in output
     aws.heal()
     repro(project, "manifest").succeed()
     assert jobs(aws, before) == [job]
@@ -182,22 +182,22 @@ def test_log_that_may_not_be_read_keeps_nobody_from_the_results(
     project: BakedProject, aws: Bed, before: set[str]
 ) -> None:
     aws.faults.denied.add("logs:DescribeLogStreams")
-    said = repro(project, "manifest").succeed()
-    assert "the log does not come: AWS refuses" in said
+    output = repro(project, "manifest").succeed()
+    assert "the log can't be read: AWS refuses" in output
 
 
 def test_log_that_comes_late_is_shown_whole(project: BakedProject, aws: Bed, before: set[str]) -> None:
     aws.faults.log_delay_s = 1.5
-    said = repro(project, "manifest").succeed()
-    assert "1797 records of 14 subjects" in said
+    output = repro(project, "manifest").succeed()
+    assert "1797 records of 14 subjects" in output
 
 
 def test_no_capacity_is_told_and_the_next_attempt_runs(project: BakedProject, aws: Bed, before: set[str]) -> None:
     aws.faults.capacity = "none"
-    said = repro(project, "manifest").fail()
+    output = repro(project, "manifest").fail()
     aws.heal()
-    assert "CapacityError: Unable to provision" in said
-    assert "Fix: the same command, later; or another instance_type in meta.job" in said
+    assert "CapacityError: Unable to provision" in output
+    assert "Fix: the same command, later; or another instance_type in meta.job" in output
     repro(project, "manifest").succeed()
     first, second = jobs(aws, before)
     assert (first.status, second.status) == ("Failed", "Completed")
@@ -210,12 +210,13 @@ def test_job_that_is_killed_is_told_with_its_last_lines(project: BakedProject, a
     job = started(aws, before)
     until(lambda: "second 1" in aws.log_of(job))
     job.kill()
-    said = launch.fail()
-    assert "exit code: 137" in said
-    assert "| second 1" in said
-    assert "it ran out of memory" in said
+    output = launch.fail()
+    assert "exit code: 137" in output
+    assert "| second 1" in output
+    assert "it ran out of memory" in output
     assert (
-        f"https://eu-west-1.console.aws.amazon.com/sagemaker/home?region=eu-west-1#/processing-jobs/{job.name}" in said
+        f"https://eu-west-1.console.aws.amazon.com/sagemaker/home?region=eu-west-1#/processing-jobs/{job.name}"
+        in output
     )
     assert "manifest:" not in lock(project).decode()
 
@@ -228,26 +229,26 @@ def test_job_over_its_time_is_told(project: BakedProject, aws: Bed, before: set[
         "stage manifest\n    meta:\n      job: {kind: processing",
         "stage manifest\n    meta:\n      job: {kind: training, max_runtime_s: 2",
     )
-    said = repro(project, "manifest").fail()
-    assert "MaxRuntimeExceeded" in said
-    assert "a larger max_runtime_s in meta.job" in said
+    output = repro(project, "manifest").fail()
+    assert "MaxRuntimeExceeded" in output
+    assert "a larger max_runtime_s in meta.job" in output
 
 
 def test_stage_that_fails_is_told_by_its_own_reason(project: BakedProject, aws: Bed, before: set[str]) -> None:
     begin(project, "    raise ValueError('nonsense')\n")
     launch = repro(project, "manifest")
     assert launch.process.wait(120) > 0
-    assert "ValueError: nonsense" in launch.told()
+    assert "ValueError: nonsense" in launch.output()
     (job,) = jobs(aws, before)
     assert job.describe()["ExitMessage"].startswith("the stage manifest failed")
-    assert f"job {job.name} failed: the stage manifest failed" in launch.told()
+    assert f"job {job.name} failed: the stage manifest failed" in launch.output()
 
 
 def test_launchers_that_are_refused_say_whom_to_ask(project: BakedProject, aws: Bed, before: set[str]) -> None:
     aws.faults.denied.add("sagemaker:CreateProcessingJob")
-    said = repro(project, "manifest").fail()
-    assert "AWS refuses: User: arn:aws:iam::" in said
-    assert "jobs doctor" in said
+    output = repro(project, "manifest").fail()
+    assert "AWS refuses: User: arn:aws:iam::" in output
+    assert "jobs doctor" in output
     aws.heal()
     repro(project, "manifest").succeed()
     assert len(jobs(aws, before)) == 1
@@ -274,10 +275,10 @@ def test_full_disk_in_the_job_is_told_and_with_room_it_runs(
     unchanged = lock(project)
     begin(project, f"    import subprocess\n\n    subprocess.run('{FULL.format(folder)}', shell=True, check=True)\n")
     launch = repro(project, "manifest")
-    said = launch.wait()
+    output = launch.wait()
     assert launch.process.returncode > 0
-    assert "No space left on device" in said
-    assert problem in said
+    assert "No space left on device" in output
+    assert problem in output
     assert lock(project) == unchanged
     project.run("git", "checkout", project.package)
     repro(project, "manifest").succeed()
@@ -296,16 +297,16 @@ def test_spot_training_interrupted_twice_goes_on_and_makes_the_same(
     checkpoints = f"{tmp_path.name}-jobs/checkpoints/{job.name}/"
     until(lambda: len(aws.objects(checkpoints)) == 2)
     job.interrupt()
-    kept = aws.objects(checkpoints)
-    until(lambda: any("training goes on after epoch" in line for line in aws.log_of(job)))
-    until(lambda: aws.objects(checkpoints) != kept)
+    saved = aws.objects(checkpoints)
+    until(lambda: any("training resumes after epoch" in line for line in aws.log_of(job)))
+    until(lambda: aws.objects(checkpoints) != saved)
     job.interrupt()
-    said = launch.succeed()
+    output = launch.succeed()
     assert jobs(aws, known) == [job]
     assert job.attempts == 3
-    assert said.count("training goes on after epoch") == 2
+    assert output.count("training resumes after epoch") == 2
     billed = job.describe()["BillableTimeInSeconds"]
-    assert f"{billed} s to pay for on 1 x ml.m5.xlarge" in said
+    assert f"{billed} s to pay for on 1 x ml.m5.xlarge" in output
     model = project.path / "models/model/model.safetensors"
     went_on, run = model.read_bytes(), read(project, "reports/train/lineage.json")
     assert len(run["resumed_at"]) == 2

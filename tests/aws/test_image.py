@@ -70,8 +70,8 @@ def image(project: BakedProject, *options: str) -> "subprocess.CompletedProcess[
 def configured(project: BakedProject) -> str | None:
     """Return the image of `platform.yaml`."""
     content = YAML(typ="safe").load((project.path / "platform.yaml").read_text(encoding="utf-8"))
-    found: str | None = content["job"]["image"]
-    return found
+    uri: str | None = content["job"]["image"]
+    return uri
 
 
 def test_image_is_built_pushed_and_written_with_its_digest_once(
@@ -80,15 +80,15 @@ def test_image_is_built_pushed_and_written_with_its_digest_once(
     project, record = bake(), docker(tmp_path, monkeypatch)
     done = image(project)
     assert done.returncode == 0, done.stderr
-    (there,) = repository.describe_images(repositoryName="digit-classifier")["imageDetails"]
-    assert configured(project) == f"{REPOSITORY}@{there['imageDigest']}"
+    (detail,) = repository.describe_images(repositoryName="digit-classifier")["imageDetails"]
+    assert configured(project) == f"{REPOSITORY}@{detail['imageDigest']}"
     built, login, push = (json.loads(line) for line in record.read_text(encoding="utf-8").splitlines())
-    name = f"{REPOSITORY}:{there['imageTags'][0]}"
+    name = f"{REPOSITORY}:{detail['imageTags'][0]}"
     assert built == ["build", "--platform", "linux/amd64", "--tag", name, ".", "", "1"]
     assert login[:5] == ["login", "--username", "AWS", "--password-stdin", REPOSITORY.partition("/")[0]]
     assert login[5] != ""
     assert push == ["push", name, "", "1"]
-    assert "is there already" in image(project).stdout
+    assert "exists already" in image(project).stdout
     assert len(record.read_text(encoding="utf-8").splitlines()) == 3, "the same lock is not built again"
 
 
@@ -101,8 +101,8 @@ def test_image_for_gpus_has_another_name_and_the_torch_of_pypi(
     image(project, "--gpu")
     assert configured(project) not in (None, before)
     builds = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines() if '"build"' in line]
-    assert ["TORCH_INDEX=" in one for one in builds] == [False, True]
-    assert [re.search(r":(\w+)-", one[one.index("--tag") + 1])[1] for one in builds] == ["cpu", "gpu"]  # type: ignore[index]
+    assert ["TORCH_INDEX=" in build for build in builds] == [False, True]
+    assert [re.search(r":(\w+)-", build[build.index("--tag") + 1])[1] for build in builds] == ["cpu", "gpu"]  # type: ignore[index]
 
 
 @pytest.mark.parametrize("failing", ["build", "login", "push"])
@@ -131,7 +131,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> BakedProject:
 
 def ask(project: BakedProject, code: str) -> "subprocess.CompletedProcess[str]":
     """Run Python in a project."""
-    text = f"from {project.package}.compute.sagemaker import image\n{code}"
+    text = f"from mlops.compute.sagemaker import image\n{code}"
     return project.run("python", "-c", text, check=False)
 
 
@@ -229,7 +229,9 @@ def test_dockerfile_sees_nothing_of_the_project_but_what_it_copies(project: Bake
 
 
 def test_fallback_installs_the_lock_without_torch(project: BakedProject, tmp_path: Path) -> None:
-    line = ask(project, "print(image.fallback_install())").stdout.strip()
+    framework = "image.default_image('us-east-1', 'ml.m5.large')"
+    line = ask(project, f"print(image.install_command({framework}))").stdout.strip()
+    assert ask(project, f"print(image.install_command('{REPOSITORY}:1'))").stdout.strip() == ""
     noted = f'python() {{ printf "%s\\n" "$*" >> {tmp_path}/noted; }}\n'
     script = noted + re.sub(r"/\w+/requirements.txt", f"{tmp_path}/rest.txt", line)
     subprocess.run(["bash", "-ec", script], cwd=project.path, check=True)

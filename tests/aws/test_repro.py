@@ -42,8 +42,8 @@ def at_home(by_jobs: BakedProject, on_laptop: Bed) -> BakedProject:
 
 def _names(project: BakedProject) -> dict[str, str]:
     """Return the name of the job of each stage."""
-    told = project.run("python", "-m", "mlops", "jobs", "list").stdout.split()
-    return {stage: name for stage in STAGES for name in told if f"-{stage}-" in name}
+    words = project.run("python", "-m", "mlops", "jobs", "list").stdout.split()
+    return {stage: name for stage in STAGES for name in words if f"-{stage}-" in name}
 
 
 def test_every_stage_ran_as_the_job_of_its_kind(at_home: BakedProject, aws: Bed) -> None:
@@ -110,31 +110,31 @@ def test_job_was_told_no_secret_of_the_laptop(at_home: BakedProject, aws: Bed) -
     secret = aws.store.environment()["AWS_SECRET_ACCESS_KEY"]
     key = aws.store.environment()["AWS_ACCESS_KEY_ID"]
     for name in _names(at_home).values():
-        told = list((at_home.path / ".dvc/tmp/jobs/sagemaker" / name).rglob("*.json"))
-        assert told
-        for path in told:
+        files = list((at_home.path / ".dvc/tmp/jobs/sagemaker" / name).rglob("*.json"))
+        assert files
+        for path in files:
             assert secret not in path.read_text(encoding="utf-8")
             assert key not in path.read_text(encoding="utf-8")
 
 
 def test_code_is_at_a_name_made_of_its_content(at_home: BakedProject, aws: Bed) -> None:
-    found = {name: data for name, data in aws.objects("by-jobs").items() if name.endswith("code.tar.gz")}
-    assert found
-    assert all(hashlib.sha256(data).hexdigest() in name for name, data in found.items())
+    archives = {name: data for name, data in aws.objects("by-jobs").items() if name.endswith("code.tar.gz")}
+    assert archives
+    assert all(hashlib.sha256(data).hexdigest() in name for name, data in archives.items())
     for name in _names(at_home).values():
         request = aws.jobs[name].request
         assert request["RoleArn"] == ROLE
-        assert any(name.rpartition("/")[0] in json.dumps(request) for name in found)
+        assert any(name.rpartition("/")[0] in json.dumps(request) for name in archives)
 
 
 def test_dry_run_prints_the_request_and_asks_nothing(at_home: BakedProject, aws: Bed) -> None:
     calls = aws.calls.total()
-    told = json.loads(at_home.run("python", "-m", "mlops", "jobs", "dry-run", "train").stdout)
+    request = json.loads(at_home.run("python", "-m", "mlops", "jobs", "dry-run", "train").stdout)
     assert aws.calls.total() == calls
     name = _names(at_home)["train"]
-    assert told["TrainingJobName"] == name
+    assert request["TrainingJobName"] == name
     ours = {key: value for key, value in aws.jobs[name].request.items() if key not in ("Tags", "InputDataConfig")}
-    assert {key: told[key] for key in ours} == ours
+    assert {key: request[key] for key in ours} == ours
 
 
 def test_queue_of_experiments_is_as_many_trainings_side_by_side(
@@ -150,8 +150,8 @@ def test_queue_of_experiments_is_as_many_trainings_side_by_side(
         copied.run("dvc", "exp", "run", "train", "--queue", "-S", f"train.max_lr={max_lr}")
     copied.run("dvc", "queue", "start", "-j", "4")
     wait_for_queue(copied)
-    found = experiments(copied)
-    assert len(found) == 4
+    trials = experiments(copied)
+    assert len(trials) == 4
     jobs = [job for name, job in aws.jobs.items() if name not in before]
     assert len(jobs) == 4
     assert max(job.history.created for job in jobs) < min(job.history.ended or 0 for job in jobs)  # side by side
@@ -159,13 +159,13 @@ def test_queue_of_experiments_is_as_many_trainings_side_by_side(
     experiment = client.get_experiment_by_name(at_home.path.name)
     assert experiment
     mirrored = {run.data.tags["mirror_id"]: run for run in client.search_runs([experiment.experiment_id])}
-    for one in found.values():
-        assert mirrored[metric(one, "run")].data.metrics["test_acc"] == metric(one, "test_acc")
+    for trial in trials.values():
+        assert mirrored[metric(trial, "run")].data.metrics["test_acc"] == metric(trial, "test_acc")
 
 
 def test_list_of_a_clone_that_started_nothing_has_everyones_jobs(at_home: BakedProject, tmp_path: Path) -> None:
     copied = clone(at_home, tmp_path / "clone", "HEAD")
-    said = subprocess.run(
+    output = subprocess.run(
         ["python", "-m", "mlops", "jobs", "list", "--all"], cwd=copied.path, capture_output=True, text=True
     ).stdout
-    assert set(_names(at_home).values()) <= set(said.split())
+    assert set(_names(at_home).values()) <= set(output.split())

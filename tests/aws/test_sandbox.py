@@ -19,13 +19,13 @@ def test_sandbox_tells_how_to_find_it_and_ctrl_c_ends_all_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    told = tmp_path / "told"
-    with told.open("wb") as file:
+    printed = tmp_path / "told"
+    with printed.open("wb") as file:
         command = [sys.executable, "-m", "tests.aws"]
         sandbox = subprocess.Popen(command, cwd=TEMPLATE, stdout=file, stderr=file, start_new_session=True)
     try:
-        until(lambda: sandbox.poll() is not None or "RUN_ON=sagemaker dvc repro" in told.read_text(), 120)
-        text = told.read_text(encoding="utf-8")
+        until(lambda: sandbox.poll() is not None or "RUN_ON=sagemaker dvc repro" in printed.read_text(), 120)
+        text = printed.read_text(encoding="utf-8")
         assert sandbox.poll() is None, text
         for name, value in re.findall(r"export (\S+?)=(\S+)", text):
             monkeypatch.setenv(name, value)
@@ -37,5 +37,5 @@ def test_sandbox_tells_how_to_find_it_and_ctrl_c_ends_all_of_it(
         assert sagemaker.list_training_jobs()["TrainingJobSummaries"] == []
     finally:
         os.killpg(sandbox.pid, signal.SIGINT)  # as a terminal does
-    assert sandbox.wait(60) == 0, told.read_text(encoding="utf-8")
-    assert list(tmp_path.iterdir()) == [told]
+    assert sandbox.wait(60) == 0, printed.read_text(encoding="utf-8")
+    assert list(tmp_path.iterdir()) == [printed]

@@ -51,12 +51,12 @@ def test_setup_new_account_makes_the_stack_and_writes_where_things_are(bake: Bak
     done = setup(project, "--yes")
     assert done.returncode == 0, done.stderr
     assert "Add      AWS::S3::Bucket              Bucket" in done.stdout
-    there = outputs()
-    found = platform(project)
-    assert (found["region"], found["role_arn"], found["job"]["kms_key"], found["tracking_uri"]) == (
+    stack_outputs = outputs()
+    settings = platform(project)
+    assert (settings["region"], settings["role_arn"], settings["job"]["kms_key"], settings["tracking_uri"]) == (
         "us-east-1",
-        there["JobRoleArn"],
-        there["KeyArn"],
+        stack_outputs["JobRoleArn"],
+        stack_outputs["KeyArn"],
         None,
     )
     url = f"s3://{BUCKET}/digit-classifier"
@@ -68,7 +68,7 @@ def test_setup_new_account_makes_the_stack_and_writes_where_things_are(bake: Bak
     assert changed == ["role_arn", "kms_key"]
     assert all("#" in line for line in after if line.startswith(("role_arn", "  kms_key"))), "comments stay"
     rule = aws("s3").get_bucket_encryption(Bucket=BUCKET)["ServerSideEncryptionConfiguration"]["Rules"][0]
-    assert rule["ApplyServerSideEncryptionByDefault"]["KMSMasterKeyID"] == there["KeyArn"]
+    assert rule["ApplyServerSideEncryptionByDefault"]["KMSMasterKeyID"] == stack_outputs["KeyArn"]
 
 
 def test_setup_again_changes_nothing(bake: Bake) -> None:
@@ -86,7 +86,7 @@ def test_setup_existing_stack_takes_the_erasure_role_and_keeps_the_rest(bake: Ba
     changed = setup(project, "--yes", "--erasure-role", ERASER)
     assert changed.returncode == 0, changed.stderr
     (stack,) = aws("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
-    values = {one["ParameterKey"]: one["ParameterValue"] for one in stack["Parameters"]}
+    values = {parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in stack["Parameters"]}
     assert (values["ErasureRoleArn"], values["Prefix"], values["Mlflow"]) == (ERASER, "digit-classifier", "no")
     assert setup(project, "--yes").stdout == "The configuration has it all already\n"
 
@@ -122,9 +122,9 @@ def test_setup_local_remote_says_how_the_data_get_there(bake: Bake) -> None:
     assert "Next: dvc push -A, which brings there what was in" in setup(project, "--yes").stdout
 
 
-@pytest.mark.parametrize("there", [True, False], ids=["existing", "new"])
-def test_setup_remote_in_s3_keeps_its_bucket(bake: Bake, there: bool) -> None:
-    if there:
+@pytest.mark.parametrize("exists", [True, False], ids=["existing", "new"])
+def test_setup_remote_in_s3_keeps_its_bucket(bake: Bake, exists: bool) -> None:
+    if exists:
         aws("s3").create_bucket(Bucket="my-team-ml")
     done = setup(bake(s3_bucket="my-team-ml"), "--yes")
     assert done.returncode == 0, done.stderr

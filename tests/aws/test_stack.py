@@ -65,63 +65,61 @@ class Stack:
     def __init__(self, **values: str) -> None:
         """Resolve all that the template refers to."""
         self.template = cfn_yaml.load(str(TEMPLATE))
-        defaults = {name: told.get("Default") for name, told in self.template["Parameters"].items()}
+        defaults = {name: entry.get("Default") for name, entry in self.template["Parameters"].items()}
         self.values = {**PSEUDO, **MADE, **defaults, **values}
         conditions = self.template["Conditions"]
         self.conditions = {name: self._is(conditions[name]) for name in conditions}
         self.resources = {
-            name: self._value(told["Properties"])
-            for name, told in self.template["Resources"].items()
-            if self.conditions.get(told.get("Condition"), True)
+            name: self._value(entry["Properties"])
+            for name, entry in self.template["Resources"].items()
+            if self.conditions.get(entry.get("Condition"), True)
         }
         self.outputs = {
-            name: self._value(told["Value"])
-            for name, told in self.template["Outputs"].items()
-            if self.conditions.get(told.get("Condition"), True)
+            name: self._value(entry["Value"])
+            for name, entry in self.template["Outputs"].items()
+            if self.conditions.get(entry.get("Condition"), True)
         }
 
     def statements(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield each statement with the resource that it stands in; not who may be a role."""
-        for name, told in self.resources.items():
-            inline = [one["PolicyDocument"] for one in told.get("Policies", [])]
-            for document in (told.get("PolicyDocument"), told.get("KeyPolicy"), *inline):
+        for name, properties in self.resources.items():
+            inline = [policy["PolicyDocument"] for policy in properties.get("Policies", [])]
+            for document in (properties.get("PolicyDocument"), properties.get("KeyPolicy"), *inline):
                 for statement in (document or {}).get("Statement", []):
                     yield name, statement
 
     def of(self, name: str) -> dict[str, dict[str, Any]]:
         """Return the statements of a resource by Sid."""
-        return {one["Sid"]: one for owner, one in self.statements() if owner == name}
+        return {statement["Sid"]: statement for owner, statement in self.statements() if owner == name}
 
-    def _is(self, told: Any) -> bool:
-        ((function, given),) = told.items()
+    def _is(self, value: Any) -> bool:
+        ((function, given),) = value.items()
         if function == "Condition":
             return self._is(self.template["Conditions"][given])
         if function == "Fn::And":
-            return all(self._is(one) for one in given)
+            return all(self._is(item) for item in given)
         if function == "Fn::Not":
             return not self._is(given[0])
         assert function == "Fn::Equals"
         return bool(self._value(given[0]) == self._value(given[1]))
 
-    def _value(self, told: Any) -> Any:
-        if isinstance(told, list):
-            return [value for value in map(self._value, told) if value is not None]
-        if not isinstance(told, dict):
-            return told
-        if "Ref" in told:
-            return self.values[told["Ref"]]
-        if "Fn::GetAtt" in told:
-            return self.values[".".join(told["Fn::GetAtt"])]
-        if "Fn::If" in told:
-            name, yes, no = told["Fn::If"]
+    def _value(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [item for item in map(self._value, value) if item is not None]
+        if not isinstance(value, dict):
+            return value
+        if "Ref" in value:
+            return self.values[value["Ref"]]
+        if "Fn::GetAtt" in value:
+            return self.values[".".join(value["Fn::GetAtt"])]
+        if "Fn::If" in value:
+            name, yes, no = value["Fn::If"]
             return self._value(yes if self.conditions[name] else no)
-        if "Fn::Sub" in told:
-            text, own = told["Fn::Sub"] if isinstance(told["Fn::Sub"], list) else (told["Fn::Sub"], {})
+        if "Fn::Sub" in value:
+            text, own = value["Fn::Sub"] if isinstance(value["Fn::Sub"], list) else (value["Fn::Sub"], {})
             known = {**self.values, **self._value(own)}
-            return re.sub(r"\$\{([^}]+)\}", lambda found: str(known[found[1]]), text)
-        return {
-            key: value for key, value in ((key, self._value(one)) for key, one in told.items()) if value is not None
-        }
+            return re.sub(r"\$\{([^}]+)\}", lambda match: str(known[match[1]]), text)
+        return {key: resolved for key, item in value.items() if (resolved := self._value(item)) is not None}
 
 
 def as_list(value: Any) -> list[str]:
@@ -133,9 +131,9 @@ def as_list(value: Any) -> list[str]:
 def kinds_of_resources(action: str) -> tuple[str, ...]:
     """Return what ARNs an action can be about, as AWS documents it; "*" for none in particular."""
     service, name = action.split(":")
-    found = get_action_data(service, name)
-    assert found, f"AWS has no action {action}"
-    return tuple(one["resource_arn_format"] for one in found[service])
+    formats = get_action_data(service, name)
+    assert formats, f"AWS has no action {action}"
+    return tuple(entry["resource_arn_format"] for entry in formats[service])
 
 
 def is_about(action: str, resource: str) -> bool:
@@ -157,27 +155,29 @@ def test_template_cfn_lint_finds_nothing() -> None:
 def test_policies_cover_everything_only_where_listed() -> None:
     stack = Stack(**ALL)
     everything = {
-        (name, one["Sid"])
-        for name, one in stack.statements()
-        if "*" in as_list(one["Resource"]) and one["Effect"] == "Allow"
+        (name, statement["Sid"])
+        for name, statement in stack.statements()
+        if "*" in as_list(statement["Resource"]) and statement["Effect"] == "Allow"
     }
     assert everything == ON_EVERYTHING
     any_action = {
-        (name, one["Sid"])
-        for name, one in stack.statements()
-        if any("*" in action for action in as_list(one["Action"]))
+        (name, statement["Sid"])
+        for name, statement in stack.statements()
+        if any("*" in action for action in as_list(statement["Action"]))
     }
     assert any_action == ANY_ACTION
 
 
 def test_policies_name_actions_that_exist_on_resources_that_they_can_be_about() -> None:
-    for name, one in Stack(**ALL).statements():
-        if (name, one["Sid"]) in ANY_ACTION:
+    for name, statement in Stack(**ALL).statements():
+        if (name, statement["Sid"]) in ANY_ACTION:
             continue
-        actions, resources = as_list(one["Action"]), as_list(one["Resource"])
+        actions, resources = as_list(statement["Action"]), as_list(statement["Resource"])
         if resources == ["*"]:
             kinds = {action: set(kinds_of_resources(action)) for action in actions}
-            assert all(found == {"*"} for found in kinds.values()), f"{name}.{one['Sid']} can be narrowed: {kinds}"
+            assert all(formats == {"*"} for formats in kinds.values()), (
+                f"{name}.{statement['Sid']} can be narrowed: {kinds}"
+            )
             continue
         for action in actions:
             assert any(is_about(action, resource) for resource in resources), f"{name}: {action} is about none of these"
@@ -202,7 +202,11 @@ def test_job_role_reads_and_writes_below_its_prefixes_and_deletes_nothing() -> N
     assert "digits/*" in prefixes
     assert not any(fnmatch.fnmatchcase("digits-of-others/x", prefix) for prefix in prefixes)
     assert stack.resources["JobRole"]["ManagedPolicyArns"] == [MADE["DataPolicy"]]
-    actions = [action for one in (*data.values(), *stack.of("JobRole").values()) for action in as_list(one["Action"])]
+    actions = [
+        action
+        for statement in (*data.values(), *stack.of("JobRole").values())
+        for action in as_list(statement["Action"])
+    ]
     assert [action for action in actions if "Delete" in action or action.startswith("sagemaker:")] == []
     assert data["KeyOfDisks"]["Condition"] == {"Bool": {"kms:GrantIsForAWSResource": "true"}}
     assert data["KeyOfObjects"]["Condition"] == {"StringEquals": {"kms:ViaService": f"s3.{REGION}.amazonaws.com"}}
@@ -240,6 +244,8 @@ def test_existing_bucket_is_used_and_not_touched() -> None:
 
 
 def test_what_holds_data_outlives_the_stack() -> None:
-    kept = {name: one.get("DeletionPolicy") for name, one in cfn_yaml.load(str(TEMPLATE))["Resources"].items()}
+    policies = {
+        name: resource.get("DeletionPolicy") for name, resource in cfn_yaml.load(str(TEMPLATE))["Resources"].items()
+    }
     holding = {"Bucket", "Key", "MlflowApp", "Repository"}
-    assert {name for name, policy in kept.items() if policy == "RetainExceptOnCreate"} == holding
+    assert {name for name, policy in policies.items() if policy == "RetainExceptOnCreate"} == holding

@@ -38,8 +38,8 @@ def _deploy_for_real(monkeypatch: pytest.MonkeyPatch, aws: Bed) -> None:
     """Let a stack's bucket be one of the store, and its MLflow App the one that runs."""
     make_bucket = vars(FakeBucket)[CREATE].__func__
 
-    def bucket(cls: Any, *told: Any, **more: Any) -> Any:
-        made = make_bucket(cls, *told, **more)
+    def bucket(cls: Any, *arguments: Any, **more: Any) -> Any:
+        made = make_bucket(cls, *arguments, **more)
         aws.store.client.create_bucket(Bucket=made.name)
         return made
 

@@ -68,7 +68,7 @@ def ready(folder: Path) -> BakedProject:
     os.environ |= {"DVC_SITE_CACHE_DIR": str(folder / "site"), "PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1"}
     bake = [sys.executable, "-m", "cookiecutter", str(TEMPLATE), "--no-input", "--default-config"]
     subprocess.run([*bake, "--output-dir", str(folder)], check=True, stdout=subprocess.DEVNULL)  # it says what to type
-    package = next(folder.glob("*/*/__main__.py")).parent
+    package = next(folder.glob("*/*/interface.py")).parent
     project = BakedProject(package.parent, package.name)
     project.run("python", "-m", "mlops", "setup")
     return project

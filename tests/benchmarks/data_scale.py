@@ -24,8 +24,6 @@ PARAMS = """\
 data: {{source: folder, fraction: 1.0, shards: {shards}, consent: required}}
 split: {{salt: "7", val: 0.2, test: 0.2}}
 """
-DVC_YAML = "stages: {prepare: {cmd: none, deps: [data/consent.csv, data/raw]}}"
-"""The stage refuses to read what DVC does not watch."""
 
 STAGE = """
 import functools, importlib, json, random, resource, sys, time
@@ -33,18 +31,17 @@ import numpy
 name, package, records, size, each = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 stage = importlib.import_module(f"{package}.stages.{name}")
 if name == "prepare":
-    sources = importlib.import_module(f"{package}.data.sources")
-    image = sources.png(numpy.zeros((8, 8), "uint8"))
+    from mlops import Record
+    images, folder = (importlib.import_module(f"{package}.{module}") for module in ("images", "data.folder"))
+    image = images.encode_png(numpy.zeros((8, 8), "uint8"))
     def read(number):
         # A decoder stops where the image ends, and takes no notice of the noise.
         return image + random.Random(number).randbytes(size - len(image))
-    def source(folder):
+    def source():
         for n in range(records):
             where = f"line {n}"
-            yield sources.Record(
-                f"record-{n:08}", f"subject-{n // each:07}", str(n % 10), functools.partial(read, n), where
-            )
-    stage.SOURCES["folder"] = source
+            yield Record(f"record-{n:08}", f"subject-{n // each:07}", str(n % 10), functools.partial(read, n), where)
+    folder.records = source
 start = time.perf_counter()
 stage.main()
 seconds = time.perf_counter() - start
@@ -92,16 +89,16 @@ def uploads_table(project: BakedProject, size: int = 10_000) -> str:
         for command in (["init", "--no-scm", "-q"], ["remote", "add", "-q", "-d", "storage", str(here / "remote")]):
             dvc(here, *command)
         sharded, images = here / "data" / "dataset", here / "images"
-        found: dict[Path, list[tuple[int, int]]] = {sharded: [], images: []}
-        for gone in ("subject-0000000", "subject-0000123"):
+        pushes_of: dict[Path, list[tuple[int, int]]] = {sharded: [], images: []}
+        for subject in ("subject-0000000", "subject-0000123"):
             with (here / "data" / "consent.csv").open("a", encoding="utf-8") as file:
-                file.write(f"{gone},revoked,\n")
+                file.write(f"{subject},revoked,\n")
             run(project, here, "prepare", size)
             export(sharded, images)
-            for path, pushes in found.items():
+            for path, pushes in pushes_of.items():
                 pushes.append(push(here, path))
     for name, path in ((f"Parquet, {SHARDS} shards a split", sharded), ("a file per image", images)):
-        (count, sent), (more, change) = found[path]
+        (count, sent), (more, change) = pushes_of[path]
         rows.append(f"| {name} | {count:,} | {sent / 1e6:.1f} | {more} | {change / 1e3:.0f} |")
     return "\n".join(rows) + "\n"
 
@@ -109,7 +106,6 @@ def uploads_table(project: BakedProject, size: int = 10_000) -> str:
 def start(folder: Path, size: int) -> None:
     """Write params and a registry in which everybody consents."""
     (folder / "data").mkdir()
-    (folder / "dvc.yaml").write_text(DVC_YAML, encoding="utf-8")
     (folder / "params.yaml").write_text(PARAMS.format(shards=SHARDS), encoding="utf-8")
     with (folder / "data" / "consent.csv").open("w", encoding="utf-8") as file:
         file.write("subject_id,consent_status,effective_at\n")

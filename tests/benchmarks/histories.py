@@ -30,9 +30,9 @@ class History:
         alive = np.arange(subjects)
         for version in range(1, versions):
             new = np.arange(subjects + each * (version - 1), subjects + each * version)
-            gone = random.choice(len(alive), each, replace=False)
-            self.added[new], self.removed[alive[gone]] = version, version
-            alive = np.concatenate([np.delete(alive, gone), new])
+            leaving = random.choice(len(alive), each, replace=False)
+            self.added[new], self.removed[alive[leaving]] = version, version
+            alive = np.concatenate([np.delete(alive, leaving), new])
         numbers = random.permutation(total)  # a new subject is not the last in order
         self.names = np.array([f"PAT-{number:08}" for number in numbers], object)
         self.branched, self.versions = branched, versions

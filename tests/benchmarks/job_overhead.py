@@ -41,7 +41,7 @@ STAGE = '''"""Make {files} files that compress badly."""
 import os
 from pathlib import Path
 
-from ..files import write_json
+from mlops import write_report
 
 
 def main() -> None:
@@ -52,14 +52,14 @@ def main() -> None:
         with (folder / str(number)).open("wb") as file:
             for part in range(256 // {files}):
                 file.write(f"{{number}}/{{part}}".encode() + noise)
-    write_json(Path("reports", "prepare.json"), {{"excluded": 0}})
+    write_report(Path("reports", "prepare.json"), {{"excluded": 0}})
 '''
 
 MARKS = {"command": "Running stage", "starts": " starts", "taken": "has the results of job"}  # in what is printed
 
 
 @dataclass
-class Found:
+class Measured:
     """What was measured of one stage, a value for each run.
 
     Args:
@@ -109,10 +109,10 @@ def _noisy(project: BakedProject, folder: Path, files: int) -> BakedProject:
 
 def _row(name: str, stage: str, source: BakedProject, rounds: int) -> tuple[str, str]:
     """Return a row of either table."""
-    found = _alternate(stage, source, rounds)
-    here, pushed, job = (statistics.median(seconds[1:]) for seconds in (found.here, found.pushed, found.job))
-    medians = [statistics.median(part) for part in zip(*found.parts[1:], strict=True)]
-    hashed = [statistics.median(found.hashed_bytes[where][1:]) / 1e6 for where in ("local", "sandbox")]
+    times = _alternate(stage, source, rounds)
+    here, pushed, job = (statistics.median(seconds[1:]) for seconds in (times.here, times.pushed, times.job))
+    medians = [statistics.median(part) for part in zip(*times.parts[1:], strict=True)]
+    hashed = [statistics.median(times.hashed_bytes[where][1:]) / 1e6 for where in ("local", "sandbox")]
     figures = (here, here + pushed, job, job / here, job / (here + pushed), *hashed)
     return (
         f"| {name} | {rounds} | {' | '.join(f'{figure:.2f}' for figure in figures)} |\n",
@@ -120,20 +120,20 @@ def _row(name: str, stage: str, source: BakedProject, rounds: int) -> tuple[str,
     )
 
 
-def _alternate(stage: str, source: BakedProject, rounds: int) -> Found:
+def _alternate(stage: str, source: BakedProject, rounds: int) -> Measured:
     """Run it both ways in turn, each time in a fresh copy; the first round is to warm up."""
-    found = Found()
+    times = Measured()
     for _ in range(1 + rounds):
         with _fresh(source) as copied:
-            found.here.append(_seconds(_repro(copied, stage, "local", found)))
+            times.here.append(_seconds(_repro(copied, stage, "local", times)))
             start = time.perf_counter()
             copied.run("dvc", "push", stage)
-            found.pushed.append(time.perf_counter() - start)
+            times.pushed.append(time.perf_counter() - start)
         with _fresh(source) as copied:
-            marks = _repro(copied, stage, "sandbox", found)
-            found.job.append(_seconds(marks))
-            found.parts.append(_parts(copied, stage, marks))
-    return found
+            marks = _repro(copied, stage, "sandbox", times)
+            times.job.append(_seconds(marks))
+            times.parts.append(_parts(copied, stage, marks))
+    return times
 
 
 @contextmanager
@@ -143,14 +143,14 @@ def _fresh(source: BakedProject) -> Iterator[BakedProject]:
         yield copy_of(source, Path(folder))
 
 
-def _repro(project: BakedProject, stage: str, where: str, found: Found) -> dict[str, float]:
+def _repro(project: BakedProject, stage: str, where: str, times: Measured) -> dict[str, float]:
     """Run a stage; return when DVC started its command, when the job did start and was taken over, and the end."""
     log, place = project.path.parent / "hashed", project.path.parent / "counting"
     place.mkdir()
     shutil.copy(str(hashing.__file__), place / "sitecustomize.py")
     counting = {"PYTHONPATH": str(place), hashing.LOG: str(log)}
     marks: dict[str, float] = {}
-    said = []
+    output = []
     with subprocess.Popen(
         ["dvc", "repro", "--single-item", stage],
         cwd=project.path,
@@ -161,11 +161,11 @@ def _repro(project: BakedProject, stage: str, where: str, found: Found) -> dict[
     ) as dvc:
         assert dvc.stdout is not None
         for line in dvc.stdout:
-            said.append(line)
+            output.append(line)
             marks |= {name: time.time() for name, text in MARKS.items() if text in line and name not in marks}
-    assert dvc.returncode == 0, "".join(said)
+    assert dvc.returncode == 0, "".join(output)
     lines = map(json.loads, log.read_text(encoding="utf-8").splitlines())
-    found.hashed_bytes[where].append(sum(line["size_bytes"] for line in lines))
+    times.hashed_bytes[where].append(sum(line["size_bytes"] for line in lines))
     return {**marks, "end": time.time()}
 
 

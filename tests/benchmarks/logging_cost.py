@@ -71,11 +71,11 @@ def comparison(project: BakedProject, stores: dict[str, str], rounds: int, limit
             ways += [(name, store) for name in NAMES if name not in ("bare", "dvclive")]
         if width == 1:
             ways = [way for way in ways if way[0] != "log_metrics"]  # it is the same
-        found: dict[tuple[str, str], list[Cost]] = {way: [] for way in ways}
+        costs_of: dict[tuple[str, str], list[Cost]] = {way: [] for way in ways}
         for _ in range(rounds):
             for name, store in ways:
-                found[name, store].append(train(project, name, stores.get(store, ""), width, limit_s=limit_s))
-        costs = {way: median(each) for way, each in found.items()}
+                costs_of[name, store].append(train(project, name, stores.get(store, ""), width, limit_s=limit_s))
+        costs = {way: median(each) for way, each in costs_of.items()}
         for (name, store), cost in costs.items():
             bare = costs["bare", ""]
             ratios = ["", ""]
@@ -101,8 +101,8 @@ def paces(project: BakedProject, stores: dict[str, str]) -> str:
             for store, uri in stores.items():
                 cost = train(project, "ours", uri, width, step_ms=step_ms)
                 pace = f"{step_ms:.0f} ms" if step_ms else "none"
-                told = [f"{cost['max_us']:.0f}", f"{cost['end_s']:.1f}", seconds(cost, "sidecar_s")]
-                rows.append([pace, str(width), store, *calls(cost, bare), *told])
+                figures = [f"{cost['max_us']:.0f}", f"{cost['end_s']:.1f}", seconds(cost, "sidecar_s")]
+                rows.append([pace, str(width), store, *calls(cost, bare), *figures])
     return table(head, rows)
 
 
@@ -133,7 +133,7 @@ def train(
     limit_s: float = WHOLE_S,
 ) -> Cost:
     """Run one training in the project, and return what it cost."""
-    command = [sys.executable, str(TRAINER), project.package, name, str(width), str(steps), str(step_ms), str(limit_s)]
+    command = [sys.executable, str(TRAINER), name, str(width), str(steps), str(step_ms), str(limit_s)]
     done = subprocess.run(
         command, cwd=project.path, env=os.environ | {"MLFLOW_TRACKING_URI": uri}, capture_output=True, text=True
     )
@@ -180,8 +180,8 @@ def server(folder: Path) -> Iterator[str]:
     command += ["--backend-store-uri", f"sqlite:///{(folder / 'mlflow.db').as_posix()}"]
     command += ["--artifacts-destination", str(folder / "artifacts")]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "log").open("wb") as told:
-        process = subprocess.Popen(command, env=environment, stdout=told, stderr=told)
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
         wait_for(f"http://127.0.0.1:{port}", process, folder / "log")
         yield f"http://127.0.0.1:{port}"

@@ -1,6 +1,6 @@
 """A training that computes nothing, and records figures in one of several ways: see `logging_cost.py`.
 
-    python logging_trainer.py <package> <method> <metrics a step> <steps> <ms of a step> <limit, s>
+    python logging_trainer.py <method> <metrics a step> <steps> <ms of a step> <limit, s>
 
 Runs in the root of a generated project after its `setup`, with the address of MLflow in `MLFLOW_TRACKING_URI`. Prints
 what it cost as JSON. It stops when the limit has passed, and says how many steps it made.
@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any
 
-sys.path[0] = os.getcwd()  # the project's package, and not the benchmarks beside this file
+sys.path[0] = os.getcwd()  # the project's code, and not the benchmarks beside this file
 
 FACTS = (
     *("name", "project", "user", "data_git_commit_id", "git_remote_url", "git_branch", "baseline_commit"),
@@ -33,17 +33,17 @@ Log = Callable[[int, dict[str, float]], object]
 
 def main() -> None:
     """Train, and print the cost."""
-    package, method = sys.argv[1:3]
-    metrics, steps = map(int, sys.argv[3:5])
-    step_s, limit_s = float(sys.argv[5]) / 1000, float(sys.argv[6])
+    method = sys.argv[1]
+    metrics, steps = map(int, sys.argv[2:4])
+    step_s, limit_s = float(sys.argv[4]) / 1000, float(sys.argv[5])
     begin = time.perf_counter()
-    with METHODS[method](package) as log:
+    with METHODS[method]() as log:
         ready, cpu = time.perf_counter(), time.process_time()
         calls = list(training(log, metrics, steps, step_s, limit_s))
         loop_cpu, ending = time.process_time() - cpu, time.perf_counter()
     end, cpu = time.perf_counter(), time.process_time() - cpu
-    told = {"begin_s": ready - begin, "end_s": end - ending, "loop_cpu_us": loop_cpu / len(calls) * 1e6}
-    print(json.dumps(told | {"cpu_us": cpu / len(calls) * 1e6} | of_calls(calls) | of_sidecar(method, package)))
+    run_cost = {"begin_s": ready - begin, "end_s": end - ending, "loop_cpu_us": loop_cpu / len(calls) * 1e6}
+    print(json.dumps(run_cost | {"cpu_us": cpu / len(calls) * 1e6} | of_calls(calls) | of_sidecar(method)))
 
 
 def training(log: Log, metrics: int, steps: int, step_s: float, limit_s: float) -> Iterator[float]:
@@ -78,7 +78,7 @@ def of_calls(calls: list[float]) -> dict[str, float]:
     }
 
 
-def of_sidecar(method: str, package: str) -> dict[str, float]:
+def of_sidecar(method: str) -> dict[str, float]:
     """Wait until the sidecar has sent all, and return how long that took and the processor time that it used."""
     if method != "ours":
         return {}
@@ -93,27 +93,27 @@ def of_sidecar(method: str, package: str) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def bare(package: str) -> Iterator[Log]:
+def bare() -> Iterator[Log]:
     """Record nothing."""
     yield lambda step, values: None
 
 
 @contextlib.contextmanager
-def log_metric(package: str) -> Iterator[Log]:
+def log_metric() -> Iterator[Log]:
     """Call MLflow for each figure, and wait."""
     with mlflow_run() as mlflow:
         yield lambda step, values: [mlflow.log_metric(name, value, step) for name, value in values.items()]
 
 
 @contextlib.contextmanager
-def log_metrics(package: str) -> Iterator[Log]:
+def log_metrics() -> Iterator[Log]:
     """Call MLflow once a step, and wait."""
     with mlflow_run() as mlflow:
         yield lambda step, values: mlflow.log_metrics(values, step)
 
 
 @contextlib.contextmanager
-def asynchronous(package: str) -> Iterator[Log]:
+def asynchronous() -> Iterator[Log]:
     """Call MLflow for each figure; its threads send them."""
     with mlflow_run() as mlflow:
         yield lambda step, values: [
@@ -123,7 +123,7 @@ def asynchronous(package: str) -> Iterator[Log]:
 
 
 @contextlib.contextmanager
-def dvclive(package: str) -> Iterator[Log]:
+def dvclive() -> Iterator[Log]:
     """Write files with DVCLive as it is, and send nothing to MLflow."""
     from dvclive import Live
 
@@ -132,7 +132,7 @@ def dvclive(package: str) -> Iterator[Log]:
 
 
 @contextlib.contextmanager
-def ours(package: str) -> Iterator[Log]:
+def ours() -> Iterator[Log]:
     """Write files as the project's training does, while its sidecar sends them to MLflow."""
     run = import_module("mlops.tracking.run")
     facts = dict.fromkeys(FACTS, "cost") | {

@@ -58,10 +58,10 @@ def _row(project: BakedProject, name: str, rounds: int, prefix: tuple[str, ...])
 
 def _status(project: BakedProject, prefix: tuple[str, ...]) -> float:
     start = time.perf_counter()
-    told = json.loads(project.run(*prefix, "python", "-m", "mlops", "mirror", "status", "--json").stdout)
+    status = json.loads(project.run(*prefix, "python", "-m", "mlops", "mirror", "status", "--json").stdout)
     seconds = time.perf_counter() - start
-    assert told["runs"] == RUNS + 1, told
-    assert told["complete"], told["lacking"][:3]
+    assert status["runs"] == RUNS + 1, status
+    assert status["complete"], status["lacking"][:3]
     return seconds
 
 

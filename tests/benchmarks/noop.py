@@ -20,5 +20,5 @@ def measure(project: BakedProject, full: bool) -> str:
 
 
 def _repro(done: BakedProject) -> None:
-    said = done.run("dvc", "repro").stdout
-    assert "Running stage" not in said, f"a stage ran again:\n{said}"  # then this would measure something else
+    output = done.run("dvc", "repro").stdout
+    assert "Running stage" not in output, f"a stage ran again:\n{output}"  # then this would measure something else

@@ -44,12 +44,12 @@ def _repro(project: BakedProject) -> dict[str, float]:
         command, cwd=project.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as dvc:
         assert dvc.stdout is not None
-        said = []
+        output = []
         for line in dvc.stdout:
-            said.append(line)
+            output.append(line)
             if line.startswith("Running stage"):
                 marks[line.split("'")[1]] = time.perf_counter()
-    assert dvc.returncode == 0, "".join(said)
+    assert dvc.returncode == 0, "".join(output)
     times = itertools.pairwise([*marks.values(), time.perf_counter()])
     return {name: end - start for name, (start, end) in zip(marks, times, strict=True)}
 

@@ -2,8 +2,8 @@
 
     python plain_script.py <package>
 
-Runs in the root of a generated project after its `setup`. Only what computes is the project's (`data/` and `model/`),
-so that both compute the same.
+Runs in the root of a generated project after its `setup`. Only what computes is the project's (the team's package, and
+the formats of `mlops.records`), so that both compute the same.
 """
 
 import csv
@@ -15,27 +15,44 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-import numpy as np
 import pandas
 import pyarrow.parquet as pq
-import torch
 from mlflow.data.pandas_dataset import from_pandas
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 from ruamel.yaml import YAML
 
 PACKAGE = sys.argv[1]
-consent, digits, manifest, sheets, shards, sources, splits = (
-    import_module(f"{PACKAGE}.data.{name}")
-    for name in ("consent", "digits", "manifest", "sheets", "shards", "sources", "splits")
+consent, manifest, shards, source, distributed = (
+    import_module(f"mlops.{name}")
+    for name in ("records.consent", "records.manifest", "records.shards", "records.source", "training.distributed")
 )
-evaluation, networks, predictor, pyfunc, training, transforms = (
-    import_module(f"{PACKAGE}.model.{name}")
-    for name in ("evaluation", "networks", "predictor", "pyfunc", "training", "transforms")
+digits, splits, evaluation, datasets, networks, predictor, training, transforms, contact_sheets, interface = (
+    import_module(f"{PACKAGE}.{name}")
+    for name in (
+        *("data.digits", "data.splits", "model.evaluation", "model.dataset", "model.networks", "model.predictor"),
+        *("model.training", "model.transforms", "stages.manifest", "interface"),
+    )
 )
 DATASET, REPORTS, MODEL, MANIFEST = (
     Path(name) for name in ("data/dataset", "reports", "models/model", "data/manifest.parquet")
 )
+
+
+class EpochLog:
+    """What the training loop asks of a run: here, a call of MLflow's for each epoch, and no checkpoints."""
+
+    group = distributed.SINGLE_PROCESS
+    checkpoint = None
+    epochs = 0
+
+    def log(self, metrics: dict[str, float]) -> None:
+        """Log what one pass over the training images gave."""
+        mlflow.log_metrics(metrics, step=self.epochs)
+        self.epochs += 1
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Save nothing."""
 
 
 def main() -> None:
@@ -51,7 +68,7 @@ def main() -> None:
         mlflow.log_params({"manifest_sha256": manifest_sha256, "dataset_md5": dataset_md5})
         listed = from_pandas(pq.read_table(MANIFEST).to_pandas(), str(MANIFEST), name="manifest")
         mlflow.log_input(listed, context="training")
-        metrics = train(params["train"])
+        metrics = train(training.TrainParams(**params["train"]))
         for file in (MANIFEST, REPORTS / "manifest.json", REPORTS / "confusion.csv", REPORTS / "per_class.csv"):
             mlflow.log_artifact(str(file), file.parent.as_posix())
         mlflow.log_artifacts(str(REPORTS / "samples"), "samples")
@@ -62,7 +79,7 @@ def main() -> None:
 
 def prepare(data: dict[str, Any], split: dict[str, Any]) -> None:
     """Make the dataset."""
-    records = splits.thin(sources.load(digits.records(Path()), "digits"), data["fraction"])
+    records = splits.subsample(source.read_records(digits.records(), "digits"), data["fraction"])
     registry = consent.read(Path("data/consent.csv"))
     allowed = [record for record in records if registry.allows(record.subject_id)]
     shards.write(splits.split(allowed, split["salt"], split["val"], split["test"]), data["shards"], DATASET)
@@ -70,16 +87,25 @@ def prepare(data: dict[str, Any], split: dict[str, Any]) -> None:
 
 def describe() -> str:
     """Write manifest, counts and contact sheets; return the manifest's digest."""
-    found = manifest.write(manifest.build(DATASET), MANIFEST)
-    counts = found.counts
+    summary = manifest.write(manifest.build(DATASET), MANIFEST)
+    counts = summary.counts
+    (REPORTS / "samples").mkdir(parents=True, exist_ok=True)
     for split in splits.SPLITS:
-        sheets.draw(DATASET, found, split, REPORTS / "samples" / f"{split}.png")
-    with (REPORTS / "labels.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(counts[0]))
+        labels = [row["label"] for row in counts if row["split"] == split]
+        rows = [(label, manifest.first_records(DATASET, summary, split, label)) for label in labels]
+        contact_sheets.contact_sheet(rows, len(labels)).save(REPORTS / "samples" / f"{split}.png")
+    write_csv(REPORTS / "labels.csv", counts)
+    content = {"records": summary.records, "counts": counts}
+    (REPORTS / "manifest.json").write_text(json.dumps(content), encoding="utf-8")
+    return str(summary.sha256)
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write a table."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
-        writer.writerows(counts)
-    (REPORTS / "manifest.json").write_text(json.dumps({"records": found.records, "counts": counts}), encoding="utf-8")
-    return str(found.sha256)
+        writer.writerows(rows)
 
 
 def digest() -> str:
@@ -90,59 +116,50 @@ def digest() -> str:
     return md5.hexdigest()
 
 
-def train(params: dict[str, Any]) -> dict[str, float]:
+def train(params: Any) -> dict[str, float]:
     """Train, save the best epoch's weights, measure and draw them; return the metrics."""
-    training.make_deterministic(params["seed"], params["threads"])
-    tables = [shards.read(DATASET / split) for split in splits.SPLITS]
-    classes = tuple(sorted(set(tables[0]["label"].to_pylist())))
-    train, val, test = (images(table, classes, params["image_px"]) for table in tables)
-    module = networks.build(params["arch"], len(classes), None)
-    normalise = transforms.Normalise.of(train.pixels)
-    recipe = training.Recipe(params["epochs"], params["batch_size"], params["max_lr"], params["weight_decay"])
-    training.fit(module, train, val, normalise, recipe, log_epoch)
-    card = predictor.Card(
-        arch=params["arch"],
-        classes=classes,
-        image_px=params["image_px"],
+    training.make_deterministic(params.seed, params.threads)
+    dataset = datasets.read_dataset(DATASET, 1, params.image_px)
+    module = networks.build(params.arch, len(dataset.classes), None)
+    normalise = transforms.Normalise.of(dataset.train.pixels)
+    training.fit(module, dataset.train, dataset.val, normalise, params, EpochLog())
+    config = predictor.ModelConfig(
+        arch=params.arch,
+        classes=dataset.classes,
+        image_px=params.image_px,
         channels=1,
         mean=normalise.mean,
         std=normalise.std,
     )
-    predictor.save(MODEL, module, card)
+    predictor.save(MODEL, module, config)
     module = predictor.Predictor.load(MODEL).module
-    found = {name: evaluation.evaluate(module, part, normalise) for name, part in (("val", val), ("test", test))}
-    counts = evaluation.confusion(test.labels, found["test"].predicted, len(classes))
-    evaluation.write_confusion(REPORTS / "confusion.csv", test.labels, found["test"].predicted, classes)
-    evaluation.write_per_class(REPORTS / "per_class.csv", counts, classes)
-    mlflow.log_image(evaluation.confusion_image(counts, classes), "plots/confusion.png")
-    metrics = {"test_acc": found["test"].accuracy, "val_acc": found["val"].accuracy, "test_loss": found["test"].loss}
+    val, test = (
+        evaluation.evaluate(module, part.pixels, part.labels, normalise) for part in (dataset.val, dataset.test)
+    )
+    actual, predicted = (
+        [dataset.classes[label] for label in labels.tolist()] for labels in (dataset.test.labels, test.predicted)
+    )
+    pairs = [{"actual": a, "predicted": p} for a, p in zip(actual, predicted, strict=True)]
+    write_csv(REPORTS / "confusion.csv", pairs)
+    write_csv(REPORTS / "per_class.csv", evaluation.per_class(actual, predicted, dataset.classes))
+    mlflow.log_image(evaluation.confusion_image(actual, predicted, dataset.classes), "plots/confusion.png")
+    metrics = {"test_acc": test.accuracy, "val_acc": val.accuracy, "test_loss": test.loss}
     mlflow.log_metrics(metrics)
     return metrics
-
-
-def images(table: Any, classes: tuple[str, ...], image_px: int) -> Any:
-    """Decode a split."""
-    labels = torch.from_numpy(np.array([classes.index(label) for label in table["label"].to_pylist()]))
-    return transforms.Images(transforms.decode(table["image"].to_pylist(), 1, image_px), labels)
-
-
-def log_epoch(epoch: Any) -> None:
-    """Log what one pass over the training images gave."""
-    figures = {"train/loss": epoch.train_loss, "val/loss": epoch.val_loss, "val/acc": epoch.val_acc, "lr": epoch.lr}
-    mlflow.log_metrics(figures, step=epoch.number)
 
 
 def register() -> None:
     """Log the model, code and weights without pickle, and register it."""
     outputs = Schema([ColSpec("string", "label"), ColSpec("double", "score")])
+    example = interface.example(interface.load(MODEL))
     mlflow.pyfunc.log_model(
         name="model",
-        loader_module=f"{PACKAGE}.model.pyfunc",
+        loader_module=f"{PACKAGE}.interface",
         data_path=str(MODEL),
         code_paths=[PACKAGE],
-        input_example=pandas.DataFrame({"image": [pyfunc._black(8)]}),
+        input_example=pandas.DataFrame({"image": [example]}),
         signature=ModelSignature(Schema([ColSpec("binary", "image")]), outputs),
-        pip_requirements=[f"{name}=={metadata.version(name)}" for name in pyfunc.REQUIREMENTS],
+        pip_requirements=[f"{name}=={metadata.version(name)}" for name in interface.REQUIREMENTS],
         registered_model_name="plain",
     )
 

@@ -6,7 +6,7 @@ Records are synthetic, five to a subject; 0.1 % of the subjects change from one 
 is common: each run has its manifest as a CSV artifact, which is downloaded and read with pandas. "which runs" asks the
 index just that, "audit find" asks over a connection of its own, and for versions, aliases and what the log knows as
 well. All ask one MLflow on SQLite, in one process, and find the same runs. "command" is all of
-`python -m <package> audit find SUBJECT`, of which importing MLflow is most. Ratios are of the processor's time, since a
+`python -m mlops audit find SUBJECT`, of which importing MLflow is most. Ratios are of the processor's time, since a
 machine that does other work stretches short waits more than long ones; the clock's are beside them.
 
 In the branched history, every other version lacks the same 1 % of the subjects: each of them comes and goes 500 times.
@@ -52,11 +52,11 @@ def _alone(what: Callable[..., Any], *arguments: Any) -> Any:
         return process.submit(what, *arguments).result()
 
 
-def _package(project: BakedProject) -> Callable[[str], Any]:
-    """Return a function that imports a module of the project's package; the project becomes the working directory."""
+def _importer(project: BakedProject) -> Callable[[str], Any]:
+    """Return a function that imports a module of the project's `mlops`; the project becomes the working directory."""
     sys.path.insert(0, str(project.path))
     os.chdir(project.path)
-    return lambda name: importlib.import_module(f"{project.package}.{name}")
+    return lambda name: importlib.import_module(f"mlops.{name}")
 
 
 def _scan_table(project: BakedProject, sizes: list[tuple[int, int]]) -> str:
@@ -70,15 +70,15 @@ def _scan_table(project: BakedProject, sizes: list[tuple[int, int]]) -> str:
 
 
 def _scan_row(project: BakedProject, runs: int, records: int) -> str:
-    import_of = _package(project)
-    manifest, server = import_of("data.manifest"), import_of("tracking.server")
-    names = ("world", "audit", "index", "runs")
-    world, audit, index, runs_of = (import_of(f"lineage.records.{name}") for name in names)
+    import_of = _importer(project)
+    manifest, mlflow_client = import_of("records.manifest"), import_of("tracking.mlflow_client")
+    names = ("catalog", "audit", "index", "catalog_mlflow")
+    catalog, audit, index, catalog_mlflow = (import_of(f"audit.{name}") for name in names)
     with tempfile.TemporaryDirectory(dir=project.path.parent) as scratch:
         folder = Path(scratch)
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{(folder / 'mlflow.db').as_posix()}"
-        client = server.client()
-        experiment = client.create_experiment("digits", (folder / "artifacts").as_uri())
+        client = mlflow_client.client()
+        experiment = client.create_experiment(project.path.name, (folder / "artifacts").as_uri())
         history = History(records, runs)
         for version in range(runs):
             table = history.manifest(version, manifest.SCHEMA)
@@ -91,16 +91,16 @@ def _scan_row(project: BakedProject, runs: int, records: int) -> str:
                 client.log_param(run, key, value)
             client.set_terminated(run)
         known = index.Index(folder / "index.db")
-        audit.Audit(world.read(), known)
+        audit.Audit(catalog.read(), known)
         subject = str(history.names[3])
         wanted, scan = _timed(lambda: _scan(client, experiment, subject), 1)
 
         def which() -> set[str]:
-            there = runs_of.World(list(runs_of.runs(client)), [], lambda sha256: [])
-            return {row["run"] for row in audit.Audit(there, known).find([subject]).rows}
+            runs_alone = catalog_mlflow.Catalog(list(catalog_mlflow.read_runs(client)), [], lambda sha256: [])
+            return {row["run"] for row in audit.Audit(runs_alone, known).find([subject]).rows}
 
         def whole() -> set[str]:
-            report = audit.Audit(world.read(), known).find([subject])
+            report = audit.Audit(catalog.read(), known).find([subject])
             assert report.verdict is None, report.unknown
             return {row["run"] for row in report.rows}
 
@@ -115,15 +115,15 @@ def _scan_row(project: BakedProject, runs: int, records: int) -> str:
 
         cells = [f"{scan[0]:.1f} ({scan[1]:.1f})"]
         for ask in (which, whole):
-            found, took = _timed(ask, 15)
-            assert found == wanted, (found, wanted)
+            answer, took = _timed(ask, 15)
+            assert answer == wanted, (answer, wanted)
             cells += [
                 f"{took[0] * 1e3:.0f} ({took[1] * 1e3:.0f})",
                 f"{scan[0] / took[0]:.0f} ({scan[1] / took[1]:.0f})",
             ]
         command()  # makes an index of its own
-        found, took = _timed(command, 5, resource.RUSAGE_CHILDREN)
-        assert found == wanted, (found, wanted)
+        answer, took = _timed(command, 5, resource.RUSAGE_CHILDREN)
+        assert answer == wanted, (answer, wanted)
         cells += [f"{took[0]:.1f} ({took[1]:.1f})", f"{scan[0] / took[0]:.1f} ({scan[1] / took[1]:.1f})"]
     return f"| {runs} | {records:,} | {' | '.join(cells)} |\n"
 
@@ -146,14 +146,14 @@ def _cpu_s(who: int) -> float:
 def _scan(client: Any, experiment: str, subject: str) -> set[str]:
     import pandas as pd
 
-    found = set()
+    matches = set()
     for run in client.search_runs([experiment]):
         folder = tempfile.mkdtemp()
         path = client.download_artifacts(run.info.run_id, "manifest.csv", folder)
         if (pd.read_csv(path)["subject_id"] == subject).any():
-            found.add(run.info.run_id)
+            matches.add(run.info.run_id)
         shutil.rmtree(folder)
-    return found
+    return matches
 
 
 def _versions_table(project: BakedProject, versions: int, records: int) -> str:
@@ -165,7 +165,7 @@ def _versions_table(project: BakedProject, versions: int, records: int) -> str:
 
 
 def _versions_row(project: BakedProject, versions: int, records: int, branched: bool) -> str:
-    index = _package(project)("lineage.records.index")
+    index = _importer(project)("audit.index")
     history = History(records, versions, branched)
     with tempfile.TemporaryDirectory(dir=project.path.parent) as scratch:
         known = index.Index(Path(scratch, "index.db"))
@@ -177,17 +177,19 @@ def _versions_row(project: BakedProject, versions: int, records: int, branched: 
             each.append(time.perf_counter() - start)
         peak = _peak_mb()
         random = np.random.default_rng(1)
-        asked = random.choice(len(history.names), 1000, replace=False)
+        chosen = random.choice(len(history.names), 1000, replace=False)
         single = []
-        for place in asked:
+        for place in chosen:
             start = time.perf_counter()
-            found = known.memberships([history.names[place]])[history.names[place]]
+            membership = known.memberships([history.names[place]])[history.names[place]]
             single.append(time.perf_counter() - start)
-            assert found.exact == sum(1 << version for version in range(versions) if _held(history, place, version))
+            assert membership.exact == sum(
+                1 << version for version in range(versions) if _held(history, place, version)
+            )
         many = []
         for _ in range(9):
             start = time.perf_counter()
-            known.memberships(history.names[asked])
+            known.memberships(history.names[chosen])
             many.append(time.perf_counter() - start)
         size = Path(scratch, "index.db").stat().st_size
     p50, p99 = (np.percentile(single, share) * 1e3 for share in (50, 99))
@@ -231,25 +233,25 @@ def _growth_row(project: BakedProject, records: int) -> tuple[float, ...]:
     with tempfile.TemporaryDirectory(dir=project.path.parent) as scratch:
         path = Path(scratch, "manifest.parquet")
         sha256 = _alone(_write_manifest, project, records, path)
-        import_of = _package(project)
-        manifests, index = import_of("lineage.records.manifests"), import_of("lineage.records.index")
+        import_of = _importer(project)
+        index = import_of("audit.index")
         known = index.Index(Path(scratch, "index.db"))
         start = time.perf_counter()
-        lacking = manifests.ingest(known, [sha256], lambda wanted: [lambda folder: path])
+        missing = index.ingest(known, [sha256], lambda wanted: [lambda folder: path])
         seconds = time.perf_counter() - start
-        assert not lacking, lacking
+        assert not missing, missing
         peak, single = _peak_mb(), []
         for number in range(0, records // PER_SUBJECT, max(1, records // PER_SUBJECT // 300)):
             start = time.perf_counter()
-            found = known.memberships([f"PAT-{number:08}"])[f"PAT-{number:08}"]
+            membership = known.memberships([f"PAT-{number:08}"])[f"PAT-{number:08}"]
             single.append(time.perf_counter() - start)
-            assert found.exact == 1
+            assert membership.exact == 1
         sizes = [file.stat().st_size / 1e6 for file in (path, Path(scratch, "index.db"))]
     return records, sizes[0], seconds, sizes[1], statistics.median(single) * 1e3, peak
 
 
 def _write_manifest(project: BakedProject, records: int, path: Path) -> str:
-    manifest = _package(project)("data.manifest")
+    manifest = _importer(project)("records.manifest")
     return str(manifest.write([History(records, 1).manifest(0, manifest.SCHEMA)], path).sha256)
 
 

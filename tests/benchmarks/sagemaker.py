@@ -28,14 +28,13 @@ from .timing import copy_of
 
 JOBS, FOLLOWED_S, GOAL_S = 50, 60, 1.0
 FOLLOW = """
-import importlib, sys, threading
+import sys, threading
 
-package, *names = sys.argv[1:]
-api = importlib.import_module(package + ".compute.sagemaker.api")
-follower = importlib.import_module(package + ".compute.sagemaker.follower")
-jobs = [api.describe(name, "training") for name in names]
+from mlops.compute.sagemaker import client, follow
+
+jobs = [client.describe(name, "training") for name in sys.argv[1:]]
 print("following", flush=True)
-threads = [threading.Thread(target=follower.follow, args=(job,), daemon=True) for job in jobs]
+threads = [threading.Thread(target=follow.follow, args=(job,), daemon=True) for job in jobs]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
 """
@@ -106,8 +105,8 @@ def _starts(project: BakedProject, account: Bed, watched: Watched, rounds: int) 
         launcher.wait()
         for job in account.running():
             job.close()
-        asked = next(moment for moment, action in watched.calls if action == "CreateProcessingJob")
-        parts.append([watched.calls[0][0] - begin, asked - watched.calls[0][0], asked - begin])
+        created_at = next(moment for moment, action in watched.calls if action == "CreateProcessingJob")
+        parts.append([watched.calls[0][0] - begin, created_at - watched.calls[0][0], created_at - begin])
     first, then, whole = (statistics.median(column) for column in zip(*parts[1:], strict=True))
     return (
         "| rounds | until AWS is first asked, s | from then until the job is asked for, s | together, s | goal, s |\n"
@@ -126,7 +125,7 @@ def _polling(project: BakedProject, account: Bed, watched: Watched) -> str:
         account.client("sagemaker").create_training_job(**_request(name))
     for name in names:
         account.wait(name, lambda job: job.history.secondary == "Training", 300)
-    command = [sys.executable, "-c", FOLLOW, project.package, *names]
+    command = [sys.executable, "-c", FOLLOW, *names]
     with subprocess.Popen(command, cwd=project.path, stdout=subprocess.PIPE, text=True) as launchers:
         assert launchers.stdout
         assert launchers.stdout.readline() == "following\n"
@@ -135,8 +134,10 @@ def _polling(project: BakedProject, account: Bed, watched: Watched) -> str:
         begin = time.perf_counter()
         time.sleep(FOLLOWED_S)
         launchers.kill()
-    found = [(moment - begin, action) for moment, action in watched.calls if moment < begin + FOLLOWED_S]
-    rows = "".join(_row(action, [at for at, one in found if one == action]) for action in sorted({a for _, a in found}))
+    calls = [(moment - begin, action) for moment, action in watched.calls if moment < begin + FOLLOWED_S]
+    rows = "".join(
+        _row(action, [at for at, called in calls if called == action]) for action in sorted({a for _, a in calls})
+    )
     return f"| call, with {JOBS} jobs | in {FOLLOWED_S} s | a second | most in a second |\n|---|---:|---:|---:|\n{rows}"
 
 

@@ -21,17 +21,17 @@ def alternate(first: Action, second: Action, rounds: int) -> tuple[list[float], 
     """Run both in turn, and return the seconds of each without those of a first, warm round."""
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(1 + rounds):
-        for action, found in zip((first, second), seconds, strict=True):
+        for action, times in zip((first, second), seconds, strict=True):
             start = time.perf_counter()
             action()
-            found.append(time.perf_counter() - start)
+            times.append(time.perf_counter() - start)
     return seconds[0][1:], seconds[1][1:]
 
 
 def ratio_table(names: tuple[str, str], seconds: tuple[list[float], list[float]], goal: float) -> str:
     """Show both medians, with the fastest and slowest round, and their ratio."""
     first, second = map(statistics.median, seconds)
-    spread = [f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})" for found in seconds]
+    spread = [f"{statistics.median(times):.2f} ({min(times):.2f} to {max(times):.2f})" for times in seconds]
     return (
         f"| rounds | {names[0]}, s | {names[1]}, s | ratio | goal |\n|---:|---:|---:|---:|---:|\n"
         f"| {len(seconds[0])} | {spread[0]} | {spread[1]} | {first / second:.2f} | ≤ {goal} |\n"

@@ -40,7 +40,7 @@ def measure(project: BakedProject, full: bool) -> str:
             lambda: bare(networks.build("small_cnn", CLASSES, None), pixels, labels),
             21 if full else 7,
         )
-    rate, bare_rate = (TRAIN * EPOCHS / statistics.median(found) for found in seconds)
+    rate, bare_rate = (TRAIN * EPOCHS / statistics.median(times) for times in seconds)
     return (
         "| images/s, project | images/s, bare loop | ratio | goal |\n|---:|---:|---:|---:|\n"
         f"| {rate:,.0f} | {bare_rate:,.0f} | {rate / bare_rate:.3f} | ≥ 0.95 |\n"
@@ -49,15 +49,32 @@ def measure(project: BakedProject, full: bool) -> str:
 
 def ours(package: str, module: nn.Module, pixels: Tensor, labels: Tensor) -> None:
     """Train as the stage does."""
-    training, transforms, stage = (
-        importlib.import_module(f"{package}.{name}") for name in ("model.training", "model.transforms", "stages.train")
+    training, transforms, dataset, run, distributed, checkpoint = (
+        importlib.import_module(name)
+        for name in (
+            *(f"{package}.model.{name}" for name in ("training", "transforms", "dataset")),
+            *("mlops.tracking.run", "mlops.training.distributed", "mlops.training.checkpoint"),
+        )
     )
     training.make_deterministic(0, 1)
-    train, val = (transforms.Images(pixels[part], labels[part]) for part in (slice(TRAIN), slice(TRAIN, None)))
-    recipe = training.Recipe(EPOCHS, BATCH, MAX_LR, WEIGHT_DECAY)
+    train, val = (dataset.Images(pixels[part], labels[part]) for part in (slice(TRAIN), slice(TRAIN, None)))
+    params = training.TrainParams(
+        arch="small_cnn",
+        weights=None,
+        init_from=None,
+        image_px=PX,
+        epochs=EPOCHS,
+        batch_size=BATCH,
+        max_lr=MAX_LR,
+        weight_decay=WEIGHT_DECAY,
+        seed=0,
+        threads=1,
+        processes=1,
+    )
     live = Live("reports/train", save_dvc_exp=False, dvcyaml=None, report=None)
     normalise = transforms.Normalise.of(train.pixels)
-    training.fit(module, train, val, normalise, recipe, lambda epoch: stage._report(epoch, live))
+    recorded = run.TrainingRun(distributed.SINGLE_PROCESS, checkpoint.Checkpoints(), live)
+    training.fit(module, train, val, normalise, params, recorded)
     live.end()
 
 

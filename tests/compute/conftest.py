@@ -17,7 +17,7 @@ collect_ignore = [] if sys.platform == "linux" else ["test_s3.py", "test_secrets
 NOISE_BYTES = 8_000_000
 NOISE = f"""    import random
 
-    for noise in (reports / "samples" / "noise.bin", Path("data", "noise.bin")):
+    for noise in (REPORTS_DIR / "samples" / "noise.bin", Path("data", "noise.bin")):
         noise.write_bytes(random.Random(str(noise)).randbytes({NOISE_BYTES}))
 """
 
@@ -59,7 +59,8 @@ def by_jobs(tmp_path_factory: pytest.TempPathFactory, object_store: ObjectStore)
 def _make_noise(laptop: Laptop) -> None:
     """Let `manifest` make what is too large to be read twice."""
     project, first = laptop.project, "data/manifest.parquet"
-    edit(project, f"{project.package}/stages/manifest.py", "    _write_csv(reports", f"{NOISE}    _write_csv(reports")
+    counts = '    write_report(REPORTS_DIR / "labels.csv"'
+    edit(project, f"{project.package}/stages/manifest.py", counts, f"{NOISE}{counts}")
     edit(project, "dvc.yaml", f"outs:\n      - {first}", f"outs:\n      - {first}\n      - data/noise.bin")
     edit(project, ".gitignore", f"/{first}", f"/{first}\n/data/noise.bin")
     commit(project, "A stage that makes much")

@@ -10,11 +10,11 @@ FOLDER = ".dvc/tmp/jobs"
 
 def jobs(project: BakedProject) -> list[str]:
     """Return the names of the jobs, the oldest first."""
-    found = (project.path / FOLDER).glob("*/job.json")
-    return [path.parent.name for path in sorted(found, key=lambda path: path.stat().st_mtime)]
+    files = (project.path / FOLDER).glob("*/job.json")
+    return [path.parent.name for path in sorted(files, key=lambda path: path.stat().st_mtime)]
 
 
 def result(project: BakedProject, name: str) -> dict[str, Any]:
     """Return what a job handed back."""
-    told: dict[str, Any] = json.loads((project.path / FOLDER / name / "out/result.json").read_text(encoding="utf-8"))
-    return told
+    content: dict[str, Any] = json.loads((project.path / FOLDER / name / "out/result.json").read_text(encoding="utf-8"))
+    return content

@@ -23,13 +23,13 @@ import json
 import os
 from pathlib import Path
 
-from ..files import write_json
+from mlops import write_report
 
 
 def main() -> None:
     dataset = Path("data", "dataset")
     dataset.mkdir(parents=True, exist_ok=True)
-    write_json(Path("reports", "prepare.json"), {"excluded": 0})
+    write_report(Path("reports", "prepare.json"), {"excluded": 0})
 """
 
 
@@ -48,7 +48,7 @@ class Laptop:
     Args:
         folder: Where it is made, with all that belongs to it.
         store: The store.
-        apart: Whether what each job asks of the store is told apart from what the laptop asks.
+        apart: Whether what each job asks of the store is counted apart from what the laptop asks.
 
     Attributes:
         project: The project; its first commit has the settings.
@@ -79,7 +79,7 @@ class Laptop:
         return f"{self._folder.name}/{self.project.path.name}/"
 
     def _send_through(self, stage: str) -> None:
-        text = f"python -m {self.project.package} stage {stage}\n    meta:\n      job: {{kind: {JOBS[stage]}"
+        text = f"python -m mlops stage {stage}\n    meta:\n      job: {{kind: {JOBS[stage]}"
         url = self.proxies[stage].url
         edit(self.project, "dvc.yaml", text, f"{text}, environment: {{AWS_ENDPOINT_URL_S3: '{url}'}}")
 
@@ -131,14 +131,14 @@ class Laptop:
 
 def job_dir(project: BakedProject, stage: str) -> Path:
     """Return the folder of the one job of a stage."""
-    (found,) = (project.path / ".dvc" / "tmp" / "jobs").glob(f"*-{stage}-*-[0-9]/")
-    return found
+    (folder,) = (project.path / ".dvc" / "tmp" / "jobs").glob(f"*-{stage}-*-[0-9]/")
+    return folder
 
 
 def result(project: BakedProject, stage: str) -> dict[str, Any]:
     """Return what the one job of a stage handed back."""
-    told: dict[str, Any] = json.loads((job_dir(project, stage) / "out" / "result.json").read_text(encoding="utf-8"))
-    return told
+    content: dict[str, Any] = json.loads((job_dir(project, stage) / "out" / "result.json").read_text(encoding="utf-8"))
+    return content
 
 
 def as_jobs(project: BakedProject, *targets: str, check: bool = True) -> str:

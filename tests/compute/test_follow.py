@@ -28,10 +28,10 @@ def test_repro_shows_what_a_job_prints_while_it_runs(laptop: Laptop, monkeypatch
         text=True,
     ) as dvc:
         assert dvc.stdout
-        said = []
+        lines = []
         for line in dvc.stdout:
-            said.append(line)
+            lines.append(line)
             if "a word of the stage" in line:
                 (job_dir(laptop.project, "prepare") / "work" / "go").touch()
-    assert dvc.returncode == 0, "".join(said)
-    assert sum("Running stage" in line for line in said) == 1, "the job's own DVC is quiet"
+    assert dvc.returncode == 0, "".join(lines)
+    assert sum("Running stage" in line for line in lines) == 1, "the job's own DVC is quiet"

@@ -43,10 +43,10 @@ def test_repro_here_after_jobs_runs_nothing(by_jobs: Counted) -> None:
 
 def test_repro_in_a_fresh_clone_without_data_runs_nothing_and_asks_for_none(by_jobs: Counted, tmp_path: Path) -> None:
     copied = clone(by_jobs.project, tmp_path / "clone")
-    asked = by_jobs.laptop.proxies[LAPTOP].asked
-    before = len(asked)
+    requests = by_jobs.laptop.proxies[LAPTOP].requests
+    before = len(requests)
     assert executed(copied.run("dvc", "repro", "--allow-missing").stdout) == []
-    assert asked[before:] == []
+    assert requests[before:] == []
 
 
 def test_repro_in_a_fresh_clone_with_pulled_data_runs_nothing(by_jobs: Counted, tmp_path: Path) -> None:

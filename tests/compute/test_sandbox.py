@@ -85,9 +85,9 @@ def test_repro_in_sandbox_mlflow_has_the_run_once_its_results_are_here(sandboxed
 
 
 def test_repro_in_sandbox_leaves_no_working_folder(sandboxed: BakedProject) -> None:
-    kept = {"code.tar.gz", "ended.json", "job.json", "log", "out", "started.json", "supervised"}
+    expected = {"code.tar.gz", "ended.json", "job.json", "log", "out", "started.json", "supervised"}
     places = [sandboxed.path / ".dvc/tmp/jobs" / name for name in jobs(sandboxed)]
-    until(lambda: all({path.name for path in place.iterdir()} == kept for place in places))
+    until(lambda: all({path.name for path in place.iterdir()} == expected for place in places))
 
 
 @pytest.mark.usefixtures("in_sandbox")
@@ -123,10 +123,10 @@ def test_experiments_of_every_kind_run_in_the_sandbox(project: BakedProject) -> 
         project.run("dvc", "exp", "run", "train", "--queue", "-S", f"train.max_lr={max_lr}")
     project.run("dvc", "queue", "start", "-j", "4")
     wait_for_queue(project)
-    found, mirrored = experiments(project), runs(project)
-    assert len(found) == 6
+    shown, mirrored = experiments(project), runs(project)
+    assert len(shown) == 6
     assert len(jobs(project)) == 6
-    for name, experiment in found.items():
+    for name, experiment in shown.items():
         run = mirrored[metric(experiment, "run")]
         assert run.info.run_name == name == run.data.params["dvc_exp_name"]
         assert run.data.metrics["test_acc"] == metric(experiment, "test_acc")
@@ -167,24 +167,24 @@ def test_register_as_a_job_needs_a_server_and_then_works(
 def test_rehearse_leaves_the_work_tree_and_tells_what_sagemaker_needs(project: BakedProject) -> None:
     edit(project, "params.yaml", "epochs: 15", "epochs: 2")
     before = {name: (project.path / name).read_bytes() for name in ("dvc.lock", "reports/run.json")}
-    said = project.run("make", "--old-file=setup", "rehearse", f"VENV={sys.prefix}").stdout
+    output = project.run("make", "--old-file=setup", "rehearse", f"VENV={sys.prefix}").stdout
     assert {name: (project.path / name).read_bytes() for name in before} == before
     assert experiments(project) == {}
     for stage, kind in (("prepare", "processing"), ("manifest", "processing"), ("train", "training")):
-        assert re.search(rf"{stage} +{kind} on ml\.m5\.xlarge( +\d+\.\d){{6}}", said), said
-    assert "platform.yaml:role_arn is not set" in said
-    assert f"the DVC remote is {project.path}{os.sep}dvc-storage" in said
-    assert "this machine for: register" in said
+        assert re.search(rf"{stage} +{kind} on ml\.m5\.xlarge( +\d+\.\d){{6}}", output), output
+    assert "platform.yaml:role_arn is not set" in output
+    assert f"the DVC remote is {project.path}{os.sep}dvc-storage" in output
+    assert "this machine for: register" in output
 
 
 def test_run_on_is_refused_where_there_is_no_compute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = new_project(tmp_path, compute="local")
-    assert not (project.path / project.package / "compute").exists()
+    assert not (project.path / "mlops/compute").exists()
     edit(project, "dvc.yaml", "stage prepare\n", "stage prepare\n    meta:\n      job: {kind: processing}\n")
     monkeypatch.setenv("RUN_ON", "sandbox")
     refused = project.run("python", "-m", "mlops", "stage", "prepare", check=False)
     assert refused.returncode == 2
-    assert f"no {project.package}/compute" in refused.stderr
+    assert "no mlops/compute" in refused.stderr
     assert "jobs" not in project.run("python", "-m", "mlops", "--help").stdout
 
 

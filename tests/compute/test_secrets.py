@@ -19,7 +19,7 @@ LOOK_AROUND = """
 
     own = [os.environ[name] for name in ("HOME", "TMPDIR", "DVC_SITE_CACHE_DIR")]
     seen = [json.dumps(dict(os.environ)).encode()]
-    for process in psutil.Process().parents() if {walls} else []:
+    for process in psutil.Process().parents() if {isolated} else []:
         with contextlib.suppress(psutil.Error, OSError):
             seen.append(json.dumps(process.environ()).encode())
     for path in (path for place in (".", *own, *{places}) for path in Path(place).rglob("*") if path.is_file()):
@@ -36,19 +36,19 @@ def test_secrets_reach_neither_the_job_nor_the_remote(
     laptop: Laptop, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = laptop.project
-    walls = _has_walls(project)  # without them, a job can see what its user can
-    laptop.let_prepare(LOOK_AROUND.format(walls=walls, places=[str(project.path), os.environ["HOME"]] * walls))
+    isolated = _can_isolate(project)  # else a job can see what its user can
+    laptop.let_prepare(LOOK_AROUND.format(isolated=isolated, places=[str(project.path), os.environ["HOME"]] * isolated))
     _plant(project, monkeypatch)
-    said = as_jobs(project, "prepare")
-    assert "looked at" in said
+    output = as_jobs(project, "prepare")
+    assert "looked at" in output
     (seen,) = (project.path / "data/dataset").iterdir()
     assert b"STAGE_JOB" in seen.read_bytes(), "it did not see its own environment"
     assert b"prepare.py" in seen.read_bytes(), "it did not see its own folder"
-    found = {**contents(job_dir(project, "prepare")), **_code(project), **_objects(laptop, object_store)}
-    assert len(found) > 10
+    files = {**contents(job_dir(project, "prepare")), **_code(project), **_objects(laptop, object_store)}
+    assert len(files) > 10
     for secret in (PLANTED, SECRET):
-        assert [name for name, content in found.items() if secret.encode() in content] == []
-        assert secret not in said
+        assert [name for name, content in files.items() if secret.encode() in content] == []
+        assert secret not in output
 
 
 def _plant(project: BakedProject, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,9 +128,9 @@ def test_job_with_credentials_from_one_place_reaches_the_remote(
 def test_job_without_credentials_anywhere_says_how_to_get_some(laptop: Laptop, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    said = as_jobs(laptop.project, "prepare", check=False)
-    assert "there are no AWS credentials for the job" in said
-    assert "Fix: aws configure" in said
+    output = as_jobs(laptop.project, "prepare", check=False)
+    assert "there are no AWS credentials for the job" in output
+    assert "Fix: aws configure" in output
 
 
 def test_job_whose_stage_reads_an_undeclared_dep_says_which(laptop: Laptop) -> None:
@@ -139,9 +139,9 @@ def test_job_whose_stage_reads_an_undeclared_dep_says_which(laptop: Laptop) -> N
     project.run("dvc", "add", "--quiet", "data/extra.csv")
     laptop.let_prepare('(dataset / "made").write_bytes(Path("data", "extra.csv").read_bytes())')
     laptop.prepare_here()
-    said = as_jobs(project, "prepare", check=False)
-    assert "No such file or directory: 'data/extra.csv'" in said
-    _assert_failed(said, project)
+    output = as_jobs(project, "prepare", check=False)
+    assert "No such file or directory: 'data/extra.csv'" in output
+    _assert_failed(output, project)
 
 
 def test_job_whose_package_has_an_untracked_file_is_not_started(laptop: Laptop) -> None:
@@ -149,16 +149,16 @@ def test_job_whose_package_has_an_untracked_file_is_not_started(laptop: Laptop) 
     laptop.let_prepare('from .. import helper\n(dataset / "made").write_text(helper.TEXT)')
     (project.path / name).write_text('TEXT = ""\n', encoding="utf-8")
     laptop.prepare_here()
-    said = as_jobs(project, "prepare", check=False)
-    assert f"the run would depend on 1 file(s) that Git does not track: {name}" in said
-    assert f"Fix: git add {name}" in said
+    output = as_jobs(project, "prepare", check=False)
+    assert f"the run would depend on 1 file(s) that Git does not track: {name}" in output
+    assert f"Fix: git add {name}" in output
     assert not list((project.path / ".dvc/tmp/jobs").glob("*/job.json"))
 
 
 @pytest.mark.parametrize("place", ["project", "home"])
 def test_job_whose_stage_reads_an_absolute_path_says_which(laptop: Laptop, place: str) -> None:
     project = laptop.project
-    if not _has_walls(project):
+    if not _can_isolate(project):
         pytest.skip("this system forbids user namespaces")
     path = {"project": project.path / "data", "home": Path(os.environ["HOME"])}[place] / "extra.csv"
     path.write_text("a,b\n1,2\n", encoding="utf-8")
@@ -169,18 +169,18 @@ def test_job_whose_stage_reads_an_absolute_path_says_which(laptop: Laptop, place
         (dataset / "made").write_text(str(csv.read_csv({str(path)!r}).num_rows))
     """)
     laptop.prepare_here()
-    said = as_jobs(project, "prepare", check=False)
-    assert f"No such file or directory: '{path}'" in said or f"Failed to open local file '{path}'" in said
-    _assert_failed(said, project)
+    output = as_jobs(project, "prepare", check=False)
+    assert f"No such file or directory: '{path}'" in output or f"Failed to open local file '{path}'" in output
+    _assert_failed(output, project)
 
 
-def _has_walls(project: BakedProject) -> bool:
+def _can_isolate(project: BakedProject) -> bool:
     """Return whether this system lets the sandbox hide files."""
-    code = f"from {project.package}.compute.sandbox import walls; print(walls.can_be_built())"
+    code = "from mlops.compute.sandbox import isolation; print(isolation.is_supported())"
     return project.run("python", "-c", code).stdout.strip() == "True"
 
 
-def _assert_failed(said: str, project: BakedProject) -> None:
-    assert "the stage prepare failed" in said
-    assert "Fix: mend what it says, then the same command: it starts a new job" in said
+def _assert_failed(output: str, project: BakedProject) -> None:
+    assert "the stage prepare failed" in output
+    assert "Fix: correct that, then the same command: it starts a new job" in output
     assert not (project.path / "dvc.lock").exists()

@@ -12,7 +12,7 @@ PLATFORM = "project: demo\ntracking_uri: null\nrun_on: local\nallow_other_enviro
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "problem"),
     [
         ("split: {salt: '7', val: 0.2, tset: 0.2}", r"split\.tset \(did you mean 'test'\?\)"),
         ("split: {salt: '7', val: 0.2}", "lacks the key split.test"),
@@ -23,10 +23,12 @@ PLATFORM = "project: demo\ntracking_uri: null\nrun_on: local\nallow_other_enviro
     ],
     ids=["unknown", "missing", "range", "section", "yaml", "empty"],
 )
-def test_load_params_bad_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str) -> None:
+def test_load_params_refuses_a_bad_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, problem: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(text, encoding="utf-8")
-    with pytest.raises(ProjectError, match=said):
+    with pytest.raises(ProjectError, match=problem):
         load_params("split", SplitParams)
 
 
@@ -61,6 +63,8 @@ def test_environment_other_version_is_refused_and_a_local_build_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    tool = '[tool.mlops]\npackage = "team"\nnumeric = ["numpy", "torch"]\n'
+    Path("pyproject.toml").write_text(tool, encoding="utf-8")
     environment.write_pins()
     environment.check(allow_other=False)
     text = Path("environment.json").read_text(encoding="utf-8")

@@ -46,7 +46,7 @@ def test_set_up_twice_sets_the_storage_once(tmp_path: Path, monkeypatch: pytest.
     assert Path(".dvc/config.local").read_bytes() == written
 
 
-def test_set_up_tells_what_dvc_cannot_do_with_such_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_set_up_reports_what_dvc_cannot_do_with_such_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(fresh(tmp_path / "project"))
     assert len(set_up()) == 2
     subprocess.run(["git", "config", "user.name", "Jörg"], check=True)

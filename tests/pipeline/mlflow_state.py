@@ -22,10 +22,10 @@ def state(uri: str, name: str) -> dict[str, Any]:
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(name)
     assert experiment is not None
-    found = client.search_runs([experiment.experiment_id], run_view_type=ViewType.ALL)
-    runs = {run.info.run_id: run for run in found}
+    all_runs = client.search_runs([experiment.experiment_id], run_view_type=ViewType.ALL)
+    runs = {run.info.run_id: run for run in all_runs}
     return {
-        "runs": {_mirror_id(run): _run(client, run) for run in found},
+        "runs": {_mirror_id(run): _run(client, run) for run in all_runs},
         "versions": {
             int(version.version): {
                 "tags": version.tags,
@@ -45,16 +45,16 @@ def _mirror_id(run: Run) -> str:
 
 def _run(client: MlflowClient, run: Run) -> dict[str, Any]:
     info = run.info
-    told = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.log-model")}
+    tags = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.log-model")}
     return {
         "info": (info.run_name, info.status, info.start_time, info.end_time, info.lifecycle_stage, info.user_id),
         "params": run.data.params,
-        "tags": told,
+        "tags": tags,
         "last": {name: repr(value) for name, value in run.data.metrics.items()},
         "points": {name: _points(client, info.run_id, name) for name in run.data.metrics},
         "inputs": [
-            ({tag.key: tag.value for tag in one.tags}, one.dataset.to_dictionary())
-            for one in (run.inputs.dataset_inputs if run.inputs else [])
+            ({tag.key: tag.value for tag in dataset_input.tags}, dataset_input.dataset.to_dictionary())
+            for dataset_input in (run.inputs.dataset_inputs if run.inputs else [])
         ],
         "models": len(run.outputs.model_outputs) if run.outputs else 0,
         "files": _files(f"runs:/{info.run_id}/"),
@@ -62,7 +62,7 @@ def _run(client: MlflowClient, run: Run) -> dict[str, Any]:
 
 
 def _points(client: MlflowClient, run_id: str, name: str) -> list[tuple[int, int, str]]:
-    return sorted((one.timestamp, one.step, repr(one.value)) for one in client.get_metric_history(run_id, name))
+    return sorted((point.timestamp, point.step, repr(point.value)) for point in client.get_metric_history(run_id, name))
 
 
 def _files(uri: str) -> dict[str, str]:
@@ -82,11 +82,11 @@ def _model(client: MlflowClient, model_id: str, run_id: str) -> dict[str, Any]:
         "run": model.source_run_id == run_id,
         "status": str(model.status),
         "params": model.params,
-        "metrics": sorted((one.key, one.step, repr(one.value)) for one in model.metrics or []),
+        "metrics": sorted((measured.key, measured.step, repr(measured.value)) for measured in model.metrics or []),
         "files": _files(f"models:/{model_id}"),
     }
 
 
-def show(one: dict[str, Any]) -> str:
+def show(known: dict[str, Any]) -> str:
     """Return a state as text whose differences a person can read."""
-    return json.dumps(one, indent=1, sort_keys=True, default=str)
+    return json.dumps(known, indent=1, sort_keys=True, default=str)

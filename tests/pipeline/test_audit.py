@@ -16,7 +16,7 @@ FORM = "form-03"
 RUN = """
 import json, sys
 from click.testing import CliRunner
-from PACKAGE.cli import main
+from mlops.cli import main
 for command in json.loads(sys.argv[1]):
     done = CliRunner().invoke(main, command, catch_exceptions=False)
     print(json.dumps([done.exit_code, done.stdout, done.stderr]))
@@ -26,10 +26,10 @@ for command in json.loads(sys.argv[1]):
 def run(project: BakedProject, *commands: str) -> list[tuple[int, str]]:
     """Run verbs in one process, since each would import MLflow; return exit codes, and what was printed."""
     words = json.dumps([command.split() for command in commands])
-    done = project.run("python", "-c", RUN.replace("PACKAGE", project.package), words)
-    told = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(told) == len(commands)
-    return [(code, out or err) for code, out, err in told]
+    done = project.run("python", "-c", RUN, words)
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(results) == len(commands)
+    return [(code, out or err) for code, out, err in results]
 
 
 def audit(project: BakedProject, *questions: str) -> list[tuple[int, dict[str, Any]]]:
@@ -38,7 +38,7 @@ def audit(project: BakedProject, *questions: str) -> list[tuple[int, dict[str, A
     return [(code, json.loads(text)) for code, text in answers]
 
 
-def found(project: BakedProject, answer: dict[str, Any], names: dict[str, str]) -> set[tuple[str, ...]]:
+def verdicts(project: BakedProject, answer: dict[str, Any], names: dict[str, str]) -> set[tuple[str, ...]]:
     """Return what an answer says of each run, by the run's id in DVC."""
     return {
         (names.get(row["run"], row["run"]), row["exposure"], row["timing"], row["verdict"], *row["versions"])
@@ -75,9 +75,9 @@ def test_audits_of_mlflow_and_of_dvc_say_the_same(opted_out: tuple[BakedProject,
     (code, answer), (other, _), (again, history), (_, diff) = audit(
         project, f"verify {FORM}", "verify form-04", f"verify {FORM} --source dvc", "diff 1 2"
     )
-    assert (code, found(project, answer, names)) == (1, wanted)
+    assert (code, verdicts(project, answer, names)) == (1, wanted)
     assert other == 0
-    assert (again, found(project, history, {})) == (1, wanted)
+    assert (again, verdicts(project, history, {})) == (1, wanted)
     assert [(row["subject"], row["change"]) for row in diff["rows"]] == [(FORM, "removed")]
     # An index from either source serves the other.
     for source in ("mlflow", "dvc"):
@@ -95,12 +95,12 @@ def test_audits_of_mlflow_and_of_dvc_say_the_same(opted_out: tuple[BakedProject,
     shutil.rmtree(project.path / "mlartifacts")
     shutil.rmtree(project.path / ".dvc/tmp/records")
     (code, answer), (unsure, served) = audit(project, f"verify {FORM}", "deployed")
-    assert (code, found(project, answer, {})) == (1, wanted)
+    assert (code, verdicts(project, answer, {})) == (1, wanted)
     # The log has version 2 as champion: that is not known to be served, nor that nothing is.
     assert (unsure, served["verdict"]) == (3, "INCONCLUSIVE")
-    assert f"Fix: python -m {project.package} mirror repair" in served["notes"][0]
+    assert "Fix: python -m mlops mirror repair" in served["notes"][0]
     check_fresh_clone(project)
-    # And so are DVC's manifests: now nobody can tell.
+    # And so are DVC's manifests: now it is unknown.
     shutil.rmtree(project.path / ".dvc/tmp/records")
     shutil.rmtree(project.path / ".dvc/cache/files")
     shutil.rmtree(project.path / "dvc-storage")
@@ -125,10 +125,10 @@ def check_fresh_clone(project: BakedProject) -> None:
 
 def test_training_on_a_manifest_that_is_not_the_datasets_is_refused(project: BakedProject) -> None:
     manifest = project.path / "data/manifest.parquet"
-    script = f"""
+    script = """
 import pyarrow.parquet as pq
 from pathlib import Path
-from {project.package}.data import manifest
+from mlops.records import manifest
 manifest.write([pq.read_table("data/manifest.parquet").slice(1)], Path("shorter"))
 """
     project.run("python", "-c", script)

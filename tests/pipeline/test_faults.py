@@ -25,7 +25,8 @@ def retrain(project: BakedProject, max_lr: str = "0.002") -> None:
 
 def test_code_from_elsewhere_is_refused(project: BakedProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installed = tmp_path / "installed"
-    shutil.copytree(project.path / project.package, installed / project.package)
+    for package in ("mlops", project.package):
+        shutil.copytree(project.path / package, installed / package)
     monkeypatch.setenv("PYTHONPATH", str(installed))
     monkeypatch.setenv("PYTHONSAFEPATH", "1")
     failed = project.run("python", "-m", "mlops", "stage", "prepare", check=False)
@@ -45,7 +46,7 @@ def test_other_environment_is_refused_unless_allowed_and_then_recorded(project: 
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "problem"),
     [
         ("  epochs:", "  epoch:", "unknown key: train.epoch (did you mean 'epochs'?)"),
         ("max_lr: 0.003", "max_lr: -1.0", "params.yaml:train.max_lr is -1.0: input should be greater than 0"),
@@ -54,18 +55,18 @@ def test_other_environment_is_refused_unless_allowed_and_then_recorded(project: 
     ],
     ids=["unknown", "range", "type", "section"],
 )
-def test_bad_params_are_told_with_the_fix(project: BakedProject, old: str, new: str, said: str) -> None:
+def test_bad_params_are_told_with_the_fix(project: BakedProject, old: str, new: str, problem: str) -> None:
     edit(project, "params.yaml", old, new)
     failed = project.run("python", "-m", "mlops", "stage", "train", check=False)
     assert failed.returncode == 2
-    assert said in failed.stderr
+    assert problem in failed.stderr
     assert "Fix: " in failed.stderr
     assert "Traceback" not in failed.stderr
 
 
 def test_remote_away_training_goes_on_and_register_refuses(project: BakedProject) -> None:
     storage = project.path / "dvc-storage"
-    kept = storage.rename(project.path.parent / "kept")
+    moved = storage.rename(project.path.parent / "kept")
     storage.write_text("not a folder", encoding="utf-8")
     retrain(project)
     trained = project.run("dvc", "repro", "train")
@@ -75,7 +76,7 @@ def test_remote_away_training_goes_on_and_register_refuses(project: BakedProject
     assert "does not take the data" in failed.stderr
     assert list(versions(project)) == [1]
     storage.unlink()
-    kept.rename(storage)
+    moved.rename(storage)
     project.run("dvc", "repro")
     assert list(versions(project)) == [1, 2]
 
@@ -100,10 +101,10 @@ def test_mlflow_away_training_succeeds_and_sync_repairs(project: BakedProject, m
 def test_run_deleted_in_mlflow_is_not_revived(project: BakedProject) -> None:
     run = runs(project)[read(project, "reports/run.json")["run"]]
     MlflowClient(f"sqlite:///{(project.path / 'mlflow.db').as_posix()}").delete_run(run.info.run_id)
-    said = project.run("python", "-m", "mlops", "mirror", "sync", check=False)
-    assert said.returncode == 2
-    assert "was deleted in MLflow" in said.stderr
-    assert "mlflow runs restore" in said.stderr
+    done = project.run("python", "-m", "mlops", "mirror", "sync", check=False)
+    assert done.returncode == 2
+    assert "was deleted in MLflow" in done.stderr
+    assert "mlflow runs restore" in done.stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process group")
@@ -140,11 +141,11 @@ def test_interrupted_training_is_not_recorded_and_runs_again(project: BakedProje
 def test_full_disk_is_told_and_leaves_nothing_half(project: BakedProject) -> None:
     script = """
         cp data/consent.csv consent.csv && mount -t tmpfs -o size=40k none data && mv consent.csv data/
-        python -m {} stage prepare
+        python -m mlops stage prepare
         ls -A data
     """
     done = subprocess.run(
-        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script.format(project.package)],
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script],
         cwd=project.path,
         capture_output=True,
         text=True,

@@ -72,7 +72,7 @@ def test_own_images_are_learned_and_an_opt_out_is_out(own_images: BakedProject) 
 
 
 @pytest.mark.parametrize(
-    ("break_it", "said"),
+    ("break_it", "problem"),
     [
         (lambda raw: (raw / "images/5.png").unlink(), "images/5.png"),
         (lambda raw: (raw / "images/5.png").write_bytes(b"no image"), "images/5.png"),
@@ -85,12 +85,12 @@ def test_own_images_are_learned_and_an_opt_out_is_out(own_images: BakedProject) 
     ids=["missing", "no-image", "truncated", "duplicate", "no-label", "outside", "trailing-space"],
 )
 def test_bad_images_are_told_and_nothing_is_half_there(
-    own_images: BakedProject, break_it: Callable[[Path], object], said: str
+    own_images: BakedProject, break_it: Callable[[Path], object], problem: str
 ) -> None:
     break_it(own_images.path / "data/raw")
     failed = own_images.run("python", "-m", "mlops", "stage", "prepare", check=False)
     assert failed.returncode == 2
-    assert said in failed.stderr
+    assert problem in failed.stderr
     assert "Fix: " in failed.stderr
     assert not (own_images.path / "data/dataset").exists()
     assert not (own_images.path / "reports/prepare.json").exists()

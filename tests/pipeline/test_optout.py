@@ -111,7 +111,7 @@ def state(project: BakedProject) -> dict[str, bytes]:
 
 def test_dry_run_tells_where_the_records_are_and_changes_nothing(project: BakedProject) -> None:
     before = state(project)
-    said = optout(project, "--dry-run", SUBJECT)
+    output = optout(project, "--dry-run", SUBJECT)
     assert state(project) == before
     assert reports(project) == []
     (shard,) = {row["path"] for row in manifest(project) if row["subject_id"] == SUBJECT}
@@ -122,7 +122,7 @@ def test_dry_run_tells_where_the_records_are_and_changes_nothing(project: BakedP
         "version digit-classifier/1 @champion",
         "3. registry promote <the new version> --to champion, in place of version 1",
     ):
-        assert line in said
+        assert line in output
     assert "no run knows them" in optout(project, "--dry-run", "stranger")
 
 
@@ -140,28 +140,28 @@ def test_killed_at_each_step_and_refused_it_ends_in_one_line_one_version_one_mov
     edit(project, "params.yaml", "test_acc: 0.9", "test_acc: 1.5")  # no model is as good as that
     killed(project, f"{SUBJECT} is revoked")
     killed(project, "Running stage 'train'")
-    said = optout(project, SUBJECT, code=1)
-    assert "the model is not good enough to register" in said
-    assert "Stopped: dvc repro made no new version" in said
-    assert "The withdrawal stands all the same" in said
-    assert "audit deployed: FAIL" in said
+    output = optout(project, SUBJECT, code=1)
+    assert "the model is not good enough to register" in output
+    assert "Stopped: dvc repro made no new version" in output
+    assert "The withdrawal stands all the same" in output
+    assert "audit deployed: FAIL" in output
     assert (list(versions(project)), champion(project)) == ([1], 1)
     assert reports(project)[0]["stopped"]["fix"].startswith("mend that; then the same command again")
     edit(project, "params.yaml", "test_acc: 1.5", "test_acc: 0.05")
     killed(project, "Running stage 'register'")
-    said = optout(project, SUBJECT, code=1)
-    assert "Stopped: it is worse: version 2 against the champion, version 1" in said
-    assert "or optout … --anyway" in said
+    output = optout(project, SUBJECT, code=1)
+    assert "Stopped: it is worse: version 2 against the champion, version 1" in output
+    assert "or optout … --anyway" in output
     assert (list(versions(project)), champion(project)) == ([1, 2], 1)
-    assert "audit deployed: FAIL" in said
+    assert "audit deployed: FAIL" in output
     killed_before_the_log(project, "--anyway")
     assert (champion(project), len(moves(project))) == (2, 1)
-    said = optout(project, SUBJECT, "--anyway")
-    assert "audit verify: PASS\naudit deployed: PASS\n" in said
+    output = optout(project, SUBJECT, "--anyway")
+    assert "audit verify: PASS\naudit deployed: PASS\n" in output
     assert registry.read_bytes()[: len(known)] == known
     assert registry.read_bytes().count(b"\n") == known.count(b"\n") + 1
-    kept = YAML(typ="safe").load((project.path / "data/consent.csv.dvc").read_text(encoding="utf-8"))
-    assert kept["outs"][0]["md5"] == hashlib.md5(registry.read_bytes()).hexdigest()  # noqa: S324 (DVC's)
+    pointer = YAML(typ="safe").load((project.path / "data/consent.csv.dvc").read_text(encoding="utf-8"))
+    assert pointer["outs"][0]["md5"] == hashlib.md5(registry.read_bytes()).hexdigest()  # noqa: S324 (DVC's)
     assert list(versions(project)) == [1, 2]
     assert moves(project) == [f"promote {project.path.name} champion to version {number}" for number in (1, 2)]
     assert SUBJECT not in {row["subject_id"] for row in manifest(project)}
@@ -175,7 +175,7 @@ def check_report(project: BakedProject) -> None:
     """See that there is one report, of the whole, that Git does not get, and that its page says the same."""
     (report,) = reports(project)
     assert list(report["done"]) == ["revoke", "repro", "promote champion"]
-    assert [one["subject"] for one in report["subjects"]] == [SUBJECT]
+    assert [each["subject"] for each in report["subjects"]] == [SUBJECT]
     assert report["plan"]["versions"] == ["digit-classifier/1 @champion"]
     assert report["version"]["number"] == 2
     assert report["version"]["consent_excluded"] == "130"
@@ -184,10 +184,10 @@ def check_report(project: BakedProject) -> None:
         "deployed": "PASS",
     }
     assert report["stopped"] == {}
-    (held,) = [name for one in report["plan"]["datasets"] for name in one["objects"]]
-    assert Path(held).is_file(), "the file to erase in the DVC remote"
+    (stored,) = [name for each in report["plan"]["datasets"] for name in each["objects"]]
+    assert Path(stored).is_file(), "the file to erase in the DVC remote"
     page = (project.path / f"reports/optout/{report['id']}.html").read_text(encoding="utf-8")
-    assert all(text in page for text in (SUBJECT, "PASS", "digit-classifier/1", held, "dvc gc -w -c"))
+    assert all(text in page for text in (SUBJECT, "PASS", "digit-classifier/1", stored, "dvc gc -w -c"))
     assert not any(text in page for text in ("http://", "https://", "<script"))
     assert "optout" not in project.run("git", "status", "--porcelain", "--untracked-files=all").stdout
     assert SUBJECT not in project.run("git", "log", "--format=%B", "lineage").stdout

@@ -21,9 +21,9 @@ def test_pipeline_in_a_path_that_is_not_ascii(
     local = made.path / ".dvc/config.local"
     local.write_bytes(b"")  # what DVC leaves of it when it can't write a path
     (made.path / "Notiz ü.md").write_text("1", encoding="utf-8")
-    said = made.run("python", "-m", "mlops", "setup").stdout
-    assert f"DVC remote: {made.path / 'dvc-storage'}" in said
-    assert "dvc exp run --temp and --queue fail in this clone" in said
+    output = made.run("python", "-m", "mlops", "setup").stdout
+    assert f"DVC remote: {made.path / 'dvc-storage'}" in output
+    assert "dvc exp run --temp and --queue fail in this clone" in output
     head = commit(made, "First results")
 
     edit(made, "params.yaml", "epochs: 15", "epochs: 2")

@@ -39,8 +39,8 @@ def test_two_processes_train_as_well_with_one_record(pair: BakedProject, reprodu
 
 
 def test_error_on_one_process_is_told_once_with_its_fix(pair: BakedProject) -> None:
-    before = "    parallel = group.parallel(module)\n"
-    raised = '    if group.rank == 1:\n        raise ProjectError("the second has enough", "lower its load")\n'
+    before = "    parallel = run.group.parallel(module)\n"
+    raised = '    if run.group.rank == 1:\n        raise ProjectError("the second has enough", "lower its load")\n'
     edit(pair, f"{pair.package}/model/training.py", before, raised + before)
     process = start(pair)
     output, _ = process.communicate(timeout=60)
@@ -68,7 +68,7 @@ def kill_starter(starter: psutil.Process, workers: list[psutil.Process]) -> None
 
 
 @pytest.mark.parametrize(
-    ("end", "code", "said", "statuses"),
+    ("end", "code", "problem", "statuses"),
     [
         (kill_second, 2, "Error: process 1 (of 0 to 1) was killed by SIGKILL", {"FAILED"}),
         (interrupt, 130, "Interrupted", {"KILLED"}),
@@ -78,7 +78,7 @@ def kill_starter(starter: psutil.Process, workers: list[psutil.Process]) -> None
     ids=["killed", "ctrl-c", "sigterm", "starter killed"],
 )
 def test_ended_training_leaves_no_process_and_no_outputs(
-    pair: BakedProject, end: Callable[..., None], code: int, said: str, statuses: set[str | None]
+    pair: BakedProject, end: Callable[..., None], code: int, problem: str, statuses: set[str | None]
 ) -> None:
     edit(pair, "params.yaml", "epochs: 15", "epochs: 100000")
     process = start(pair)
@@ -90,9 +90,9 @@ def test_ended_training_leaves_no_process_and_no_outputs(
     end(starter, workers)
     output, _ = process.communicate(timeout=60)  # until the last one has closed it
     assert process.returncode == code
-    told = [line for line in output.splitlines() if line.startswith(("Error", "Interrupted"))]
-    assert len(told) == (1 if said else 0)
-    assert said in output
+    errors = [line for line in output.splitlines() if line.startswith(("Error", "Interrupted"))]
+    assert len(errors) == (1 if problem else 0)
+    assert problem in output
     assert "Traceback" not in output
     wait_for(lambda: not any(map(psutil.pid_exists, (worker.pid for worker in workers))))
     assert not (pair.path / "models").exists()

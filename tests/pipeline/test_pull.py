@@ -31,8 +31,8 @@ def clinic() -> Iterator[str]:
     """The address of a database with 25,000 consents and one withdrawal."""
     server = PostgreSQL()
     address = server.database("clinic")
-    told = make_url(address)
-    connection = psycopg2.connect(host=str(told.query["host"]), user=told.username, dbname=told.database)
+    url = make_url(address)
+    connection = psycopg2.connect(host=str(url.query["host"]), user=url.username, dbname=url.database)
     with contextlib.closing(connection), connection, connection.cursor() as cursor:
         cursor.execute(SCHEMA)
     yield address
@@ -82,7 +82,7 @@ def test_pull_streams_from_the_server(project: BakedProject, clinic: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("query", "said"),
+    ("query", "problem"),
     [
         ("SELECT subject_id, consent_status, local AS effective_at FROM clinic.consents", "AT TIME ZONE 'UTC'"),
         ("SELECT subject_id, consent_status FROM clinic.consents", "not once each: effective_at"),
@@ -91,14 +91,16 @@ def test_pull_streams_from_the_server(project: BakedProject, clinic: str) -> Non
     ],
     ids=["no zone", "no column", "NULL", "no table"],
 )
-def test_pull_of_what_is_no_registry_says_what_to_do(project: BakedProject, clinic: str, query: str, said: str) -> None:
-    assert said in pull(project, clinic, "--query", query, check=False)
+def test_pull_of_what_is_no_registry_says_what_to_do(
+    project: BakedProject, clinic: str, query: str, problem: str
+) -> None:
+    assert problem in pull(project, clinic, "--query", query, check=False)
     assert not (project.path / "data/consent.csv").exists()
 
 
 def test_pull_from_a_server_that_is_down_tells_no_password(project: BakedProject, clinic: str) -> None:
     address = clinic.replace("mlflow@", "mlflow:hunter2@").replace("?host=", "?host=/nowhere")
-    said = pull(project, address, "--table", "consents", check=False)
-    assert "can't be asked" in said
-    assert "Fix: see that the server is up" in said
-    assert "hunter2" not in said
+    output = pull(project, address, "--table", "consents", check=False)
+    assert "can't be asked" in output
+    assert "Fix: see that the server is up" in output
+    assert "hunter2" not in output

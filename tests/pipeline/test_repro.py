@@ -4,15 +4,22 @@ import hashlib
 import json
 import re
 import sys
+from itertools import product
 from pathlib import Path
 
 import pyarrow.parquet as pq
+from ruamel.yaml import YAML
 
 from ..conftest import BakedProject, new_project
 from ..projects import edit, executed, experiments, lock, metric, objects, out_md5, read, runs, versions, wait_for_queue
 
 STAGES = ["prepare", "manifest", "train", "register"]
 COLUMNS = ["Experiment", "test_acc", "val_acc", "test_loss", "run", "train.max_lr"]
+LEFT_BEHIND = (  # by editors, systems, Python and its tools
+    *(".train.py.swp", "train.py~", "#train.py#", "train.py.orig", "train.py.rej", ".DS_Store", ".env"),
+    *("train.pyc", "__pycache__/train.cpython-311.pyc", ".ipynb_checkpoints/train.ipynb", ".hypothesis/examples"),
+    *(".mypy_cache/cache.json", ".pytest_cache/README.md", ".ruff_cache/content", ".idea/a.xml", ".vscode/a.json"),
+)
 METRICS = {"test_acc", "val_acc", "test_loss", "run", "version", "records", "subjects", "excluded", "consent"}
 
 
@@ -29,6 +36,24 @@ def test_repro_again_runs_nothing(reproduced: BakedProject) -> None:
     again = reproduced.run("dvc", "repro").stdout
     assert executed(again) == []
     assert "up to date" in again
+
+
+def test_dvc_ignores_below_deps_what_git_ignores(project: BakedProject) -> None:
+    git, dvc = (
+        {line.rstrip("/") for line in (project.path / name).read_text(encoding="utf-8").splitlines()}
+        for name in (".gitignore", ".dvcignore")
+    )
+    assert {pattern for pattern in git if pattern and not pattern.startswith(("/", "# "))} <= dvc
+    stages = YAML(typ="safe").load((project.path / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    deps = {dep for stage in stages.values() for dep in stage["deps"] if (project.path / dep).is_dir()}
+    assert {f"{project.package}/data", f"{project.package}/model", "mlops/records", "mlops/training"} <= deps
+    for dep, name in product(deps, LEFT_BEHIND):
+        path = project.path / dep / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"left behind")
+    assert project.run("dvc", "status").stdout.strip() == "Data and pipelines are up to date."
+    (project.path / "mlops/records/new.py").touch()
+    assert "mlops/records" in project.run("dvc", "status").stdout, "it is not blind"
 
 
 def test_repro_leaves_only_results_to_commit(reproduced: BakedProject) -> None:
@@ -84,11 +109,11 @@ def test_sweep_is_compared_in_dvc_and_mlflow(project: BakedProject) -> None:
         project.run("dvc", "exp", "run", "train", "--queue", "-S", f"train.max_lr={max_lr}")
     project.run("dvc", "queue", "start", "-j", "2")
     wait_for_queue(project)
-    found = experiments(project)
-    assert len(found) == 5
+    made = experiments(project)
+    assert len(made) == 5
     mirrored = runs(project)
     assert len(mirrored) == 6
-    for name, experiment in found.items():
+    for name, experiment in made.items():
         run = mirrored[metric(experiment, "run")]
         assert run.info.run_name == name == run.data.params["dvc_exp_name"]
         assert run.data.params["train.max_lr"] == str(

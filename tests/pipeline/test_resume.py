@@ -46,7 +46,7 @@ def start(project: BakedProject) -> "subprocess.Popen[bytes]":
 
 def saved_twice(process: "subprocess.Popen[bytes]", folder: Path) -> None:
     """Wait for two states, while the training goes on."""
-    until(lambda: process.poll() is not None or len(list(folder.glob("[01].safetensors"))) == 2)
+    until(lambda: process.poll() is not None or len(list(folder.glob("[01].pt"))) == 2)
     assert process.poll() is None, "it ended too soon"
 
 
@@ -66,7 +66,7 @@ def test_killed_training_that_goes_on_ends_as_one_run_with_the_same_bytes(projec
     process.wait()
     started = read(project, "reports/train/lineage.json")
     trained = project.run("dvc", "repro", "train")
-    assert "training goes on after epoch" in trained.stderr
+    assert "training resumes after epoch" in trained.stderr
     assert list(folder.iterdir()) == []
     went_on, ended = content(project), read(project, "reports/train/lineage.json")
     assert (ended["run"], ended["started_at"]) == (started["run"], started["started_at"])
@@ -79,7 +79,7 @@ def test_killed_training_that_goes_on_ends_as_one_run_with_the_same_bytes(projec
     assert run.info.status == "FINISHED"
     client = MlflowClient(f"sqlite:///{(project.path / 'mlflow.db').as_posix()}")
     for name in CURVES:
-        assert [one.step for one in client.get_metric_history(run.info.run_id, name)] == list(range(EPOCHS)), name
+        assert [point.step for point in client.get_metric_history(run.info.run_id, name)] == list(range(EPOCHS)), name
     project.run("dvc", "repro", "--force", "train")
     assert content(project) == went_on
     assert read(project, "reports/run.json")["run"] != started["run"]
@@ -88,20 +88,20 @@ def test_killed_training_that_goes_on_ends_as_one_run_with_the_same_bytes(projec
 def test_stopped_job_in_the_sandbox_goes_on_in_a_new_one(
     project: BakedProject, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = tmp_path / "kept"
-    told = f"environment: {{CHECKPOINT_DIR: {kept}}}"
-    edit(project, "dvc.yaml", "job: {kind: training}", f"job: {{kind: training, {told}}}")
+    checkpoints = tmp_path / "kept"
+    environment = f"environment: {{CHECKPOINT_DIR: {checkpoints}}}"
+    edit(project, "dvc.yaml", "job: {kind: training}", f"job: {{kind: training, {environment}}}")
     monkeypatch.setenv("RUN_ON", "sandbox")
     process = start(project)
-    saved_twice(process, kept)
+    saved_twice(process, checkpoints)
     (name,) = jobs(project)
     project.run("python", "-m", "mlops", "jobs", "stop", name)
     process.wait()
-    assert "training goes on after epoch" in project.run("dvc", "repro", "train").stdout
-    assert list(kept.iterdir()) == []
-    found = runs(project)
-    last = found[read(project, "reports/run.json")["run"]]
-    first = found[last.data.tags["resumed_from"]]
+    assert "training resumes after epoch" in project.run("dvc", "repro", "train").stdout
+    assert list(checkpoints.iterdir()) == []
+    all_runs = runs(project)
+    last = all_runs[read(project, "reports/run.json")["run"]]
+    first = all_runs[last.data.tags["resumed_from"]]
     assert (first.info.status, last.info.status) == ("KILLED", "FINISHED")
     assert first.info.start_time == last.info.start_time
     rows = (project.path / "reports/train/plots/metrics/val/acc.tsv").read_text(encoding="utf-8").splitlines()[1:]

@@ -44,29 +44,29 @@ def test_questions_in_sql_have_the_answers_of_the_audit(walked: BakedProject, tm
     walked.run("python", "-m", "mlops", "audit", "export", str(tmp_path / "records"))
     page = (walked.path / "docs/records-athena.md").read_text(encoding="utf-8")
     tables, *queries = re.findall(r"^```sql\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    asked = {query.partition("\n")[0].removeprefix("-- "): query for query in queries}
+    query_of = {query.partition("\n")[0].removeprefix("-- "): query for query in queries}
     database = duckdb.connect()
     database.execute("SET TimeZone = 'UTC'")
     define(database, tables, tmp_path / "records")
 
     def ask(name: str, subject: str = "form-03") -> list[tuple[Any, ...]]:
-        return database.sql(asked[name].replace("'form-03'", f"'{subject}'")).fetchall()
+        return database.sql(query_of[name].replace("'form-03'", f"'{subject}'")).fetchall()
 
     name, subjects = walked.path.name, ("form-03", "form-04", "stranger")
-    found, verified = audit(walked, "find", *subjects), audit(walked, "verify", *subjects)
-    for subject, answer in zip(subjects, verified["subjects"], strict=True):
-        rows = [row for row in found["rows"] if row["subject"] == subject]
-        told = {
+    find_report, verify_report = audit(walked, "find", *subjects), audit(walked, "verify", *subjects)
+    for subject, answer in zip(subjects, verify_report["subjects"], strict=True):
+        rows = [row for row in find_report["rows"] if row["subject"] == subject]
+        rows_in_sql = {
             (run, how, f"{model}/{n}{f' @{at}' if at else ''}") for run, _, how, model, n, at in ask("find", subject)
         }
-        assert told == {(row["run"], row["exposure"], version) for row in rows for version in row["versions"]}
+        assert rows_in_sql == {(row["run"], row["exposure"], version) for row in rows for version in row["versions"]}
         assert ask("verify", subject) == [(answer["verdict"], len(rows))]
     assert ask("deployed") == []
     listed = ask("list")
     assert [{"subject": row[0], "exposure": row[1]} for row in listed] == audit(walked, "list", "2")["rows"]
     assert sum(row[2] for row in listed) == 1667
     assert ask("diff") == [("removed", "form-03")]
-    # What the walkthrough mended, made to happen again: version 1 in use, and a run of which nobody can tell.
+    # What the walkthrough mended, made to happen again: version 1 in use, and a run whose subjects are unknown.
     database.execute(
         "CREATE TABLE worse AS SELECT model, version, IF(version = 1, 'champion', NULL) AS alias, run FROM versions"
     )
@@ -89,14 +89,14 @@ def define(database: "duckdb.DuckDBPyConnection", statements: str, folder: Path)
     """Make of Athena's tables views on the files, and see that these have the columns that the page tells of."""
     kinds = {"string": "VARCHAR", "bigint": "BIGINT", "boolean": "BOOLEAN", "timestamp": "TIMESTAMP"}
     table = r"CREATE EXTERNAL TABLE (\w+) \((.*?)\)\n(?:PARTITIONED BY \((.*?)\)\n)?STORED AS PARQUET LOCATION '(.*?)';"
-    found = re.findall(table, statements, re.DOTALL)
-    assert len(found) == statements.count("CREATE")
-    for name, columns, partitions, location in found:
+    tables = re.findall(table, statements, re.DOTALL)
+    assert len(tables) == statements.count("CREATE")
+    for name, columns, partitions, location in tables:
         files = f"{folder}/{location.removeprefix('s3://my-bucket/records/')}**/*.parquet"
         database.execute(f"CREATE VIEW {name} AS FROM read_parquet('{files}', hive_partitioning = {bool(partitions)})")
-        told = [column.split() for column in f"{columns},{partitions}".strip(",").split(",")]
-        there = [(row[0], row[1]) for row in database.sql(f"DESCRIBE {name}").fetchall()]
-        assert there == [(column, kinds[kind]) for column, kind in told]
+        columns_on_page = [column.split() for column in f"{columns},{partitions}".strip(",").split(",")]
+        columns_in_file = [(row[0], row[1]) for row in database.sql(f"DESCRIBE {name}").fetchall()]
+        assert columns_in_file == [(column, kinds[kind]) for column, kind in columns_on_page]
 
 
 def audit(project: BakedProject, *question: str) -> dict[str, Any]:

@@ -27,19 +27,19 @@ def until(condition: Callable[[], Found | None], wait_s: float = 60, poll_s: flo
         AssertionError: It does not hold in time.
     """
     deadline = time.monotonic() + wait_s
-    while not (found := condition()):
+    while not (result := condition()):
         assert time.monotonic() < deadline, f"not in {wait_s} s: {condition}"
         time.sleep(poll_s)
-    return found
+    return result
 
 
 def free_ports(number: int) -> list[int]:
     """Return TCP ports of this machine on which nothing listens."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+        for opened in sockets:
+            opened.bind(("127.0.0.1", 0))
+        return [int(opened.getsockname()[1]) for opened in sockets]
 
 
 def _answers(url: str) -> bool:
@@ -101,13 +101,13 @@ class MlflowServer:
 
     def start(self) -> None:
         """Start it, again on the same port, and wait until it answers."""
-        with (self.folder / "server.log").open("ab") as told:
+        with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
                 self._command,
                 cwd=self.folder,
                 env={**os.environ, **self._environment},
-                stdout=told,
-                stderr=told,
+                stdout=log,
+                stderr=log,
                 start_new_session=True,  # so that a signal reaches all its processes, and no other
             )
         until(self._is_up, 120)

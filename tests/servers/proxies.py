@@ -94,8 +94,8 @@ class Proxy(Server):
             answer = connection.getresponse()
             # The reply to a HEAD tells the length of a body that it does not have.
             lost = self.hop - {"content-length"} if request.method == "HEAD" else self.hop
-            told = [(name, value) for name, value in answer.getheaders() if name.lower() not in lost]
-            return Reply(answer.status, told, answer.read())
+            passed_on = [(name, value) for name, value in answer.getheaders() if name.lower() not in lost]
+            return Reply(answer.status, passed_on, answer.read())
         except (OSError, http.client.HTTPException):
             return None
         finally:
@@ -121,7 +121,7 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
             if self.command != "HEAD":
                 self.send_header("Content-Length", str(len(reply.body)))
             self.end_headers()
-            self.wfile.write(reply.body)
+            self.wfile.write(b"" if self.command == "HEAD" else reply.body)  # the rest of it would be the next reply
 
         do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _answer
 
@@ -214,7 +214,7 @@ class FaultProxy(Proxy):
 
 
 def _points(body: bytes) -> Iterator[Point]:
-    told = json.loads(body)
-    for metric in told.get("metrics", []):
+    batch = json.loads(body)
+    for metric in batch.get("metrics", []):
         step = int(metric.get("step", 0))  # zero is left out
-        yield Point(told["run_id"], metric["key"], int(metric["timestamp"]), step, repr(metric.get("value", 0)))
+        yield Point(batch["run_id"], metric["key"], int(metric["timestamp"]), step, repr(metric.get("value", 0)))

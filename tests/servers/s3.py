@@ -54,8 +54,8 @@ class ObjectStore:
         # Services that nobody uses here, on fixed ports: a second store on this machine could not start.
         ports |= {"-s3.port.iceberg": 0, "-s3.port.lance": 0}
         numbers = [f"{option}={port}" for option, port in ports.items()]
-        with (folder / "server.log").open("ab") as told:
-            self._process = subprocess.Popen([*command, *limits, *numbers], cwd=folder, stdout=told, stderr=told)
+        with (folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen([*command, *limits, *numbers], cwd=folder, stdout=log, stderr=log)
         self.client = boto3.client(
             "s3",
             endpoint_url=self.url,
@@ -87,7 +87,7 @@ class ObjectStore:
     def names(self) -> Iterator[str]:
         """Give the names of its objects."""
         for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
-            yield from (found["Key"] for found in page.get("Contents", []))
+            yield from (entry["Key"] for entry in page.get("Contents", []))
 
     def close(self) -> None:
         """End it."""
@@ -96,7 +96,7 @@ class ObjectStore:
 
 
 @dataclass(frozen=True)
-class Asked:
+class StoreRequest:
     """A request that the store answered.
 
     Args:
@@ -118,14 +118,14 @@ class CountingProxy(Proxy):
     """One client's way to the store.
 
     Attributes:
-        asked: What came through, in the order of the replies.
+        requests: What came through, in the order of the replies.
     """
 
     hop = HOP - {"host"}  # a part of the signature
 
     def __init__(self, upstream: str) -> None:
         """Listen on a free port."""
-        self.asked: list[Asked] = []
+        self.requests: list[StoreRequest] = []
         super().__init__(upstream)
 
     def handle(self, request: Request) -> Reply | None:
@@ -134,26 +134,31 @@ class CountingProxy(Proxy):
         if reply:
             key = urllib.parse.unquote(urllib.parse.urlsplit(request.target).path).removeprefix(f"/{BUCKET}").strip("/")
             method = "LIST" if request.method == "GET" and not key else request.method
-            self.asked.append(Asked(method, key, reply.status, len(request.body), len(reply.body)))
+            self.requests.append(StoreRequest(method, key, reply.status, len(request.body), len(reply.body)))
         return reply
 
     def traffic(self) -> "Traffic":
         """Return what came through until now."""
-        return Traffic(tuple(self.asked))
+        return Traffic(tuple(self.requests))
 
 
 @dataclass(frozen=True)
 class Traffic:
     """What one client asked of the store."""
 
-    asked: tuple[Asked, ...]
+    requests: tuple[StoreRequest, ...]
 
     def objects(self, method: str) -> Counter[str]:
         """Return how often each object was asked for in this way, and given or taken."""
-        return Counter(one.key for one in self.asked if one.method == method and one.status in (200, 206))
+        return Counter(
+            request.key for request in self.requests if request.method == method and request.status in (200, 206)
+        )
 
     def summary(self) -> str:
         """Return the number of requests of each kind, and what they moved."""
-        kinds = Counter(one.method for one in self.asked)
-        up, down = sum(one.sent_bytes for one in self.asked), sum(one.received_bytes for one in self.asked)
+        kinds = Counter(request.method for request in self.requests)
+        up, down = (
+            sum(request.sent_bytes for request in self.requests),
+            sum(request.received_bytes for request in self.requests),
+        )
         return f"{dict(sorted(kinds.items()))}, {up / 1e6:.2f} MB up, {down / 1e6:.2f} MB down"

@@ -44,8 +44,8 @@ class Signature:
 
 def signature_of(request: Request) -> Signature | None:
     """Return the signature of a request; None when it has none."""
-    scheme, _, told = request.headers.get("Authorization", "").partition(" ")
-    parts = dict(part.strip().split("=", 1) for part in told.split(",") if "=" in part)
+    scheme, _, fields = request.headers.get("Authorization", "").partition(" ")
+    parts = dict(part.strip().split("=", 1) for part in fields.split(",") if "=" in part)
     if scheme != "AWS4-HMAC-SHA256" or parts.keys() != {"Credential", "SignedHeaders", "Signature"}:
         return None
     scope = parts["Credential"]
@@ -64,8 +64,8 @@ def problem_of(request: Request, signed: Signature, secret: str, service: str, r
         service: That must be meant.
         region: That must be meant.
     """
-    told = request.headers.get("X-Amz-Content-SHA256")
-    if told and len(told) == 64 and told != hashlib.sha256(request.body).hexdigest():
+    digest = request.headers.get("X-Amz-Content-SHA256")
+    if digest and len(digest) == 64 and digest != hashlib.sha256(request.body).hexdigest():
         return "the body is not the one that was signed"
     kind = S3SigV4Auth if service == "s3" else SigV4Auth
     signer = kind(Credentials(signed.key, secret), service, region)
@@ -78,22 +78,22 @@ def problem_of(request: Request, signed: Signature, secret: str, service: str, r
     return ""
 
 
-class _AsTold(S3SigV4Auth):  # type: ignore[misc]  # botocore has no types
+class _AsSigned(S3SigV4Auth):  # type: ignore[misc]  # botocore has no types
     """S3's signer for a body that is sent as it came, in chunks and without a hash perhaps."""
 
-    told = ""
+    digest = ""
 
     def payload(self, request: AWSRequest) -> str:
-        return self.told
+        return self.digest
 
 
 def signed_again(request: Request, url: str, credentials: Credentials, region: str) -> Request:
     """Return a request to S3 as it is passed on to another server, with other credentials."""
     lost = HOP | {"authorization", "x-amz-security-token", "x-amz-date", "x-amz-content-sha256"}
-    kept = {name: value for name, value in request.headers.items() if name.lower() not in lost}
-    again = AWSRequest(method=request.method, url=f"{url}{request.target}", headers=kept, data=request.body)
-    signer = _AsTold(credentials, "s3", region)
-    signer.told = request.headers["X-Amz-Content-SHA256"]
+    signable = {name: value for name, value in request.headers.items() if name.lower() not in lost}
+    again = AWSRequest(method=request.method, url=f"{url}{request.target}", headers=signable, data=request.body)
+    signer = _AsSigned(credentials, "s3", region)
+    signer.digest = request.headers["X-Amz-Content-SHA256"]
     signer.add_auth(again)
     headers = Message()
     for name, value in (("Host", url.removeprefix("http://")), *again.headers.items()):

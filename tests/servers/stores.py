@@ -39,8 +39,8 @@ class PostgreSQL:
 
     def _run(self, *command: str) -> None:
         # To no pipe: the server inherits it, and nobody would see its end.
-        with (self._folder / "commands.log").open("ab") as told:
-            done = subprocess.run(command, cwd=self._folder, stdout=told, stderr=told, **self._user)
+        with (self._folder / "commands.log").open("ab") as log:
+            done = subprocess.run(command, cwd=self._folder, stdout=log, stderr=log, **self._user)
         assert done.returncode == 0, (self._folder / "commands.log").read_text(encoding="utf-8")
 
     def database(self, name: str) -> str:
@@ -63,10 +63,10 @@ def _program(name: str) -> str:
     Raises:
         FileNotFoundError: It is not installed.
     """
-    found = shutil.which(name) or next(iter(sorted(glob.glob(f"/usr/lib/postgresql/*/bin/{name}"), reverse=True)), None)
-    if not found:
+    path = shutil.which(name) or next(iter(sorted(glob.glob(f"/usr/lib/postgresql/*/bin/{name}"), reverse=True)), None)
+    if not path:
         raise FileNotFoundError(f"{name} is not installed, and the tests need it: apt-get install postgresql")
-    return found
+    return path
 
 
 class SmallDisk:

@@ -1,61 +1,59 @@
-"""The machinery of an ML project: what the stages of the team's package use of it are the names below, and no others.
+"""The machinery of an ML project. The team's package uses the names below, and nothing else of it.
 
-`python -m mlops --help` is its command line, `mlops/README.md` its map. The names are imported when they are first
-used, so that a command that needs no torch does not wait for it.
+`help(mlops.training_run)` says what a function does, `python -m mlops --help` lists the commands, `mlops/README.md`
+says what lies where. A name is imported when it is first used: a command that needs no torch does not wait for it.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # for editors and mypy: the same names as in _ORIGINS
     from .config import StrictModel as StrictModel
-    from .config import load_params as params  # noqa: F401 (in _NAMES)
+    from .config import load_params
     from .errors import ProjectError as ProjectError
     from .files import write_report as write_report
-    from .pipeline import require_dep as require_dep
-    from .records.consent import with_consent as with_consent
-    from .records.csv_reader import open_file as open_file
+    from .records import shards
     from .records.csv_reader import read_csv as read_csv
-    from .records.manifest import first_records as first_records
     from .records.manifest import write_manifest as write_manifest
-    from .records.shards import read as read_split  # noqa: F401 (in _NAMES)
     from .records.shards import write_dataset as write_dataset
     from .records.source import Record as Record
     from .records.source import read_records as read_records
+    from .records.source import with_consent as with_consent
     from .registry.versions import load_version as load_version
     from .registry.versions import register as register
     from .tracking.run import TrainingRun as TrainingRun
     from .tracking.run import training_run as training_run
-    from .training.distributed import ProcessGroup as ProcessGroup
-    from .training.launch import run_processes as run_processes
+    from .training.distributed import run_processes as run_processes
 
-_NAMES = {
-    "ProcessGroup": "training.distributed:ProcessGroup",
+    params, read_split = load_params, shards.read
+
+_ORIGINS = {  # in the order of a pipeline
     "ProjectError": "errors:ProjectError",
-    "Record": "records.source:Record",
     "StrictModel": "config:StrictModel",
-    "TrainingRun": "tracking.run:TrainingRun",
-    "first_records": "records.manifest:first_records",
-    "load_version": "registry.versions:load_version",
-    "open_file": "records.csv_reader:open_file",
     "params": "config:load_params",
+    "Record": "records.source:Record",
     "read_csv": "records.csv_reader:read_csv",
     "read_records": "records.source:read_records",
-    "read_split": "records.shards:read",
-    "register": "registry.versions:register",
-    "require_dep": "pipeline:require_dep",
-    "run_processes": "training.launch:run_processes",
-    "training_run": "tracking.run:training_run",
-    "with_consent": "records.consent:with_consent",
+    "with_consent": "records.source:with_consent",
     "write_dataset": "records.shards:write_dataset",
     "write_manifest": "records.manifest:write_manifest",
     "write_report": "files:write_report",
+    "read_split": "records.shards:read",
+    "run_processes": "training.distributed:run_processes",
+    "training_run": "tracking.run:training_run",
+    "TrainingRun": "tracking.run:TrainingRun",
+    "load_version": "registry.versions:load_version",
+    "register": "registry.versions:register",
 }
-__all__ = list(_NAMES)
+__all__ = list(_ORIGINS)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _NAMES:
+    if name not in _ORIGINS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, attribute = _NAMES[name].partition(":")
+    module, _, attribute = _ORIGINS[name].partition(":")
     return getattr(importlib.import_module(f".{module}", __name__), attribute)
+
+
+def __dir__() -> list[str]:
+    return __all__

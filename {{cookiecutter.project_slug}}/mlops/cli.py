@@ -107,7 +107,7 @@ def data_tag(version: str) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 def data_export(folder: Path) -> None:
     """Write the dataset as image files: FOLDER/<split>/<label>/<record_id>.<ext>."""
-    from .records.export import export
+    from .records.shards import export
 
     click.echo(f"{export(Path('data/dataset'), folder)} images in {folder}")
 

@@ -5,7 +5,6 @@ stage; `interface.py` has what `Interface` lists.
 """
 
 import importlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -79,10 +78,13 @@ def _import(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if not error.name or not f"{full}.".startswith(f"{error.name}."):
             raise
+        file = f"{full.replace('.', '/')}.py"
+        if Path(file).exists():  # the working directory is not on Python's path
+            problem = f"Python can't import {full}, and {Path.cwd()} has it"
+            raise ProjectError(problem, "unset PYTHONSAFEPATH, and run from the project's root") from error
         raise ProjectError(
             f"there is no module {full} in {Path.cwd()}",
-            f"write {full.replace('.', '/')}.py; if it is there, run from the project's root"
-            + (", and unset PYTHONSAFEPATH" if os.environ.get("PYTHONSAFEPATH") else ""),
+            f"write {file}, or correct pyproject.toml:tool.mlops.package; if it exists, run from the project's root",
         ) from error
 
 

@@ -14,17 +14,12 @@ PINS_PATH = Path("environment.json")
 
 
 def check(allow_other: bool) -> None:
-    """Refuse to go on when what is installed is not what is pinned.
+    """Raise ProjectError when a pinned package is missing or has another public version (`+cpu` does not count).
 
-    Args:
-        allow_other: Go on all the same; the difference is then recorded on the run.
-
-    Raises:
-        ProjectError: A pinned package is missing or has another public version (`+cpu` and the like don't count).
+    With `allow_other`, do nothing: the difference is recorded on the run.
     """
-    found = differences()
-    if found and not allow_other:
-        listed = ", ".join(f"{name} {have} (pinned: {want})" for name, (want, have) in found.items())
+    if (packages := differences()) and not allow_other:
+        listed = ", ".join(f"{name} {have} (pinned: {want})" for name, (want, have) in packages.items())
         raise ProjectError(
             f"installed packages differ from environment.json: {listed}",
             "python -m pip install -r requirements.lock (after a wanted upgrade: make lock), "

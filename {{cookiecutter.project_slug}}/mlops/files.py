@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and their digests."""
+"""Write files whole or not at all; read them, and compute their digests."""
 
 import contextlib
 import csv
@@ -14,14 +14,9 @@ from typing import Any
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a path to write to; what was written takes the place of `path` when the block ends well.
+    """Give a new path beside `path` to write to; it replaces `path`, a file or a directory, when the block ends well.
 
-    Args:
-        path: The file or directory to make. Its parents are made too.
-
-    Yields:
-        A path beside it that does not exist yet. When the block raises, what was written there is deleted and
-        `path` is as it was.
+    Parents are made too. When the block raises, what was written is deleted, and `path` is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
@@ -33,13 +28,13 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as JSON, keys in the order given: DVC shows metrics in that order."""
+    """Write JSON, keys in the given order."""
     with atomic_write(path) as new:
         new.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8", newline="\n")
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows, of which the first one's keys are the header, as CSV in UTF-8 with line feeds."""
+    """Write rows as CSV, in UTF-8 with line feeds; the keys of the first one are the header."""
     with atomic_write(path) as new, new.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -50,8 +45,8 @@ def write_report(path: Path, content: Any) -> None:
     """Write a report of a stage, whole or not at all, in the format that its suffix names.
 
     Args:
-        path: `.json` for a dict; `.csv` for a list of dicts with the same keys; `.png` for a picture of Pillow's.
-        content: What it holds. JSON keeps the order of keys: DVC shows metrics in it.
+        path: `.json` for a dict; `.csv` for a list of dicts with the same keys; `.png` for an image of Pillow's.
+        content: What to write. JSON keeps the order of keys, in which DVC shows metrics.
     """
     match path.suffix:
         case ".json":

@@ -14,29 +14,19 @@ REGISTER_REPORT = "reports/register.json"  # an output of the stage that registe
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of `dvc.yaml`.
-
-    Args:
-        name: As in `dvc repro <name>`.
-        deps: Files and folders that it depends on, relative to the project's root.
-        params: Sections of `params.yaml` that it depends on.
-        outs: Files and folders that it writes, metrics and plots among them.
-        meta: Its `meta`, which is no part of what the stage is.
-        upstream: Names of the stages that it depends on, directly or not, in the order in which they run.
-        downstream: Names of the stages that depend on it, directly or not, in that order.
-    """
+    """One stage of `dvc.yaml`; paths are relative to the project's root, stages are in the order in which they run."""
 
     name: str
     deps: tuple[str, ...]
-    params: tuple[str, ...]
-    outs: tuple[str, ...]
-    meta: dict[str, Any]
-    upstream: tuple[str, ...]
-    downstream: tuple[str, ...]
+    params: tuple[str, ...]  # sections of `params.yaml` that it depends on
+    outs: tuple[str, ...]  # metrics and plots too
+    meta: dict[str, Any]  # not part of the stage's identity
+    upstream: tuple[str, ...]  # names of the stages that it depends on, directly or not
+    downstream: tuple[str, ...]  # names of the stages that depend on it, directly or not
 
     @property
     def job(self) -> dict[str, Any] | None:
-        """Return how its job is asked for (`meta.job`), or None when it never runs as a job."""
+        """Return the settings of its job (`meta.job`), or None when it never runs as a job."""
         return (self.meta["job"] or {}) if "job" in self.meta else None
 
     def params_of_all(self) -> tuple[str, ...]:
@@ -57,11 +47,7 @@ class Stage:
 
 
 def load_stages() -> dict[str, Stage]:
-    """Return the stages by name, in the order in which they run.
-
-    Raises:
-        ProjectError: There is no `dvc.yaml` in the working directory, or DVC refuses it.
-    """
+    """Return the stages by name, in the order in which they run; raise ProjectError if DVC can't read `dvc.yaml`."""
     path = Path("dvc.yaml")
     if not path.exists():
         raise ProjectError(f"dvc.yaml is not in {Path.cwd()}", "run from the project's root, where dvc.yaml is")
@@ -69,11 +55,7 @@ def load_stages() -> dict[str, Stage]:
 
 
 def load_stage(name: str) -> Stage:
-    """Return one stage.
-
-    Raises:
-        ProjectError: `dvc.yaml` has no such stage, is not there, or DVC refuses it.
-    """
+    """Return one stage; raise ProjectError if `dvc.yaml` has no such stage."""
     stages = load_stages()
     if name not in stages:
         raise ProjectError(
@@ -84,24 +66,17 @@ def load_stage(name: str) -> Stage:
 
 
 def running_stage() -> Stage:
-    """Return the stage that this process runs.
-
-    Raises:
-        ProjectError: It was not started by DVC.
-    """
+    """Return the stage that this process runs; raise ProjectError if DVC did not start it."""
     name = os.environ.get("DVC_STAGE", "")
     if not name:
-        raise ProjectError("no stage of DVC's is running, so dvc.lock does not say what is read", "dvc repro")
+        raise ProjectError("DVC runs no stage here, so dvc.lock does not say what is read", "dvc repro")
     return load_stage(name.removeprefix("dvc.yaml:"))
 
 
 def require_dep(path: str) -> None:
-    """See that DVC watches what the running stage reads: else a new image or a withdrawn consent would run nothing.
+    """Raise ProjectError if the running stage has no dep that contains `path`: a change of it would rerun nothing.
 
-    Run by hand, nothing is watched, and nothing is checked.
-
-    Raises:
-        ProjectError: `dvc.yaml` does not name it.
+    A stage that is not started by DVC is not checked.
     """
     if not os.environ.get("DVC_STAGE"):
         return
@@ -114,18 +89,12 @@ def require_dep(path: str) -> None:
 
 
 def training_stage() -> Stage:
-    """Return the stage that trains: the one with `reports/run.json` among its outputs.
-
-    Raises:
-        ProjectError: No stage has it, or several do.
-    """
-    found = [stage for stage in load_stages().values() if stage.is_training]
-    if len(found) != 1:
-        raise ProjectError(
-            f"dvc.yaml has {len(found)} stages that write {RUN_REPORT}",
-            "let one stage have it, the one that trains",
-        )
-    return found[0]
+    """Return the stage that trains, which has `reports/run.json` among its outs; raise ProjectError if not one has."""
+    stages = [stage for stage in load_stages().values() if stage.is_training]
+    if len(stages) != 1:
+        problem = f"dvc.yaml has {len(stages)} stages that write {RUN_REPORT}"
+        raise ProjectError(problem, "let one stage have it, the one that trains")
+    return stages[0]
 
 
 @functools.lru_cache(maxsize=4)

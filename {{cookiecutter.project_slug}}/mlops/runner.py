@@ -1,4 +1,4 @@
-"""Run one stage, where it is asked to run, in the code and the environment that its lineage will name."""
+"""Run one stage, here or as a job, with the code and the environment that its lineage will name."""
 
 import errno
 import importlib
@@ -20,7 +20,7 @@ def run_stage(name: str) -> None:
 
     Raises:
         ProjectError: The code is not the working directory's, the environment is not the pinned one, the disk is
-            full, the job failed, a throw-away copy lacks code that Git does not track, or what the stage itself says.
+            full, the job failed, an experiment's copy lacks code that Git does not track, or the stage raises it.
     """
     _check_code_is_here()
     try:
@@ -30,24 +30,22 @@ def run_stage(name: str) -> None:
             _run_here(name)
             publish(name)
     except ImportError as error:
-        _explain_untracked(error)
+        _check_untracked(error)
         raise
     except OSError as error:
         if error.errno not in OUT_OF_SPACE:
             raise
-        raise ProjectError(
-            f"the disk is full: {error.filename or 'while writing outputs'}",
-            "free some space (`dvc gc -w` removes unused cache), then run again",
-        ) from error
+        problem = f"the disk is full: {error.filename or 'while writing outputs'}"
+        raise ProjectError(problem, "free some space (`dvc gc -w` removes unused cache), then run again") from error
 
 
 def runs_as_job(name: str) -> bool:
-    """Return whether a stage is to run as a job; one without `meta.job` in `dvc.yaml` never does."""
+    """Return whether a stage runs as a job; one without `meta.job` in `dvc.yaml` never does."""
     return load_platform().run_on != "local" and pipeline.load_stage(name).job is not None
 
 
 def publish(name: str) -> None:
-    """Record in Git what a stage registered; a job, which has no Git, leaves that to the clone that started it."""
+    """Record a registration in Git; a job, which has no Git, leaves that to the clone that started it."""
     if Path(pipeline.REGISTER_REPORT).exists() and not job_file() and pipeline.load_stage(name).is_registering:
         from .registry import versions
 
@@ -73,13 +71,10 @@ def _run_here(name: str) -> None:
     stage_main(name)()
 
 
-def _explain_untracked(error: ImportError) -> None:
-    """Name the files that a throw-away copy of DVC lacks, when a module of the project can't be imported there.
+def _check_untracked(error: ImportError) -> None:
+    """Raise ProjectError if a module can't be imported in an experiment's copy because Git does not track it.
 
     The copy holds what Git tracks. In the work tree, such a file is refused before a training (`tracking/snapshot.py`).
-
-    Raises:
-        ProjectError: The repository that was copied has files in its packages that Git does not track.
     """
     packages = (package_name(), "mlops")
     if (error.name or "").partition(".")[0] not in packages or home() == Path.cwd().resolve():
@@ -91,9 +86,9 @@ def _explain_untracked(error: ImportError) -> None:
 
 
 def _check_code_is_here() -> None:
-    # An installed copy, or PYTHONSAFEPATH, would run other code than the commit that the run names, silently.
+    # An installed copy, or PYTHONSAFEPATH, would silently run other code than that of the commit that the run names.
     package = Path(__file__).resolve().parent
-    if not package.is_relative_to(Path.cwd().resolve()):
+    if package.parent != Path.cwd().resolve():
         raise ProjectError(
             f"the code that would run is {package}, outside the working directory {Path.cwd()}",
             "uninstall that copy (`pip uninstall`), unset PYTHONSAFEPATH, and run from the project's root",

@@ -1,4 +1,4 @@
-"""Make a fresh clone ready to work: `make setup` calls it; calling it again changes nothing."""
+"""Set up a fresh clone: `make setup` calls it; calling it again changes nothing."""
 
 import os
 from pathlib import Path
@@ -11,11 +11,7 @@ STORAGE = "dvc-storage"  # git-ignored folder that stands in for the bucket
 
 
 def set_up() -> list[str]:
-    """Set what has no configuration yet to a local default.
-
-    Returns:
-        What is used, a line each.
-    """
+    """Set a local default for the DVC remote and MLflow, where none is configured; return what is used, in lines."""
     from .tracking import mlflow_client
 
     storage = _storage()
@@ -25,7 +21,7 @@ def set_up() -> list[str]:
 
 
 def _limits(storage: str) -> list[str]:
-    """Say what DVC can't do in this clone: it writes the configuration of its throw-away copies in ASCII."""
+    """Return what DVC can't do in this clone: it writes the configuration of an experiment's copy in ASCII."""
     from .tracking.git import git
 
     texts = {

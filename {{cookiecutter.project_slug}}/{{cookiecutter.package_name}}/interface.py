@@ -4,21 +4,35 @@ This module, and all that it imports, travels with a registered model: it import
 """
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .images import encode_png, extension_of
-from .model.predictor import Predictor
+
+if TYPE_CHECKING:
+    from .model.predictor import Predictor
 
 TRAVELS = ("__init__.py", "interface.py", "images.py", "model")
 WEIGHTS = "model.safetensors"
 REQUIREMENTS = ("mlflow", "numpy", "pillow", "pydantic", "safetensors", "torch", "torchvision", "tqdm")
 
 
-load = Predictor.load
-predict = Predictor.predict
+def load(directory: Path) -> "Predictor":
+    """Return the model of a directory that `train` wrote."""
+    from .model.predictor import Predictor  # it imports torch, which `decode` does not need
+
+    return Predictor.load(directory)
+
+
+def predict(model: "Predictor", contents: Sequence[bytes]) -> list[dict[str, Any]]:
+    """Return the likeliest label of each image, and its probability: `{"label": "7", "score": 0.98}`."""
+    return model.predict(contents)
+
+
 decode = extension_of
 
 
-def example(model: Predictor) -> bytes:
+def example(model: "Predictor") -> bytes:
     """Return an image that the model takes: a black one."""
     import numpy as np
 

@@ -17,17 +17,17 @@ def model() -> Any:
     return botocore.session.get_session().get_service_model("sagemaker")
 
 
-def check(operation: str, told: dict[str, Any]) -> None:
+def check(operation: str, request: dict[str, Any]) -> None:
     """See that a request is one of this operation.
 
     Raises:
         ServiceError: It is not.
     """
     shape = model().operation_model(operation).input_shape
-    report = ParamValidator().validate(told, shape)
+    report = ParamValidator().validate(request, shape)
     if report.has_errors():
         raise ServiceError("ValidationException", report.generate_report())
-    problems = list(_problems(told, shape, ""))
+    problems = list(_problems(request, shape, ""))
     if problems:
         raise validation(problems)
 
@@ -38,29 +38,29 @@ def validation(problems: list[str]) -> ServiceError:
     return ServiceError("ValidationException", f"{number} detected: {'; '.join(problems)}")
 
 
-def fitted(operation: str, told: dict[str, Any]) -> dict[str, Any]:
+def fitted(operation: str, description: dict[str, Any]) -> dict[str, Any]:
     """Return what of a description the operation's answer has a field for."""
     shape = model().operation_model(operation).output_shape
-    return {name: value for name, value in told.items() if shape and name in shape.members and value is not None}
+    return {name: value for name, value in description.items() if shape and name in shape.members and value is not None}
 
 
 def _problems(value: Any, shape: Any, where: str) -> Iterator[str]:
     kind = shape.type_name
     if kind == "structure":
-        for name, one in value.items():
+        for name, member in value.items():
             if name not in shape.members:
                 yield f"Unknown field {_path(where, name)}"
-            elif one is not None:
-                yield from _problems(one, shape.members[name], _path(where, name))
+            elif member is not None:
+                yield from _problems(member, shape.members[name], _path(where, name))
     elif kind == "list":
         yield from _length(value, shape, where)
-        for number, one in enumerate(value, 1):
-            yield from _problems(one, shape.member, f"{where}.{number}.member")
+        for number, member in enumerate(value, 1):
+            yield from _problems(member, shape.member, f"{where}.{number}.member")
     elif kind == "map":
         yield from _length(value, shape, where)
-        for name, one in value.items():
+        for name, member in value.items():
             yield from _problems(name, shape.key, where)
-            yield from _problems(one, shape.value, f"{where}.{name}.member")
+            yield from _problems(member, shape.value, f"{where}.{name}.member")
     elif kind == "string":
         yield from _text(value, shape, where)
     elif kind in ("integer", "long"):

@@ -47,13 +47,13 @@ class Image:
 
 @functools.cache
 def _folders(python: Path) -> list[Path]:
-    told = subprocess.run([python, "-I", "-c", ASK_PYTHON], capture_output=True, text=True, check=True).stdout
-    found = [path for path in map(Path, json.loads(told)) if path.is_dir()]
+    printed = subprocess.run([python, "-I", "-c", ASK_PYTHON], capture_output=True, text=True, check=True).stdout
+    folders = [path for path in map(Path, json.loads(printed)) if path.is_dir()]
     hop = python
     while hop.is_symlink():
         hop = hop.parent / os.readlink(hop)
-        found.append(hop.parent)
-    return found
+        folders.append(hop.parent)
+    return folders
 
 
 def _unshare() -> list[str]:
@@ -155,7 +155,7 @@ class Container:
         """Return the process that is number 1 inside: the one child of `unshare`."""
         pid = self._process.pid
         try:
-            return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+            return [int(pid) for pid in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
         except FileNotFoundError:
             return []
 
@@ -167,10 +167,10 @@ def problem() -> str:
         return "Linux is needed, with util-linux"
     with tempfile.TemporaryDirectory() as folder:
         tried = Container(Image(Path(sys.executable), {}), ["true"], {}, Path(folder), Path(folder), [])
-        said = tried.output.read().decode().strip()
+        output = tried.output.read().decode().strip()
         tried.wait(60)
         try:
-            return said if tried.exit_code else ""
+            return output if tried.exit_code else ""
         except RuntimeError as error:
             return str(error)
 
@@ -191,8 +191,8 @@ def _entrance(bound: dict[Path, Path], image: list[Path], hidden: list[Path]) ->
         lines += _bind(bound[path], number) if path in bound else _layer(path, number)
     lines += [f"mount -t tmpfs none {shlex.quote(str(path))}" for path in (*veiled, Path("/var/tmp"))]  # noqa: S108
     for number, path in enumerate(places):
-        there = shlex.quote(str(path))
-        lines += [f"mkdir -p {there}", f"mount --rbind {STORE}/{number} {there}"]
+        target = shlex.quote(str(path))
+        lines += [f"mkdir -p {target}", f"mount --rbind {STORE}/{number} {target}"]
     lines += [f"umount --recursive --lazy {STORE}", "mkdir -p /root", "mount -o remount,bind,ro /", "cd /", 'exec "$@"']
     return "\n".join(lines)
 
@@ -212,16 +212,16 @@ def _layer(folder: Path, number: int) -> list[str]:
 
 
 def _and_resolved(paths: Iterable[Path]) -> list[Path]:
-    return [path for one in paths for path in (Path(os.path.abspath(one)), one.resolve())]
+    return [path for given in paths for path in (Path(os.path.abspath(given)), given.resolve())]
 
 
 def _outermost(paths: Iterable[Path]) -> list[Path]:
     """Leave out what lies in another one."""
-    found: list[Path] = []
-    for path in sorted(set(paths), key=lambda one: (len(one.parts), one)):
-        if not _lies_in(path, found):
-            found.append(path)
-    return found
+    outer: list[Path] = []
+    for path in sorted(set(paths), key=lambda path: (len(path.parts), path)):
+        if not _lies_in(path, outer):
+            outer.append(path)
+    return outer
 
 
 def _lies_in(path: Path, folders: Iterable[Path]) -> bool:

@@ -101,14 +101,14 @@ class Credentials:
 
     def secret_of(self, key: str) -> str | None:
         """Return the secret of a key that is good now."""
-        found = self.of(key)
-        return found.secret if found and not found.is_expired else None
+        identity = self.of(key)
+        return identity.secret if identity and not identity.is_expired else None
 
     def expire(self, key: str | None = None) -> None:
         """End credentials at once: of one key, or of all sessions of jobs."""
-        for one in list(self._known.values()):
-            if one.key == key or (key is None and one.token):
-                one.expires = 0
+        for identity in list(self._known.values()):
+            if identity.key == key or (key is None and identity.token):
+                identity.expires = 0
 
     def renew(self, key: str) -> None:
         """Make the caller's credentials good again, as after a new login."""

@@ -47,14 +47,14 @@ class Emulator:
                 f"List{kind.noun}s": self._lists(kind),
             }
 
-    def call(self, action: str, told: dict[str, Any], region: str) -> dict[str, Any]:
+    def call(self, action: str, request: dict[str, Any], region: str) -> dict[str, Any]:
         """Answer a call.
 
         Raises:
             ServiceError: It is answered with an error.
         """
-        check(action, told)
-        return fitted(action, self.actions[action](told, region))
+        check(action, request)
+        return fitted(action, self.actions[action](request, region))
 
     def close(self) -> None:
         """End all jobs."""
@@ -69,10 +69,10 @@ class Emulator:
         return [job for job in list(self.jobs.values()) if isinstance(job, kind)]
 
     def _creates(self, kind: type[Job]) -> Action:
-        def create(told: dict[str, Any], region: str) -> dict[str, Any]:
-            apply(kind.noun, told)
-            self._assume(told["RoleArn"])
-            job = kind(self._account, told, region)
+        def create(request: dict[str, Any], region: str) -> dict[str, Any]:
+            apply(kind.noun, request)
+            self._assume(request["RoleArn"])
+            job = kind(self._account, request, region)
             job.check()
             with self._lock:
                 if any(other.name == job.name for other in self._of(kind)):
@@ -91,8 +91,8 @@ class Emulator:
 
         return create
 
-    def _find(self, kind: type[Job], told: Mapping[str, Any]) -> Job:
-        name = told[f"{kind.noun}Name"]
+    def _find(self, kind: type[Job], request: Mapping[str, Any]) -> Job:
+        name = request[f"{kind.noun}Name"]
         for job in self._of(kind):
             if job.name == name:
                 return job
@@ -101,11 +101,11 @@ class Emulator:
         raise ServiceError("ValidationException", f"Could not find requested job with name: {name}")
 
     def _describes(self, kind: type[Job]) -> Action:
-        return lambda told, region: self._find(kind, told).describe()
+        return lambda request, region: self._find(kind, request).describe()
 
     def _stops(self, kind: type[Job]) -> Action:
-        def stop(told: dict[str, Any], region: str) -> dict[str, Any]:
-            job = self._find(kind, told)
+        def stop(request: dict[str, Any], region: str) -> dict[str, Any]:
+            job = self._find(kind, request)
             if job.is_over:
                 what = kind.noun.replace("Job", " job").lower()
                 text = f"The request was rejected because the {what} is in status {job.history.status}."
@@ -116,36 +116,36 @@ class Emulator:
         return stop
 
     def _lists(self, kind: type[Job]) -> Action:
-        def listed(told: dict[str, Any], region: str) -> dict[str, Any]:
-            found = [job for job in self._of(kind) if _fits(job, told)]
-            name_first = told.get("SortBy") == "Name"
-            descending = told.get("SortOrder", "Ascending" if name_first else "Descending") == "Descending"
-            found.sort(key=lambda job: job.name if name_first else job.history.created, reverse=descending)
-            start, size = int(told.get("NextToken") or 0), told.get("MaxResults", PAGE)
-            page = found[start : start + size]
-            more = {"NextToken": str(start + size)} if start + size < len(found) else {}
+        def listed(request: dict[str, Any], region: str) -> dict[str, Any]:
+            jobs = [job for job in self._of(kind) if _fits(job, request)]
+            name_first = request.get("SortBy") == "Name"
+            descending = request.get("SortOrder", "Ascending" if name_first else "Descending") == "Descending"
+            jobs.sort(key=lambda job: job.name if name_first else job.history.created, reverse=descending)
+            start, size = int(request.get("NextToken") or 0), request.get("MaxResults", PAGE)
+            page = jobs[start : start + size]
+            more = {"NextToken": str(start + size)} if start + size < len(jobs) else {}
             return {f"{kind.noun}Summaries": [_summary(job) for job in page], **more}
 
         return listed
 
-    def _tags(self, told: dict[str, Any], region: str) -> dict[str, Any]:
+    def _tags(self, request: dict[str, Any], region: str) -> dict[str, Any]:
         for job in list(self.jobs.values()):
-            if job.arn == told["ResourceArn"]:
+            if job.arn == request["ResourceArn"]:
                 return {"Tags": job.request.get("Tags", [])}
         raise ServiceError("ValidationException", "Requested resource not found.")
 
 
-def _fits(job: Job, told: Mapping[str, Any]) -> bool:
+def _fits(job: Job, request: Mapping[str, Any]) -> bool:
     with contextlib.suppress(KeyError):
-        if job.history.status != told["StatusEquals"]:
+        if job.history.status != request["StatusEquals"]:
             return False
-    earliest, latest = told.get("CreationTimeAfter", 0), told.get("CreationTimeBefore", float("inf"))
-    return told.get("NameContains", "").lower() in job.name.lower() and earliest <= job.history.created <= latest
+    earliest, latest = request.get("CreationTimeAfter", 0), request.get("CreationTimeBefore", float("inf"))
+    return request.get("NameContains", "").lower() in job.name.lower() and earliest <= job.history.created <= latest
 
 
 def _summary(job: Job) -> dict[str, Any]:
-    told = job.describe()
+    details = job.describe()
     end = "TrainingEndTime" if job.noun == "TrainingJob" else "ProcessingEndTime"
     more = ("SecondaryStatus",) if job.noun == "TrainingJob" else ("FailureReason", "ExitMessage")
     own = [f"{job.noun}{field}" for field in ("Name", "Arn", "Status")]
-    return {name: told[name] for name in (*own, "CreationTime", "LastModifiedTime", end, *more) if name in told}
+    return {name: details[name] for name in (*own, "CreationTime", "LastModifiedTime", end, *more) if name in details}

@@ -37,18 +37,18 @@ def simulate(form: Form, faults: Faults) -> str:
         for action in _members(form, "ActionNames")
         for resource in resources
     )
-    told = f"<IsTruncated>false</IsTruncated><EvaluationResults>{rows}</EvaluationResults>"
-    return _xml("iam", "2010-05-08", "SimulatePrincipalPolicy", told)
+    content = f"<IsTruncated>false</IsTruncated><EvaluationResults>{rows}</EvaluationResults>"
+    return _xml("iam", "2010-05-08", "SimulatePrincipalPolicy", content)
 
 
 def _members(form: Form, name: str) -> list[str]:
     return [values[0] for key, values in form.items() if key.startswith(f"{name}.member.")]
 
 
-def _xml(service: str, version: str, action: str, told: str) -> str:
+def _xml(service: str, version: str, action: str, content: str) -> str:
     space = f"https://{service}.amazonaws.com/doc/{version}/"
     return (
-        f'<{action}Response xmlns="{space}"><{action}Result>{told}</{action}Result>'
+        f'<{action}Response xmlns="{space}"><{action}Result>{content}</{action}Result>'
         f"<ResponseMetadata><RequestId>emulated</RequestId></ResponseMetadata></{action}Response>"
     )
 
@@ -73,18 +73,18 @@ class MlflowApps:
             role_arn: Of its role.
             status: Such as Created, Creating, Deleted.
         """
-        told = {"Arn": arn, "Name": name, "Status": status, "ArtifactStoreUri": store, "RoleArn": role_arn}
-        self.apps[arn] = {**told, "MlflowVersion": "3.4", "ModelRegistrationMode": "AutoModelRegistrationDisabled"}
+        app = {"Arn": arn, "Name": name, "Status": status, "ArtifactStoreUri": store, "RoleArn": role_arn}
+        self.apps[arn] = {**app, "MlflowVersion": "3.4", "ModelRegistrationMode": "AutoModelRegistrationDisabled"}
 
     def actions(self) -> dict[str, Callable[[dict[str, Any], str], dict[str, Any]]]:
         """Return what can be asked."""
         return {"DescribeMlflowApp": self._describe, "ListMlflowApps": self._list}
 
-    def _describe(self, told: dict[str, Any], region: str) -> dict[str, Any]:
-        if told["Arn"] not in self.apps:
-            raise ServiceError("ResourceNotFound", f"MLflow App {told['Arn']} does not exist.")
-        return self.apps[told["Arn"]]
+    def _describe(self, request: dict[str, Any], region: str) -> dict[str, Any]:
+        if request["Arn"] not in self.apps:
+            raise ServiceError("ResourceNotFound", f"MLflow App {request['Arn']} does not exist.")
+        return self.apps[request["Arn"]]
 
-    def _list(self, told: dict[str, Any], region: str) -> dict[str, Any]:
+    def _list(self, request: dict[str, Any], region: str) -> dict[str, Any]:
         fields = ("Arn", "Name", "Status", "MlflowVersion")
         return {"Summaries": [{name: app[name] for name in fields} for app in self.apps.values()]}

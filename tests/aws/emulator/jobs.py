@@ -77,7 +77,7 @@ class Job(abc.ABC):
         """Return what SageMaker tells of it."""
         history = self.history
         with history.lock:
-            told = {
+            details = {
                 **self.request,
                 f"{self.noun}Arn": self.arn,
                 f"{self.noun}Status": history.status,
@@ -86,7 +86,7 @@ class Job(abc.ABC):
                 "FailureReason": history.failure or None,
                 **self._described(),
             }
-        return fitted(f"Describe{self.noun}", told)
+        return fitted(f"Describe{self.noun}", details)
 
     def stop(self) -> None:
         """Ask it to stop."""

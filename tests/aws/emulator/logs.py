@@ -72,40 +72,46 @@ class Logs:
         with self._lock:
             self._groups[group][stream].events.append(Event(now, line, now + self._delay_s()))
 
-    def keeps(self, told: dict[str, Any]) -> bool:
+    def keeps(self, request: dict[str, Any]) -> bool:
         """Return whether a request is about a group for jobs."""
-        return str(told.get("logGroupName", "")).startswith("/aws/sagemaker/")
+        return str(request.get("logGroupName", "")).startswith("/aws/sagemaker/")
 
     def has_group(self, group: str) -> bool:
         """Return whether there is a group: not before a job of its kind prints."""
         return group in self._groups
 
-    def describe_streams(self, told: dict[str, Any]) -> dict[str, Any]:
+    def describe_streams(self, request: dict[str, Any]) -> dict[str, Any]:
         """Answer DescribeLogStreams."""
-        prefix, group = told.get("logStreamNamePrefix", ""), told.get("logGroupName", "")
-        if prefix and told.get("orderBy") == "LastEventTime":
+        prefix, group = request.get("logStreamNamePrefix", ""), request.get("logGroupName", "")
+        if prefix and request.get("orderBy") == "LastEventTime":
             text = "Cannot order by LastEventTime with a logStreamNamePrefix."
             raise ServiceError("InvalidParameterException", text)
         with self._lock:
-            found = [one for one in self._group(group).values() if one.name.startswith(prefix) and self._is_there(one)]
-        order: Callable[[Stream], Any] = _last_event if told.get("orderBy") == "LastEventTime" else _name
-        found.sort(key=order, reverse=told.get("descending", False))
-        start, limit = int(told.get("nextToken") or 0), int(told.get("limit") or STREAMS)
-        page = found[start : start + limit]
-        more = {"nextToken": str(start + limit)} if start + limit < len(found) else {}
-        return {"logStreams": [_described(one) for one in page], **more}
+            streams = [
+                stream
+                for stream in self._group(group).values()
+                if stream.name.startswith(prefix) and self._is_there(stream)
+            ]
+        order: Callable[[Stream], Any] = _last_event if request.get("orderBy") == "LastEventTime" else _name
+        streams.sort(key=order, reverse=request.get("descending", False))
+        start, limit = int(request.get("nextToken") or 0), int(request.get("limit") or STREAMS)
+        page = streams[start : start + limit]
+        more = {"nextToken": str(start + limit)} if start + limit < len(streams) else {}
+        return {"logStreams": [_described(stream) for stream in page], **more}
 
-    def events(self, told: dict[str, Any]) -> dict[str, Any]:
+    def events(self, request: dict[str, Any]) -> dict[str, Any]:
         """Answer GetLogEvents."""
         with self._lock:
-            stream = self._group(told.get("logGroupName", "")).get(told.get("logStreamName", ""))
+            stream = self._group(request.get("logGroupName", "")).get(request.get("logStreamName", ""))
             if not stream or not self._is_there(stream):
                 raise ServiceError("ResourceNotFoundException", "The specified log stream does not exist.")
-            found = stream.visible()
-        start, end = _range(told, len(found))
-        page = found[start:end]
+            events = stream.visible()
+        start, end = _range(request, len(events))
+        page = events[start:end]
         return {
-            "events": [{"timestamp": _ms(one.at), "message": one.text, "ingestionTime": _ms(one.seen)} for one in page],
+            "events": [
+                {"timestamp": _ms(event.at), "message": event.text, "ingestionTime": _ms(event.seen)} for event in page
+            ],
             "nextForwardToken": f"f/{start + len(page):056d}",
             "nextBackwardToken": f"b/{start:056d}",
         }
@@ -120,16 +126,16 @@ class Logs:
         return stream.created + self._delay_s() <= time.time()
 
 
-def _range(told: dict[str, Any], number: int) -> tuple[int, int]:
+def _range(request: dict[str, Any], number: int) -> tuple[int, int]:
     """Return the first event of a page and the one after its last."""
-    limit, token = int(told.get("limit") or PAGE), told.get("nextToken") or ""
+    limit, token = int(request.get("limit") or PAGE), request.get("nextToken") or ""
     if token.startswith("f/"):
         start = int(token.removeprefix("f/"))
         return start, min(start + limit, number)
     if token.startswith("b/"):
         end = int(token.removeprefix("b/"))
         return max(0, end - limit), end
-    return (0, min(limit, number)) if told.get("startFromHead") else (max(0, number - limit), number)
+    return (0, min(limit, number)) if request.get("startFromHead") else (max(0, number - limit), number)
 
 
 def _name(stream: Stream) -> str:
@@ -141,11 +147,11 @@ def _last_event(stream: Stream) -> float:
 
 
 def _described(stream: Stream) -> dict[str, Any]:
-    told = {"logStreamName": stream.name, "creationTime": _ms(stream.created), "storedBytes": 0}
+    details = {"logStreamName": stream.name, "creationTime": _ms(stream.created), "storedBytes": 0}
     events = stream.visible()
     if events:
-        told |= {"firstEventTimestamp": _ms(events[0].at), "lastEventTimestamp": _ms(events[-1].at)}
-    return told
+        details |= {"firstEventTimestamp": _ms(events[0].at), "lastEventTimestamp": _ms(events[-1].at)}
+    return details
 
 
 def _ms(seconds: float) -> int:

@@ -43,26 +43,26 @@ class ProcessingJob(Job):
             raise not_emulated("several instances")
         if "ContainerEntrypoint" not in self.request["AppSpecification"]:
             raise not_emulated("a job without ContainerEntrypoint: here is no image that has one")
-        for one in self._inputs:
-            source = one.get("S3Input", {})
+        for entry in self._inputs:
+            source = entry.get("S3Input", {})
             if source.get("S3DataType") != "S3Prefix" or source.get("S3InputMode", "File") != "File":
-                raise not_emulated(f"input {one['InputName']}: anything but files of an S3Prefix")
+                raise not_emulated(f"input {entry['InputName']}: anything but files of an S3Prefix")
             self.inside(source["LocalPath"])
-        for one in self._outputs:
-            if one.get("S3Output", {}).get("S3UploadMode") != "EndOfJob":
-                raise not_emulated(f"output {one['OutputName']}: anything but files to S3 at the end of the job")
-            self.inside(one["S3Output"]["LocalPath"])
+        for entry in self._outputs:
+            if entry.get("S3Output", {}).get("S3UploadMode") != "EndOfJob":
+                raise not_emulated(f"output {entry['OutputName']}: anything but files to S3 at the end of the job")
+            self.inside(entry["S3Output"]["LocalPath"])
 
     def prepare(self) -> None:
         """Fill its `/opt/ml`: inputs, folders of outputs, what describes the job."""
-        for one in self._inputs:
-            self._transfer.fetch_input(one["S3Input"]["S3Uri"], self.inside(one["S3Input"]["LocalPath"]))
-        for one in self._outputs:
-            self.inside(one["S3Output"]["LocalPath"]).mkdir(parents=True, exist_ok=True)
+        for entry in self._inputs:
+            self._transfer.fetch_input(entry["S3Input"]["S3Uri"], self.inside(entry["S3Input"]["LocalPath"]))
+        for entry in self._outputs:
+            self.inside(entry["S3Output"]["LocalPath"]).mkdir(parents=True, exist_ok=True)
         (self.ml / "config").mkdir(exist_ok=True)
         resources = {"current_host": HOST, "hosts": [HOST]}
-        told = {"ProcessingJobArn": self.arn, **self.request}
-        for name, content in {"resourceconfig.json": resources, "processingjobconfig.json": told}.items():
+        description = {"ProcessingJobArn": self.arn, **self.request}
+        for name, content in {"resourceconfig.json": resources, "processingjobconfig.json": description}.items():
             (self.ml / "config" / name).write_text(json.dumps(content), encoding="utf-8")
 
     def sync(self) -> None:
@@ -74,8 +74,8 @@ class ProcessingJob(Job):
             self._exit_message = self.wrote("message").decode()[:REASON_CHARACTERS]
         except UnicodeDecodeError as error:
             raise JobError("ClientError: /opt/ml/output/message is not UTF-8") from error
-        for one in self._outputs:
-            self._transfer.put_folder(self.inside(one["S3Output"]["LocalPath"]), one["S3Output"]["S3Uri"])
+        for output in self._outputs:
+            self._transfer.put_folder(self.inside(output["S3Output"]["LocalPath"]), output["S3Output"]["S3Uri"])
 
     def _described(self) -> dict[str, Any]:
         return {
@@ -94,8 +94,8 @@ class ProcessingJob(Job):
 
     def command(self) -> list[str]:
         """Return what its container runs."""
-        told = self.request["AppSpecification"]
-        return [*told["ContainerEntrypoint"], *told.get("ContainerArguments", [])]
+        specification = self.request["AppSpecification"]
+        return [*specification["ContainerEntrypoint"], *specification.get("ContainerArguments", [])]
 
     def variables(self) -> dict[str, str]:
         """Return the variables that this kind has more."""

@@ -70,5 +70,5 @@ class Quotas:
 
 def _described(name: str, limit: int) -> dict[str, Any]:
     code = f"L-{hashlib.sha256(name.encode()).hexdigest()[:8].upper()}"
-    told = {"ServiceCode": SERVICE, "QuotaCode": code, "QuotaName": name, "Value": float(limit)}
-    return {**told, "ServiceName": "Amazon SageMaker", "Adjustable": True, "GlobalQuota": False, "Unit": "None"}
+    quota = {"ServiceCode": SERVICE, "QuotaCode": code, "QuotaName": name, "Value": float(limit)}
+    return {**quota, "ServiceName": "Amazon SageMaker", "Adjustable": True, "GlobalQuota": False, "Unit": "None"}

@@ -12,7 +12,7 @@ from typing import Any
 
 from .errors import ServiceError
 
-Told = dict[str, Any]
+Json = dict[str, Any]
 
 API = "https://docs.aws.amazon.com/sagemaker/latest/APIReference"
 GUIDE = "https://docs.aws.amazon.com/sagemaker/latest/dg"
@@ -41,71 +41,71 @@ class Rule:
     noun: str
     text: str
     source: str
-    is_broken: Callable[[Told], bool]
+    is_broken: Callable[[Json], bool]
 
 
-def apply(noun: str, told: Told) -> None:
+def apply(noun: str, request: Json) -> None:
     """See that a request keeps all rules.
 
     Raises:
         ServiceError: It breaks one.
     """
     for rule in RULES:
-        if rule.noun in ("", noun) and rule.is_broken(told):
+        if rule.noun in ("", noun) and rule.is_broken(request):
             raise ServiceError("ValidationException", rule.text)
 
 
-def _is_spot(told: Told) -> bool:
-    return bool(told.get("EnableManagedSpotTraining"))
+def _is_spot(request: Json) -> bool:
+    return bool(request.get("EnableManagedSpotTraining"))
 
 
-def _wait_s(told: Told) -> int:
-    return int(told.get("StoppingCondition", {}).get("MaxWaitTimeInSeconds", 0))
+def _wait_s(request: Json) -> int:
+    return int(request.get("StoppingCondition", {}).get("MaxWaitTimeInSeconds", 0))
 
 
-def _runtime_s(told: Told) -> int:
-    return int(told.get("StoppingCondition", {}).get("MaxRuntimeInSeconds", DAY_S))
+def _runtime_s(request: Json) -> int:
+    return int(request.get("StoppingCondition", {}).get("MaxRuntimeInSeconds", DAY_S))
 
 
-def _machines(told: Told) -> Told:
-    found: Told = told.get("ResourceConfig") or told.get("ProcessingResources", {}).get("ClusterConfig", {})
-    return found
+def _machines(request: Json) -> Json:
+    machines: Json = request.get("ResourceConfig") or request.get("ProcessingResources", {}).get("ClusterConfig", {})
+    return machines
 
 
-def _has_local_storage(told: Told) -> bool:
-    return bool(LOCAL_STORAGE.fullmatch(_machines(told).get("InstanceType", "")))
+def _has_local_storage(request: Json) -> bool:
+    return bool(LOCAL_STORAGE.fullmatch(_machines(request).get("InstanceType", "")))
 
 
-def _algorithm(told: Told) -> Told:
-    found: Told = told.get("AlgorithmSpecification", {})
-    return found
+def _algorithm(request: Json) -> Json:
+    algorithm: Json = request.get("AlgorithmSpecification", {})
+    return algorithm
 
 
-def _image(told: Told) -> str:
-    return str(_algorithm(told).get("TrainingImage") or told.get("AppSpecification", {}).get("ImageUri", ""))
+def _image(request: Json) -> str:
+    return str(_algorithm(request).get("TrainingImage") or request.get("AppSpecification", {}).get("ImageUri", ""))
 
 
-def _is_private_registry(told: Told) -> bool:
-    return "Vpc" in _algorithm(told).get("TrainingImageConfig", {}).values()
+def _is_private_registry(request: Json) -> bool:
+    return "Vpc" in _algorithm(request).get("TrainingImageConfig", {}).values()
 
 
-def _tag_keys(told: Told) -> list[str]:
-    return [tag["Key"] for tag in told.get("Tags", [])]
+def _tag_keys(request: Json) -> list[str]:
+    return [tag["Key"] for tag in request.get("Tags", [])]
 
 
-def _sources(told: Told) -> list[Told]:
-    return [one["S3Input"] for one in told.get("ProcessingInputs", []) if "S3Input" in one]
+def _sources(request: Json) -> list[Json]:
+    return [entry["S3Input"] for entry in request.get("ProcessingInputs", []) if "S3Input" in entry]
 
 
-def _targets(told: Told) -> list[Told]:
-    outputs = told.get("ProcessingOutputConfig", {}).get("Outputs", [])
-    return [one["S3Output"] for one in outputs if "S3Output" in one]
+def _targets(request: Json) -> list[Json]:
+    outputs = request.get("ProcessingOutputConfig", {}).get("Outputs", [])
+    return [entry["S3Output"] for entry in outputs if "S3Output" in entry]
 
 
-def _paths(told: Told) -> Iterator[PurePosixPath]:
-    for one in (*_sources(told), *_targets(told)):
-        if "LocalPath" in one:
-            yield PurePosixPath(one["LocalPath"])
+def _paths(request: Json) -> Iterator[PurePosixPath]:
+    for entry in (*_sources(request), *_targets(request)):
+        if "LocalPath" in entry:
+            yield PurePosixPath(entry["LocalPath"])
 
 
 def _is_twice(names: list[Any]) -> bool:
@@ -117,129 +117,135 @@ RULES = (
         "TrainingJob",
         "Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal to MaxRuntimeInSeconds",
         f"{GUIDE}/model-managed-spot-training.html, {API}/API_StoppingCondition.html",
-        lambda told: _is_spot(told) and _wait_s(told) < _runtime_s(told),
+        lambda request: _is_spot(request) and _wait_s(request) < _runtime_s(request),
     ),
     Rule(
         "TrainingJob",
         "MaxWaitTimeInSeconds is for managed spot training: set EnableManagedSpotTraining, or leave it out",
         f"{API}/API_StoppingCondition.html",
-        lambda told: not _is_spot(told) and _wait_s(told) > 0,
+        lambda request: not _is_spot(request) and _wait_s(request) > 0,
     ),
     Rule(
         "TrainingJob",
         "MaxRuntimeInSeconds must be at most 28 days",
         f"{API}/API_StoppingCondition.html",
-        lambda told: _runtime_s(told) > LONGEST_S,
+        lambda request: _runtime_s(request) > LONGEST_S,
     ),
     Rule(
         "TrainingJob",
         "KeepAlivePeriodInSeconds is not supported with managed spot training",
         f"{GUIDE}/train-warm-pools.html",
-        lambda told: _is_spot(told) and _machines(told).get("KeepAlivePeriodInSeconds", 0) > 0,
+        lambda request: _is_spot(request) and _machines(request).get("KeepAlivePeriodInSeconds", 0) > 0,
     ),
     Rule(
         "TrainingJob",
         "KeepAlivePeriodInSeconds is not supported with InstanceGroups",
         f"{GUIDE}/train-warm-pools.html",
-        lambda told: bool(_machines(told).get("InstanceGroups")) and "KeepAlivePeriodInSeconds" in _machines(told),
+        lambda request: (
+            bool(_machines(request).get("InstanceGroups")) and "KeepAlivePeriodInSeconds" in _machines(request)
+        ),
     ),
     Rule(
         "TrainingJob",
         "InstancePreferences can't be used with InstanceType, InstanceGroups or managed spot training",
         f"{API}/API_ResourceConfig.html",
-        lambda told: (
-            bool(_machines(told).get("InstancePreferences"))
-            and (_is_spot(told) or not {"InstanceType", "InstanceGroups"}.isdisjoint(_machines(told)))
+        lambda request: (
+            bool(_machines(request).get("InstancePreferences"))
+            and (_is_spot(request) or not {"InstanceType", "InstanceGroups"}.isdisjoint(_machines(request)))
         ),
     ),
     Rule(
         "",
         "SelectedInstanceType and SelectedInstanceCount are read-only",
         f"{API}/API_ResourceConfig.html, {API}/API_ProcessingClusterConfig.html",
-        lambda told: not {"SelectedInstanceType", "SelectedInstanceCount"}.isdisjoint(_machines(told)),
+        lambda request: not {"SelectedInstanceType", "SelectedInstanceCount"}.isdisjoint(_machines(request)),
     ),
     Rule(
         "TrainingJob",
         "VolumeSizeInGB must be set for an instance type that has no storage of its own",
         f"{API}/API_ResourceConfig.html, {TYPES}",
-        lambda told: (
-            "InstanceType" in _machines(told)
-            and not _has_local_storage(told)
-            and not _machines(told).get("VolumeSizeInGB")
+        lambda request: (
+            "InstanceType" in _machines(request)
+            and not _has_local_storage(request)
+            and not _machines(request).get("VolumeSizeInGB")
         ),
     ),
     Rule(
         "",
         "VolumeKmsKeyId can't be requested for an instance type with local storage",
         f"{API}/API_ResourceConfig.html, {API}/API_ProcessingClusterConfig.html, {TYPES}",
-        lambda told: _has_local_storage(told) and "VolumeKmsKeyId" in _machines(told),
+        lambda request: _has_local_storage(request) and "VolumeKmsKeyId" in _machines(request),
     ),
     Rule(
         "TrainingJob",
         "Exactly one of TrainingImage and AlgorithmName must be specified",
         f"{API}/API_AlgorithmSpecification.html",
-        lambda told: (
-            "AlgorithmSpecification" in told and len({"TrainingImage", "AlgorithmName"} & _algorithm(told).keys()) != 1
+        lambda request: (
+            "AlgorithmSpecification" in request
+            and len({"TrainingImage", "AlgorithmName"} & _algorithm(request).keys()) != 1
         ),
     ),
     Rule(
         "",
         "The image must be given as registry/repository[:tag] or registry/repository[@digest]",
         f"{API}/API_AlgorithmSpecification.html",
-        lambda told: bool(_image(told)) and not IMAGE.fullmatch(_image(told)),
+        lambda request: bool(_image(request)) and not IMAGE.fullmatch(_image(request)),
     ),
     Rule(
         "",
         "The image must be in Amazon ECR, unless TrainingRepositoryAccessMode is Vpc",
         f"{GUIDE}/docker-containers-adapt-your-own-private-registry.html",
-        lambda told: bool(_image(told)) and not _is_private_registry(told) and not ECR.fullmatch(_image(told)),
+        lambda request: (
+            bool(_image(request)) and not _is_private_registry(request) and not ECR.fullmatch(_image(request))
+        ),
     ),
     Rule(
         "TrainingJob",
         "An image of another registry than Amazon ECR needs a VpcConfig",
         f"{GUIDE}/docker-containers-adapt-your-own-private-registry.html",
-        lambda told: _is_private_registry(told) and "VpcConfig" not in told,
+        lambda request: _is_private_registry(request) and "VpcConfig" not in request,
     ),
     Rule(
         "",
         "Tag keys must be unique",
         f"{API}/API_Tag.html",
-        lambda told: _is_twice(_tag_keys(told)),
+        lambda request: _is_twice(_tag_keys(request)),
     ),
     Rule(
         "",
         "Tag keys must not begin with aws:, which is reserved",
         TAGGING,
-        lambda told: any(key.lower().startswith("aws:") for key in _tag_keys(told)),
+        lambda request: any(key.lower().startswith("aws:") for key in _tag_keys(request)),
     ),
     Rule(
         "ProcessingJob",
         "LocalPath must begin with /opt/ml/processing/",
         f"{GUIDE}/build-your-own-processing-container.html, {API}/API_ProcessingS3Input.html",
-        lambda told: any(PROCESSING not in path.parents or ".." in path.parts for path in _paths(told)),
+        lambda request: any(PROCESSING not in path.parents or ".." in path.parts for path in _paths(request)),
     ),
     Rule(
         "ProcessingJob",
         "LocalPath is required when AppManaged is False",
         f"{API}/API_ProcessingS3Input.html",
-        lambda told: any(
-            "LocalPath" not in one["S3Input"]
-            for one in told.get("ProcessingInputs", [])
-            if "S3Input" in one and not one.get("AppManaged")
+        lambda request: any(
+            "LocalPath" not in entry["S3Input"]
+            for entry in request.get("ProcessingInputs", [])
+            if "S3Input" in entry and not entry.get("AppManaged")
         ),
     ),
     Rule(
         "ProcessingJob",
         "Each LocalPath must be unique",
         "https://github.com/aws/sagemaker-python-sdk/issues/4939",
-        lambda told: _is_twice(list(_paths(told))),
+        lambda request: _is_twice(list(_paths(request))),
     ),
     Rule(
         "ProcessingJob",
         "S3CompressionType Gzip is for S3InputMode Pipe",
         f"{API}/API_ProcessingS3Input.html",
-        lambda told: any(
-            one.get("S3CompressionType") == "Gzip" and one.get("S3InputMode") != "Pipe" for one in _sources(told)
+        lambda request: any(
+            entry.get("S3CompressionType") == "Gzip" and entry.get("S3InputMode") != "Pipe"
+            for entry in _sources(request)
         ),
     ),
 )

@@ -64,10 +64,10 @@ class Call:
         return f"{self.service}:{self.action}"
 
     @property
-    def told(self) -> dict[str, Any]:
+    def content(self) -> dict[str, Any]:
         """Return what a body of JSON says."""
-        told: dict[str, Any] = json.loads(self.body or b"{}")
-        return told
+        content: dict[str, Any] = json.loads(self.body or b"{}")
+        return content
 
 
 class Quiet(WSGIRequestHandler):
@@ -238,15 +238,15 @@ class Server:
     def _own(self, call: Call) -> Response | None:
         """Answer a call that is not for moto."""
         if call.service == "sagemaker" and call.action in self.emulator.actions:
-            return _json(self.emulator.call(call.action, call.told, call.region))
-        if call.name == "logs:GetLogEvents" and self.logs.keeps(call.told):
-            return _json(self.logs.events(call.told))
-        if call.name == "logs:DescribeLogStreams" and self.logs.keeps(call.told):
-            return _json(self.logs.describe_streams(call.told))
-        if call.name == "servicequotas:ListServiceQuotas" and call.told["ServiceCode"] == quotas.SERVICE:
+            return _json(self.emulator.call(call.action, call.content, call.region))
+        if call.name == "logs:GetLogEvents" and self.logs.keeps(call.content):
+            return _json(self.logs.events(call.content))
+        if call.name == "logs:DescribeLogStreams" and self.logs.keeps(call.content):
+            return _json(self.logs.describe_streams(call.content))
+        if call.name == "servicequotas:ListServiceQuotas" and call.content["ServiceCode"] == quotas.SERVICE:
             return _json(self.quotas.list())
-        if call.name == "servicequotas:GetServiceQuota" and call.told["ServiceCode"] == quotas.SERVICE:
-            return _json(self.quotas.get(call.told["QuotaCode"]))
+        if call.name == "servicequotas:GetServiceQuota" and call.content["ServiceCode"] == quotas.SERVICE:
+            return _json(self.quotas.get(call.content["QuotaCode"]))
         if call.name == "sts:GetCallerIdentity":
             return Response(caller(call.identity), content_type="text/xml")
         if call.name == "iam:SimulatePrincipalPolicy":
@@ -284,8 +284,8 @@ def _action(request: Request) -> str:
     return ""
 
 
-def _json(told: Any, status: int = 200) -> Response:
-    return Response(json.dumps(told), status, content_type=JSON)
+def _json(content: Any, status: int = 200) -> Response:
+    return Response(json.dumps(content), status, content_type=JSON)
 
 
 def _refusal(request: Request, error: ServiceError) -> Response:

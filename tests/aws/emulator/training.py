@@ -60,8 +60,8 @@ class TrainingJob(Job):
         for channel in self.request.get("InputDataConfig", []):
             uri = channel["DataSource"]["S3DataSource"]["S3Uri"]
             self._transfer.fetch_input(uri, self.ml / "input/data" / channel["ChannelName"])
-        for name, told in self._configuration().items():
-            (self.ml / "input/config" / name).write_text(json.dumps(told), encoding="utf-8")
+        for name, content in self._configuration().items():
+            (self.ml / "input/config" / name).write_text(json.dumps(content), encoding="utf-8")
         checkpoints = self.request.get("CheckpointConfig")
         if checkpoints:
             self._transfer.fetch(f"{checkpoints['S3Uri'].rstrip('/')}/", self._checkpoints(checkpoints))
@@ -111,7 +111,7 @@ class TrainingJob(Job):
         used = math.ceil(self.history.used_s)
         return {
             "SecondaryStatus": self.history.secondary,
-            "SecondaryStatusTransitions": [dict(one) for one in self.history.transitions],
+            "SecondaryStatusTransitions": [dict(transition) for transition in self.history.transitions],
             "TrainingStartTime": self.history.started,
             "TrainingEndTime": self.history.ended,
             "TrainingTimeInSeconds": used if self.history.started else None,
@@ -139,8 +139,8 @@ class TrainingJob(Job):
 
     def command(self) -> list[str]:
         """Return what its container runs."""
-        told = self.request["AlgorithmSpecification"]
-        return [*told["ContainerEntrypoint"], *told.get("ContainerArguments", [])]
+        specification = self.request["AlgorithmSpecification"]
+        return [*specification["ContainerEntrypoint"], *specification.get("ContainerArguments", [])]
 
     def variables(self) -> dict[str, str]:
         """Return the variables that this kind has more."""

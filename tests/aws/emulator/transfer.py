@@ -33,7 +33,7 @@ class Transfer:
         folder.mkdir(parents=True, exist_ok=True)
         number = 0
         for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-            for key in (found["Key"] for found in page.get("Contents", []) if not found["Key"].endswith("/")):
+            for key in (entry["Key"] for entry in page.get("Contents", []) if not entry["Key"].endswith("/")):
                 path = folder / _below(key, prefix)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._client.download_file(bucket, key, str(path))

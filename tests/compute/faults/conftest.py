@@ -52,7 +52,7 @@ def finished(prepared: BakedProject, tmp_path_factory: pytest.TempPathFactory) -
     It is for `left`, and kept beside itself: a job is found again where its DVC remote has the same address.
     """
     left = copy(prepared, tmp_path_factory.mktemp("finished"))
-    die(left, ".compute.adopt:adopt", "manifest")
+    die(left, "mlops.compute.results:apply_results", "manifest")
     [job] = jobs(left)
     until(lambda: not job.is_supervised())  # it tidies up
     assert job.state() == "Completed"

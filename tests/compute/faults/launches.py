@@ -35,20 +35,20 @@ class Launch:
 
     Args:
         project: Where.
-        command: What DVC is told; `repro` and a stage.
+        command: Arguments of DVC: `repro` and a stage.
         environment: More variables. Jobs run in the sandbox, unless RUN_ON says otherwise.
     """
 
     def __init__(self, project: BakedProject, *command: str, **environment: str) -> None:
         """Start it."""
-        with tempfile.NamedTemporaryFile(dir=project.path.parent, delete=False) as told:
-            self._told = Path(told.name)
+        with tempfile.NamedTemporaryFile(dir=project.path.parent, delete=False) as file:
+            self._output = Path(file.name)
             self.process = subprocess.Popen(
                 ["dvc", *command],
                 cwd=project.path,
                 env={"RUN_ON": "sandbox", **os.environ, **environment},
-                stdout=told,
-                stderr=told,
+                stdout=file,
+                stderr=file,
                 start_new_session=True,
                 # Tests that were started in the background ignore the signal, and so would their children.
                 preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
@@ -61,11 +61,11 @@ class Launch:
     def wait(self) -> str:
         """Wait for the end, and return what was printed."""
         self.process.wait(120)
-        return self.told()
+        return self.output()
 
-    def told(self) -> str:
+    def output(self) -> str:
         """Return what was printed so far."""
-        return self._told.read_text(encoding="utf-8")
+        return self._output.read_text(encoding="utf-8")
 
     def kill(self) -> None:
         """End it as by `kill -9`."""
@@ -96,11 +96,10 @@ def die(project: BakedProject, place: str, *targets: str) -> None:
 
     Args:
         project: Where.
-        place: `<module>:<function>`; a module that begins with a dot is the project's.
+        place: `<module>:<function>`.
         targets: For DVC.
     """
-    module = f"{project.package}{place}" if place.startswith(".") else place
-    launch = repro(project, *targets, DIE_AT=module, PYTHONPATH=str(DEADLY))
+    launch = repro(project, *targets, DIE_AT=place, PYTHONPATH=str(DEADLY))
     output = launch.wait()
     assert launch.process.returncode == -signal.SIGKILL, output
 
@@ -142,22 +141,22 @@ class Job:
 
     def processes(self) -> list[psutil.Process]:
         """Return those that live of the job, each of which is told what it is; without its supervisor."""
-        found = []
+        matching = []
         for process in psutil.process_iter():
             with contextlib.suppress(OSError, psutil.Error):
-                told = process.environ().get("STAGE_JOB") == str(self.path / "job.json")
-                if told and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        return found
+                matches = process.environ().get("STAGE_JOB") == str(self.path / "job.json")
+                if matches and process.status() != psutil.STATUS_ZOMBIE:
+                    matching.append(process)
+        return matching
 
     def does(self, words: str) -> list[psutil.Process]:
         """Return those of its processes whose command holds some words."""
-        found = []
+        matching = []
         for process in self.processes() if self.has_started() else []:
             with contextlib.suppress(psutil.Error):
                 if words in " ".join(process.cmdline()):
-                    found.append(process)
-        return found
+                    matching.append(process)
+        return matching
 
     def kill(self, supervisor: bool = False) -> None:
         """End its processes as by `kill -9`; with its supervisor first, or without."""
@@ -172,8 +171,8 @@ class Job:
 
 def jobs(project: BakedProject, stage: str = "manifest") -> list[Job]:
     """Return the jobs of a stage, in the order of their names."""
-    found = project.path.glob(f".dvc/tmp/jobs/{project.path.name}-{stage}-*/job.json")
-    return [Job(path.parent) for path in sorted(found)]
+    folders = project.path.glob(f".dvc/tmp/jobs/{project.path.name}-{stage}-*/job.json")
+    return [Job(path.parent) for path in sorted(folders)]
 
 
 def started(project: BakedProject, stage: str = "manifest") -> Job:

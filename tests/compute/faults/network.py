@@ -1,4 +1,4 @@
-"""A network between DVC and an S3 store, which counts what is written and goes away when told."""
+"""A network between DVC and an S3 store, which counts what is written and goes away on request."""
 
 import threading
 from collections import Counter

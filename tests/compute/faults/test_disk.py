@@ -15,7 +15,7 @@ def on_small_disk(project: BakedProject, folder: str, size: str, *then: str) -> 
 
     It is there for these commands only. What the folder holds is copied to it, as far as there is room.
     """
-    copied = project.path.parent / "kept"
+    copied = project.path.parent / "copied"
     (project.path / folder).mkdir(parents=True, exist_ok=True)
     first = (
         f"rm -rf {copied}",
@@ -38,7 +38,7 @@ def on_small_disk(project: BakedProject, folder: str, size: str, *then: str) -> 
 @pytest.mark.parametrize("size", ["800k", "2000k"], ids=["at its start", "later"])
 def test_full_disk_under_a_job_is_told_and_leaves_dvc_lock(project: BakedProject, expected: bytes, size: str) -> None:
     before, copied, folder = lock(project), project.path.parent / "before", ".dvc/tmp/jobs"
-    said = on_small_disk(
+    output = on_small_disk(
         project,
         folder,
         size,
@@ -47,10 +47,10 @@ def test_full_disk_under_a_job_is_told_and_leaves_dvc_lock(project: BakedProject
         f"mount -o remount,size=100m {folder}",
         "dvc repro manifest",
     )
-    assert "no failure" not in said
-    assert re.search("failed: the disk of .* is full", said)
+    assert "no failure" not in output
+    assert re.search("failed: the disk of .* is full", output)
     assert copied.read_bytes() == before
-    assert lock(project) == expected, said
+    assert lock(project) == expected, output
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_full_disk_of_the_launcher_is_told_and_then_the_job_is_not_run_again(
 ) -> None:
     before, copied = lock(left), left.path.parent / "before"
     fill = f"dd if=/dev/zero of={folder}/filler bs=4k"
-    said = on_small_disk(
+    output = on_small_disk(
         left,
         folder,
         "2m",
@@ -72,9 +72,9 @@ def test_full_disk_of_the_launcher_is_told_and_then_the_job_is_not_run_again(
         f"cp dvc.lock {copied}; rm {folder}/filler",
         "dvc repro manifest",
     )
-    assert "no failure" not in said
-    assert problem in said
-    assert "Traceback" not in said
+    assert "no failure" not in output
+    assert problem in output
+    assert "Traceback" not in output
     assert copied.read_bytes() == before
-    assert lock(left) == expected, said
+    assert lock(left) == expected, output
     assert len(jobs(left)) == 1

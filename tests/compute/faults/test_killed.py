@@ -11,7 +11,11 @@ from .network import Network
 
 @pytest.mark.parametrize(
     "place",
-    [".compute.sandbox.service:start", ".compute.sandbox.service:time.sleep", ".compute.sandbox.service:follow"],
+    [
+        "mlops.compute.sandbox.backend:Sandbox.start",
+        "mlops.compute.sandbox.backend:time.sleep",
+        "mlops.compute.sandbox.backend:Sandbox.follow",
+    ],
     ids=["prepared", "starting", "started"],
 )
 def test_launcher_killed_before_the_jobs_end_is_made_up_for_by_the_next(
@@ -28,11 +32,11 @@ def test_launcher_killed_before_the_jobs_end_is_made_up_for_by_the_next(
 @pytest.mark.parametrize(
     "place",
     [
-        ".compute.adopt:adopt",
-        ".compute.adopt:_fetch",
-        ".compute.adopt:_unpack",
+        "mlops.compute.results:apply_results",
+        "mlops.compute.results:_fetch",
+        "mlops.compute.results:_unpack",
         "dvc.output:Output.checkout",
-        ".compute.adopt:check",
+        "mlops.compute.results:check",
         "dvc.dvcfile:Lockfile.dump_stages",
     ],
     ids=["before", "checked", "fetched", "unpacked", "checked out", "before dvc.lock"],
@@ -73,13 +77,17 @@ def test_launcher_killed_while_it_pushes_deps_or_its_job_pushes_outs_pushes_noth
 def test_launcher_of_a_training_killed_again_and_again_trains_once(project: BakedProject) -> None:
     project.run("dvc", "repro", "manifest")
     before = lock(project)
-    for place in (".compute.sandbox.service:start", ".compute.sandbox.service:time.sleep"):
+    for place in ("mlops.compute.sandbox.backend:Sandbox.start", "mlops.compute.sandbox.backend:time.sleep"):
         die(project, place, "train")
     launch = repro(project, "train")
     job = started(project, "train")
     until(lambda: job.does("stage train") or job.has_ended(), poll_s=0.02)
     launch.kill()
-    for place in (".compute.adopt:adopt", ".compute.launch:_deliver", "dvc.stage:PipelineStage.save"):
+    for place in (
+        "mlops.compute.results:apply_results",
+        "mlops.compute.submit:_upload",
+        "dvc.stage:PipelineStage.save",
+    ):
         die(project, place, "train")
         assert lock(project) == before
     repro(project, "train").succeed()
@@ -98,8 +106,8 @@ def test_job_killed_is_told_and_the_next_is_a_new_one(
     job = started(project)
     until(lambda: job.does(words), poll_s=0.02)
     job.kill(supervisor)
-    said = launch.fail()
-    assert ("it and its supervisor were killed" if supervisor else "it was killed") in said
+    output = launch.fail()
+    assert ("it and its supervisor were killed" if supervisor else "it was killed") in output
     assert lock(project) == before
     repro(project, "manifest").succeed()
     assert lock(project) == expected

@@ -17,10 +17,10 @@ def _no_out(result: dict[str, Any]) -> None:
 
 
 def _other_out(result: dict[str, Any]) -> None:
-    one, other = (
+    first, second = (
         out for out in result["entry"]["outs"] if out["path"] in ("data/manifest.parquet", "reports/labels.csv")
     )
-    one["md5"], other["md5"] = other["md5"], one["md5"]
+    first["md5"], second["md5"] = second["md5"], first["md5"]
 
 
 def _no_outs(result: dict[str, Any]) -> None:
@@ -28,7 +28,7 @@ def _no_outs(result: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (_no_out, "the job made no data/manifest.parquet"),
         (_no_outs, "can't be read: 'outs'"),
@@ -37,7 +37,7 @@ def _no_outs(result: dict[str, Any]) -> None:
     ids=["an out less", "no outs", "another hash"],
 )
 def test_result_that_is_not_whole_never_gets_into_dvc_lock(
-    left: BakedProject, damage: Callable[[dict[str, Any]], None], said: str
+    left: BakedProject, damage: Callable[[dict[str, Any]], None], message: str
 ) -> None:
     before, (job,) = lock(left), jobs(left)
     result = job.read("out/result.json")
@@ -45,10 +45,10 @@ def test_result_that_is_not_whole_never_gets_into_dvc_lock(
     (job.path / "out/result.json").write_text(json.dumps(result), encoding="utf-8")
     launch = repro(left, "--allow-missing", "manifest")
     if damage is _other_out:
-        assert said in launch.succeed()
+        assert message in launch.succeed()
         assert len(jobs(left)) == 2
     else:
-        assert said in launch.fail()
+        assert message in launch.fail()
         assert lock(left) == before
 
 
@@ -62,9 +62,9 @@ def test_damaged_files_of_a_job_are_told_with_the_fix(
     path.unlink()
     if text is not None:
         path.write_text(text, encoding="utf-8")
-    said = repro(left, "--allow-missing", "manifest").fail()
-    assert f"{name}, which the job of manifest handed back, can't be read" in said
-    assert "JOB_FRESH=1 dvc repro --force --single-item manifest" in said
+    output = repro(left, "--allow-missing", "manifest").fail()
+    assert f"{name}, which the job of manifest handed back, can't be read" in output
+    assert "JOB_FRESH=1 dvc repro --force --single-item manifest" in output
     assert lock(left) == before
 
 
@@ -79,9 +79,9 @@ def test_stage_that_changes_while_its_job_runs_is_refused_and_with_that_undone_t
     launch.signal(signal.SIGSTOP)
     edit(project, "params.yaml", "max_lr: 0.003", "max_lr: 0.002")
     launch.signal(signal.SIGCONT)
-    said = launch.fail()
-    assert "params.yaml:train changed while the job of train ran" in said
-    assert "with the change undone, it takes over what was made" in said
+    output = launch.fail()
+    assert "params.yaml:train changed while the job of train ran" in output
+    assert "with the change undone, it takes over these results" in output
     assert job.state() == "Completed"
     assert lock(project) == before
     edit(project, "params.yaml", "max_lr: 0.002", "max_lr: 0.003")
@@ -91,8 +91,8 @@ def test_stage_that_changes_while_its_job_runs_is_refused_and_with_that_undone_t
 
 def test_finished_job_is_used_again_unless_a_fresh_one_is_asked_for(left: BakedProject, expected: bytes) -> None:
     for _ in range(2):
-        said = repro(left, "--force", "--single-item", "manifest").succeed()
-        assert "has done it already" in said
+        output = repro(left, "--force", "--single-item", "manifest").succeed()
+        assert "has done it already" in output
         assert lock(left) == expected
         assert len(jobs(left)) == 1
     repro(left, "--force", "--single-item", "manifest", JOB_FRESH="1").succeed()
@@ -104,11 +104,11 @@ def test_finished_job_is_used_again_unless_a_fresh_one_is_asked_for(left: BakedP
 def test_two_launchers_of_the_same_share_one_job(project: BakedProject) -> None:
     project.run("dvc", "repro", "manifest")
     commit(project, "The manifest")
-    first = Launch(project, "exp", "run", "--temp", "--name", "one", "train")
+    first = Launch(project, "exp", "run", "--temp", "--name", "first", "train")
     job = started(project, "train")
-    second = Launch(project, "exp", "run", "--temp", "--name", "two", "train")
+    second = Launch(project, "exp", "run", "--temp", "--name", "second", "train")
     assert f"job {job.path.name} is at it already" in second.succeed()
     first.succeed()
     made = experiments(project)
-    assert metric(made["one"], "test_acc") == metric(made["two"], "test_acc")
+    assert metric(made["first"], "test_acc") == metric(made["second"], "test_acc")
     assert len(jobs(project, "train")) == len(trainings(project)) == len(runs(project)) == 1

@@ -25,11 +25,11 @@ def test_remote_away_while_deps_are_pushed_starts_no_job(project: BakedProject, 
 def test_job_that_could_not_be_started_has_the_remote_of_the_next_launcher(
     project: BakedProject, expected: bytes
 ) -> None:
-    die(project, ".compute.sandbox.service:start", "manifest")
+    die(project, "mlops.compute.sandbox.backend:Sandbox.start", "manifest")
     project.run("dvc", "remote", "modify", "--local", "storage", "url", str(project.path.parent / "elsewhere"))
     repro(project, "manifest").succeed()
     assert lock(project) == expected
-    (job,) = [one for one in jobs(project) if one.has_started()]
+    (job,) = [job for job in jobs(project) if job.has_started()]
     assert job.read("job.json")["remote"]["url"] == str(project.path.parent / "elsewhere")
 
 
@@ -38,8 +38,8 @@ def test_remote_away_while_the_job_pulls_fails_with_the_fix_and_the_next_is_a_ne
 ) -> None:
     before = lock(s3_project)
     network.is_away = lambda _: any(job.has_started() for job in jobs(s3_project))
-    said = repro(s3_project, "manifest").fail()
-    assert "the DVC remote does not give what manifest reads (data/dataset)" in said
+    output = repro(s3_project, "manifest").fail()
+    assert "the DVC remote does not give what manifest reads (data/dataset)" in output
     assert lock(s3_project) == before
     network.is_away = lambda _: False
     repro(s3_project, "manifest").succeed()
@@ -56,8 +56,8 @@ def test_remote_away_while_the_job_pushes_is_waited_for(
         )
 
     network.is_away = is_away
-    said = repro(s3_project, "manifest").succeed()
-    assert said.count("the DVC remote does not take the outputs") == 1
+    output = repro(s3_project, "manifest").succeed()
+    assert output.count("the DVC remote does not take the outputs") == 1
     assert lock(s3_project) == expected
     assert len(jobs(s3_project)) == 1
 
@@ -66,9 +66,9 @@ def test_remote_away_for_longer_than_patience_fails_the_job(s3_project: BakedPro
     before = lock(s3_project)
     edit(s3_project, "platform.yaml", "patience_s: 900", "patience_s: 2")
     network.is_away = lambda request: request.method == "PUT" and any(job.has_started() for job in jobs(s3_project))
-    said = repro(s3_project, "manifest").fail()
-    assert "the DVC remote did not take the outputs for 2 s" in said
-    assert "platform.yaml:job.patience_s" in said
+    output = repro(s3_project, "manifest").fail()
+    assert "the DVC remote did not take the outputs for 2 s" in output
+    assert "platform.yaml:job.patience_s" in output
     assert lock(s3_project) == before
     assert [job.state() for job in jobs(s3_project)] == ["Failed"]
 
@@ -78,11 +78,11 @@ def test_remote_away_while_results_are_taken_over_costs_no_second_job(
 ) -> None:
     before = lock(s3_project)
     network.is_away = lambda _: any(job.has_ended() for job in jobs(s3_project))
-    said = repro(s3_project, "manifest").fail()
-    assert "the outputs of manifest can't be fetched from the DVC remote" in said
-    assert "the job is not run again" in said
-    said = repro(s3_project, "manifest").fail()
-    assert "the DVC remote does not say whether it has" in said
+    output = repro(s3_project, "manifest").fail()
+    assert "the outputs of manifest can't be fetched from the DVC remote" in output
+    assert "the job is not run again" in output
+    output = repro(s3_project, "manifest").fail()
+    assert "the DVC remote does not say whether it has" in output
     assert lock(s3_project) == before
     network.is_away = lambda _: False
     repro(s3_project, "manifest").succeed()

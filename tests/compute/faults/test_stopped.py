@@ -18,8 +18,8 @@ def test_ctrl_c_stops_the_training_of_a_job_which_is_recorded_as_killed(project:
     job = started(project, "train")
     until(lambda: list(job.path.glob(CURVE)), poll_s=0.02)
     launch.signal(signal.SIGINT)
-    said = launch.fail()
-    assert "Interrupted" in said
+    output = launch.fail()
+    assert "Interrupted" in output
     assert job.state() == "Stopped"
     assert job.read("work/reports/train/lineage.json")["status"] == "KILLED"
     assert lock(project) == before
@@ -36,7 +36,7 @@ def test_second_ctrl_c_leaves_the_job_to_itself_while_it_stops(project: BakedPro
     for process in frozen:
         process.suspend()
     launch.signal(signal.SIGINT)
-    until(lambda: "Stopping job" in launch.told(), poll_s=0.02)
+    until(lambda: "Stopping job" in launch.output(), poll_s=0.02)
     launch.signal(signal.SIGINT)
     assert f"Job {job.path.name} goes on stopping by itself" in launch.fail()
     for process in frozen:

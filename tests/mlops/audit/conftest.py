@@ -31,7 +31,11 @@ def moment(text: str) -> datetime:
 
 def write_manifest(subjects: Iterable[str], path: Path) -> str:
     """Write a manifest with two records of each subject; return its digest."""
-    rows = [(one, f"{one}-{n}", "train/shard-000.parquet", "train", "x") for one in sorted(subjects) for n in (1, 2)]
+    rows = [
+        (subject, f"{subject}-{n}", "train/shard-000.parquet", "train", "x")
+        for subject in sorted(subjects)
+        for n in (1, 2)
+    ]
     columns = zip(*rows, strict=True) if rows else [()] * 5
     table = pa.table([pa.array(column, pa.string()) for column in columns], schema=manifest.SCHEMA)
     return manifest.write([table], path).sha256
@@ -67,7 +71,7 @@ class Project:
             start: When it began.
             end: When it ended; by default an hour later, None for never.
             subjects: Who is in its manifest; None where it has none.
-            parents: Names; None where it does not say.
+            parents: Names; None if it does not record them.
             digest: What it says of its manifest; by default the truth, "" for nothing.
             experiment: Id of another experiment.
             artifact: Whether the manifest goes along.
@@ -77,14 +81,14 @@ class Project:
             experiment or self.experiment, start_time=began, run_name=name, tags={"mirror_id": name}
         )
         run = self.ids[name] = made.info.run_id
-        told = digest
+        sha256 = digest
         if subjects is not None:
             written = write_manifest(subjects, Path("out/manifest.parquet"))
-            told = written if digest is None else digest
+            sha256 = written if digest is None else digest
             if artifact:
                 self.client.log_artifact(run, "out/manifest.parquet", "data")
-        if told:
-            self.client.log_param(run, "manifest_sha256", told)
+        if sha256:
+            self.client.log_param(run, "manifest_sha256", sha256)
         if parents is not None:
             self.client.log_param(run, "parents", json.dumps(list(parents)))
         if end is not None:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlops.audit import catalog_mlflow
 from mlops.audit.audit import Audit
 from mlops.optout import plan, steps
 from mlops.optout.report import OptOutReport
+from mlops.tracking import mlflow_client
 
 from .conftest import Project
 from .test_faults import REVOKED
@@ -76,7 +76,7 @@ def test_deployed_champion_that_mlflow_lost_is_inconclusive(served: Project, los
     assert (code, rows) == (3, {("champion in the log (digits/1)", "P2", "INCONCLUSIVE")})
     assert "champion is none in MLflow, and version 1 in the log" in notes
     assert REPAIR in notes
-    assert deployed(served, "P1")[0] == 3, "nobody can tell what is served"
+    assert deployed(served, "P1")[0] == 3, "it is unknown what is served"
     assert ask(served, "list", "1")[0] == 0
     for question in (("find", "P2"), ("deployed", "P2")):
         assert served.audit(*question).exit_code == 3, question
@@ -100,9 +100,9 @@ def test_deployed_champion_elsewhere_in_the_log_is_never_a_pass(
         served.log_registered("one", "two")
     else:
         served.log_promoted(in_log)
-    found, rows, notes = deployed(served)
+    exit_code, rows, notes = deployed(served)
     wanted = f"champion is version {in_mlflow} in MLflow, and {f'version {in_log}' if in_log else 'none'} in the log"
-    assert (found, wanted in notes, FETCH in notes) == (code, True, True)
+    assert (exit_code, wanted in notes, FETCH in notes) == (code, True, True)
     assert ("alias champion (digits/1)", "P2", "FAIL") in rows or in_mlflow == 2
     assert ("champion in the log (digits/1)", "P2", "INCONCLUSIVE") in rows or in_log != 1
 
@@ -139,11 +139,11 @@ def test_deployed_alias_of_a_version_that_mlflow_does_not_show_is_inconclusive(
 
     class Blind(type(served.client)):  # type: ignore[misc]
         def search_model_versions(self, *arguments: Any, **options: Any) -> Any:
-            found = super().search_model_versions(*arguments, **options)
-            found[:] = [version for version in found if int(version.version) != 1]
-            return found
+            versions = super().search_model_versions(*arguments, **options)
+            versions[:] = [version for version in versions if int(version.version) != 1]
+            return versions
 
-    monkeypatch.setattr(catalog_mlflow.server, "client", lambda: Blind(served.client.tracking_uri))
+    monkeypatch.setattr(mlflow_client, "client", lambda: Blind(served.client.tracking_uri))
     code, answer = ask(served, "deployed")
     assert (code, answer["unknown"][0]["served_by"]) == (3, "alias champion (digits/1)")
 
@@ -252,20 +252,20 @@ def test_mlflow_of_others_alone_is_inconclusive(project: Project) -> None:
 def test_plan_of_an_optout_knows_the_champion_that_only_the_log_has(served: Project) -> None:
     audit = Audit()
     Path(".dvc/config").write_text("[core]\n  remote = r\n['remote \"r\"']\n  url = /nowhere\n", encoding="utf-8")
-    found = plan.make(audit, ["P2"])
-    assert (found.numbers, found.versions, found.aliases) == ([1], ["digits/1"], {"champion": 1})
-    assert found.unknown == ["alias champion: champion is none in MLflow, and version 1 in the log"]
+    result = plan.make_plan(audit, ["P2"])
+    assert (result.numbers, result.versions, result.aliases) == ([1], ["digits/1"], {"champion": 1})
+    assert result.unknown == ["alias champion: champion is none in MLflow, and version 1 in the log"]
 
 
 def test_end_of_an_optout_with_a_lost_mlflow_is_no_pass(served: Project) -> None:
     report = OptOutReport("withdrawal", [])
-    assert steps._ask(report, ["P2"], print) == "INCONCLUSIVE"
+    assert steps._verify(report, ["P2"], print) == "INCONCLUSIVE"
     assert report.answers["deployed"]["verdict"] == "INCONCLUSIVE"
 
 
 def test_plan_of_an_optout_names_datasets_of_a_deleted_experiment(served: Project) -> None:
     served.client.log_param(served.ids["one"], "dataset_md5", "d" * 32)
-    (sha256,) = {run.manifest for run in Audit().world.runs if run.id == served.ids["one"]}
+    (sha256,) = {run.manifest for run in Audit().catalog.runs if run.id == served.ids["one"]}
     served.client.delete_experiment(served.experiment)
     assert sha256
     assert plan._labels(sha256) == {"d" * 32: ""}

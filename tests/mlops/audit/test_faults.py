@@ -68,7 +68,7 @@ def test_flipped_byte_is_never_a_pass(violated: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    "told",
+    "facts",
     [
         {"subjects": None},
         {"subjects": None, "digest": "no digest"},
@@ -92,9 +92,9 @@ def test_flipped_byte_is_never_a_pass(violated: Project) -> None:
         "no-artifact",
     ],
 )
-def test_run_that_does_not_tell_is_inconclusive(project: Project, told: dict[str, object]) -> None:
+def test_run_that_does_not_tell_is_inconclusive(project: Project, facts: dict[str, object]) -> None:
     project.consent(*REVOKED)
-    project.run("odd", "2025-07-01", **told)  # type: ignore[arg-type]
+    project.run("odd", "2025-07-01", **facts)  # type: ignore[arg-type]
     done = project.audit("verify", "P2", "--json")
     assert (done.exit_code, json.loads(done.output)["unknown"][0]["title"]) == (3, "odd")
     assert project.audit("verify", "P1").exit_code == 0, "who consents may be anywhere"
@@ -102,9 +102,9 @@ def test_run_that_does_not_tell_is_inconclusive(project: Project, told: dict[str
 
 def test_parents_that_are_no_list_are_unknown() -> None:
     for text in ("", "R1", '"R1"', "null", "[1]", '["R1", null]', '["R1"… (6001 characters)', '{"R1": 1}'):
-        assert catalog_mlflow.parents_of(text) is None, text
-    assert catalog_mlflow.parents_of("[]") == ()
-    assert catalog_mlflow.parents_of('["R1", "R2"]') == ("R1", "R2")
+        assert catalog_mlflow.parse_parents(text) is None, text
+    assert catalog_mlflow.parse_parents("[]") == ()
+    assert catalog_mlflow.parse_parents('["R1", "R2"]') == ("R1", "R2")
 
 
 def test_cycle_of_parents_is_inconclusive_but_what_is_known_is_told(project: Project) -> None:
@@ -149,12 +149,12 @@ def test_all_experiments_all_pages_and_deleted_ones_count(violated: Project, mon
     for name in names:
         violated.run(name, "2025-07-01", subjects=["P2"], experiment=other)
     violated.client.delete_run(violated.ids["r4"])
-    gone = violated.client.create_experiment("gone", Path("mlartifacts").resolve().as_uri())
-    violated.run("gone", "2025-07-01", subjects=["P2"], experiment=gone)
-    violated.client.delete_experiment(gone)
-    told = json.loads(violated.audit("verify", "P2", "--json").output)
-    assert {row["title"] for row in told["rows"]} == {"late", "gone", *names}
-    assert {row["title"] for row in told["rows"] if row["deleted"]} == {"gone", "r4"}
+    deleted = violated.client.create_experiment("gone", Path("mlartifacts").resolve().as_uri())
+    violated.run("gone", "2025-07-01", subjects=["P2"], experiment=deleted)
+    violated.client.delete_experiment(deleted)
+    answer = json.loads(violated.audit("verify", "P2", "--json").output)
+    assert {row["title"] for row in answer["rows"]} == {"late", "gone", *names}
+    assert {row["title"] for row in answer["rows"] if row["deleted"]} == {"gone", "r4"}
     narrow = json.loads(violated.audit("verify", "P2", "--experiment", "digits", "--json").output)
     assert [row["title"] for row in narrow["rows"]] == ["late"]
     assert narrow["source"]["experiments"] == ["digits"]
@@ -189,7 +189,7 @@ def test_id_in_other_case_is_inconclusive(violated: Project) -> None:
     for subject in ("p2", "σίσυφος", "Σίσυφος"):
         done = violated.audit("verify", subject)
         assert done.exit_code == 3, subject
-        assert "another id may be the same" in done.output
+        assert "a similar id that may be the same person" in done.output
     assert violated.audit("verify", "\uff502").exit_code == 3, "in plain form, p2"
     assert violated.audit("verify", "\uff302").exit_code == 1, "in plain form, P2"
 
@@ -197,16 +197,16 @@ def test_id_in_other_case_is_inconclusive(violated: Project) -> None:
 def test_id_that_a_manifest_has_in_no_plain_form_is_inconclusive(project: Project) -> None:
     project.consent("Z,active,")
     project.run("late", "2025-07-01", subjects=["two\nlines", " edge", "tab\there", "\u200bhidden"])
-    for one in ("two\nlines", " edge", "tab\there", "\u200bhidden", "twolines", "edge"):
-        assert project.audit("verify", "--", one).exit_code == 3, one
+    for subject in ("two\nlines", " edge", "tab\there", "\u200bhidden", "twolines", "edge"):
+        assert project.audit("verify", "--", subject).exit_code == 3, subject
     assert project.audit("verify", "--", "two").exit_code == 0
 
 
 def test_id_that_looks_like_one_of_a_manifest_is_inconclusive(project: Project) -> None:
     project.consent("form-03,active,2024-01-01T00:00:00Z", "form-03,revoked,2025-06-01T00:00:00Z")
     project.run("late", "2025-07-01", subjects=["f\u043erm-03", "form\u034f-04", "1O"])
-    for one in ("form-03", "form-04", "form\u034f-04", "lO", "10"):
-        assert project.audit("verify", one).exit_code == 3, one
+    for subject in ("form-03", "form-04", "form\u034f-04", "lO", "10"):
+        assert project.audit("verify", subject).exit_code == 3, subject
     done = project.audit("verify", "form-\udcff")
     assert done.exit_code == 2 and "U+DCFF, which is no character" in done.output
 
@@ -227,24 +227,24 @@ def test_deployed_asks_for_those_whose_withdrawal_lost_in_a_merge(project: Proje
 
 
 def test_hostile_ids_are_found_and_their_neighbours_are_not(project: Project) -> None:
-    ids = [one for one in HOSTILE if one.strip() and one.isprintable() and one not in ("P", "NA")]
+    ids = [subject for subject in HOSTILE if subject.strip() and subject.isprintable() and subject not in ("P", "NA")]
     project.consent("Z,active,")
     project.run("late", "2025-07-01", subjects=ids)
-    for one in ids:
-        done = project.audit("verify", "--json", "--", one)
-        assert done.exit_code == 1, one
-        assert json.loads(done.output)["rows"][0]["subject"] == one
+    for subject in ids:
+        done = project.audit("verify", "--json", "--", subject)
+        assert done.exit_code == 1, subject
+        assert json.loads(done.output)["rows"][0]["subject"] == subject
     for near in ("P100", "P", "P1%", "P_", "O'", "say", "*", "../../etc/passwd2", "=cmd", "数"):
         assert project.audit("verify", "--", near).exit_code == 0, near
     file = Path("asked.csv")
     with file.open("w", encoding="utf-8", newline="") as opened:
-        csv.writer(opened).writerows([("name", "subject_id"), *(("x", one) for one in ids)])
-    told = json.loads(project.audit("verify", "--subjects-file", str(file), "--json").output)
-    assert [row["subject"] for row in told["subjects"]] == ids
+        csv.writer(opened).writerows([("name", "subject_id"), *(("x", subject) for subject in ids)])
+    answer = json.loads(project.audit("verify", "--subjects-file", str(file), "--json").output)
+    assert [row["subject"] for row in answer["subjects"]] == ids
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "message"),
     [
         (("verify",), "no subject is named"),
         (("verify", " "), "a subject is empty"),
@@ -256,10 +256,10 @@ def test_hostile_ids_are_found_and_their_neighbours_are_not(project: Project) ->
     ],
     ids=lambda value: " ".join(value).encode("ascii", "replace").decode() if isinstance(value, tuple) else "",
 )
-def test_bad_input_exits_with_2_and_a_fix(violated: Project, command: tuple[str, ...], said: str) -> None:
+def test_bad_input_exits_with_2_and_a_fix(violated: Project, command: tuple[str, ...], message: str) -> None:
     done = violated.audit(*command)
     assert done.exit_code == 2, done.output
-    assert said in done.output
+    assert message in done.output
     assert "Fix: " in done.output
 
 
@@ -301,8 +301,8 @@ def test_deployed_version_whose_runs_are_not_known_is_inconclusive(project: Proj
     project.version(*made, alias="live", model="other")
     project.log("train clean\n\nrun: clean\n")
     done = project.audit("deployed", "--json")
-    told = json.loads(done.output)
-    assert (done.exit_code, told["unknown"][-1]["served_by"]) == (3, "alias live (other/1)")
+    answer = json.loads(done.output)
+    assert (done.exit_code, answer["unknown"][-1]["served_by"]) == (3, "alias live (other/1)")
     assert project.audit("deployed", "P1").exit_code == 0
     assert project.audit("deployed", "P9").exit_code == 3
     assert project.audit("list", "other/1").exit_code == 3
@@ -311,8 +311,8 @@ def test_deployed_version_whose_runs_are_not_known_is_inconclusive(project: Proj
 def test_deployed_finds_who_never_consented(project: Project) -> None:
     project.run("clean", "2025-07-01", subjects=["P1", "stranger"])
     project.version("clean", alias="live", model="other")
-    told = json.loads(project.audit("deployed", "--json").output)
-    assert [(row["subject"], row["timing"], row["verdict"]) for row in told["rows"]] == [
+    answer = json.loads(project.audit("deployed", "--json").output)
+    assert [(row["subject"], row["timing"], row["verdict"]) for row in answer["rows"]] == [
         ("stranger", "never consented", "FAIL")
     ]
 

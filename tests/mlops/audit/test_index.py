@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlops import config as package_settings
-from mlops.audit.index import InconclusiveError, Index, Membership, fold
+from mlops.audit.index import InconclusiveError, Index, Membership
+from mlops.records.ids import match_key
 
 HOSTILE = [
     "P1",
@@ -41,18 +42,24 @@ def numbers(bits: int) -> set[int]:
     return {number for number in range(bits.bit_length()) if bits >> number & 1}
 
 
-def check(index: Index, truth: dict[str, set[str]], asked: list[str]) -> None:
+def check(index: Index, truth: dict[str, set[str]], subjects: list[str]) -> None:
     """Compare with the sets of subjects, by digest."""
     place = index.numbers()
     assert place.keys() == truth.keys()
-    for subject, found in index.memberships(asked).items():
-        assert numbers(found.exact) == {place[one] for one in truth if subject in truth[one]}
-        alike = {place[one] for one in truth if any(fold(x) == fold(subject) and x != subject for x in truth[one])}
-        assert numbers(found.alike) == alike
-    for one in truth:
-        assert index.members(1 << place[one]) == sorted(truth[one])
+    for subject, membership in index.memberships(subjects).items():
+        assert numbers(membership.exact) == {place[sha256] for sha256 in truth if subject in truth[sha256]}
+        alike = {
+            place[sha256]
+            for sha256 in truth
+            if any(match_key(x) == match_key(subject) and x != subject for x in truth[sha256])
+        }
+        assert numbers(membership.alike) == alike
+    for sha256 in truth:
+        assert index.members(1 << place[sha256]) == sorted(truth[sha256])
     some = list(truth)[::2]
-    assert set(index.members(sum(1 << place[one] for one in some))) == set().union(*(truth[one] for one in some))
+    assert set(index.members(sum(1 << place[sha256] for sha256 in some))) == set().union(
+        *(truth[sha256] for sha256 in some)
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -61,9 +68,9 @@ def test_index_of_any_history_answers_as_the_sets_do(history: list[set[str]]) ->
     truth = {f"{number:064}": subjects for number, subjects in enumerate(history)}
     with tempfile.TemporaryDirectory() as folder:
         index = Index(Path(folder, "index.db"))
-        for one, subjects in truth.items():
-            index.add(one, subjects)
-            index.add(one, {"nobody"})  # it is there
+        for sha256, subjects in truth.items():
+            index.add(sha256, subjects)
+            index.add(sha256, {"nobody"})  # it is there
         check(index, truth, ["P1", "p1", "P10", "P", "123", "0123", "0", "é", "e", *HOSTILE])
         index.close()
 
@@ -71,17 +78,17 @@ def test_index_of_any_history_answers_as_the_sets_do(history: list[set[str]]) ->
 def test_index_keeps_hostile_ids_apart(index: Index) -> None:
     index.add("a" * 64, set(HOSTILE))
     assert index.members(1) == sorted(HOSTILE)
-    found = index.memberships(HOSTILE)
-    assert set(found.values()) == {Membership(1)}
+    memberships = index.memberships(HOSTILE)
+    assert set(memberships.values()) == {Membership(1)}
     assert index.memberships(["P1'", "P1%", "p", ""])["P1'"] == Membership()
 
 
 def test_index_of_more_subjects_than_one_query_takes(index: Index) -> None:
     everybody = {f"s{number}" for number in range(2500)}
     index.add("a" * 64, everybody)
-    found = index.memberships(f"s{number}" for number in range(3000))
-    assert len(found) == 3000
-    assert {subject for subject, where in found.items() if where.exact} == everybody
+    memberships = index.memberships(f"s{number}" for number in range(3000))
+    assert len(memberships) == 3000
+    assert {subject for subject, where in memberships.items() if where.exact} == everybody
 
 
 ADD = """
@@ -97,7 +104,7 @@ for word in sys.argv[2:]:
 
 def test_index_written_by_several_processes_at_once_answers_the_same(tmp_path: Path) -> None:
     truth = {f"{n:064}": {f"s{(n * m) % 23}" for m in range(1, 2 + n % 7)} for n in range(24)}
-    words = [f"{one}:{','.join(subjects)}" for one, subjects in truth.items()]
+    words = [f"{sha256}:{','.join(subjects)}" for sha256, subjects in truth.items()]
     package = Path(str(package_settings.__file__)).parent
     code = ADD
     environment = {**os.environ, "PYTHONPATH": str(package.parent)}

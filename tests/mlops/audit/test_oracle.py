@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlops.audit.audit import Audit
 from mlops.audit.catalog_mlflow import Catalog, Run, Version
-from mlops.audit.index import Index, fold
+from mlops.audit.index import Index
+from mlops.records.ids import match_key
 
 from .conftest import HEADER, moment, write_manifest
 
@@ -80,14 +81,14 @@ class Oracle:
         ]
 
     def above(self, run: int) -> set[int]:
-        found: set[int] = set()
+        ancestors: set[int] = set()
         todo = [run]
         while todo:
             for parent in self.past.runs[todo.pop()]["parents"] or []:
-                if parent < len(self.past.runs) and parent not in found:
-                    found.add(parent)
+                if parent < len(self.past.runs) and parent not in ancestors:
+                    ancestors.add(parent)
                     todo.append(parent)
-        return found
+        return ancestors
 
     def reads(self, run: int) -> set[str] | None:
         manifest = self.past.runs[run]["manifest"]
@@ -97,22 +98,22 @@ class Oracle:
         above = self.above(run)
         if subject in (self.reads(run) or ()):
             return "direct"
-        if any(subject in (self.reads(one) or ()) for one in above):
+        if any(subject in (self.reads(node) or ()) for node in above):
             return "inherited"
-        for one in {run, *above}:
-            parents, reads = self.past.runs[one]["parents"], self.reads(one)
+        for node in {run, *above}:
+            parents, reads = self.past.runs[node]["parents"], self.reads(node)
             if reads is None or parents is None or max(parents, default=0) >= len(self.past.runs):
                 return "unknown"
-            if one in self.above(one) or any(fold(other) == fold(subject) for other in reads):
+            if node in self.above(node) or any(match_key(other) == match_key(subject) for other in reads):
                 return "unknown"
         return "none"
 
     def consent(self, subject: str) -> tuple[str, Any]:
         group = [
-            (day, s, one)
-            for one in SUBJECTS
-            if fold(one) == fold(subject)
-            for s, day in self.past.consents.get(one, [])
+            (day, s, other)
+            for other in SUBJECTS
+            if match_key(other) == match_key(subject)
+            for s, day in self.past.consents.get(other, [])
         ]
         if subject not in self.past.consents:
             return "never", None
@@ -122,7 +123,7 @@ class Oracle:
             return "active", None
         if not grants:
             return "never", None
-        alone = len({one for *_, one in group}) == 1
+        alone = len({other for *_, other in group}) == 1
         if alone and max(grants) > max(denials):
             return "in doubt" if lost_in_a_merge([(s == "active", day) for day, s, _ in group]) else "active", None
         later = [when for when in denials if when >= max(grants)]
@@ -148,13 +149,13 @@ class Oracle:
         return "PASS" if timing == "before" and not served else "FAIL"
 
     def deployed(self, subject: str) -> list[str]:
-        found = []
+        verdicts = []
         for number, made in enumerate(self.past.versions):
             if number in self.past.served:
-                found += [self.verdict(run, subject, True) for run in made if run < len(self.past.runs)]
+                verdicts += [self.verdict(run, subject, True) for run in made if run < len(self.past.runs)]
                 if not made or max(made) >= len(self.past.runs):
-                    found.append(self.cell("unknown", self.timing(0, subject), True))
-        return found
+                    verdicts.append(self.cell("unknown", self.timing(0, subject), True))
+        return verdicts
 
 
 def lost_in_a_merge(lines: list[tuple[bool, int]]) -> bool:
@@ -174,7 +175,7 @@ def lost_in_a_merge(lines: list[tuple[bool, int]]) -> bool:
 
 
 def worst(verdicts: list[str]) -> str:
-    return next((one for one in ("FAIL", "INCONCLUSIVE") if one in verdicts), "PASS")
+    return next((verdict for verdict in ("FAIL", "INCONCLUSIVE") if verdict in verdicts), "PASS")
 
 
 @pytest.fixture(scope="module")
@@ -215,30 +216,30 @@ def test_verdicts_are_those_of_the_oracle(folder: Path, past: Past) -> None:
                 (str(number),),
                 "",
                 "",
-                day(one["start"]),
-                None if one["end"] is None else day(one["end"]),
-                one["deleted"],
-                None if one["manifest"] is None else digests[one["manifest"]],
-                None if one["parents"] is None else tuple(map(str, one["parents"])),
+                day(facts["start"]),
+                None if facts["end"] is None else day(facts["end"]),
+                facts["deleted"],
+                None if facts["manifest"] is None else digests[facts["manifest"]],
+                None if facts["parents"] is None else tuple(map(str, facts["parents"])),
             )
-            for number, one in enumerate(past.runs)
+            for number, facts in enumerate(past.runs)
         ]
         versions = [
             Version("m", number + 1, ("live",) * (number in past.served), tuple(map(str, made)))
             for number, made in enumerate(past.versions)
         ]
-        world = Catalog(runs, versions, lambda sha256: [lambda folder: files[sha256]])
-        asked, oracle = Audit(world, Index(Path(scratch, "index.db"))), Oracle(past, digests)
+        catalog = Catalog(runs, versions, lambda sha256: [lambda folder: files[sha256]])
+        audit, oracle = Audit(catalog, Index(Path(scratch, "index.db"))), Oracle(past, digests)
         plain = [subject.strip().replace("\n", "") for subject in SUBJECTS]
         for subject in SUBJECTS[:-1]:
             wanted = {str(run): oracle.exposure(run, subject) for run in range(len(runs))}
-            where = asked.index.memberships([subject])[subject]
-            found = asked.exposures.of(where)
-            assert {run: str(found.get(run, "none")) for run in wanted} == wanted, subject
-            for run, exposure in found.items():
-                assert asked.exposures.path(run, where)[0] == f"run {run}", exposure
-            told = asked.verify([subject])
-            assert told.verdict == worst([oracle.verdict(run, subject, False) for run in range(len(runs))]), subject
-            assert asked.deployed([subject]).verdict == worst(oracle.deployed(subject)), subject
-        assert asked.verify(SUBJECTS).verdict == worst([asked.verify([subject]).verdict or "" for subject in plain])
-        asked.index.close()
+            where = audit.index.memberships([subject])[subject]
+            exposures = audit.graph.exposures(where)
+            assert {run: str(exposures.get(run, "none")) for run in wanted} == wanted, subject
+            for run, exposure in exposures.items():
+                assert audit.graph.path(run, where)[0] == f"run {run}", exposure
+            report = audit.verify([subject])
+            assert report.verdict == worst([oracle.verdict(run, subject, False) for run in range(len(runs))]), subject
+            assert audit.deployed([subject]).verdict == worst(oracle.deployed(subject)), subject
+        assert audit.verify(SUBJECTS).verdict == worst([audit.verify([subject]).verdict or "" for subject in plain])
+        audit.index.close()

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 from mlops.audit.catalog_mlflow import Run
-from mlops.audit.exposure import Exposure
-from mlops.audit.policy import CELLS, Consent, Timing, Verdict, judge, worst
+from mlops.audit.policy import CELLS, Consent, Exposure, Timing, Verdict, judge, worst
 from mlops.records import consent
 
+from ..conftest import SKELETON
 from .conftest import HEADER, Project, moment
 
-DOCS = Path(__file__).parents[3] / "docs" / "audits.md"
+DOCS = SKELETON / "docs/audits.md"
 TABLE = """
 none       consent is active  PASS          PASS
 none       before             PASS          PASS
@@ -70,13 +70,13 @@ def test_audit_of_each_cell(project: Project, exposure: str, timing: str, verify
     project.version("asked", alias="champion")
     for verb, verdict in (("verify", verify), ("deployed", deployed)):
         done = project.audit(verb, "P2", "--json")
-        told = json.loads(done.output)
-        assert (told["verdict"], done.exit_code) == (verdict, Verdict(verdict).exit_code), verb
-        listed = {(row["exposure"], row["timing"], row["verdict"]) for row in told["rows"] if row["title"] == "asked"}
+        answer = json.loads(done.output)
+        assert (answer["verdict"], done.exit_code) == (verdict, Verdict(verdict).exit_code), verb
+        listed = {(row["exposure"], row["timing"], row["verdict"]) for row in answer["rows"] if row["title"] == "asked"}
         known = exposure in ("direct", "inherited") and timing != "consent is active"
         assert listed == ({(exposure, timing, verdict)} if known else set())
-        assert [row["title"] for row in told["unknown"]] == (["asked"] if exposure == "unknown" else [])
-        settles = [note for note in told["notes"] if "P2 (line 6)" in note and "consent add <subject>" in note]
+        assert [row["title"] for row in answer["unknown"]] == (["asked"] if exposure == "unknown" else [])
+        settles = [note for note in answer["notes"] if "P2 (line 6)" in note and "consent add <subject>" in note]
         assert len(settles) == (timing == "in doubt")
 
 
@@ -88,20 +88,23 @@ def test_docs_have_the_same_table() -> None:
     lines = [line.strip("|").split("|") for line in DOCS.read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
     rows = [[cell.strip().replace("`", "") for cell in line] for line in lines if len(line) == 4]
     start = next(number for number, row in enumerate(rows) if row[0] == "exposure")
-    told: dict[tuple[str, str], tuple[str, str]] = {}
+    cells: dict[tuple[str, str], tuple[str, str]] = {}
     for exposures, timings, *verdicts in rows[start + 2 :]:
         for exposure in exposures.split(" or "):
-            named = {"any": [*Timing], "anything else": [one for one in Timing if (exposure, one) not in told]}
+            named = {
+                "any": [*Timing],
+                "anything else": [timing for timing in Timing if (exposure, timing) not in cells],
+            }
             for timing in named.get(timings) or timings.split(", "):
-                told[exposure, timing] = (verdicts[0].split(",")[0], verdicts[1].split(",")[0])
-    assert told == {(exposure, timing): verdicts for (exposure, timing), verdicts in CELLS.items()}
+                cells[exposure, timing] = (verdicts[0].split(",")[0], verdicts[1].split(",")[0])
+    assert cells == {(exposure, timing): verdicts for (exposure, timing), verdicts in CELLS.items()}
 
 
 def test_worst_is_fail_then_inconclusive_then_pass() -> None:
     assert worst(Verdict) is Verdict.FAIL
     assert worst([Verdict.PASS, Verdict.INCONCLUSIVE]) is Verdict.INCONCLUSIVE
     assert worst([]) is Verdict.PASS
-    assert [one.exit_code for one in (Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE)] == [0, 1, 3]
+    assert [verdict.exit_code for verdict in (Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE)] == [0, 1, 3]
 
 
 def run(start: str | None, end: str | None) -> Run:

@@ -15,7 +15,7 @@ from .test_faults import REVOKED
 
 
 @pytest.fixture
-def asked(project: Project) -> Project:
+def answered(project: Project) -> Project:
     """Two served versions, an unknown run, and ids that spreadsheets would run."""
     project.consent(*REVOKED, "=cmd|' /C calc'!A0,active,2024-01-01T00:00:00Z")
     project.run("one", "2025-01-01", subjects=["P1", "P2", "=cmd|' /C calc'!A0", "@SUM(A1)"])
@@ -39,24 +39,24 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_json_is_what_the_schema_says(asked: Project, command: tuple[str, ...]) -> None:
-    schema = json.loads(asked.audit("schema").output)
+def test_json_is_what_the_schema_says(answered: Project, command: tuple[str, ...]) -> None:
+    schema = json.loads(answered.audit("schema").output)
     jsonschema.Draft202012Validator.check_schema(schema)
-    done = asked.audit(*command, "--json")
-    told = json.loads(done.output)
-    jsonschema.validate(told, schema)
-    assert told["exit_code"] == done.exit_code
-    assert told["verb"] == command[0]
+    done = answered.audit(*command, "--json")
+    answer = json.loads(done.output)
+    jsonschema.validate(answer, schema)
+    assert answer["exit_code"] == done.exit_code
+    assert answer["verb"] == command[0]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_csv_has_nothing_that_a_spreadsheet_would_run(asked: Project, command: tuple[str, ...]) -> None:
-    done = asked.audit(*command, "--csv")
+def test_csv_has_nothing_that_a_spreadsheet_would_run(answered: Project, command: tuple[str, ...]) -> None:
+    done = answered.audit(*command, "--csv")
     lines = list(csv.DictReader(io.StringIO(done.output, newline=""), strict=True))
     assert lines
     assert not [cell for line in lines for cell in line.values() if cell.startswith(FORMULA)]
-    told = json.loads(asked.audit(*command, "--json").output)
-    wanted = {row["subject"] for row in (*told["rows"], *told["subjects"])}
+    answer = json.loads(answered.audit(*command, "--json").output)
+    wanted = {row["subject"] for row in (*answer["rows"], *answer["subjects"])}
     assert {line["subject"].removeprefix("'") for line in lines} - {""} == wanted
 
 
@@ -74,19 +74,19 @@ def test_text_for_people_has_no_control_characters() -> None:
     assert "\\x1b[2J\\u202e\\rP1" in shown
 
 
-def test_text_tells_subjects_findings_and_what_is_unknown(asked: Project) -> None:
-    lines = asked.audit("verify", "P1", "P2").output.splitlines()
+def test_text_tells_subjects_findings_and_what_is_unknown(answered: Project) -> None:
+    lines = answered.audit("verify", "P1", "P2").output.splitlines()
     assert [line.split()[:2] for line in lines[:3]] == [["subject", "consent"], ["P1", "active"], ["P2", "ended"]]
     assert lines[-1] == "FAIL"
     assert any("two" in line and "inherited" in line and "after" in line for line in lines)
-    assert any("-3+4" in line and "it does not say which manifest it read" in line for line in lines)
+    assert any("-3+4" in line and "it does not record which manifest it read" in line for line in lines)
 
 
 def test_many_subjects_in_one_call(project: Project) -> None:
     everybody = [f"patient-{number:06}" for number in range(100_000)]
-    project.consent(*(f"{one},active,2024-01-01T00:00:00Z" for one in everybody[:-1]))
+    project.consent(*(f"{subject},active,2024-01-01T00:00:00Z" for subject in everybody[:-1]))
     project.run("one", "2025-07-01", subjects=everybody)
     Path("asked.txt").write_text("\n".join(everybody), encoding="utf-8")
     done = project.audit("verify", "--subjects-file", "asked.txt", "--json")
-    told = json.loads(done.output)
-    assert (done.exit_code, len(told["subjects"]), len(told["rows"])) == (1, 100_000, 1)
+    answer = json.loads(done.output)
+    assert (done.exit_code, len(answer["subjects"]), len(answer["rows"])) == (1, 100_000, 1)

@@ -7,7 +7,7 @@ import pytest
 from .conftest import Project
 
 DIGEST = "f" * 64
-WANTED = {  # run: what it knows of P2, when it was trained, the verdict; None where nobody can tell
+WANTED = {  # run: what it knows of P2, when it was trained, the verdict; None if it is unknown
     "R1": ("direct", "before", "PASS"),
     "R2": ("direct", "in flight", "FAIL"),
     "R4": ("inherited", "after", "FAIL"),  # fine-tuned from R1
@@ -48,46 +48,46 @@ def eleven(project: Project) -> Project:
 def test_verify_finds_every_violation_with_its_path(eleven: Project) -> None:
     done = eleven.audit("verify", "P2", "--json")
     assert done.exit_code == 1, done.output
-    told = json.loads(done.output)
+    answer = json.loads(done.output)
     names = {run: name for name, run in eleven.ids.items()}
-    found = {names[row["run"]]: (row["exposure"], row["timing"], row["verdict"]) for row in told["rows"]}
-    assert found == WANTED
-    assert {names[row["run"]] for row in told["unknown"]} == {"R9", "R10"}
-    path = next(row["path"] for row in told["rows"] if names[row["run"]] == "R6")
+    exposures = {names[row["run"]]: (row["exposure"], row["timing"], row["verdict"]) for row in answer["rows"]}
+    assert exposures == WANTED
+    assert {names[row["run"]] for row in answer["unknown"]} == {"R9", "R10"}
+    path = next(row["path"] for row in answer["rows"] if names[row["run"]] == "R6")
     assert [names[step.removeprefix("run ")] for step in path[:-1]] == ["R6", "R4", "R1"]
     assert path[-1].startswith("manifest ")
-    assert told["subjects"] == [
+    assert answer["subjects"] == [
         {"subject": "P2", "consent": "ended", "ended_at": "2025-06-01T00:00:00.000Z", "runs": 8, "verdict": "FAIL"}
     ]
 
 
 def test_verify_of_somebody_who_consents_passes_and_lists_what_is_unknown(eleven: Project) -> None:
     done = eleven.audit("verify", "P1", "--json")
-    told = json.loads(done.output)
-    assert (done.exit_code, told["verdict"], told["rows"], len(told["unknown"])) == (0, "PASS", [], 2)
+    answer = json.loads(done.output)
+    assert (done.exit_code, answer["verdict"], answer["rows"], len(answer["unknown"])) == (0, "PASS", [], 2)
 
 
 def test_verify_without_the_violations_is_still_not_sure(eleven: Project) -> None:
     done = eleven.audit("verify", "P2", "--since", "2025-06-11", "--json")
-    told = json.loads(done.output)
-    assert (done.exit_code, told["verdict"]) == (3, "INCONCLUSIVE")
-    assert {row["timing"] for row in told["rows"]} == {"before"}
+    answer = json.loads(done.output)
+    assert (done.exit_code, answer["verdict"]) == (3, "INCONCLUSIVE")
+    assert {row["timing"] for row in answer["rows"]} == {"before"}
 
 
 def test_find_tells_versions_and_aliases(eleven: Project) -> None:
     done = eleven.audit("find", "P2", "--json")
-    told = json.loads(done.output)
-    served = {row["title"]: row["versions"] for row in told["rows"] if row["versions"]}
+    answer = json.loads(done.output)
+    served = {row["title"]: row["versions"] for row in answer["rows"] if row["versions"]}
     assert served == {"R1": ["digits/1 @previous"], "R4": ["digits/2 @champion"]}
     assert done.exit_code == 3, "two runs are unknown"
 
 
 def test_deployed_finds_what_is_served_and_grandfathers_nothing(eleven: Project) -> None:
     done = eleven.audit("deployed", "--json")
-    told = json.loads(done.output)
+    answer = json.loads(done.output)
     assert done.exit_code == 1
-    found = {(row["subject"], row["served_by"], row["exposure"], row["timing"]) for row in told["rows"]}
-    assert found == {
+    rows = {(row["subject"], row["served_by"], row["exposure"], row["timing"]) for row in answer["rows"]}
+    assert rows == {
         ("P2", "alias previous (digits/1)", "direct", "before"),
         ("P2", "alias champion (digits/2)", "inherited", "after"),
     }

@@ -25,9 +25,9 @@ def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_serve_gives_them_to_clients_of_aws(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in credentials.serve(lambda: SECRET).items():
         monkeypatch.setenv(name, value)
-    found = boto3.Session().get_credentials()
-    assert found is not None
-    assert found.get_frozen_credentials()[:2] == ("AKIATEST", "a secret")
+    served = boto3.Session().get_credentials()
+    assert served is not None
+    assert served.get_frozen_credentials()[:2] == ("AKIATEST", "a secret")
 
 
 def test_serve_refuses_who_does_not_know_the_token() -> None:

@@ -9,12 +9,12 @@ import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError
 from botocore.stub import Stubber
+from dvc.repo import Repo
 from mlops.compute.sagemaker import client, doctor
-from mlops.compute.sagemaker.checks import account, permissions
-from mlops.compute.sagemaker.checks.instances import REGISTRY, quota_names
+from mlops.compute.sagemaker.checks import permissions, project
 from mlops.compute.sagemaker.checks.permissions import Permission
-from mlops.compute.sagemaker.checks.project import kind_of, reach, specs
-from mlops.compute.sagemaker.checks.result import CheckResult, CheckStatus, mend, ok, unasked
+from mlops.compute.sagemaker.checks.project import CheckResult, CheckStatus, broken, kind_of, ok, reach, specs, unknown
+from mlops.compute.sagemaker.checks.resources import REGISTRY, quota_names
 from mlops.compute.spec import JobSpec
 from mlops.errors import ProjectError
 from ruamel.yaml import YAML
@@ -23,11 +23,11 @@ ACCOUNT = "123456789012"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/teams/ml/jobs"
 SAGEMAKER = {"Service": "sagemaker.amazonaws.com"}
 
-Asked = Callable[[str], Stubber]
+Stubs = Callable[[str], Stubber]
 
 
 @pytest.fixture
-def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
+def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stubs:
     """Give a function that returns what a service is to be asked and to answer, in a project with a role."""
     monkeypatch.chdir(tmp_path)
     platform = {
@@ -50,7 +50,7 @@ def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
         return made[service]
 
     monkeypatch.setattr(client, "client", lambda service, attempts=8: of(service).client)
-    account.caller.cache_clear()
+    project.caller.cache_clear()
     of("sts").add_response("get_caller_identity", {"Arn": f"arn:aws:iam::{ACCOUNT}:user/me", "Account": ACCOUNT})
     return of
 
@@ -58,8 +58,8 @@ def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
 def role(arn: str) -> dict[str, Any]:
     """Return what IAM tells of a role."""
     name = arn.rpartition("/")[2]
-    told = {"Path": "/", "RoleName": name, "RoleId": "AROA0123456789012", "Arn": arn, "CreateDate": "2026-01-01"}
-    return {"Role": {**told, "AssumeRolePolicyDocument": "{}"}}
+    details = {"Path": "/", "RoleName": name, "RoleId": "AROA0123456789012", "Arn": arn, "CreateDate": "2026-01-01"}
+    return {"Role": {**details, "AssumeRolePolicyDocument": "{}"}}
 
 
 @pytest.mark.parametrize(
@@ -77,28 +77,28 @@ def role(arn: str) -> dict[str, Any]:
 )
 def test_trusts_reads_the_policy_of_a_role(principal: Any, action: Any, trusted: bool) -> None:
     statement = {"Effect": "Allow", "Principal": principal, "Action": action}
-    assert account.trusts({"Statement": statement}) is trusted
-    assert account.trusts({"Statement": [statement]}) is trusted
+    assert project.trusts({"Statement": statement}) is trusted
+    assert project.trusts({"Statement": [statement]}) is trusted
     denied = {"Effect": "Deny", "Principal": "*", "Action": "sts:*"}
-    assert not account.trusts({"Statement": [statement, denied]})
-    assert account.trusts({"Statement": [statement, {**denied, "Condition": {"Bool": {}}}]}) is trusted
+    assert not project.trusts({"Statement": [statement, denied]})
+    assert project.trusts({"Statement": [statement, {**denied, "Condition": {"Bool": {}}}]}) is trusted
 
 
-def test_role_with_another_path_is_named(aws: Asked) -> None:
+def test_role_with_another_path_is_named(aws: Stubs) -> None:
     aws("iam").add_response("get_role", role(f"arn:aws:iam::{ACCOUNT}:role/jobs"), {"RoleName": "jobs"})
-    (found,) = account.role()
-    assert found == mend(
+    (result,) = project.role()
+    assert result == broken(
         f"there is no role {ROLE}, but arn:aws:iam::{ACCOUNT}:role/jobs",
         f"platform.yaml:role_arn: arn:aws:iam::{ACCOUNT}:role/jobs",
     )
 
 
-def test_role_of_another_account_is_refused(aws: Asked) -> None:
+def test_role_of_another_account_is_refused(aws: Stubs) -> None:
     other = ROLE.replace(ACCOUNT, "210987654321")
     path = Path("platform.yaml")
     path.write_text(path.read_text(encoding="utf-8").replace(ROLE, other), encoding="utf-8")
-    (found,) = account.role()
-    assert found == mend(f"{other} is a role of another account than ours, {ACCOUNT}", account.SET_ROLE)
+    (result,) = project.role()
+    assert result == broken(f"{other} is a role of another account than ours, {ACCOUNT}", project.SET_ROLE)
 
 
 @pytest.mark.parametrize(
@@ -110,41 +110,41 @@ def test_role_of_another_account_is_refused(aws: Asked) -> None:
     ],
     ids=["user", "federated", "role"],
 )
-def test_principal_is_whose_policies_hold(aws: Asked, arn: str, principal: str) -> None:
+def test_principal_is_whose_policies_hold(aws: Stubs, arn: str, principal: str) -> None:
     aws("iam").add_response("get_role", role(ROLE), {"RoleName": "jobs"})
     assert permissions.principal(arn) == principal
 
 
-def test_principal_without_a_way_to_ask_is_the_role_without_its_path(aws: Asked) -> None:
+def test_principal_without_a_way_to_ask_is_the_role_without_its_path(aws: Stubs) -> None:
     aws("iam").add_client_error("get_role", "AccessDenied", http_status_code=403)
     arn = f"arn:aws-cn:sts::{ACCOUNT}:assumed-role/jobs/me"
     assert permissions.principal(arn) == f"arn:aws-cn:iam::{ACCOUNT}:role/jobs"
 
 
-def test_simulated_tells_a_denial_from_a_condition(aws: Asked) -> None:
-    results = [
+def test_simulate_tells_a_denial_from_a_condition(aws: Stubs) -> None:
+    results: list[dict[str, Any]] = [
         {"EvalActionName": "s3:GetObject", "EvalDecision": "allowed"},
         {"EvalActionName": "s3:PutObject", "EvalDecision": "explicitDeny"},
         {"EvalActionName": "s3:ListBucket", "EvalDecision": "implicitDeny", "MissingContextValues": ["aws:SourceVpce"]},
     ]
-    right = Permission(
-        tuple(one["EvalActionName"] for one in results), "arn:aws:s3:::data", {"aws:SecureTransport": "true"}
+    permission = Permission(
+        tuple(result["EvalActionName"] for result in results), "arn:aws:s3:::data", {"aws:SecureTransport": "true"}
     )
     context = {"ContextKeyName": "aws:SecureTransport", "ContextKeyType": "boolean", "ContextKeyValues": ["true"]}
-    asked = {
+    request = {
         "PolicySourceArn": ROLE,
-        "ActionNames": list(right.actions),
-        "ResourceArns": [right.resource],
+        "ActionNames": list(permission.actions),
+        "ResourceArns": [permission.resource],
         "ContextEntries": [context],
     }
-    aws("iam").add_response("simulate_principal_policy", {"EvaluationResults": results, "IsTruncated": False}, asked)
-    denied, unsure = permissions.simulated(ROLE, "the role", [right])
-    assert (denied.standing, denied.found) == (CheckStatus.MEND, "the role may not s3:PutObject on arn:aws:s3:::data")
-    assert (unsure.standing, unsure.fix) == (CheckStatus.UNASKED, f"see aws:SourceVpce in the IAM policies of {ROLE}")
+    aws("iam").add_response("simulate_principal_policy", {"EvaluationResults": results, "IsTruncated": False}, request)
+    denied, unsure = permissions.simulate(ROLE, "the role", [permission])
+    assert (denied.status, denied.message) == (CheckStatus.BROKEN, "the role may not s3:PutObject on arn:aws:s3:::data")
+    assert (unsure.status, unsure.fix) == (CheckStatus.UNKNOWN, f"see aws:SourceVpce in the IAM policies of {ROLE}")
 
 
 @pytest.mark.parametrize(
-    ("asked", "names"),
+    ("settings", "names"),
     [
         ({"kind": "processing"}, ["ml.m5.xlarge for processing job usage"]),
         ({"kind": "training"}, ["ml.m5.xlarge for training job usage"]),
@@ -156,8 +156,8 @@ def test_simulated_tells_a_denial_from_a_condition(aws: Asked) -> None:
     ],
     ids=["processing", "training", "spot", "warm"],
 )
-def test_quota_names_are_those_of_aws(asked: dict[str, Any], names: list[str]) -> None:
-    assert quota_names(JobSpec(**asked)) == names
+def test_quota_names_are_those_of_aws(settings: dict[str, Any], names: list[str]) -> None:
+    assert quota_names(JobSpec(**settings)) == names
 
 
 @pytest.mark.parametrize(
@@ -171,10 +171,10 @@ def test_quota_names_are_those_of_aws(asked: dict[str, Any], names: list[str]) -
     ids=["tag", "digest", "both", "neither"],
 )
 def test_registry_reads_the_address_of_an_image(rest: str, parts: tuple[str | None, ...]) -> None:
-    found = REGISTRY.fullmatch(f"{ACCOUNT}.dkr.ecr.eu-west-1.amazonaws.com{rest}")
-    assert found is not None
-    assert found.group("account", "region") == (ACCOUNT, "eu-west-1")
-    assert found.group("repository", "tag", "digest") == parts
+    match = REGISTRY.fullmatch(f"{ACCOUNT}.dkr.ecr.eu-west-1.amazonaws.com{rest}")
+    assert match is not None
+    assert match.group("account", "region") == (ACCOUNT, "eu-west-1")
+    assert match.group("repository", "tag", "digest") == parts
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_kind_of_says_how_far_an_address_is_known(addresses: list[str], kind: st
 
 
 @pytest.mark.parametrize(
-    ("host", "stage", "network", "found"),
+    ("host", "stage", "network", "expected"),
     [
         ("127.0.0.1", "train", {}, "ok: .*this machine's own: .*can't reach it. Runs are in MLflow when"),
         ("127.0.0.1", "register", {}, "to be mended: .*this machine's own: .*tracking_uri: an address for jobs too"),
@@ -203,61 +203,63 @@ def test_kind_of_says_how_far_an_address_is_known(addresses: list[str], kind: st
     ids=["own", "own-needed", "private", "vpc", "public"],
 )
 def test_reach_of_a_server_that_a_job_needs(
-    aws: Asked, host: str, stage: str, network: dict[str, Any], found: str, monkeypatch: pytest.MonkeyPatch
+    aws: Stubs, host: str, stage: str, network: dict[str, Any], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = f"http://{host}:5000"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     stages: dict[str, Any] = {name: {"cmd": "true"} for name in ("prepare", "manifest", "train", "register")}
+    stages["train"]["outs"], stages["register"]["outs"] = ["reports/run.json"], ["reports/register.json"]
     stages[stage]["meta"] = {"job": {"kind": "training", **network}}
     for name, content in (("dvc.yaml", {"stages": stages}), ("params.yaml", {"train": {}})):
         with Path(name).open("w", encoding="utf-8") as file:
             YAML().dump(content, file)
+    Repo.init(no_scm=True).close()
     specs.cache_clear()
-    (one,) = reach(uri)
-    assert re.match(found, f"{one.standing}: {one.found}{one.fix}")
+    (result,) = reach(uri)
+    assert re.match(expected, f"{result.status}: {result.message}{result.fix}")
 
 
-def finds(*found: CheckResult | Exception) -> doctor.Check:
-    """Return a check that finds these things, or is interrupted by an error."""
+def check(*results: CheckResult | Exception) -> doctor.Check:
+    """Return a check with these results, or one that is interrupted by an error."""
 
-    def ask() -> Any:
-        for one in found:
-            if isinstance(one, Exception):
-                raise one
-            yield one
+    def run() -> Any:
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+            yield result
 
-    return doctor.Check("first", ask)
+    return doctor.Check("first", run)
 
 
 @pytest.mark.parametrize(
-    ("first", "standings"),
+    ("first", "statuses"),
     [
-        (finds(ok("fine")), ["ok", "ok", "ok"]),
-        (finds(unasked("?", "ask")), ["could not be asked", "ok", "ok"]),
-        (finds(ok("one"), mend("two", "do")), ["ok", "to be mended", "skipped", "skipped"]),
-        (finds(ok("one"), ProjectError("two", "do")), ["ok", "to be mended", "skipped", "skipped"]),
-        (finds(client.AwsUnavailableError("busy", "later")), ["could not be asked", "ok", "ok"]),
-        (finds(EndpointConnectionError(endpoint_url="x")), ["could not be asked", "ok", "ok"]),
+        (check(ok("fine")), ["ok", "ok", "ok"]),
+        (check(unknown("?", "ask")), ["could not be asked", "ok", "ok"]),
+        (check(ok("one"), broken("two", "do")), ["ok", "to be mended", "skipped", "skipped"]),
+        (check(ok("one"), ProjectError("two", "do")), ["ok", "to be mended", "skipped", "skipped"]),
+        (check(client.AwsUnavailableError("busy", "later")), ["could not be asked", "ok", "ok"]),
+        (check(EndpointConnectionError(endpoint_url="x")), ["could not be asked", "ok", "ok"]),
     ],
     ids=["ok", "unasked", "mend", "error", "away", "network"],
 )
 def test_examine_skips_only_what_needs_a_thing_that_is_broken(
-    monkeypatch: pytest.MonkeyPatch, first: doctor.Check, standings: list[str]
+    monkeypatch: pytest.MonkeyPatch, first: doctor.Check, statuses: list[str]
 ) -> None:
-    second = doctor.Check("second", finds(ok("fine")).ask, ("first",))
-    third = doctor.Check("third", finds(ok("fine")).ask, ("second",))
-    monkeypatch.setattr(doctor, "TABLE", (first, second, third))
+    second = doctor.Check("second", check(ok("fine")).run, ("first",))
+    third = doctor.Check("third", check(ok("fine")).run, ("second",))
+    monkeypatch.setattr(doctor, "CHECKS", (first, second, third))
     report = doctor.examine()
-    assert [one.standing for _, one in report.rows] == standings
-    assert report.is_broken is ("to be mended" in standings)
+    assert [result.status for _, result in report.rows] == statuses
+    assert report.is_broken is ("to be mended" in statuses)
 
 
 def test_table_shows_a_fix_below_what_it_is_for() -> None:
-    report = doctor.DoctorReport([("git", ok("fine")), ("role", mend("none", "set one"))])
+    report = doctor.DoctorReport([("git", ok("fine")), ("role", broken("none", "set one"))])
     assert report.table().splitlines() == [
-        "ok                  git   fine",
-        "to be mended        role  none",
-        "                          Fix: set one",
+        "ok            git   fine",
+        "to be mended  role  none",
+        "                    Fix: set one",
         "",
         "1 ok, 1 to be mended",
     ]

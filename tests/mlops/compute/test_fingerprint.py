@@ -33,7 +33,7 @@ def test_digest_tells_inputs_and_image_apart() -> None:
         changed(params={"params.yaml": {"train": {"lr": 0.2}}}),
         changed(outs=[]),
     ]
-    digests = [fingerprint.digest(one, "") for one in (changed(), *others)] + [
+    digests = [fingerprint.digest(inputs, "") for inputs in (changed(), *others)] + [
         fingerprint.digest(changed(), "an-image")
     ]
     assert len(set(digests)) == len(digests)

@@ -1,7 +1,7 @@
 """What a job printed, and no credential in it."""
 
 import pytest
-from mlops.compute.sagemaker.logs import masked
+from mlops.compute.sagemaker.follow import mask_secrets
 
 
 @pytest.mark.parametrize(
@@ -15,5 +15,5 @@ from mlops.compute.sagemaker.logs import masked
         ("GET https://me:secret@example.org/x", "GET https://example.org/x"),
     ],
 )
-def test_masked_credentials_are_not_shown(line: str, shown: str) -> None:
-    assert masked(line) == shown
+def test_mask_secrets_credentials_are_not_shown(line: str, shown: str) -> None:
+    assert mask_secrets(line) == shown

@@ -6,9 +6,7 @@ from typing import Any
 import botocore.session
 import pytest
 from botocore.validate import validate_parameters
-from mlops.compute.sagemaker import storage
-from mlops.compute.sagemaker.request import JobRequest, request
-from mlops.compute.spec import JobSpec
+from mlops.compute.sagemaker.request import create_request, jobs_uri
 from mlops.errors import ProjectError
 from ruamel.yaml import YAML
 
@@ -28,7 +26,7 @@ def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("RUN_ON", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
-    storage.jobs_uri.cache_clear()
+    jobs_uri.cache_clear()
     write()
 
 
@@ -37,19 +35,19 @@ def write(**platform: Any) -> None:
         YAML().dump({**PLATFORM, **platform}, file)
 
 
-def asked(kind: str, **spec: Any) -> dict[str, Any]:
+def validated(kind: str, **spec: Any) -> dict[str, Any]:
     """Return the request for a job, which botocore's model takes."""
-    told = JobRequest(
-        name="demo-train-0123456789ab-1",
-        stage="train",
-        spec=JobSpec(kind=kind, **spec),
-        code="s3://bucket/demo-jobs/code/00/",
-        description="s3://bucket/demo-jobs/jobs/demo-train-0123456789ab-1/00/",
-        image="123456789012.dkr.ecr.eu-west-1.amazonaws.com/demo@sha256:00",
-        install="",
-        tags={"commit": "00"},
+    description = {
+        "name": "demo-train-0123456789ab-1",
+        "stage": "train",
+        "spec": {"kind": kind, **spec},
+        "origin": {"commit": "00", "run": "11"},
+        "image": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/demo@sha256:00",
+    }
+    jobs = "s3://bucket/demo-jobs"
+    made = create_request(
+        description, {"code": f"{jobs}/code/00/", "job": f"{jobs}/jobs/demo-train-0123456789ab-1/00/"}
     )
-    made = request(told)
     model = botocore.session.get_session().get_service_model("sagemaker")
     noun = {"training": "TrainingJob", "processing": "ProcessingJob"}[kind]
     shape = model.operation_model(f"Create{noun}").input_shape
@@ -60,20 +58,21 @@ def asked(kind: str, **spec: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", ["training", "processing"])
 def test_request_both_kinds_run_the_same(kind: str) -> None:
-    made = asked(kind)
+    made = validated(kind)
     specification = made["AlgorithmSpecification" if kind == "training" else "AppSpecification"]
     shell, option, script = specification["ContainerEntrypoint"]
     assert (shell, option) == ("/bin/bash", "-c")
     assert script.split("; ")[-1].startswith("exec python -m mlops jobs contain /opt/ml/")
     assert made["Environment"]["RUN_ON"] == "local"
     assert made["Environment"]["STAGE_JOB"].endswith("/job/job.json")
-    assert {tag["Key"]: tag["Value"] for tag in made["Tags"]} == {"project": "demo", "stage": "train", "commit": "00"}
+    names = {"project": "demo", "stage": "train"}
+    assert {tag["Key"]: tag["Value"] for tag in made["Tags"]} == {**names, "commit": "00", "run": "11"}
     assert "VpcConfig" not in made
     assert "NetworkConfig" not in made
 
 
 def test_request_spot_has_checkpoints() -> None:
-    made = asked("training", spot=True, max_runtime_s=100, max_wait_s=200)
+    made = validated("training", spot=True, max_runtime_s=100, max_wait_s=200)
     assert made["EnableManagedSpotTraining"]
     assert made["StoppingCondition"] == {"MaxRuntimeInSeconds": 100, "MaxWaitTimeInSeconds": 200}
     uri = "s3://bucket/demo-jobs/checkpoints/demo-train-0123456789ab-1"
@@ -82,7 +81,7 @@ def test_request_spot_has_checkpoints() -> None:
 
 @pytest.mark.parametrize("kind", ["training", "processing"])
 def test_request_key_and_network_are_where_each_kind_has_them(kind: str) -> None:
-    made = asked(kind, kms_key="alias/demo", subnets=["subnet-1"], security_groups=["sg-1"])
+    made = validated(kind, kms_key="alias/demo", subnets=["subnet-1"], security_groups=["sg-1"])
     vpc = {"Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}
     if kind == "training":
         assert made["VpcConfig"] == vpc
@@ -95,7 +94,7 @@ def test_request_key_and_network_are_where_each_kind_has_them(kind: str) -> None
 
 def test_request_extra_goes_into_what_is_there() -> None:
     more = {"ResourceConfig": {"KeepAlivePeriodInSeconds": 60}, "RetryStrategy": {"MaximumRetryAttempts": 1}}
-    made = asked("training", extra=more)
+    made = validated("training", extra=more)
     assert made["ResourceConfig"]["KeepAlivePeriodInSeconds"] == 60
     assert made["ResourceConfig"]["InstanceType"] == "ml.m5.xlarge"
     assert made["RetryStrategy"] == {"MaximumRetryAttempts": 1}
@@ -113,10 +112,10 @@ def test_request_extra_goes_into_what_is_there() -> None:
 )
 def test_request_tells_of_an_mlflow_that_the_job_can_see(uri: str, seen: bool) -> None:
     write(tracking_uri=uri)
-    assert (asked("training")["Environment"].get("MLFLOW_TRACKING_URI") == uri) is seen
+    assert (validated("training")["Environment"].get("MLFLOW_TRACKING_URI") == uri) is seen
 
 
 def test_request_without_a_role_says_what_sets_it() -> None:
     write(role_arn=None)
     with pytest.raises(ProjectError, match=r"no role[\s\S]*platform.yaml:role_arn"):
-        asked("training")
+        validated("training")

@@ -1,4 +1,4 @@
-"""Lines that are appended: nothing before them changes, and each of them means what was asked for."""
+"""Lines that are appended: nothing before them changes, and each of them has the wanted effect."""
 
 import os
 import signal
@@ -41,8 +41,8 @@ def test_add_after_a_withdrawal_counts_from_now(registry: Path) -> None:
     before = datetime.now(UTC)
     edits.add(["form-02", "form-00", "new"])
     lines = consent.entries(registry.read_bytes(), "it")[4:]
-    assert [(one.subject_id, one.status) for one in lines] == [("form-02", "active"), ("new", "active")]
-    assert all(one.since and before <= one.since <= datetime.now(UTC) for one in lines)
+    assert [(line.subject_id, line.status) for line in lines] == [("form-02", "active"), ("new", "active")]
+    assert all(line.since and before <= line.since <= datetime.now(UTC) for line in lines)
     assert all(allows(registry, subject) for subject in ("form-00", "form-02", "new"))
 
 
@@ -75,7 +75,7 @@ def test_revoke_dated_in_the_future_says_that_it_holds_from_today(registry: Path
         *("look-alike", "look-alike of one who withdrew", "two new ones", "withdrawal", "no text", "not assigned"),
     ],
 )
-def test_what_would_not_mean_what_was_asked_is_refused(registry: Path, do: Callable[[], object], problem: str) -> None:
+def test_line_without_the_wanted_effect_is_refused(registry: Path, do: Callable[[], object], problem: str) -> None:
     with pytest.raises(ProjectError, match=f"(?s){problem}"):
         do()
     assert registry.read_bytes() == LINES
@@ -104,7 +104,7 @@ def test_two_persons_whose_ids_look_alike_are_recorded_when_meant(registry: Path
 
 def test_invisible_characters_are_left_out_of_an_id(registry: Path) -> None:
     edits.revoke(["form\u034f-01", "\u2800form-00\ufe0f"], JUNE)
-    assert [one.subject_id for one in consent.entries(registry.read_bytes(), "it")[4:]] == ["form-01", "form-00"]
+    assert [entry.subject_id for entry in consent.entries(registry.read_bytes(), "it")[4:]] == ["form-01", "form-00"]
 
 
 MERGED = {
@@ -119,8 +119,8 @@ def test_withdrawal_that_lost_in_a_merge_is_settled_by_either_word(
     registry: Path, do: Callable[[list[str]], list[str]], lines: list[str]
 ) -> None:
     registry.write_bytes(LINES + "".join(f"x,{line}T00:00:00Z\n" for line in lines).encode())
-    found = consent.read(registry)
-    assert not found.allows("x") and found.doubtful == {"x": (8 if lines[0].endswith("1-10") else 6,)}
+    content = consent.read(registry)
+    assert not content.allows("x") and content.doubtful == {"x": (8 if lines[0].endswith("1-10") else 6,)}
     with pytest.raises(ProjectError, match="line . of data/consent.csv is later: x would still be active"):
         do(["x"], datetime(2025, 2, 1, tzinfo=UTC))
     assert do(["x"]) == [f"x is {'active' if do is edits.add else 'revoked'} (line 9)"]
@@ -191,7 +191,7 @@ def test_extended_with_any_ids_reads_back_as_these_ids(subjects: list[str], end:
     rows = [(normalize_id(subject), "active", "2025-01-01T00:00:00Z") for subject in subjects]
     content = edits.extended(LINES.replace(b"\n", end), rows)
     assert content.startswith(LINES.replace(b"\n", end))
-    assert [one.subject_id for one in consent.entries(content, "it")[4:]] == [row[0] for row in rows]
+    assert [entry.subject_id for entry in consent.entries(content, "it")[4:]] == [row[0] for row in rows]
 
 
 @pytest.mark.parametrize("subject", ['=HYPERLINK("x")', 'a "quoted" one', "Dupont, Jean", "-1", "数字"])
@@ -210,7 +210,7 @@ def test_first_consent_makes_the_registry_and_first_withdrawal_does_not(registry
     assert registry.read_text().startswith("subject_id,consent_status,effective_at\na,active,20")
 
 
-def test_project_that_asks_no_consent_says_what_a_subject_is(registry: Path) -> None:
+def test_project_that_requires_no_consent_says_what_a_subject_is(registry: Path) -> None:
     Path("params.yaml").write_text("data: {source: cifar10, consent: not_required}\n", encoding="utf-8")
     registry.unlink()
     with pytest.raises(ProjectError, match="in cifar10 a subject is the record itself"):
@@ -235,7 +235,7 @@ def test_replace_never_writes_into_what_dvc_linked_and_keeps_who_may_read(regist
 def test_killed_while_writing_leaves_the_old_file_or_the_new(registry: Path, call: str) -> None:
     """The process dies at the worst moment, for real; the same command then completes."""
     deadly = f"import os, signal; os.{call} = lambda *_: os.kill(os.getpid(), signal.SIGKILL); "
-    deadly += f"from {edits.__name__.rpartition('.')[0]} import ledger; ledger.revoke(['form-01'])"
+    deadly += f"from {edits.__name__.rpartition('.')[0]} import edits; edits.revoke(['form-01'])"
     done = subprocess.run([sys.executable, "-c", deadly], env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == -signal.SIGKILL
     assert registry.read_bytes() == LINES
@@ -245,10 +245,10 @@ def test_killed_while_writing_leaves_the_old_file_or_the_new(registry: Path, cal
 
 
 def test_many_at_once_lose_no_line(registry: Path) -> None:
-    code = f"import sys; from {edits.__name__.rpartition('.')[0]} import ledger; ledger.add(sys.argv[1:])"
+    code = f"import sys; from {edits.__name__.rpartition('.')[0]} import edits; edits.add(sys.argv[1:])"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     started = [subprocess.Popen([sys.executable, "-c", code, f"new-{n}"], env=environment) for n in range(6)]
-    assert [one.wait() for one in started] == [0] * 6
+    assert [process.wait() for process in started] == [0] * 6
     assert all(allows(registry, f"new-{n}") for n in range(6))
     assert registry.read_bytes().startswith(LINES)
     assert registry.read_bytes().count(b"\n") == LINES.count(b"\n") + 6

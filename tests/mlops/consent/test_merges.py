@@ -56,7 +56,7 @@ def merge(registry: Path, *options: str) -> None:
             repo.checkout(force=True)
 
 
-def test_check_tells_a_line_that_a_merge_of_one_side_lost(history: Path) -> None:
+def test_check_reports_a_line_that_a_merge_of_one_side_lost(history: Path) -> None:
     lost = git("rev-parse", "HEAD")
     merge(history, "-s", "ours")
     problems, doubts = queries.check()
@@ -71,14 +71,14 @@ def test_check_tells_a_line_that_a_merge_of_one_side_lost(history: Path) -> None
     assert queries.check() == ([], [])
 
 
-def test_check_of_a_merge_that_keeps_all_lines_tells_nothing(history: Path) -> None:
+def test_check_of_a_merge_that_keeps_all_lines_reports_nothing(history: Path) -> None:
     merge(history, "-s", "ours", "--no-commit")
     commit(history, b"form-01,revoked,2025-06-01T00:00:00Z\n")
     assert len(git("rev-list", "--merges", "HEAD").split()) == 1
     assert queries.check() == ([], [])
 
 
-def test_check_tells_no_line_that_a_commit_took_out_before_the_merge(history: Path) -> None:
+def test_check_reports_no_line_that_a_commit_took_out_before_the_merge(history: Path) -> None:
     commit(history, removed=b"form-00,active,2025-01-01T00:00:00Z\n")
     merge(history, "-s", "ours", "--no-commit")
     commit(history, b"form-01,revoked,2025-06-01T00:00:00Z\n", b"form-00,active,2025-01-01T00:00:00Z\n")
@@ -95,7 +95,7 @@ def test_check_says_which_version_dvc_s_cache_lacks(history: Path) -> None:
     assert len(doubts) == 1 and "can't be compared" in doubts[0] and "dvc fetch --all-commits" in doubts[0]
 
 
-def test_check_without_git_tells_nothing(registry: Path) -> None:
+def test_check_without_git_reports_nothing(registry: Path) -> None:
     edits.add(["x"])
     assert queries.check() == ([], [])
     assert registry.read_bytes().startswith(LINES)

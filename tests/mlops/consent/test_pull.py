@@ -68,8 +68,8 @@ def test_pull_that_loses_a_line_is_refused_unless_meant(registry: Path, address:
 def test_pull_of_the_present_state_keeps_the_history(registry: Path, address: str, tmp_path: Path) -> None:
     write(tmp_path / "clinic.db", [ROWS[0], ROWS[1], ("form-00", "revoked", "2026-01-01T00:00:00Z")])
     from_table(address, present=True)
-    found = consent.entries(registry.read_bytes(), "it")
-    assert [(one.subject_id, one.status) for one in found] == [
+    lines = consent.entries(registry.read_bytes(), "it")
+    assert [(line.subject_id, line.status) for line in lines] == [
         ("form-00", "active"),
         ("form-00", "revoked"),
         ("form-01", "active"),
@@ -122,14 +122,14 @@ def test_pull_of_a_bad_row_is_refused_with_its_number(
 def test_pull_takes_whole_numbers_as_ids_as_they_are(registry: Path, address: str, tmp_path: Path) -> None:
     write(tmp_path / "clinic.db", [(7, "active", "2025-01-01T00:00:00Z"), ("008", "revoked", "2025-01-01T00:00:00Z")])
     from_table(address, anyway=True)
-    found = consent.read(registry)
-    assert (found.allows("7"), found.allows("008")) == (True, False)
+    content = consent.read(registry)
+    assert (content.allows("7"), content.allows("008")) == (True, False)
 
 
 def test_pull_of_ids_that_look_alike_says_so_and_denies_both(registry: Path, address: str, tmp_path: Path) -> None:
     write(tmp_path / "clinic.db", [(7, "active", "2025-01-01T00:00:00Z"), ("007", "revoked", "2025-01-01T00:00:00Z")])
     assert "1 may be one person under several ids" in from_table(address, anyway=True)
-    assert [one.subject_id for one in consent.entries(registry.read_bytes(), "it")] == ["007", "7"]
+    assert [entry.subject_id for entry in consent.entries(registry.read_bytes(), "it")] == ["007", "7"]
     assert consent.read(registry).active == frozenset()
 
 
@@ -153,16 +153,16 @@ def test_pull_does_not_hide_a_withdrawal_that_lost_in_a_merge(registry: Path, ad
     [
         ("nonsense", "SELECT 1", "no URL of SQLAlchemy"),
         ("oracle+nothing://u:s3cret@h/d", "SELECT 1", "no driver for oracle"),
-        ("sqlite:////nowhere/at/all.db", "SELECT 1", "can't be asked: unable to open"),
-        ("sqlite://", "SELEC 1", "can't be asked: .*syntax"),
+        ("sqlite:////nowhere/at/all.db", "SELECT 1", "can't be queried: unable to open"),
+        ("sqlite://", "SELEC 1", "can't be queried: .*syntax"),
         ("sqlite://", "SELECT 1 AS subject_id", "not once each: consent_status, effective_at"),
         ("sqlite://", "SELECT 1 AS subject_id, 2 AS consent_status, 3 AS effective_at WHERE 0", "holds no rows"),
     ],
     ids=["address", "driver", "unreachable", "syntax", "columns", "empty"],
 )
-def test_pull_that_can_t_be_asked_says_what_to_do(registry: Path, address: str, query: str, problem: str) -> None:
+def test_pull_that_can_t_be_queried_says_what_to_do(registry: Path, address: str, query: str, problem: str) -> None:
     before = registry.read_bytes()
-    with pytest.raises(ProjectError, match=problem) as told:
+    with pytest.raises(ProjectError, match=problem) as error:
         pull(address, query, "", False, True)
-    assert "s3cret" not in str(told.value)
+    assert "s3cret" not in str(error.value)
     assert registry.read_bytes() == before

@@ -1,4 +1,4 @@
-"""What the registry is asked, and what is told when it is not in order."""
+"""What the registry answers, and what is reported when it is not in order."""
 
 import subprocess
 from pathlib import Path
@@ -29,11 +29,11 @@ def test_history_has_the_lines_in_order(registry: Path) -> None:
     ]
 
 
-def test_check_in_order_has_nothing_to_tell(registry: Path) -> None:
+def test_check_in_order_reports_nothing(registry: Path) -> None:
     assert queries.check() == ([], [])
 
 
-def test_check_tells_every_problem_with_its_line(registry: Path) -> None:
+def test_check_reports_every_problem_with_its_line(registry: Path) -> None:
     registry.write_bytes(
         LINES + b"a,active\nb,active,yesterday\n ,active,\nc,active,2999-01-01T00:00:00Z\nd,revoked,\n"
     )
@@ -44,7 +44,7 @@ def test_check_tells_every_problem_with_its_line(registry: Path) -> None:
     assert doubts == []
 
 
-def test_check_tells_doubts(registry: Path) -> None:
+def test_check_reports_doubts(registry: Path) -> None:
     lines = "a,actve,\nb\u200b,active,\nc,revoked,2999-01-01T00:00:00Z\nd,active,\nD,active,\ne,active,\ne,revoked,\n"
     registry.write_bytes(LINES + lines.encode())
     assert queries.check() == (
@@ -59,7 +59,7 @@ def test_check_tells_doubts(registry: Path) -> None:
     )
 
 
-def test_check_tells_ids_that_look_alike_and_what_differs(registry: Path) -> None:
+def test_check_reports_ids_that_look_alike_and_what_differs(registry: Path) -> None:
     registry.write_bytes(LINES + "f\u043erm-00,active,\nform\u034f-01,active,2025-01-01T00:00:00Z\n".encode())
     assert queries.check() == (
         [],
@@ -71,7 +71,7 @@ def test_check_tells_ids_that_look_alike_and_what_differs(registry: Path) -> Non
     )
 
 
-def test_check_and_status_tell_what_lost_in_a_merge_and_what_settles_it(registry: Path) -> None:
+def test_check_and_status_report_what_lost_in_a_merge_and_what_settles_it(registry: Path) -> None:
     lines = "x,revoked,2025-02-10T00:00:00Z\nx,revoked,2025-01-10T00:00:00Z\nx,active,2025-03-10T00:00:00Z\n"
     registry.write_text(LINES.decode() + lines + "form-02,active,2025-03-10T00:00:00Z\n")
     problems, doubts = queries.check()
@@ -82,8 +82,8 @@ def test_check_and_status_tell_what_lost_in_a_merge_and_what_settles_it(registry
     ]
     assert "form-02 is revoked; line 9 (active) lost to a line of a later date" in doubts[0]
     assert "x is in doubt; line 6 (revoked) lost to a line of a later date" in doubts[1]
-    for told in (doubts[1], queries.status(["x"])[0], queries.history("x")[-1]):
-        assert "consent revoke x; or, if they do consent, python -m" in told and told.endswith("consent add x")
+    for text in (doubts[1], queries.status(["x"])[0], queries.history("x")[-1]):
+        assert "consent revoke x; or, if they do consent, python -m" in text and text.endswith("consent add x")
 
 
 def test_check_of_bytes_that_are_no_text_names_the_line(registry: Path) -> None:
@@ -92,7 +92,7 @@ def test_check_of_bytes_that_are_no_text_names_the_line(registry: Path) -> None:
         queries.check()
 
 
-def test_check_tells_a_line_that_was_committed_and_is_gone(registry: Path) -> None:
+def test_check_reports_a_line_that_was_committed_and_is_missing(registry: Path) -> None:
     for command in ("init", "add .", "-c user.name=T -c user.email=t@example.org commit -m Start"):
         subprocess.run(["git", *command.split()], check=True, capture_output=True)
     registry.write_bytes(LINES.replace(b"form-02,revoked,2025-06-01T00:00:00Z\n", b"b,active,\n"))

@@ -1,5 +1,6 @@
 """The report of an opt-out: found again when it goes on, and a page that shows what it is given and runs nothing."""
 
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -35,8 +36,8 @@ class Page(HTMLParser):
 
 
 def full() -> report.OptOutReport:
-    made = report.of(WHO)
-    made.plan = Plan(
+    made = report.find_or_create(WHO)
+    plan = Plan(
         [HOSTILE],
         [Dataset("d" * 32, HOSTILE, "m" * 64, {"train/shard-001.parquet": 3}, ["s3://bucket/files/md5/ab/cd"])],
         [{"run": "r1", "title": HOSTILE, "exposure": "inherited", "deleted": True, "path": []}],
@@ -44,8 +45,9 @@ def full() -> report.OptOutReport:
         [1],
         {"champion": 1},
         unknown=[HOSTILE],
-    ).as_json()
-    made.did("revoke", HOSTILE)
+    )
+    made.plan = asdict(plan)
+    made.record("revoke", HOSTILE)
     made.version = {"model": "digits", "number": 2, "metrics": {"test_acc": 0.5}, "moves": [HOSTILE]}
     made.answers = {
         "verify": {"verdict": "PASS", "asked_at": "now"},
@@ -101,10 +103,10 @@ def test_page_never_says_more_than_the_audit(verdicts: tuple[str, ...], stopped:
 def test_report_of_the_same_withdrawal_goes_on_and_keeps_when_a_step_was_done() -> None:
     made = full()
     made.write()
-    again = report.of(list(reversed(WHO)))
+    again = report.find_or_create(list(reversed(WHO)))
     assert again == made
     at = again.done["revoke"]["at"]
-    again.did("revoke", "once more")
+    again.record("revoke", "once more")
     assert again.done["revoke"] == {"at": at, "told": [HOSTILE]}
     assert HOSTILE not in made.path.name
 
@@ -117,7 +119,7 @@ def test_report_of_the_same_withdrawal_goes_on_and_keeps_when_a_step_was_done() 
 def test_report_of_another_withdrawal_is_another(who: list[dict[str, object]]) -> None:
     made = full()
     made.write()
-    assert report.of(who).id != made.id
+    assert report.find_or_create(who).id != made.id
 
 
 def test_plan_that_starts_from_what_knows_them_ends_there() -> None:

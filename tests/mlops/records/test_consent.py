@@ -13,7 +13,7 @@ from mlops.records import consent
 
 HEADER = "subject_id,consent_status,effective_at\n"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-ASKED = ("P1", "p1", "P2", "P", "1")
+SUBJECTS = ("P1", "p1", "P2", "P", "1")
 
 ANSWERS = {
     "plain": ("P1,active,2025-01-01T00:00:00Z\nP2,revoked,2025-06-01T00:00:00Z\n", {"P1"}),
@@ -86,8 +86,8 @@ def registry(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize(("lines", "allowed"), ANSWERS.values(), ids=ANSWERS)
 @pytest.mark.parametrize("start", ["", "\ufeff"], ids=["plain", "byte order mark"])
 def test_read_allows_only_undoubted_consent(tmp_path: Path, start: str, lines: str, allowed: set[str]) -> None:
-    found = consent.read(registry(tmp_path, start + HEADER + lines), NOW)
-    assert {person for person in ASKED if found.allows(person)} == allowed
+    content = consent.read(registry(tmp_path, start + HEADER + lines), NOW)
+    assert {person for person in SUBJECTS if content.allows(person)} == allowed
 
 
 @pytest.mark.parametrize(("text", "problem"), MALFORMED.values(), ids=MALFORMED)
@@ -109,7 +109,7 @@ def test_read_missing_file_names_both_ways_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "loop", "pipe"])
-def test_read_what_is_no_file_is_told(tmp_path: Path, kind: str) -> None:
+def test_read_what_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "consent.csv"
     if kind != "folder" and os.name == "nt":
         pytest.skip("Windows has no such files")
@@ -125,9 +125,9 @@ def test_read_what_is_no_file_is_told(tmp_path: Path, kind: str) -> None:
 
 def test_read_gives_counts_and_digest(tmp_path: Path) -> None:
     path = registry(tmp_path, HEADER + "P1,active,\nP2,active,\nP3,revoked,\nP4,actve,\n")
-    found = consent.read(path, NOW)
-    assert found.counts == {"active": 2, "revoked": 1, "unknown": 1}
-    assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    content = consent.read(path, NOW)
+    assert content.counts == {"active": 2, "revoked": 1, "unknown": 1}
+    assert content.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_check_of_a_dataset_refuses_who_withdrew_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,14 +140,14 @@ def test_check_of_a_dataset_refuses_who_withdrew_since(tmp_path: Path, monkeypat
         "subject_id,consent_status,effective_at\n00123,active,2026-01-01T00:00:00Z\nNA,active,2026-01-01T00:00:00Z\n"
     )
     registry.write_text(lines, encoding="utf-8")
-    consent.check_manifest(manifest)
+    consent.check_subjects(manifest)
     registry.write_text(lines + "00123,revoked,2026-02-01T00:00:00Z\n", encoding="utf-8")
     with pytest.raises(ProjectError, match=r"1 subject\(s\) without consent: 00123"):
-        consent.check_manifest(manifest)
+        consent.check_subjects(manifest)
     merged = "NA,revoked,2026-02-01T00:00:00Z\nNA,revoked,2026-01-15T00:00:00Z\nNA,active,2026-03-01T00:00:00Z\n"
     registry.write_text(lines + merged, encoding="utf-8")
     with pytest.raises(ProjectError, match=r"without consent: NA(?s:.*)lost in a merge: NA \(line 4\).*consent add"):
-        consent.check_manifest(manifest)
+        consent.check_subjects(manifest)
     registry.unlink()
     with pytest.raises(ProjectError, match="consent"):
-        consent.check_manifest(manifest)
+        consent.check_subjects(manifest)

@@ -1,4 +1,4 @@
-"""Whatever bytes the registry is: an error, or answers that the rules, told once more in the plainest way, give too."""
+"""Whatever bytes the registry is: an error, or the answers that a second, plain implementation of the rules gives."""
 
 import csv
 import io
@@ -98,8 +98,8 @@ def moment(text: str) -> datetime:
 def plain(text: str) -> str:
     def visible(text: str) -> Iterator[str]:
         ignorable = icu.UProperty.DEFAULT_IGNORABLE_CODE_POINT
-        kept = (c for c in text if unicodedata.category(c) not in ("Cc", "Cf", "Zl", "Zp") and c != "\u2800")
-        return (c for c in kept if not icu.Char.hasBinaryProperty(ord(c), ignorable))
+        printed = (c for c in text if unicodedata.category(c) not in ("Cc", "Cf", "Zl", "Zp") and c != "\u2800")
+        return (c for c in printed if not icu.Char.hasBinaryProperty(ord(c), ignorable))
 
     return unicodedata.normalize("NFKC", "".join(visible(unicodedata.normalize("NFKC", text)))).strip()
 

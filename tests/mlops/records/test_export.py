@@ -5,9 +5,15 @@ from pathlib import Path
 
 import pytest
 from mlops.errors import ProjectError
-from mlops.records import export, shards
+from mlops.records import shards
 from mlops.records.source import Record
 from PIL import Image
+
+
+@pytest.fixture(autouse=True)
+def team(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("pyproject.toml").write_text('[tool.mlops]\npackage = "team"\nnumeric = []\n', encoding="utf-8")
 
 
 def dataset(folder: Path, kind: str) -> Path:
@@ -21,11 +27,11 @@ def dataset(folder: Path, kind: str) -> Path:
 
 @pytest.mark.parametrize(("kind", "extension"), [("PNG", "png"), ("MPO", "jpeg"), ("TIFF", "tiff")])
 def test_export_extension_is_the_images_format(tmp_path: Path, kind: str, extension: str) -> None:
-    assert export.export(dataset(tmp_path, kind), tmp_path / "out") == 1
+    assert shards.export(dataset(tmp_path, kind), tmp_path / "out") == 1
     assert [path.name for path in (tmp_path / "out/train/cat").iterdir()] == [f"r%2F1.{extension}"]
 
 
 def test_export_image_in_another_format_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ProjectError, match="the image of record 'r/1' is damaged or not an image in one of"):
-        export.export(dataset(tmp_path, "GIF"), tmp_path / "out")
+    with pytest.raises(ProjectError, match="the content of record 'r/1' is damaged or not an image in one of"):
+        shards.export(dataset(tmp_path, "GIF"), tmp_path / "out")
     assert not (tmp_path / "out").exists()

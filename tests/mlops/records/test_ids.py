@@ -1,7 +1,6 @@
 """Ids and labels: what is taken as it is, and what is refused."""
 
 import io
-from pathlib import Path
 
 import icu
 import numpy as np
@@ -9,18 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlops.errors import ProjectError
-from mlops.records import sources
+from mlops.records import ids, source
 from PIL import Image
 from team.data import digits
 
 
-def record(record_id: str, subject_id: str = "s", label: str = "cat", origin: str = "line 2") -> sources.Record:
-    return sources.Record(record_id, subject_id, label, lambda: b"", origin)
+def record(record_id: str, subject_id: str = "s", label: str = "cat", origin: str = "line 2") -> source.Record:
+    return source.Record(record_id, subject_id, label, lambda: b"", origin)
 
 
 @pytest.mark.parametrize("name", ["00123", "NA", "null", "=cmd()", "1e5", "ünï-日本", "a b", "-"])
-def test_load_unusual_id_survives(name: str) -> None:
-    assert [found.record_id for found in sources.load([record(name)], "test")] == [name]
+def test_read_records_unusual_id_survives(name: str) -> None:
+    assert [loaded.record_id for loaded in source.read_records([record(name)], "test")] == [name]
 
 
 @pytest.mark.parametrize(
@@ -35,26 +34,26 @@ def test_load_unusual_id_survives(name: str) -> None:
     ],
 )
 @pytest.mark.parametrize("column", ["record_id", "subject_id", "label"])
-def test_load_hidden_characters_names_corrected_form(name: str, corrected: str, column: str) -> None:
+def test_read_records_hidden_characters_names_corrected_form(name: str, corrected: str, column: str) -> None:
     bad = record(**{"record_id": "r", column: name})
     with pytest.raises(ProjectError) as error:
-        sources.load([bad], "test")
+        source.read_records([bad], "test")
     assert f"line 2: {column} {name!r}" in error.value.problem
     assert f"write {corrected!r}" in error.value.problem
 
 
 @pytest.mark.parametrize("empty", ["", "  ", "\u200b", "\u2800\u1160\ufe0f"])
 @pytest.mark.parametrize("column", ["record_id", "subject_id", "label"])
-def test_load_empty_column_is_refused(empty: str, column: str) -> None:
+def test_read_records_empty_column_is_refused(empty: str, column: str) -> None:
     with pytest.raises(ProjectError, match=f"line 2: {column} is empty"):
-        sources.load([record(**{"record_id": "r", column: empty})], "test")
+        source.read_records([record(**{"record_id": "r", column: empty})], "test")
 
 
 @pytest.mark.parametrize("name", ["P\u0378", "P\udcff"], ids=["not assigned", "a byte"])
 @pytest.mark.parametrize("column", ["record_id", "subject_id", "label"])
-def test_load_code_point_that_is_no_character_is_refused(name: str, column: str) -> None:
+def test_read_records_code_point_that_is_no_character_is_refused(name: str, column: str) -> None:
     with pytest.raises(ProjectError, match=f"line 2: {column} .* holds U\\+.*, which is no character"):
-        sources.load([record(**{"record_id": "r", column: name})], "test")
+        source.read_records([record(**{"record_id": "r", column: name})], "test")
 
 
 ALIKE = [
@@ -80,81 +79,81 @@ ALIKE = [
 ]
 
 
-@pytest.mark.parametrize(("one", "other"), [pair[:2] for pair in ALIKE], ids=[pair[2] for pair in ALIKE])
-def test_fold_of_ids_that_may_be_one_person_s_is_one(one: str, other: str) -> None:
-    assert sources.match_key(one) == sources.match_key(other)
+@pytest.mark.parametrize(("first", "second"), [pair[:2] for pair in ALIKE], ids=[pair[2] for pair in ALIKE])
+def test_match_key_of_ids_that_may_be_one_person_s_is_one(first: str, second: str) -> None:
+    assert ids.match_key(first) == ids.match_key(second)
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("AI", "AL"), ("P1", "P10"), ("é", "e"), ("00", "01"), ("数字", "数"), ("a b", "ab"), ("x", "y")]
+    ("first", "second"),
+    [("AI", "AL"), ("P1", "P10"), ("é", "e"), ("00", "01"), ("数字", "数"), ("a b", "ab"), ("x", "y")],
 )
-def test_fold_of_other_ids_differs(one: str, other: str) -> None:
-    assert sources.match_key(one) != sources.match_key(other)
+def test_match_key_of_other_ids_differs(first: str, second: str) -> None:
+    assert ids.match_key(first) != ids.match_key(second)
 
 
-def test_fold_of_ascii_looks_as_in_icu_s_table() -> None:
+def test_match_key_of_ascii_looks_as_in_icu_s_table() -> None:
     for code in range(33, 127):
         small = chr(code).lower()
-        assert sources.match_key(f"x{small}x") == f"x{icu.SpoofChecker().getSkeleton(0, small).casefold()}x", small
+        assert ids.match_key(f"x{small}x") == f"x{icu.SpoofChecker().getSkeleton(0, small).casefold()}x", small
 
 
 @settings(deadline=None)
 @given(st.text())
-def test_fold_of_any_text_does_not_depend_on_case_or_form(text: str) -> None:
-    assert sources.match_key(sources.normalize_id(text)) == sources.match_key(text)
+def test_match_key_of_any_text_does_not_depend_on_case_or_form(text: str) -> None:
+    assert ids.match_key(ids.normalize_id(text)) == ids.match_key(text)
     if text.isascii():
-        assert sources.match_key(text.upper()) == sources.match_key(text) == sources.match_key(text.lower())
+        assert ids.match_key(text.upper()) == ids.match_key(text) == ids.match_key(text.lower())
 
 
-def test_load_subjects_that_look_alike_are_refused_with_what_differs() -> None:
+def test_read_records_subjects_that_look_alike_are_refused_with_what_differs() -> None:
     with pytest.raises(ProjectError) as error:
-        sources.load([record("r1", "form-03"), record("r2", "f\u043erm-03", origin="line 3")], "test")
+        source.read_records([record("r1", "form-03"), record("r2", "f\u043erm-03", origin="line 3")], "test")
     assert "line 3: subject_id 'f\u043erm-03' looks like 'form-03', at line 2" in error.value.problem
     assert "U+043E CYRILLIC SMALL LETTER O in place of U+006F LATIN SMALL LETTER O" in error.value.problem
 
 
-def test_load_subjects_that_look_alike_in_ascii_are_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_read_records_subjects_that_look_alike_in_ascii_are_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
     subjects = ["P1", "P1", "Pl", "p1", "P2"]
-    found = sources.load([record(str(n), one, origin=f"line {n}") for n, one in enumerate(subjects)], "test")
-    assert len(found) == 5
-    told = capsys.readouterr().out.splitlines()
-    assert len(told) == 1
-    assert "line 2: subject_id 'Pl' looks like 'P1', at line 0" in told[0] and told[0].endswith("and 1 more pairs")
+    records = [record(str(n), subject, origin=f"line {n}") for n, subject in enumerate(subjects)]
+    assert len(source.read_records(records, "test")) == 5
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "line 2: subject_id 'Pl' looks like 'P1', at line 0" in line and line.endswith("and 1 more pairs")
 
 
-def test_load_duplicate_names_both_places() -> None:
+def test_read_records_duplicate_names_both_places() -> None:
     with pytest.raises(ProjectError, match="line 3: record_id 'r' was given before, at line 2"):
-        sources.load([record("r"), record("r", origin="line 3")], "test")
+        source.read_records([record("r"), record("r", origin="line 3")], "test")
 
 
-def test_load_many_problems_counts_all_and_shows_five() -> None:
+def test_read_records_many_problems_counts_all_and_shows_five() -> None:
     with pytest.raises(ProjectError) as error:
-        sources.load((record("", origin=f"line {line}") for line in range(2, 14)), "test")
+        source.read_records((record("", origin=f"line {line}") for line in range(2, 14)), "test")
     assert "bad records: 12" in error.value.problem
     assert "line 6:" in error.value.problem and "line 7:" not in error.value.problem
     assert "and 7 more" in error.value.problem
 
 
-def test_load_nothing_names_the_parameter() -> None:
+def test_read_records_nothing_names_the_parameter() -> None:
     with pytest.raises(ProjectError) as error:
-        sources.load([], "folder")
+        source.read_records([], "folder")
     assert "params.yaml:data.source" in error.value.fix
 
 
 @settings(deadline=None)
 @given(st.text() | st.text("a \u0301\u034f\ufe0f\u1160\u2800\u00a0\u1100\u1161\u200d\u2028\u3164\u00a8\ufb01\u0378"))
-def test_plain_form_of_any_text_is_a_fixed_point(text: str) -> None:
-    plain = sources.normalize_id(text)
-    assert sources.normalize_id(plain) == plain == icu.Normalizer2.getNFKCInstance().normalize(plain)
-    assert not any(icu.Char.hasBinaryProperty(ord(c), icu.UProperty.DEFAULT_IGNORABLE_CODE_POINT) for c in plain)
+def test_normalize_id_of_any_text_is_a_fixed_point(text: str) -> None:
+    normal = ids.normalize_id(text)
+    assert ids.normalize_id(normal) == normal == icu.Normalizer2.getNFKCInstance().normalize(normal)
+    assert not any(icu.Char.hasBinaryProperty(ord(c), icu.UProperty.DEFAULT_IGNORABLE_CODE_POINT) for c in normal)
 
 
 def test_digits_records_are_the_fourteen_forms() -> None:
-    found = sources.load(digits.records(Path()), "digits")
-    assert len(found) == 1797
-    assert len({one.subject_id for one in found}) == digits.FORMS
+    records = source.read_records(digits.records(), "digits")
+    assert len(records) == 1797
+    assert len({record.subject_id for record in records}) == digits.FORMS
     # The slots are right if the labels follow the form; one digit of the 1,797 is known to be another.
-    other = [one.record_id for one in found if one.label != digits.FORM[int(one.record_id[-3:])]]
+    other = [record.record_id for record in records if record.label != digits.FORM[int(record.record_id[-3:])]]
     assert other == ["form-02-129"]
 
 
@@ -162,6 +161,6 @@ def test_digits_images_keep_every_value() -> None:
     from sklearn.datasets import load_digits
 
     ink = load_digits().images
-    for position, one in enumerate(digits.records(Path())):
-        pixels = np.asarray(Image.open(io.BytesIO(one.read())))
+    for position, digit in enumerate(digits.records()):
+        pixels = np.asarray(Image.open(io.BytesIO(digit.read())))
         assert np.array_equal(np.round(pixels / 255 * 16), ink[position])

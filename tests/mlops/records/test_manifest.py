@@ -53,14 +53,16 @@ def test_digest_is_that_of_the_canonical_csv(dataset: Path) -> None:
 
 
 def test_digest_of_read_back_manifest_is_the_same(dataset: Path, tmp_path: Path) -> None:
-    found = manifest.write(manifest.build(dataset), tmp_path / "manifest.parquet")
-    assert manifest.digest_of(tmp_path / "manifest.parquet") == found.sha256 == manifest.digest(manifest.build(dataset))
+    summary = manifest.write(manifest.build(dataset), tmp_path / "manifest.parquet")
+    assert (
+        manifest.digest_of(tmp_path / "manifest.parquet") == summary.sha256 == manifest.digest(manifest.build(dataset))
+    )
 
 
 def test_write_counts_every_pair_also_the_empty_ones(dataset: Path, tmp_path: Path) -> None:
-    found = manifest.write(manifest.build(dataset), tmp_path / "manifest.parquet")
-    assert (found.records, found.subjects) == (5, 5)
-    counts = found.counts
+    summary = manifest.write(manifest.build(dataset), tmp_path / "manifest.parquet")
+    assert (summary.records, summary.subjects) == (5, 5)
+    counts = summary.counts
     assert len(counts) == 9
     assert {"split": "val", "label": "dog", "records": 0} in counts
     assert sum(row["records"] for row in counts) == 5
@@ -107,7 +109,7 @@ def test_digest_is_what_the_csv_module_writes(rows: list[tuple[str, ...]]) -> No
     assert manifest.digest([table]) == hashlib.sha256(text.getvalue().encode()).hexdigest()
 
 
-def test_digest_of_a_file_that_is_no_manifest_is_told(tmp_path: Path) -> None:
+def test_digest_of_a_file_that_is_no_manifest_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.parquet").write_bytes(b"no")
     with pytest.raises(ProjectError, match="m.parquet can't be read.*[\\s\\S]*dvc repro"):
         manifest.digest_of(tmp_path / "m.parquet")

@@ -15,6 +15,8 @@ from mlops.records import manifest, shards
 from mlops.records.source import Record
 from team.data import splits
 
+from ..conftest import SKELETON
+
 
 def records(subjects: int, each: int = 3) -> list[Record]:
     return [
@@ -29,10 +31,10 @@ def digests(dataset: Path) -> dict[str, str]:
 
 
 def test_write_twice_in_any_order_gives_the_same_bytes(tmp_path: Path) -> None:
-    found = records(20)
-    shards.write({"train": found}, 4, tmp_path / "one")
-    shards.write({"train": found[::-1]}, 4, tmp_path / "two")
-    assert digests(tmp_path / "one") == digests(tmp_path / "two")
+    images = records(20)
+    shards.write({"train": images}, 4, tmp_path / "first")
+    shards.write({"train": images[::-1]}, 4, tmp_path / "second")
+    assert digests(tmp_path / "first") == digests(tmp_path / "second")
 
 
 def test_write_replaces_all_of_an_older_dataset(tmp_path: Path) -> None:
@@ -73,21 +75,21 @@ def test_read_damaged_shard_is_named(tmp_path: Path) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    gone=st.integers(0, 39),
+    removed=st.integers(0, 39),
     fractions=st.tuples(st.floats(0.2, 0.4), st.floats(0.2, 0.4)),
     fraction=st.floats(0.7, 1.0),
     count=st.integers(1, 50),
     salt=st.text("ab7", min_size=1),
 )
 def test_write_without_one_subject_moves_nobody_and_changes_one_file(
-    gone: int, fractions: tuple[float, float], fraction: float, count: int, salt: str
+    removed: int, fractions: tuple[float, float], fraction: float, count: int, salt: str
 ) -> None:
     everyone = splits.subsample(records(40), fraction)
     with tempfile.TemporaryDirectory() as folder:
         places, files = [], []
-        for kept in (everyone, [one for one in everyone if one.subject_id != f"s{gone}"]):
-            dataset = Path(folder, str(len(kept)))
-            shards.write(splits.split(kept, salt, *fractions), count, dataset)
+        for chosen in (everyone, [record for record in everyone if record.subject_id != f"s{removed}"]):
+            dataset = Path(folder, str(len(chosen)))
+            shards.write(splits.split(chosen, salt, *fractions), count, dataset)
             rows = [row for part in manifest.build(dataset) for row in part.to_pylist()]
             places.append({row["record_id"]: (row["split"], row["path"]) for row in rows})
             files.append(digests(dataset))
@@ -98,6 +100,7 @@ def test_write_without_one_subject_moves_nobody_and_changes_one_file(
 
 FILL = """
 import resource, signal, sys
+sys.path.append(sys.argv[2])
 from pathlib import Path
 from mlops.records import shards
 from mlops.records.source import Record
@@ -111,7 +114,9 @@ shards.write({"train": [Record(f"r{n}", "s", "a", lambda: bytes(1000), "") for n
 def test_write_no_space_left_keeps_the_older_dataset(tmp_path: Path) -> None:
     shards.write({"train": records(3)}, 1, tmp_path / "dataset")
     before = digests(tmp_path / "dataset")
-    done = subprocess.run([sys.executable, "-c", FILL, str(tmp_path / "dataset")], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", FILL, str(tmp_path / "dataset"), str(SKELETON)], capture_output=True, text=True
+    )
     assert "OSError: [Errno 27]" in done.stderr, done.stderr
     assert digests(tmp_path / "dataset") == before
     assert list(tmp_path.iterdir()) == [tmp_path / "dataset"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from mlops.compute import archive
+from mlops.compute import transfer
 from mlops.errors import ProjectError
 from mlops.tracking.snapshot import snapshot
 
@@ -255,8 +255,8 @@ def test_pack_has_submodules_links_and_what_attributes_would_leave_out(
     Path("code/link.py").symlink_to("left_out.py")
     write(".gitattributes", "left_out.py export-ignore\nmodel.py export-subst\n")
     run("git", "add", ".")
-    archive.pack(snapshot("train"), tmp_path / "code.tar.gz")
-    archive.unpack(tmp_path / "code.tar.gz", tmp_path / "job")
+    transfer.pack(snapshot("train"), tmp_path / "code.tar.gz")
+    transfer.unpack(tmp_path / "code.tar.gz", tmp_path / "job")
     assert read(tmp_path / "job" / "code") == read(Path("code"))
 
 
@@ -325,8 +325,8 @@ def check_history(run: Run, edits: list[tuple[str, str, str]]) -> None:
         assert seen.setdefault(commit, now) == now
     for commit, wanted in seen.items():
         with tempfile.TemporaryDirectory() as folder:
-            archive.pack(commit, Path(folder, "code.tar.gz"))
-            archive.unpack(Path(folder, "code.tar.gz"), Path(folder, "job"))
+            transfer.pack(commit, Path(folder, "code.tar.gz"))
+            transfer.unpack(Path(folder, "code.tar.gz"), Path(folder, "job"))
             given = {**read(Path(folder, "job/code"))}
             given |= {f"shared/{name}": text for name, text in read(Path(folder, "job/shared")).items()}
             assert given == wanted

@@ -1,319 +1,259 @@
-"""The questions: who is in which model, and may they be there.
+"""The questions: who is in which model, and is that allowed.
 
-An `Audit` reads MLflow and brings the index up to date; each question to it returns a `Report`. Nothing is changed, and
-what can't be read is never taken for good: the verdict is INCONCLUSIVE then, or there is an error.
+An `Audit` reads all runs and brings the index up to date; each question to it returns an `AuditReport`. Nothing is
+changed. What can't be read is never taken for a PASS: the verdict is INCONCLUSIVE, or an error is raised.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache, reduce
+from operator import or_
+from typing import Any
 
 from ..config import load_platform
 from ..errors import ProjectError
 from ..records.consent import Registry
-from . import catalog, manifests
-from .catalog_mlflow import Catalog, Doubt, Run, Version
-from .cli_args import plain, read_registry
-from .deployments import SERVING, Deployment
-from .exposure import Exposure, Exposures
-from .index import InconclusiveError, Index, Membership
-from .policy import Consent, Timing, Verdict, judge, worst
-from .report import AuditReport, Row, Rows, moment
+from ..records.ids import parse_id
+from . import catalog
+from .catalog import SERVING, Deployment
+from .catalog_mlflow import Catalog, CatalogIssue, Run, Version
+from .index import InconclusiveError, Index, Membership, ingest
+from .policy import Consent, Exposure, ExposureGraph, Timing, Verdict, judge, read_registry, worst
+from .report import AuditReport, Row, Rows, format_time
 
-NOBODY_KNOWS = "nobody knows all runs that made it"
+UNKNOWN_RUNS = "not all runs that made it are known"
+
+
+def parse_subjects(subjects: Iterable[str]) -> list[str]:
+    """Return ids as manifests have them, each once; raise ProjectError if there is none, or one is empty or no text."""
+    ids = list(map(parse_id, [subjects] if isinstance(subjects, str) else subjects))
+    if not ids or not all(ids):
+        problem = "a subject is empty" if ids else "no subject is named"
+        raise ProjectError(problem, "name subjects, or give --subjects-file <file>")
+    return list(dict.fromkeys(ids))
 
 
 @dataclass(frozen=True)
 class Query:
-    """What is to be judged.
+    """What is judged."""
 
-    Args:
-        held: The subjects, and which manifests hold them.
-        consents: Of each subject.
-        targets: The runs to look at, by id, and what serves each.
-        unknown: Of which of these nobody can tell whom they know.
-        served: Whether the question is if they may be served.
-        orphans: Whether something is served of which the runs are not known.
-        doubt: Whether the whole is in doubt: somebody may be known who is not among the subjects, or served what
-            nobody told of.
-    """
+    memberships: dict[str, Membership]  # the subjects, and which manifests hold each
+    consents: dict[str, Consent]  # of each subject
+    targets: Mapping[str, Sequence[Deployment | None]]  # runs to look at, by id, and where each is deployed
+    unknown: list[Row]  # runs and versions among these whose subjects can't be determined
+    issues: Sequence[CatalogIssue]  # why there may be runs or deployments that are not among these
+    served: bool = False  # whether the question is if they may be served
+    orphans: bool = False  # whether a version is served whose runs are not all known
+    incomplete: bool = False  # whether there may be subjects that are not among these
 
-    held: dict[str, Membership]
-    consents: dict[str, Consent]
-    targets: Mapping[str, Sequence[Deployment | None]]
-    unknown: list[Row]
-    served: bool = False
-    orphans: bool = False
-    doubt: bool = False
+    def verdict(self, exposure: Exposure, timing: Timing, deployment: Deployment | None) -> Verdict:
+        """Return the verdict on one run; if only the log says that it is served, that is no FAIL."""
+        verdict = judge(exposure, timing, self.served)
+        is_unsure = deployment and deployment.only_logged and verdict is Verdict.FAIL
+        return Verdict.INCONCLUSIVE if is_unsure else verdict
 
 
 class Audit:
-    """The runs as they are now, and the index brought up to date with them.
+    """The runs as they are now, and the index brought up to date with them; errors are those of `mlops.audit`.
 
     Args:
-        there: What there is; by default, what MLflow has.
+        source: What to look at; by default what MLflow has.
         index: By default the repository's.
-
-    Attributes:
-        made: The runs that made each version, as far as they are known: see `is_orphan`.
-
-    Raises:
-        NoAnswerError: MLflow can't be reached, or refuses.
-        UndecidedError: The index can't be used.
     """
 
-    def __init__(self, there: Catalog | None = None, index: Index | None = None) -> None:
-        self.world = there or catalog.read()
+    def __init__(self, source: Catalog | None = None, index: Index | None = None) -> None:
+        self.catalog = source or catalog.read()
         self.index = index or Index()
-        wanted = {run.manifest for run in self.world.runs if run.manifest}
-        self.lacking = manifests.ingest(self.index, wanted, self.world.places)
+        self._runs = {run.id: run for run in self.catalog.runs}
+        manifests = {run.manifest for run in self.catalog.runs if run.manifest}
+        self.source = {**self.catalog.source, "runs": len(self.catalog.runs), "manifests": len(manifests)}
+        self.missing = ingest(self.index, manifests, self.catalog.manifest_sources)  # why each is missing
         self.numbers = self.index.numbers()
-        self.exposures = Exposures(self.world.runs, self.numbers, self.lacking)
-        self._runs = {run.id: run for run in self.world.runs}
-        self.made = {version: self.exposures.runs(version.runs) for version in self._looked_at()}
-        self._versions: dict[str, list[str]] = {}
-        for version, made in self.made.items():
-            for run in made:
-                self._versions.setdefault(run.id, []).append(str(version))
-        self._of: dict[Membership, dict[str, Exposure]] = {}  # thousands of subjects are in the same manifests
+        self.graph = ExposureGraph(self.catalog.runs, self.numbers, self.missing)
+        self._exposures = cache(self.graph.exposures)  # thousands of subjects are in the same manifests
+        only_logged = [issue.version for issue in self.catalog.issues if issue.version]
+        versions = dict.fromkeys([*self.catalog.versions, *only_logged])
+        # The known runs that made each version; for those of an orphan, see `is_orphan`.
+        self.runs_of = {version: self.graph.runs_named(version.runs) for version in versions}
+        self._versions_of: defaultdict[str, list[str]] = defaultdict(list)
+        for version, runs in self.runs_of.items():
+            for run in runs:
+                self._versions_of[run.id].append(str(version))
 
     def find(self, subjects: Iterable[str]) -> AuditReport:
-        """Tell which runs, and so which versions and aliases, know the subjects, and how."""
-        held = self.index.memberships(plain(subjects))
+        """Return which runs, and so which versions and aliases, know the subjects, and how."""
+        memberships = self.index.memberships(parse_subjects(subjects))
 
         def rows() -> Iterator[Row]:
-            for subject, where in held.items():
-                for run, exposure in self._listed(where):
-                    yield self._row(subject, where, run, exposure)
+            for subject, membership in memberships.items():
+                for run, exposure in self._exposed(membership):
+                    yield self._row(run, membership, subject=subject, exposure=exposure)
 
-        asked = [{"subject": subject, "runs": len(self._listed(where))} for subject, where in held.items()]
-        undecided = any(Exposure.UNKNOWN in self._exposures(where).values() for where in held.values())
-        doubts = [doubt for doubt in self.world.doubts if doubt.alias or doubt.cut]  # of runs, or of who has an alias
-        verdict = Verdict.INCONCLUSIVE if undecided or doubts else None
-        unknown = self._unknown(self._runs) + _unsettled(doubts)
-        return self._report("find", verdict, asked, Rows(rows), unknown, _strangers(held) + _settle(doubts))
+        counts = [{"subject": subject, "runs": len(self._exposed(where))} for subject, where in memberships.items()]
+        is_unknown = any(Exposure.UNKNOWN in self._exposures(where).values() for where in memberships.values())
+        issues = [issue for issue in self.catalog.issues if issue.alias or issue.incomplete]
+        verdict = Verdict.INCONCLUSIVE if is_unknown or issues else None
+        unknown = self._unknown(self._runs) + [issue.row for issue in issues]
+        notes = _absent(memberships) + [issue.note for issue in issues]
+        return AuditReport("find", verdict, counts, Rows(rows), unknown, notes, self.source)
 
     def verify(self, subjects: Iterable[str], since: datetime | None = None) -> AuditReport:
-        """Tell whether the runs that know the subjects were trained while they consented.
-
-        Args:
-            subjects: Their ids.
-            since: Take it that their consent ended then, whatever the registry says.
-
-        Raises:
-            ProjectError: There is no registry, it is malformed, or no subject is named.
-        """
+        """Return whether the runs that know the subjects were trained while they consented, or before `since`."""
         registry = None if since else read_registry()
-        held = self.index.memberships(plain(subjects))
-        consents = {one: Consent.of(one, registry) if registry else Consent("ended", since) for one in held}
-        doubts = [doubt for doubt in self.world.doubts if doubt.cut]
-        unknown = self._unknown(self._runs) + _unsettled(doubts)
-        case = Query(held, consents, {run: [None] for run in self._runs}, unknown, doubt=bool(doubts))
-        return self._judged("verify", case, registry, _strangers(held) + _settle(doubts))
+        memberships = self.index.memberships(parse_subjects(subjects))
+        ended = Consent("ended", since)
+        consents = {subject: Consent.of(subject, registry) if registry else ended for subject in memberships}
+        issues = [issue for issue in self.catalog.issues if issue.incomplete]
+        targets = {run: [None] for run in self._runs}
+        query = Query(memberships, consents, targets, self._unknown(self._runs), issues)
+        return self._judge("verify", query, registry, _absent(memberships))
 
     def deployed(self, subjects: Iterable[str] | None = None) -> AuditReport:
-        """Tell whether what is served knows anybody who does not consent.
-
-        Args:
-            subjects: Ask for these only; by default for everybody whose consent ended, and everybody who is in what
-                is served.
-
-        Raises:
-            ProjectError: There is no registry, it is malformed, or no subject is named.
-        """
-        registry = read_registry()
-        served = [one for known in SERVING for one in known(self.world)]
+        """Return whether what is served knows one of the subjects, or by default anybody, without their consent."""
+        registry, issues = read_registry(), self.catalog.issues
+        deployments = [deployment for deployments_in in SERVING for deployment in deployments_in(self.catalog)]
         targets: dict[str, list[Deployment | None]] = {}
-        for one in served:
-            for run in self.made[one.version]:
-                targets.setdefault(run.id, []).append(one)
-        orphans = [{"served_by": str(one), "path": [NOBODY_KNOWS]} for one in served if self.is_orphan(one.version)]
-        unknown, doubts = self._unknown(targets) + orphans, self.world.doubts
-        doubt = bool(doubts) or (bool(unknown) and subjects is None)  # whom that knows need not be in the registry
+        for deployment in deployments:
+            for run in self.runs_of[deployment.version]:
+                targets.setdefault(run.id, []).append(deployment)
+        orphans = [each for each in deployments if self.is_orphan(each.version)]
+        unknown = self._unknown(targets) + [{"served_by": str(each), "path": [UNKNOWN_RUNS]} for each in orphans]
         if subjects is None:
-            people, _ = self._members(targets)
-            asked = sorted({*registry.ended, *registry.doubtful, *(one for one in people if not registry.allows(one))})
+            denied = {subject for subject in self._members(targets)[0] if not registry.allows(subject)}
+            wanted = sorted({*registry.ended, *registry.doubtful, *denied})
         else:
-            asked = plain(subjects)
-        held = self.index.memberships(asked)
-        consents = {one: Consent.of(one, registry) for one in held}
-        notes = _settle(doubts) if served or doubts else ["nothing is served: no registered version has an alias"]
-        unknown += _unsettled(doubts)
-        case = Query(held, consents, targets, unknown, served=True, orphans=bool(orphans), doubt=doubt)
-        return self._judged("deployed", case, registry, notes)
+            wanted = parse_subjects(subjects)
+        memberships = self.index.memberships(wanted)
+        consents = {subject: Consent.of(subject, registry) for subject in memberships}
+        incomplete = bool(unknown) and subjects is None  # they may know subjects who are not in the registry
+        query = Query(memberships, consents, targets, unknown, issues, True, bool(orphans), incomplete)
+        nothing = ["nothing is served: no registered version has an alias"]
+        return self._judge("deployed", query, registry, [] if deployments or issues else nothing)
 
     def members(self, name: str) -> AuditReport:
-        """Tell who is in a model or a run: a version, an alias or a run, see `named`."""
-        found = self.named(name)
-        people, whole = self._members(found)
-        rows = [{"subject": subject, "exposure": exposure} for subject, exposure in sorted(people.items())]
-        return self._report("list", None if whole else Verdict.INCONCLUSIVE, [], rows, self._unknown(found))
+        """Return who is in a model or a run: a version, an alias or a run, see `named`."""
+        runs = self.named(name)
+        exposures, is_complete = self._members(runs)
+        rows = [{"subject": subject, "exposure": exposure} for subject, exposure in sorted(exposures.items())]
+        verdict = None if is_complete else Verdict.INCONCLUSIVE
+        return AuditReport("list", verdict, [], rows, self._unknown(runs), [], self.source)
 
-    def diff(self, one: str, other: str) -> AuditReport:
-        """Tell who is in only one of two models or runs."""
-        named = [self.named(name) for name in (one, other)]
-        (before, whole), (after, too) = map(self._members, named)
-        added, removed = after.keys() - before.keys(), before.keys() - after.keys()
-        changes = dict.fromkeys(added, "added") | dict.fromkeys(removed, "removed")
+    def diff(self, first: str, second: str) -> AuditReport:
+        """Return who is in only one of two models or runs, named as for `members`."""
+        runs = self.named(first), self.named(second)
+        (before, is_complete), (after, is_complete_after) = map(self._members, runs)
         rows = [
-            {"subject": subject, "change": change, "exposure": (before | after)[subject]}
-            for subject, change in sorted(changes.items())
+            {"subject": subject, "change": "added" if subject in after else "removed", "exposure": exposure}
+            for subject, exposure in sorted((before | after).items())
+            if (subject in before) != (subject in after)
         ]
-        verdict = None if whole and too else Verdict.INCONCLUSIVE
-        return self._report("diff", verdict, [], rows, self._unknown(named[0] | named[1]))
+        verdict = None if is_complete and is_complete_after else Verdict.INCONCLUSIVE
+        return AuditReport("diff", verdict, [], rows, self._unknown(runs[0] | runs[1]), [], self.source)
 
     def named(self, name: str) -> dict[str, Run]:
-        """Return the runs that a name means, by id.
+        """Return the runs, by id, of a version, or the run with this id in MLflow or in DVC.
 
         Args:
-            name: `model/3`, `model@alias`, `models:/…`, `model` for all its versions; of the project's model just `3`
-                or `alias`; or a run, by its id in MLflow or in DVC.
+            name: `model/3`, `model@alias`, `model` for all its versions, with `models:/` before it or not; of the
+                project's model just `3` or `alias`; or a run's id.
 
         Raises:
-            ProjectError: Nothing has that name.
-            UndecidedError: The runs of a version are not known, or MLflow and the log disagree about who has an alias.
+            InconclusiveError: The runs of a version are unknown, or MLflow and the log disagree about the alias.
         """
         text, model = name.removeprefix("models:/"), load_platform().project
-        for doubt in self.world.doubts:
-            if doubt.alias and text in (doubt.alias, f"{model}@{doubt.alias}"):
-                raise InconclusiveError(doubt.problem, doubt.fix)
-        versions = [version for version in self.world.versions if text in _names(version)]
-        for version in versions:
-            if self.is_orphan(version):
-                raise InconclusiveError(f"{NOBODY_KNOWS}: {version}", "python -m mlops mirror repair, if it lost runs")
-        found = [run for version in versions for run in self.made[version]] or self.exposures.runs([name])
-        if not found:
-            there = ", ".join(str(version) for version in self.world.versions[-10:]) or "none"
-            problem = f"there is no version, alias or run {name!r} (registered: {there})"
+        for issue in self.catalog.issues:
+            if issue.alias and text in (issue.alias, f"{model}@{issue.alias}"):
+                raise InconclusiveError(issue.problem, issue.fix)
+        meant = {text, f"{model}/{text}", f"{model}@{text}"}
+        versions = [version for version in self.catalog.versions if meant & version.names]
+        for version in filter(self.is_orphan, versions):
+            raise InconclusiveError(f"{UNKNOWN_RUNS}: {version}", "python -m mlops mirror repair, if it lost runs")
+        runs = [run for version in versions for run in self.runs_of[version]] or self.graph.runs_named([name])
+        if not runs:
+            registered = ", ".join(map(str, self.catalog.versions[-10:])) or "none"
+            problem = f"there is no version, alias or run {name!r} (registered: {registered})"
             raise ProjectError(problem, "python -m mlops registry list; a run goes by its id in MLflow or DVC")
-        return {run.id: run for run in found}
-
-    def _looked_at(self) -> dict[Version, None]:
-        """Return the versions, also those that only the log says are served."""
-        return dict.fromkeys([*self.world.versions, *(doubt.version for doubt in self.world.doubts if doubt.version)])
+        return {run.id: run for run in runs}
 
     def is_orphan(self, version: Version) -> bool:
         """Return whether not all runs that made a version are known."""
-        return not version.runs or not all(self.exposures.runs([name]) for name in version.runs)
+        return not version.runs or not all(self.graph.runs_named([name]) for name in version.runs)
 
-    def _exposures(self, where: Membership) -> dict[str, Exposure]:
-        if where not in self._of:
-            self._of[where] = self.exposures.of(where)
-        return self._of[where]
-
-    def _listed(self, where: Membership) -> list[tuple[Run, Exposure]]:
+    def _exposed(self, membership: Membership) -> list[tuple[Run, Exposure]]:
         """Return the runs that know a subject, or hold an id like it; those that are unknown to all are left out."""
         return [
             (self._runs[run], exposure)
-            for run, exposure in self._exposures(where).items()
-            if exposure is not Exposure.UNKNOWN or self.exposures.reads(run)[2]
+            for run, exposure in self._exposures(membership).items()
+            if exposure is not Exposure.UNKNOWN or self.graph.nodes[run].complete
         ]
 
-    def _members(self, found: Iterable[str]) -> tuple[dict[str, Exposure], bool]:
-        """Return whom runs know, together, and whether that is all."""
-        own, inherited, whole = 0, 0, True
-        for run in found:
-            reads = self.exposures.reads(run)
-            own, inherited, whole = own | reads[0], inherited | reads[1], whole and reads[2]
-        people = dict.fromkeys(self.index.members(inherited), Exposure.INHERITED)
-        return people | dict.fromkeys(self.index.members(own), Exposure.DIRECT), whole
+    def _members(self, runs: Iterable[str]) -> tuple[dict[str, Exposure], bool]:
+        """Return the subjects that any of the runs knows, and whether these are all."""
+        nodes = [self.graph.nodes[run] for run in runs]
+        direct = self.index.members(reduce(or_, (node.own for node in nodes), 0))
+        inherited = self.index.members(reduce(or_, (node.inherited for node in nodes), 0))
+        exposures = dict.fromkeys(inherited, Exposure.INHERITED) | dict.fromkeys(direct, Exposure.DIRECT)
+        return exposures, all(node.complete for node in nodes)
 
-    def _unknown(self, found: Iterable[str]) -> list[Row]:
-        nobody = Membership()
-        whole = (run for run in found if not self.exposures.reads(run)[2])
-        return [self._facts(self._runs[run]) | {"path": self.exposures.path(run, nobody)} for run in whole]
+    def _unknown(self, runs: Iterable[str]) -> list[Row]:
+        """Return the runs whose subjects can't be determined, and why."""
+        return [self._row(self._runs[run], Membership()) for run in runs if not self.graph.nodes[run].complete]
 
-    def _judged(self, verb: str, case: Query, registry: Registry | None, notes: list[str]) -> AuditReport:
+    def _judge(self, verb: str, query: Query, registry: Registry | None, notes: list[str]) -> AuditReport:
         def rows() -> Iterator[Row]:
-            for subject, where in case.held.items():
-                for run, exposure in self._listed(where) if case.consents[subject].status != "active" else ():
-                    for one in case.targets.get(run.id, ()):
-                        judged = self._timed(case, subject, run, exposure, one)
-                        yield (
-                            self._row(subject, where, run, exposure) | judged | ({"served_by": str(one)} if one else {})
-                        )
+            for subject, membership in query.memberships.items():
+                consent = query.consents[subject]
+                for run, exposure in self._exposed(membership) if consent.status != "active" else ():
+                    for deployment in query.targets.get(run.id, ()):
+                        row = self._row(run, membership, subject=subject, exposure=exposure)
+                        timing = consent.timing(run)
+                        row |= {"timing": timing, "verdict": query.verdict(exposure, timing, deployment)}
+                        yield row | ({"served_by": str(deployment)} if deployment else {})
 
-        asked, verdicts = [], {}
-        for subject, where in case.held.items():
-            consent = case.consents[subject]
-            if (where, consent) not in verdicts:
-                verdicts[where, consent] = self._verdict(case, subject, where)
-            told = {"subject": subject, "consent": consent.status, "ended_at": moment(consent.ended)}
-            asked.append({**told, "runs": len(self._listed(where)), "verdict": verdicts[where, consent]})
-        if registry and (doubts := registry.doubts(case.held)):
-            notes = [*notes, doubts]
-        doubt = [Verdict.INCONCLUSIVE] if case.doubt else []
-        verdict = worst([*verdicts.values(), *doubt])
-        return self._report(verb, verdict, asked, Rows(rows), case.unknown, notes, registry)
+        verdict_of = cache(lambda membership, consent: self._verdict(query, membership, consent))
+        subjects: list[Row] = []
+        for subject, membership in query.memberships.items():
+            consent = query.consents[subject]
+            row = {"subject": subject, "consent": consent.status, "ended_at": format_time(consent.ended)}
+            runs = len(self._exposed(membership))
+            subjects.append({**row, "runs": runs, "verdict": verdict_of(membership, consent)})
+        unknown = query.unknown + [issue.row for issue in query.issues]
+        notes = notes + [issue.note for issue in query.issues]
+        source = {**self.source, "consent_sha256": registry.sha256} if registry else self.source
+        if registry and (in_doubt := registry.doubts(query.memberships)):
+            notes.append(in_doubt)
+        unsure = [Verdict.INCONCLUSIVE] if query.issues or query.incomplete else []
+        verdict = worst([*(row["verdict"] for row in subjects), *unsure])
+        return AuditReport(verb, verdict, subjects, Rows(rows), unknown, notes, source)
 
-    def _verdict(self, case: Query, subject: str, where: Membership) -> Verdict:
-        consent, found = case.consents[subject], list[Verdict]()
-        for run, exposure in self._exposures(where).items():
-            if run in case.targets:
-                judged = judge(exposure, consent.timing(self._runs[run]), case.served)
-                found.extend(_sure(judged, one) for one in case.targets[run])
-        if case.orphans:
-            found.append(judge(Exposure.UNKNOWN, Timing.ACTIVE if consent.status == "active" else Timing.NEVER, True))
-        return worst(found)
+    def _verdict(self, query: Query, membership: Membership, consent: Consent) -> Verdict:
+        verdicts = [
+            query.verdict(exposure, consent.timing(self._runs[run]), deployment)
+            for run, exposure in self._exposures(membership).items()
+            for deployment in query.targets.get(run, ())
+        ]
+        if query.orphans:
+            timing = Timing.ACTIVE if consent.status == "active" else Timing.NEVER
+            verdicts.append(judge(Exposure.UNKNOWN, timing, query.served))
+        return worst(verdicts)
 
-    def _timed(self, case: Query, subject: str, run: Run, exposure: Exposure, served: Deployment | None) -> Row:
-        timing = case.consents[subject].timing(run)
-        return {"timing": timing, "verdict": _sure(judge(exposure, timing, case.served), served)}
-
-    def _row(self, subject: str, where: Membership, run: Run, exposure: Exposure) -> Row:
+    def _row(self, run: Run, membership: Membership, **columns: Any) -> Row:
         return {
-            "subject": subject,
-            "exposure": exposure,
-            **self._facts(run),
-            "path": self.exposures.path(run.id, where),
-        }
-
-    def _facts(self, run: Run) -> Row:
-        return {
+            **columns,
             "run": run.id,
             "title": run.title,
             "experiment": run.experiment,
-            "started_at": moment(run.started),
-            "ended_at": moment(run.ended),
+            "started_at": format_time(run.started),
+            "ended_at": format_time(run.ended),
             "deleted": run.deleted,
-            "versions": self._versions.get(run.id, []),
+            "versions": self._versions_of.get(run.id, []),
+            "path": self.graph.path(run.id, membership),
         }
 
-    def _report(
-        self,
-        verb: str,
-        verdict: Verdict | None,
-        asked: list[Row],
-        rows: Iterable[Row],
-        unknown: list[Row],
-        notes: Iterable[str] = (),
-        registry: Registry | None = None,
-    ) -> AuditReport:
-        read = {"runs": len(self.world.runs), "manifests": len({run.manifest for run in self.world.runs} - {None})}
-        consents = {"consent_sha256": registry.sha256} if registry else {}
-        return AuditReport(verb, verdict, asked, rows, unknown, list(notes), {**self.world.source, **read, **consents})
 
-
-def _strangers(held: dict[str, Membership]) -> list[str]:
-    nowhere = [subject for subject, where in held.items() if where == Membership()]
-    shown = ", ".join(map(repr, nowhere[:5])) + (", …" if nowhere[5:] else "")
-    return [f"in no manifest: {len(nowhere)} ({shown}). Are they written as in the data?"] if nowhere else []
-
-
-def _sure(verdict: Verdict, served: Deployment | None) -> Verdict:
-    """Return a verdict as sure as it is that the version is served: what only the log says is no FAIL."""
-    return Verdict.INCONCLUSIVE if served and served.logged and verdict is Verdict.FAIL else verdict
-
-
-def _unsettled(doubts: Iterable[Doubt]) -> list[Row]:
-    return [{"served_by": doubt.what, "path": [doubt.problem]} for doubt in doubts]
-
-
-def _settle(doubts: Iterable[Doubt]) -> list[str]:
-    return [f"{doubt.what}: {doubt.problem}. Fix: {doubt.fix}" for doubt in doubts]
-
-
-def _names(version: Version) -> set[str]:
-    own = {str(version.number), *version.aliases} if version.model == load_platform().project else set()
-    of_model = {f"{version.model}/{version.number}", *(f"{version.model}@{alias}" for alias in version.aliases)}
-    return own | of_model | {version.model}
+def _absent(memberships: dict[str, Membership]) -> list[str]:
+    absent = [subject for subject, membership in memberships.items() if membership == Membership()]
+    shown = ", ".join(map(repr, absent[:5])) + (", …" if absent[5:] else "")
+    return [f"in no manifest: {len(absent)} ({shown}). Check that they are spelled as in the data"] if absent else []

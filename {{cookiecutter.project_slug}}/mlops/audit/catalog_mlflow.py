@@ -1,6 +1,6 @@
-"""The runs, registered versions and aliases that MLflow has, with what matters for an audit.
+"""The runs, registered versions and aliases that MLflow has: all experiments, all pages, deleted runs too.
 
-All experiments, all pages, deleted runs too. What a run does not say is unknown here, and never taken for nothing.
+Missing information is unknown, never absent.
 """
 
 import json
@@ -17,141 +17,122 @@ from ..registry.versions import TAG_RUN_PREFIX
 from ..tracking import mlflow_client
 from ..tracking.git import without_credentials
 from ..tracking.mlflow_sync import MIRROR_ID
-from .manifests import Fetch
+from .index import MANIFEST, Fetch
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run as MlflowRun
 
 PAGE = 1000
-MANIFEST = "data/manifest.parquet"
 RETRY = "see that the server is up (platform.yaml:tracking_uri); or ask Git's and DVC's history: audit … --source dvc"
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A training.
+    """A training. None stands for what is unknown."""
 
-    Args:
-        id: MLflow's id; DVC's history knows it by `names` alone, so its id is that there.
-        names: What others call it: ids in their `parents`, and in tags of versions.
-        title: For people.
-        experiment: Name of its MLflow experiment.
-        started: UTC; None when it does not say.
-        ended: UTC; None when it has not ended, or does not say.
-        deleted: Whether a person deleted it.
-        manifest: SHA-256 of the manifest of what it was trained on; None when it does not say.
-        parents: Runs that it was fine-tuned from; None when it does not say.
-    """
-
-    id: str
-    names: tuple[str, ...]
-    title: str
-    experiment: str
-    started: datetime | None
-    ended: datetime | None
-    deleted: bool
-    manifest: str | None
-    parents: tuple[str, ...] | None
+    id: str  # in MLflow; if it was read from DVC's history, its id there
+    names: tuple[str, ...]  # ids by which `parents` and tags of versions refer to it
+    title: str  # for people
+    experiment: str  # name of the MLflow experiment
+    started: datetime | None  # UTC
+    ended: datetime | None  # UTC; None, too, if it has not ended
+    deleted: bool  # whether a person deleted it
+    manifest: str | None  # SHA-256 of the manifest of the data that it was trained on
+    parents: tuple[str, ...] | None  # runs that it was fine-tuned from
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A registered version.
-
-    Args:
-        model: Name of the registered model.
-        number: Its number.
-        aliases: What serves it.
-        runs: Those that made it, by id or another name.
-    """
+    """A registered version."""
 
     model: str
     number: int
     aliases: tuple[str, ...]
-    runs: tuple[str, ...]
+    runs: tuple[str, ...]  # that made it, each by one of its names
 
     def __str__(self) -> str:
         return f"{self.model}/{self.number}{''.join(f' @{alias}' for alias in self.aliases)}"
 
+    @property
+    def names(self) -> set[str]:
+        """Return what it may be called: `model/3`, `model@alias`, or the model that it is of."""
+        return {self.model, f"{self.model}/{self.number}", *(f"{self.model}@{alias}" for alias in self.aliases)}
+
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
-    """Why nobody can tell what is served, or which runs there were.
+class CatalogIssue:
+    """Why it is unknown what is served, or whether all runs are known."""
 
-    Args:
-        problem: Who says what.
-        fix: The command that settles it.
-        alias: An alias of the project's model; "" where it is about all of them.
-        version: What only the log gives the alias to: it is looked at too.
-        cut: Whether there may be runs, too, that nothing tells of.
-    """
-
-    problem: str
-    fix: str
-    alias: str = ""
-    version: Version | None = None
-    cut: bool = False
+    problem: str  # what disagrees, or can't be read
+    fix: str  # the command that settles it
+    alias: str = ""  # of the project's model; "" if it concerns all of them
+    version: Version | None = None  # has the alias only in the log; it is audited too
+    incomplete: bool = False  # whether runs may be missing from the catalog
 
     @property
-    def what(self) -> str:
-        """Name what it is about."""
-        return f"alias {self.alias}" if self.alias else "the log of this clone"
+    def row(self) -> dict[str, Any]:
+        """Return it as a row of what is unknown."""
+        return {"served_by": f"alias {self.alias}" if self.alias else "the log of this clone", "path": [self.problem]}
+
+    @property
+    def note(self) -> str:
+        """Return it for people."""
+        return f"{self.row['served_by']}: {self.problem}. Fix: {self.fix}"
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """All that is asked about.
+    """Everything that an audit looks at."""
 
-    Args:
-        runs: Every training, the first one first.
-        versions: Every registered version.
-        places: Where a manifest may be had, the best first.
-        source: Where this was read, for the record.
-        doubts: What MLflow and the log don't agree on, or what of the log can't be read.
-    """
-
-    runs: list[Run]
+    runs: list[Run]  # every training, the first one first
     versions: list[Version]
-    places: Callable[[str], Iterable[Fetch]]
-    source: dict[str, Any] = field(default_factory=dict)
-    doubts: tuple[Doubt, ...] = ()
+    manifest_sources: Callable[[str], Iterable[Fetch]]  # where a manifest, by SHA-256, may be fetched, the best first
+    source: dict[str, Any] = field(default_factory=dict)  # where this was read, for the report
+    issues: tuple[CatalogIssue, ...] = ()  # what MLflow and the log disagree on, or what of the log can't be read
 
 
-def read(experiments: tuple[str, ...] = (), client: "MlflowClient | None" = None) -> Catalog:
-    """Read what MLflow has.
-
-    Args:
-        experiments: Look at these experiments only, by name; by default at all.
-        client: A connection.
+def read(experiments: tuple[str, ...] = ()) -> Catalog:
+    """Read what MLflow has, of the experiments with these names or of all.
 
     Raises:
-        NoAnswerError: MLflow can't be reached, or refuses.
+        MlflowError: MLflow can't be reached, or refuses.
+        ProjectError: There is no such experiment.
     """
     with mlflow_client.translate_errors(RETRY):
-        client = client or mlflow_client.client()
-        found = list(runs(client, experiments))
-        versions = _versions(client)
+        client = mlflow_client.client()
+        runs = list(read_runs(client, experiments))
+        versions = _read_versions(client)
+
+    def manifest_sources(sha256: str) -> Iterator[Fetch]:
+        for run in runs:
+            if run.manifest == sha256:
+                yield partial(_download, client, run.id)
+
     source = {"mlflow": without_credentials(str(client.tracking_uri)), "experiments": list(experiments) or None}
-    return Catalog(found, versions, partial(_places, client, found), source)
+    return Catalog(runs, versions, manifest_sources, source)
 
 
-def runs(client: "MlflowClient", experiments: tuple[str, ...] = ()) -> Iterator[Run]:
+def _download(client: "MlflowClient", run_id: str, folder: Path) -> str:
+    return str(client.download_artifacts(run_id, MANIFEST, str(folder)))
+
+
+def read_runs(client: "MlflowClient", experiments: tuple[str, ...] = ()) -> Iterator[Run]:
     """Give the trainings, the first one first."""
     from mlflow.entities import ViewType
 
     every = mlflow_client.pages(partial(client.search_experiments, ViewType.ALL))
-    names = {one.experiment_id: one.name for one in every if not experiments or one.name in experiments}
+    names = {each.experiment_id: each.name for each in every if not experiments or each.name in experiments}
     if unknown := set(experiments) - set(names.values()):
         raise ProjectError(f"MLflow has no experiment {', '.join(sorted(unknown))}", "see their names: make ui")
     order = ["attributes.start_time ASC"]  # a run that begins meanwhile doesn't move the pages
     if names:
-        for one in mlflow_client.pages(partial(client.search_runs, list(names), "", ViewType.ALL, PAGE, order)):
-            yield _run(one, names[one.info.experiment_id])
+        for run in mlflow_client.pages(partial(client.search_runs, list(names), "", ViewType.ALL, PAGE, order)):
+            yield _run(run, names[run.info.experiment_id])
 
 
-def _run(found: "MlflowRun", experiment: str) -> Run:
-    info, params, tags = found.info, found.data.params, found.data.tags
+def _run(run: "MlflowRun", experiment: str) -> Run:
+    info, params, tags = run.info, run.data.params, run.data.tags
     digest = params.get("manifest_sha256", "")
     return Run(
         id=info.run_id,
@@ -162,49 +143,34 @@ def _run(found: "MlflowRun", experiment: str) -> Run:
         ended=_time(info.end_time),
         deleted=info.lifecycle_stage == "deleted",
         manifest=digest if re.fullmatch("[0-9a-f]{64}", digest) else None,
-        parents=parents_of(params.get("parents", "")),
+        parents=parse_parents(params.get("parents", "")),
     )
 
 
-def parents_of(text: str) -> tuple[str, ...] | None:
-    """Return what a run's param `parents` says, a list in JSON; None when that is no answer."""
+def parse_parents(text: str) -> tuple[str, ...] | None:
+    """Return the runs that the param `parents` lists as JSON; None if it is no such list."""
     try:
         parents = json.loads(text)
     except ValueError:
         return None
-    listed = isinstance(parents, list) and all(isinstance(parent, str) and parent for parent in parents)
-    return tuple(parents) if listed else None
+    is_list = isinstance(parents, list) and all(isinstance(parent, str) and parent for parent in parents)
+    return tuple(parents) if is_list else None
 
 
 def _time(milliseconds: int | None) -> datetime | None:
     return datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None
 
 
-def _versions(client: "MlflowClient") -> list[Version]:
+def _read_versions(client: "MlflowClient") -> list[Version]:
     aliases: dict[tuple[str, int], list[str]] = {}
     for model in mlflow_client.pages(client.search_registered_models):
         for alias, number in model.aliases.items():
             aliases.setdefault((model.name, int(number)), []).append(alias)
-    found = []
-    for one in mlflow_client.pages(client.search_model_versions):
-        made = (
-            one.run_id,
-            one.tags.get("run"),
-            *(tag.removeprefix(TAG_RUN_PREFIX) for tag in one.tags if tag.startswith(TAG_RUN_PREFIX)),
-        )
-        number = int(one.version)
-        served = tuple(sorted(aliases.pop((one.name, number), ())))
-        found.append(Version(one.name, number, served, tuple(dict.fromkeys(filter(None, made)))))
-    # An alias of a version that MLflow does not show serves something all the same.
-    found += [Version(name, number, tuple(sorted(served)), ()) for (name, number), served in aliases.items()]
-    return sorted(found, key=lambda version: (version.model, version.number))
-
-
-def _places(client: "MlflowClient", found: list[Run], sha256: str) -> Iterator[Fetch]:
-    for run in found:
-        if run.manifest == sha256:
-            yield partial(_download, client, run.id)
-
-
-def _download(client: "MlflowClient", run_id: str, folder: Path) -> Path:
-    return Path(client.download_artifacts(run_id, MANIFEST, str(folder)))
+    runs: dict[tuple[str, int], tuple[str, ...]] = {}
+    for version in mlflow_client.pages(client.search_model_versions):
+        tagged = [tag.removeprefix(TAG_RUN_PREFIX) for tag in version.tags if tag.startswith(TAG_RUN_PREFIX)]
+        names = filter(None, (version.run_id, version.tags.get("run"), *tagged))
+        runs[version.name, int(version.version)] = tuple(dict.fromkeys(names))
+    # An alias of a version that MLflow does not list serves something all the same.
+    keys = sorted({*runs, *aliases})
+    return [Version(*key, tuple(sorted(aliases.get(key, ()))), runs.get(key, ())) for key in keys]

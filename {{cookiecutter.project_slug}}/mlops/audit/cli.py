@@ -1,35 +1,40 @@
-"""The command line: `python -m mlops audit`."""
+"""The command line, `python -m mlops audit`: it parses arguments, and prints what functions of `mlops.audit` return."""
 
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from .. import audit
+from ..errors import ProjectError
+
 if TYPE_CHECKING:
-    from .audit import Audit
     from .report import AuditReport
 
 
 @contextlib.contextmanager
 def exit_inconclusive() -> Iterator[None]:
-    """Exit with 3 where an answer needs what can't be read."""
-    from ..tracking.lineage_log import ShallowCloneError
-    from ..tracking.mlflow_client import MlflowError
-    from .index import InconclusiveError
-    from .policy import Verdict
-
+    """Exit with 3 if something that the answer depends on can't be read."""
     try:
         yield
-    except (ShallowCloneError, MlflowError, InconclusiveError) as error:
+    except ProjectError as error:
+        from ..tracking.lineage_log import ShallowCloneError
+        from ..tracking.mlflow_client import MlflowError
+        from .index import InconclusiveError
+
+        if not isinstance(error, ShallowCloneError | MlflowError | InconclusiveError):
+            raise
         click.echo(f"INCONCLUSIVE: {error.problem}\nFix: {error.fix}", err=True)
-        sys.exit(Verdict.INCONCLUSIVE.exit_code)
+        sys.exit(3)
 
 
 class AuditGroup(click.Group):
-    """Exits with 3 where an answer needs what can't be read."""
+    """Exits with 3 if something that the answer depends on can't be read."""
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the verb."""
@@ -39,92 +44,102 @@ class AuditGroup(click.Group):
 
 @click.group("audit", cls=AuditGroup)
 def verbs() -> None:
-    """Whose records are in which model, and may they be: exits with 0 PASS, 1 FAIL, 3 INCONCLUSIVE, 2 bad input."""
+    """Whose records are in which model, and is that allowed. Exit code: 0 PASS, 1 FAIL, 3 INCONCLUSIVE, 2 bad input."""
 
 
-def _options(command: Callable[..., None]) -> Callable[..., None]:
-    options = (
-        click.option("--json", "form", flag_value="json", help="For programs: see `audit schema`."),
-        click.option(
-            "--csv", "form", flag_value="csv", help="For spreadsheets; what they might take for a formula gets a '."
-        ),
-        click.option(
-            "--experiment", "experiments", multiple=True, help="Look at this MLflow experiment only; again for more."
-        ),
-        click.option(
-            "--source",
-            type=click.Choice(["mlflow", "dvc"]),
-            default="mlflow",
-            help="dvc: Git's and DVC's history, without MLflow.",
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+def _parse_time(context: click.Context, parameter: click.Parameter, text: str | None) -> datetime | None:
+    """Read a date or a time; a date is midnight UTC, and a time without a zone is UTC."""
+    try:
+        time = datetime.fromisoformat(text) if text else None
+        return time and (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        fix = "write it like 2025-06-01 or 2025-06-01T02:00:00+02:00"
+        raise ProjectError(f"--since {text!r} is no date", fix) from error
 
 
-def _subjects(command: Callable[..., None]) -> Callable[..., None]:
-    file = click.option(
-        "--subjects-file", type=click.Path(path_type=Path), help="One id a line, or CSV with subject_id."
-    )
-    return click.argument("subjects", nargs=-1, metavar="SUBJECT…")(file(command))
+def _all(subjects: tuple[str, ...], file: Path | None) -> list[str]:
+    """Return the subjects, and those in a CSV file with a column `subject_id`, or in plain lines of one id each."""
+    from ..records.csv_reader import rows
+
+    if file is None:
+        return list(subjects)
+    try:
+        with file.open("rb") as stream:
+            header = stream.readline().decode("utf-8-sig")
+            if "subject_id" in [cell.strip().strip('"').lower() for cell in header.split(",")]:
+                stream.seek(0)
+                return [*subjects, *(cell for _, (cell,) in rows(stream, file.name, ("subject_id",)))]
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProjectError(f"{file} can't be read: {error}", "give a file of subjects in UTF-8, one a line") from error
+    return [*subjects, *filter(str.strip, lines)]
 
 
-@verbs.command()
-@_subjects
-@_options
-def find(subjects: tuple[str, ...], subjects_file: Path | None, **options: Any) -> None:
-    """Tell which runs, versions and aliases know these subjects, and how; 3 when that may not be all."""
-    _answer(lambda asked: asked.find(_all(subjects, subjects_file)), **options)
-
-
-@verbs.command()
-@_subjects
-@click.option(
-    "--since", metavar="DATE", help="Take it that their consent ended then (UTC), whatever the registry says."
+FILE = click.Path(path_type=Path)
+SOURCES = click.Choice(["mlflow", "dvc"])
+SOURCE = click.option("--source", type=SOURCES, default="mlflow", help="dvc: Git's and DVC's history, without MLflow.")
+SUBJECTS = (
+    click.argument("subjects", nargs=-1, metavar="SUBJECT…"),
+    click.option("--subjects-file", type=FILE, help="One id a line, or CSV with a column subject_id."),
 )
-@_options
-def verify(subjects: tuple[str, ...], subjects_file: Path | None, since: str | None, **options: Any) -> None:
-    """Tell whether every run that knows these subjects was trained while they consented."""
-    from .cli_args import moment
+OPTIONS = (
+    click.option("--json", "form", flag_value="json", help="For programs: see `audit schema`."),
+    click.option("--csv", "form", flag_value="csv", help="For spreadsheets; a ' is put before what may be a formula."),
+    click.option("--experiment", "experiments", multiple=True, help="Only this MLflow experiment; may be repeated."),
+    SOURCE,
+)
 
-    ended = moment(since) if since else None
-    _answer(lambda asked: asked.verify(_all(subjects, subjects_file), ended), **options)
+
+def _with(*options: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda command: reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
 
 @verbs.command()
-@_subjects
-@_options
-def deployed(subjects: tuple[str, ...], subjects_file: Path | None, **options: Any) -> None:
-    """Tell whether what an alias serves knows anybody who does not consent; or one of these subjects."""
-    named = bool(subjects or subjects_file)
-    _answer(lambda asked: asked.deployed(_all(subjects, subjects_file) if named else None), **options)
+@_with(*SUBJECTS, *OPTIONS)
+def find(subjects: tuple[str, ...], subjects_file: Path | None, form: str | None, **catalog: Any) -> None:
+    """Find the runs, versions and aliases that know these subjects; exit code 3 if that may not be all."""
+    _print(audit.find(_all(subjects, subjects_file), **catalog), form)
+
+
+@verbs.command()
+@_with(*SUBJECTS)
+@click.option("--since", metavar="DATE", callback=_parse_time, help="Assume that consent ended then (UTC).")
+@_with(*OPTIONS)
+def verify(subjects: tuple[str, ...], subjects_file: Path | None, form: str | None, **options: Any) -> None:
+    """Verify that every run that knows these subjects was trained while they consented."""
+    _print(audit.verify(_all(subjects, subjects_file), **options), form)
+
+
+@verbs.command()
+@_with(*SUBJECTS, *OPTIONS)
+def deployed(subjects: tuple[str, ...], subjects_file: Path | None, form: str | None, **catalog: Any) -> None:
+    """Verify that no version with an alias knows a subject without consent, or one of these subjects."""
+    named = _all(subjects, subjects_file) if subjects or subjects_file else None
+    _print(audit.deployed(named, **catalog), form)
 
 
 @verbs.command("list")
 @click.argument("name", metavar="MODEL|RUN")
-@_options
-def list_members(name: str, **options: Any) -> None:
-    """Tell who is in a model or a run: `3`, `champion`, `model/3`, `model@alias`, or a run's id."""
-    _answer(lambda asked: asked.members(name), **options)
+@_with(*OPTIONS)
+def list_members(name: str, form: str | None, **catalog: Any) -> None:
+    """List the subjects that a model or a run knows: `3`, `champion`, `model/3`, `model@alias`, or a run's id."""
+    _print(audit.list_members(name, **catalog), form)
 
 
 @verbs.command()
-@click.argument("one", metavar="V1")
-@click.argument("other", metavar="V2")
-@_options
-def diff(one: str, other: str, **options: Any) -> None:
-    """Tell who is in only one of two models or runs, named as for `list`."""
-    _answer(lambda asked: asked.diff(one, other), **options)
+@click.argument("first", metavar="V1")
+@click.argument("second", metavar="V2")
+@_with(*OPTIONS)
+def diff(first: str, second: str, form: str | None, **catalog: Any) -> None:
+    """List the subjects that only one of two models or runs knows, named as for `list`."""
+    _print(audit.diff(first, second, **catalog), form)
 
 
 @verbs.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=FILE)
 def export(folder: Path) -> None:
-    """Write all that is known as Parquet tables, for SQL: docs/records-athena.md has the questions."""
-    from .export import export as run
-
-    click.echo(run(_audit("mlflow", ()), folder))
+    """Write everything that is known as Parquet tables, for SQL: docs/records-athena.md has the queries."""
+    click.echo(audit.export_tables(folder))
 
 
 @verbs.command()
@@ -136,35 +151,15 @@ def schema() -> None:
 
 
 @verbs.command()
-@click.option("--source", type=click.Choice(["mlflow", "dvc"]), default="mlflow", show_default=True)
+@SOURCE
 def reindex(source: str) -> None:
-    """Make the index anew: every manifest is fetched and checked again."""
-    from .index import Index
-    from .policy import Verdict
-
-    Index().clear()
-    asked = _audit(source, ())
-    click.echo(f"{len(asked.numbers)} manifests in {asked.index.path}")
-    for reason in asked.lacking.values():
-        click.echo(reason)
-    sys.exit(Verdict.INCONCLUSIVE.exit_code if asked.lacking else 0)
+    """Create the index anew: fetch and check every manifest."""
+    result = audit.reindex(source)
+    click.echo("\n".join([f"{len(result.numbers)} manifests in {result.index.path}", *result.missing.values()]))
+    sys.exit(3 if result.missing else 0)
 
 
-def _all(subjects: tuple[str, ...], file: Path | None) -> list[str]:
-    from .cli_args import subjects_in
-
-    return [*subjects, *(subjects_in(file) if file else ())]
-
-
-def _audit(source: str, experiments: tuple[str, ...]) -> "Audit":
-    from . import catalog
-    from .audit import Audit
-
-    return Audit(catalog.read(source, experiments))
-
-
-def _answer(ask: "Callable[[Audit], AuditReport]", form: str | None, experiments: tuple[str, ...], source: str) -> None:
-    report = ask(_audit(source, experiments))
-    for piece in {"json": report.json, "csv": report.csv}.get(form or "", report.text)():
-        click.echo(piece, nl=form is None)
+def _print(report: "AuditReport", form: str | None) -> None:
+    for text in {"json": report.json, "csv": report.csv}.get(form or "", report.text)():
+        click.echo(text, nl=form is None)
     sys.exit(report.exit_code)

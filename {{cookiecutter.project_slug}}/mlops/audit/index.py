@@ -1,27 +1,36 @@
-"""The index of manifests: who is in which of them, without reading one again.
+"""The index of manifests: which manifest holds which subject, without reading a manifest twice.
 
-An SQLite file that can be deleted at any time. Manifests are numbered as they come, and a subject has a row for each
-stretch `[added, removed)` of these numbers in which every manifest holds it. So it is exact in whatever order they
-come, of branches too, and grows with what changes between them. Several processes may add to it at once.
+An SQLite file that can be deleted at any time. Manifests are numbered in the order in which they are added, and a
+subject has a row for each range `[added, removed)` of numbers in which every manifest holds it. So the index is exact
+for any order and for branches, and grows with what changes between manifests. Several processes may add to it at once.
+A manifest is fetched once, and indexed only if its rows have the digest that was recorded.
 """
 
 import contextlib
 import sqlite3
+import tempfile
 import uuid
 import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from functools import reduce
+from operator import or_
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ..config import home
 from ..errors import ProjectError
+from ..records import manifest
 from ..records.ids import match_key
 
-VERSION = 2  # of the tables and of what `fold` returns; a file of another one is made anew
-PATIENCE_S = 600  # while others add
-ASKED = 1000  # subjects in one query
-
+VERSION = 2  # of the tables and of what `match_key` returns; a file of another version is created anew
+LOCK_TIMEOUT_S = 600
+BATCH = 1000  # subjects in one query
+WRITE = "BEGIN IMMEDIATE"
+NEXT_NUMBER = "SELECT coalesce(max(number) + 1, 0) FROM manifest"
 SCHEMA = f"""
 CREATE TABLE made (id TEXT NOT NULL);
 CREATE TABLE manifest (number INTEGER PRIMARY KEY, sha256 TEXT NOT NULL UNIQUE);
@@ -32,153 +41,78 @@ CREATE TABLE member (
 PRAGMA user_version = {VERSION};
 """
 
+MANIFEST = "data/manifest.parquet"
+Fetch = Callable[[Path], Path | str]
+"""Copies a manifest into a folder and returns its path. Any error means that the manifest is not available there."""
+
 
 class InconclusiveError(ProjectError):
-    """What is needed for an answer can't be read: nobody can say that all is well."""
+    """Something that the answer depends on can't be read."""
+
+
+class ManifestMissingError(ProjectError):
+    """No source has a manifest as it was recorded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """Which manifests hold a subject, as bits: manifest 0 is the lowest.
+    """The manifests that hold a subject, as bits: manifest 0 is the lowest."""
 
-    Args:
-        exact: Those that hold this very id.
-        alike: Those that hold another id that may be the same person's: see `fold`. Nobody can tell.
-    """
-
-    exact: int = 0
-    alike: int = 0
+    exact: int = 0  # those that hold exactly this id
+    alike: int = 0  # those that hold a different id that may be the same person's: see `match_key`
 
 
 class Index:
-    """The file, open.
-
-    Args:
-        path: Where it is; by default below the repository's `.dvc/tmp`, which Git ignores.
-    """
+    """The open index file; by default below the repository's `.dvc/tmp`, which Git ignores."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or home() / ".dvc" / "tmp" / "records" / "index.db"
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with _told(self.path):
+        with self._translate_errors():
             try:
                 self._open()
             except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.OperationalError):  # locked, no space, no right: it may be whole
+                if isinstance(error, sqlite3.OperationalError):  # locked, disk full, no permission: not damaged
                     raise
                 self._db.close()
                 self.path.unlink()
                 self._open()
 
     def _open(self) -> None:
-        self._db = sqlite3.connect(self.path, timeout=PATIENCE_S, isolation_level=None)
-        if self._version() != VERSION:
-            with self._writing():
-                if self._version() != VERSION:  # nobody else was first
-                    self._make()
-        self._made = self._id()
-        self._last: tuple[int, set[str]] = (-1, set())  # the last manifest that was added here: the next is like it
+        self._db = sqlite3.connect(self.path, timeout=LOCK_TIMEOUT_S, isolation_level=None)
+        if self._value("PRAGMA user_version") != VERSION:
+            with self._transaction(WRITE):
+                if self._value("PRAGMA user_version") != VERSION:  # no other process was faster
+                    self._create()
+        self._remember()
 
-    def _make(self) -> None:
+    def _create(self) -> None:
         for table in ("made", "manifest", "member"):
             self._db.execute(f"DROP TABLE IF EXISTS {table}")
         for statement in SCHEMA.split(";"):
             self._db.execute(statement)
         self._db.execute("INSERT INTO made VALUES (?)", (uuid.uuid4().hex,))
 
-    def _version(self) -> int:
-        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
+    def _remember(self) -> None:
+        self._id = self._value("SELECT id FROM made")
+        self._last: tuple[int, set[str]] = (-1, set())  # the manifest that was added last: the next one is similar
 
-    def _id(self) -> str:
-        return str(self._db.execute("SELECT id FROM made").fetchone()[0])
-
-    def _check_same(self) -> None:
-        if self._id() != self._made:  # manifests may have other numbers now
-            raise InconclusiveError(f"the index {self.path} was made anew meanwhile", "the same command again")
-
-    def clear(self) -> None:
-        """Forget everything."""
-        with _told(self.path), self._writing():
-            self._make()
-        self._made, self._last = self._id(), (-1, set())
-
-    def close(self) -> None:
-        """Close the file."""
-        self._db.close()
-
-    def numbers(self) -> dict[str, int]:
-        """Return the manifests that are in it: their numbers, by the SHA-256 of their rows."""
-        with _told(self.path), self._reading():
-            return self._numbers()
-
-    def _numbers(self) -> dict[str, int]:
-        return dict(self._db.execute("SELECT sha256, number FROM manifest"))
-
-    def add(self, sha256: str, subjects: Collection[str]) -> None:
-        """Add a manifest, unless it is there.
-
-        Args:
-            sha256: Of its rows.
-            subjects: Whom it holds, each once.
-        """
-        wanted = set(subjects)
-        with _told(self.path), self._writing():
-            self._check_same()
-            if sha256 in self._numbers():
-                return
-            number = self._db.execute("SELECT coalesce(max(number) + 1, 0) FROM manifest").fetchone()[0]
-            there = self._newest() if self._last[0] != number - 1 else self._last[1]
-            gone = ((number, _key(subject), subject) for subject in sorted(there - wanted))
-            new = sorted((_key(subject), subject, number) for subject in wanted - there)
-            closed = "UPDATE member SET removed = ? WHERE key = ? AND subject = ? AND removed IS NULL"
-            self._db.executemany(closed, gone)
-            self._db.executemany("INSERT INTO member (key, subject, added) VALUES (?, ?, ?)", new)
-            self._db.execute("INSERT INTO manifest VALUES (?, ?)", (number, sha256))
-        self._last = (number, wanted)
-
-    def _newest(self) -> set[str]:
-        return {subject for (subject,) in self._db.execute("SELECT subject FROM member WHERE removed IS NULL")}
-
-    def memberships(self, subjects: Iterable[str]) -> dict[str, Membership]:
-        """Return which manifests hold each of the subjects."""
-        with _told(self.path), self._reading():
-            # All rows of a subject that is still there have no end: that of the manifests is theirs.
-            end = self._db.execute("SELECT coalesce(max(number) + 1, 0) FROM manifest").fetchone()[0]
-            found: dict[str, Membership] = {}
-            rest = iter(subjects)
-            while some := list(islice(rest, ASKED)):
-                found |= self._some(some, end)
-            return found
-
-    def _some(self, subjects: list[str], end: int) -> dict[str, Membership]:
-        keys = sorted({_key(subject) for subject in subjects})
-        marks = ",".join("?" * len(keys))
-        query = f"SELECT subject, added, removed FROM member WHERE key IN ({marks})"  # noqa: S608 (question marks)
-        bits: dict[str, dict[str, int]] = {}
-        for subject, added, removed in self._db.execute(query, keys):
-            variants = bits.setdefault(match_key(subject), {})
-            variants[subject] = variants.get(subject, 0) | ((1 << (removed or end)) - (1 << added))
-        found = {}
-        for subject in subjects:
-            variants = bits.get(match_key(subject), {})
-            alike = 0
-            for other, held in variants.items():
-                alike |= 0 if other == subject else held
-            found[subject] = Membership(variants.get(subject, 0), alike)
-        return found
-
-    def members(self, manifests: int) -> list[str]:
-        """Return whom any of the manifests, given as bits, holds, sorted."""
-        with _told(self.path), self._reading():
-            end = manifests.bit_length()
-            rows = self._db.execute(
-                "SELECT subject, added, coalesce(removed, ?) FROM member WHERE added < ?", (end, end)
-            )
-            return sorted({subject for subject, added, removed in rows if manifests & ((1 << removed) - (1 << added))})
+    def _value(self, query: str) -> Any:
+        return self._db.execute(query).fetchone()[0]
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
+    def _translate_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise InconclusiveError(
+                f"the index {self.path} can't be used: {error}",
+                "free disk space and close programs that use the file, or delete it: it is made again",
+            ) from error
+
+    @contextlib.contextmanager
+    def _transaction(self, begin: str = "BEGIN") -> Iterator[None]:
+        self._db.execute(begin)
         try:
             yield
         except BaseException:
@@ -187,27 +121,134 @@ class Index:
         self._db.execute("COMMIT")
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
-        """See one state of the file, whatever others add meanwhile."""
-        self._db.execute("BEGIN")
-        try:
-            self._check_same()
+    def _session(self, begin: str = "BEGIN") -> Iterator[None]:
+        """Hold one state of the file, whatever other processes add meanwhile; it must be the file that was opened."""
+        with self._translate_errors(), self._transaction(begin):
+            if self._value("SELECT id FROM made") != self._id:  # the numbers of manifests may differ
+                raise InconclusiveError(f"the index {self.path} was made anew meanwhile", "the same command again")
             yield
-        finally:
-            self._db.execute("ROLLBACK")
+
+    def clear(self) -> None:
+        """Remove all manifests."""
+        with self._translate_errors(), self._transaction(WRITE):
+            self._create()
+        self._remember()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def numbers(self) -> dict[str, int]:
+        """Return the number of each manifest in the index, by its SHA-256."""
+        with self._session():
+            return dict(self._db.execute("SELECT sha256, number FROM manifest"))
+
+    def add(self, sha256: str, subjects: Collection[str]) -> None:
+        """Add a manifest with the subjects that it holds; nothing happens if it is in the index already."""
+        new = set(subjects)
+        with self._session(WRITE):
+            if self._db.execute("SELECT 1 FROM manifest WHERE sha256 = ?", (sha256,)).fetchone():
+                return
+            number = self._value(NEXT_NUMBER)
+            newest = self._db.execute("SELECT subject FROM member WHERE removed IS NULL")
+            previous = self._last[1] if self._last[0] == number - 1 else {subject for (subject,) in newest}
+            removed = ((number, _key(subject), subject) for subject in sorted(previous - new))
+            added = sorted((_key(subject), subject, number) for subject in new - previous)
+            close = "UPDATE member SET removed = ? WHERE key = ? AND subject = ? AND removed IS NULL"
+            self._db.executemany(close, removed)
+            self._db.executemany("INSERT INTO member (key, subject, added) VALUES (?, ?, ?)", added)
+            self._db.execute("INSERT INTO manifest VALUES (?, ?)", (number, sha256))
+        self._last = (number, new)
+
+    def memberships(self, subjects: Iterable[str]) -> dict[str, Membership]:
+        """Return which manifests hold each subject."""
+        subjects = list(subjects)
+        spellings: dict[str, dict[str, int]] = {}  # of ids that are alike, each with its manifests
+        with self._session():
+            end = self._value(NEXT_NUMBER)  # the end of the rows that are still open
+            for start in range(0, len(subjects), BATCH):
+                keys = sorted({_key(subject) for subject in subjects[start : start + BATCH]})
+                marks = ",".join("?" * len(keys))
+                query = f"SELECT subject, added, removed FROM member WHERE key IN ({marks})"  # noqa: S608 (marks)
+                for subject, added, removed in self._db.execute(query, keys):
+                    bits = spellings.setdefault(match_key(subject), {})
+                    bits[subject] = bits.get(subject, 0) | ((1 << (removed or end)) - (1 << added))
+        memberships = {}
+        for subject in subjects:
+            alike = dict(spellings.get(match_key(subject), {}))
+            exact = alike.pop(subject, 0)
+            memberships[subject] = Membership(exact, reduce(or_, alike.values(), 0))
+        return memberships
+
+    def members(self, manifests: int) -> list[str]:
+        """Return the subjects that any of the manifests, given as bits, holds; sorted."""
+        end = manifests.bit_length()
+        query = "SELECT subject, added, coalesce(removed, ?) FROM member WHERE added < ?"
+        with self._session():
+            rows = self._db.execute(query, (end, end))
+            return sorted({subject for subject, added, removed in rows if manifests & ((1 << removed) - (1 << added))})
 
 
 def _key(subject: str) -> int:
-    # Short, and the same for ids that are alike; that others may have it too costs a comparison.
+    """Return a short key that ids which are alike share; a collision with others costs a comparison."""
     return zlib.crc32(match_key(subject).encode())
 
 
+def ingest(index: Index, manifests: Iterable[str], sources: Callable[[str], Iterable[Fetch]]) -> dict[str, str]:
+    """Add the manifests, given by SHA-256, that the index lacks; return why, for each that could not be added."""
+    missing = {}
+    for sha256 in sorted(set(manifests) - index.numbers().keys()):
+        try:
+            with open_manifest(sha256, sources(sha256)) as (_, subjects):
+                index.add(sha256, subjects)
+        except ManifestMissingError as error:
+            missing[sha256] = error.problem
+    return missing
+
+
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
+def open_manifest(sha256: str, sources: Iterable[Fetch]) -> Iterator[tuple[Path, set[str]]]:
+    """Fetch a manifest from the first source that has it as it was recorded.
+
+    Yields:
+        Its file, which is deleted when the block ends, and the subjects that it holds.
+
+    Raises:
+        ManifestMissingError: No source has it.
+    """
+    reasons: dict[str, None] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for number, fetch in enumerate(sources):
+            target = Path(folder, str(number))
+            target.mkdir()
+            try:
+                file = Path(fetch(target))
+                subjects = _read_subjects(file, sha256)
+            except Exception as error:  # any error of an artifact store, the file system or the network
+                text = error.problem if isinstance(error, ProjectError) else str(error)
+                reasons[" ".join(text.split())[:300] or type(error).__name__] = None
+                continue
+            yield file, subjects
+            return
+    problem = f"manifest {sha256[:12]}: {'; '.join(reasons) or 'no run or commit has it'}"
+    raise ManifestMissingError(problem, "in a clone whose DVC remote has it: python -m mlops mirror repair")
+
+
+def _read_subjects(path: Path, sha256: str) -> set[str]:
+    """Return the subjects of a manifest; raise ValueError if it can't be read, or its rows have another digest."""
+    subjects: set[str] = set()
+    digest = manifest.Digest()
     try:
-        yield
-    except sqlite3.Error as error:
-        raise InconclusiveError(
-            f"the index {path} can't be used: {error}",
-            "see that the disk has space and nobody holds the file, or delete it: it is made again",
-        ) from error
+        with pq.ParquetFile(path) as file:
+            if not file.schema_arrow.equals(manifest.SCHEMA):
+                raise ValueError(f"its columns are {', '.join(file.schema_arrow.names)}")
+            for batch in file.iter_batches(manifest.ROW_GROUP):
+                if any(column.null_count for column in batch.columns):
+                    raise ValueError("it has empty cells")
+                digest.update(batch)
+                subjects.update(batch.column(0).unique().to_pylist())
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"it can't be read: {error}") from error
+    if digest.hexdigest() != sha256:
+        raise ValueError(f"its rows are not those that were recorded: their digest is {digest.hexdigest()[:12]}")
+    return subjects

@@ -1,18 +1,32 @@
-"""What follows from what a run knows of a subject, and from when it was trained: one table, `RULES`."""
+"""What a run knows of a subject, when it was trained, and what follows: one table, `RULES`."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import reduce
+from operator import or_
 
+from ..config import read_params
+from ..errors import ProjectError
+from ..records import consent
 from ..records.consent import DOUBT, Registry
 from ..records.ids import normalize_id
 from .catalog_mlflow import Run
-from .exposure import Exposure
+from .index import Membership
+
+
+class Exposure(StrEnum):
+    """How a run knows a subject: trained on its records, or started from a run that was; or it is unknown."""
+
+    NONE = "none"
+    DIRECT = "direct"
+    INHERITED = "inherited"
+    UNKNOWN = "unknown"
 
 
 class Verdict(StrEnum):
-    """An answer."""
+    """The answer to an audit's question."""
 
     PASS = "PASS"  # noqa: S105 (no password)
     FAIL = "FAIL"
@@ -20,19 +34,19 @@ class Verdict(StrEnum):
 
     @property
     def exit_code(self) -> int:
-        """Return what the command exits with; 2 is for bad input."""
+        """Return the exit code of the command; 2 is for bad input."""
         return {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3}[self]
 
 
 class Timing(StrEnum):
-    """When a run was trained, against the end of a subject's consent."""
+    """When a run was trained, compared with the end of a subject's consent."""
 
     ACTIVE = "consent is active"
     BEFORE = "before"
     IN_FLIGHT = "in flight"
     AFTER = "after"
     NEVER = "never consented"
-    DOUBT = "in doubt"  # their withdrawal lost in a merge: see `mlops/records/consent.py`
+    DOUBT = "in doubt"  # a withdrawal was lost in a merge: see `mlops/records/consent.py`
 
 
 KNOWN = (Exposure.DIRECT, Exposure.INHERITED)
@@ -56,37 +70,25 @@ CELLS = {
 
 
 def judge(exposure: Exposure, timing: Timing, served: bool) -> Verdict:
-    """Return the verdict on one run and one subject.
-
-    Args:
-        exposure: What the run knows of the subject.
-        timing: When it was trained.
-        served: Whether the question is if it may be served, and not if it might be trained.
-    """
+    """Return the verdict on one run and one subject; `served` asks if the run may be served, not if it was allowed."""
     return CELLS[exposure, timing][served]
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """Return the verdict on all: FAIL goes before INCONCLUSIVE, that before PASS."""
-    found = set(verdicts)
-    return next((one for one in (Verdict.FAIL, Verdict.INCONCLUSIVE) if one in found), Verdict.PASS)
+    """Return the verdict on all: FAIL outranks INCONCLUSIVE, which outranks PASS."""
+    return max(verdicts, key=[Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL].index, default=Verdict.PASS)
 
 
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """A subject's consent, as far as a verdict needs it.
+    """A subject's consent, as a verdict needs it."""
 
-    Args:
-        status: active, ended, in doubt, or never: there is no grant of theirs.
-        ended: When it ended, UTC; None when it did not, or when no line of the registry tells.
-    """
-
-    status: str
-    ended: datetime | None = None
+    status: str  # active, ended, in doubt, or never (no line grants it)
+    ended: datetime | None = None  # UTC; None if it did not end, or if the registry has no date
 
     @classmethod
     def of(cls, subject: str, registry: Registry) -> "Consent":
-        """Look a subject up; whoever isn't listed never consented."""
+        """Look a subject up; one that is not listed never consented."""
         if registry.allows(subject):
             return cls("active")
         subject = normalize_id(subject)
@@ -95,13 +97,126 @@ class Consent:
         return cls("ended", registry.ended[subject]) if subject in registry.ended else cls("never")
 
     def timing(self, run: Run) -> Timing:
-        """Return when a run was trained, in doubt the worse."""
+        """Return when a run was trained; the worse of two, if its times are unknown."""
         if self.status == "active":
             return Timing.ACTIVE
         if self.status == DOUBT:
             return Timing.DOUBT
-        if self.ended is None:  # never given, or it ended nobody knows when
+        if self.ended is None:  # never granted, or ended at an unknown date
             return Timing.NEVER
         if run.started is None or run.started >= self.ended:
             return Timing.AFTER
         return Timing.BEFORE if run.ended and run.ended <= self.ended else Timing.IN_FLIGHT
+
+
+def read_registry() -> Registry:
+    """Read the consent registry as it is now.
+
+    Raises:
+        ProjectError: The project requires no consent, or the registry is missing or malformed.
+    """
+    if read_params().get("data", {}).get("consent") == consent.NOT_REQUIRED:
+        raise ProjectError(
+            "consent is not required (params.yaml:data.consent), so there is no end of consent to compare with",
+            "audit verify <subject> --since <date>; or set params.yaml:data.consent to required",
+        )
+    return consent.read(consent.PATH)
+
+
+@dataclass(slots=True)
+class Node:
+    """A run and what it read; sets of manifests are bits."""
+
+    run: Run
+    own: int  # the manifest that it read
+    problem: str  # why what it read or started from is unknown; "" if it is known
+    parents: "list[Node]" = field(default_factory=list)  # the runs that it started from
+    inherited: int = 0  # the manifests that its ancestors read
+    complete: bool = True  # whether neither it nor an ancestor has a problem
+
+
+class ExposureGraph:
+    """All runs by id (`nodes`), linked to those that they started from.
+
+    Args:
+        runs: All of them.
+        numbers: The number of each manifest in the index.
+        missing: For manifests that are not in the index, the reason.
+    """
+
+    def __init__(self, runs: Iterable[Run], numbers: Mapping[str, int], missing: Mapping[str, str]) -> None:
+        self.nodes = {run.id: _node(run, numbers, missing) for run in runs}
+        self._named: dict[str, list[Node]] = {}
+        for node in self.nodes.values():
+            for name in node.run.names:
+                self._named.setdefault(name, []).append(node)
+        for node in self.nodes.values():
+            for name in node.run.parents or ():
+                node.parents += self._named.get(name, [])  # if two runs have the name, either may be meant
+                if name not in self._named:
+                    node.problem = node.problem or f"its parent {name} is not known"
+        ancestors = {run_id: self._ancestors(run_id) for run_id in self.nodes}
+        for run_id, node in self.nodes.items():
+            if run_id in ancestors[run_id]:
+                node.problem = node.problem or "it is among its own parents"
+        for run_id, node in self.nodes.items():
+            above = [self.nodes[ancestor] for ancestor in ancestors[run_id]]
+            node.inherited = reduce(or_, (ancestor.own for ancestor in above), 0)
+            node.complete = not (node.problem or any(ancestor.problem for ancestor in above))
+
+    def _ancestors(self, run_id: str) -> dict[str, str]:
+        """Return the ids of all runs that a run started from, the nearest first; for each, the run that leads to it."""
+        children: dict[str, str] = {}
+        queue = [run_id]
+        for child in queue:  # grows
+            for parent in self.nodes[child].parents:
+                if parent.run.id not in children:
+                    children[parent.run.id] = child
+                    queue.append(parent.run.id)
+        return children
+
+    def runs_named(self, names: Iterable[str]) -> list[Run]:
+        """Return the runs that have one of these names."""
+        return list(dict.fromkeys(node.run for name in names for node in self._named.get(name, ())))
+
+    def exposures(self, subject: Membership) -> dict[str, Exposure]:
+        """Return the exposure of each run to a subject, by run id; runs without exposure are left out."""
+        exposures = {}
+        for run_id, node in self.nodes.items():
+            if node.own & subject.exact:
+                exposures[run_id] = Exposure.DIRECT
+            elif node.inherited & subject.exact:
+                exposures[run_id] = Exposure.INHERITED
+            elif not node.complete or (node.own | node.inherited) & subject.alike:
+                exposures[run_id] = Exposure.UNKNOWN
+        return exposures
+
+    def path(self, run_id: str, subject: Membership) -> list[str]:
+        """Return how a run knows a subject: run by run, to the manifest or to the reason why it is unknown."""
+        children = self._ancestors(run_id)
+        ends = {}
+        for step in (run_id, *children):
+            node = self.nodes[step]
+            if node.own & subject.exact:
+                ends = {step: f"manifest {node.run.manifest}"}
+                break
+            if node.problem:
+                ends[step] = node.problem
+            elif node.own & subject.alike:
+                ends[step] = f"manifest {node.run.manifest}, with a similar id that may be the same person's"
+        if not ends:
+            return []
+        step, path = next(iter(ends)), list(ends.values())[:1]
+        while step != run_id:
+            path, step = [f"run {step}", *path], children[step]
+        return [f"run {run_id}", *path]
+
+
+def _node(run: Run, numbers: Mapping[str, int], missing: Mapping[str, str]) -> Node:
+    if run.manifest is None:
+        return Node(run, 0, "it does not record which manifest it read")
+    if run.manifest not in numbers:
+        return Node(run, 0, missing.get(run.manifest, "its manifest is not in the index"))
+    return Node(
+        run, 1 << numbers[run.manifest], "" if run.parents is not None else "it does not record what it started from"
+    )

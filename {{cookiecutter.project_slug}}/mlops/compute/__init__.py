@@ -1,23 +1,28 @@
-"""Where a stage runs that does not run here: as a job, with nothing but the commit that it reads and the DVC remote.
+"""Run stages as jobs, on a backend: a job has the files of one commit and the DVC remote, and no Git.
 
-    snapshot -> push what it reads -> job: pull, run, push -> take over the results
+    snapshot -> push the deps -> job: pull, run, push -> take over the results
 
-What comes back is what a local run leaves, to the byte of `dvc.lock`. This file is the only door to the folder: without
-the folder, stages run on this machine.
+What comes back equals a local run's, to the byte of `dvc.lock`. The rest of `mlops` uses this module only: without the
+folder, stages run on this machine; without one of its sub-folders, on the other backends.
 """
 
+import importlib
 from collections.abc import Callable
+from pathlib import Path
 
 from .cli import verbs as jobs
-from .sagemaker.cli import verbs as aws
 
 __all__ = ["groups", "run"]
 
-groups = (jobs, aws)  # of the command line
+groups = [jobs]  # of the command line
+for _path in sorted(Path(__file__).parent.glob("*/cli.py")):
+    _cli = importlib.import_module(f".{_path.parent.name}.cli", __package__)
+    groups.extend(getattr(_cli, "groups", ()))
+    getattr(_cli, "extend", lambda _: None)(jobs)  # adds verbs to `jobs`
 
 
 def run(stage: str, publish: Callable[[str], None]) -> None:
-    """Run a stage as a job, and take over what it made; `publish` does what is left to do with its results."""
-    from .submit import run as launch
+    """Run a stage as a job and take over its results; `publish` is called with the stage's name after that."""
+    from . import submit
 
-    launch(stage, publish)
+    submit.run(stage, publish)

@@ -1,89 +1,188 @@
-"""A place where jobs run: this machine's sandbox, or SageMaker.
+"""Where jobs run: the interface of a backend, and the backends that a project has.
 
-The launcher knows what every place can do, and no more.
+A backend is a class that implements `Backend`. Each sub-folder of `mlops/compute` with a `backend.py` has one, and
+`[tool.mlops.backends]` in `pyproject.toml` adds more (docs/backends.md); `RUN_ON` or `platform.yaml:run_on` chooses.
 """
 
+import abc
 import importlib
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
-from ..config import load_platform
+from ..config import load_platform, load_tool_settings
+from ..errors import ProjectError
 from ..tracking.run_context import RunContext
-from .state import State
+from .spec import JobSpec
 
 
-class Backend(Protocol):
-    """What the module `service` of each place has."""
+class State(StrEnum):
+    """States of a job, from its description to its end."""
 
+    PREPARED = "Prepared"
+    RUNNING = "InProgress"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+    STOPPED = "Stopped"
+
+
+class Backend(abc.ABC):
+    """Runs jobs. A job is the command `python -m mlops jobs run DESCRIPTION OUT_DIR` in the files of one commit.
+
+    Attributes:
+        NAME: What `RUN_ON` calls it: the name of its sub-folder, or its key in `[tool.mlops.backends]`.
+    """
+
+    NAME: ClassVar[str]
+
+    @abc.abstractmethod
     def folder(self) -> Path:
-        """Return where this machine keeps what it knows of its jobs."""
+        """Return the folder where this machine keeps what it knows of the backend's jobs."""
 
+    @abc.abstractmethod
     def check(self) -> None:
-        """See that a job can be started from here.
+        """Raise ProjectError when no job can be started from this machine."""
 
-        Raises:
-            ProjectError: It can't.
-        """
-
+    @abc.abstractmethod
     def last(self, base: str) -> str | None:
-        """Return the name of the last attempt at something."""
+        """Return the name of the latest attempt, `<base>-<number>`, or None."""
 
+    @abc.abstractmethod
     def state(self, name: str) -> State:
-        """Return what became of a job."""
+        """Return the state of a job."""
 
+    @abc.abstractmethod
     def is_described(self, name: str) -> bool:
-        """Return whether this machine has what a job of this name was told, or is to be told."""
+        """Return whether this machine has the description of a job, started or not."""
 
-    def origin_of(self, name: str) -> RunContext:
-        """Return where a job was started."""
+    @abc.abstractmethod
+    def context_of(self, name: str) -> RunContext:
+        """Return the context in which a job was started."""
 
+    @abc.abstractmethod
     def prepare(self, name: str, description: dict[str, Any]) -> None:
-        """Describe a job that is to be started."""
+        """Store the description of a job, and the code of its commit, before it is started."""
 
+    @abc.abstractmethod
     def start(self, name: str) -> None:
         """Start a prepared job."""
 
+    @abc.abstractmethod
     def follow(self, name: str) -> None:
-        """Show what a job prints until it ends. Ctrl-C stops it, a second one leaves it to itself.
+        """Print the log of a job until it ends; raise ProjectError unless it completed.
 
-        Raises:
-            KeyboardInterrupt: It was stopped by Ctrl-C.
-            ProjectError: It failed, or was stopped otherwise.
+        Ctrl-C stops the job and, when that has ended, raises KeyboardInterrupt; a second Ctrl-C detaches at once.
         """
 
+    @abc.abstractmethod
     def out_dir(self, name: str) -> Path:
-        """Return the folder of what an ended job handed back."""
+        """Return the folder with what an ended job wrote to OUT_DIR, after fetching it where necessary."""
 
+    @abc.abstractmethod
     def stop(self, name: str) -> None:
-        """Ask a job to stop: its training ends as after Ctrl-C. Nothing happens to one that has ended."""
+        """Ask a job to stop: its training ends as after Ctrl-C. A job that has ended is left as it is."""
 
+    @abc.abstractmethod
     def log_of(self, name: str) -> str:
-        """Return what a job printed.
+        """Return what a job printed; raise ProjectError when there is no such job."""
 
-        Raises:
-            ProjectError: There is no such job.
-        """
-
+    @abc.abstractmethod
     def row(self, name: str) -> str:
-        """Return what there is to say of a job, in a line."""
+        """Return one line about a job for `jobs list`: its state, its name, the reason of a failure."""
+
+    @abc.abstractmethod
+    def names(self, everyones: bool = False) -> list[str]:
+        """Return the names of this clone's jobs, or of everyone's where the backend knows them, the oldest first."""
+
+    def has_job(self, name: str) -> bool:
+        """Return whether this backend may have a job that this machine has no description of."""
+        return self.is_described(name)
+
+    def plan(self, folder: Path, name: str, description: dict[str, Any]) -> str:
+        """Return the request that would start a job, as JSON for `jobs dry-run`; nothing is sent.
+
+        The files that the job would get are written to `folder`.
+        """
+        raise ProjectError(f"backend {self.NAME} has no dry run", "jobs dry-run --backend <another>")
+
+    def needs(self, specs: dict[str, JobSpec]) -> list[str]:
+        """Return what must exist before the jobs of these stages can run, one line each; `jobs rehearse` prints it."""
+        return []
+
+    def clean(self) -> int:
+        """Delete the working folders of ended jobs, but not their results; return the number of bytes freed."""
+        return 0
+
+
+def backends() -> dict[str, type[Backend]]:
+    """Return the backends of the project by name.
+
+    Raises:
+        ProjectError: A declared class can't be imported, is no `Backend`, or lacks a method.
+    """
+    return {name: _load(name, target) for name, target in _declared().items()}
 
 
 def current_backend() -> Backend:
-    """Return the place that `RUN_ON`, or `platform.yaml:run_on`, names."""
-    return _of(load_platform().run_on)
+    """Return the backend that `RUN_ON`, or `platform.yaml:run_on`, names.
+
+    Raises:
+        ProjectError: There is none of that name, or see `backends`.
+    """
+    name, declared = load_platform().run_on, _declared()
+    if name not in declared:
+        raise ProjectError(
+            f"there is no backend {name!r} to run jobs on",
+            f"RUN_ON or platform.yaml:run_on: {' | '.join(['local', *declared])}",
+        )
+    return _load(name, declared[name])()
 
 
 def backend_of(name: str) -> Backend:
-    """Return the place that has a job of this name; no two have the same."""
-    sandbox = _of("sandbox")
-    return sandbox if sandbox.is_described(name) or not load_platform().region else _of("sagemaker")
+    """Return the backend that has a job of this name.
 
-
-def _of(run_on: str) -> Backend:
-    place: Backend = importlib.import_module(f".{run_on}.service", __package__)
-    return place
+    Raises:
+        ProjectError: None has it, or see `backends`.
+    """
+    known = [backend() for backend in backends().values()]
+    owners = [backend for backend in known if backend.is_described(name)]
+    owners = owners or [backend for backend in known if backend.has_job(name)]
+    if not owners:
+        raise ProjectError(f"there is no job {name!r}", "python -m mlops jobs list")
+    return owners[0]
 
 
 def next_attempt(base: str, attempt: str | None) -> str:
     """Return the name of the attempt after another one, or of the first."""
     return f"{base}-{int(attempt.rpartition('-')[2]) + 1 if attempt else 1}"
+
+
+def _declared() -> dict[str, str]:
+    """Return where the class of each backend is, by name: a module, or `module:Class`."""
+    folders = sorted(path.parent.name for path in Path(__file__).parent.glob("*/backend.py"))
+    extra = load_tool_settings().backends
+    taken = extra.keys() & {"local", *folders}
+    if taken:
+        raise ProjectError(
+            f"pyproject.toml:tool.mlops.backends has {', '.join(sorted(taken))}, which mlops has already",
+            "choose another name there",
+        )
+    return {name: f"{__package__}.{name}.backend" for name in folders} | extra
+
+
+def _load(name: str, target: str) -> type[Backend]:
+    fix = f"correct it, or pyproject.toml:tool.mlops.backends.{name}; mlops/compute/backend.py has the interface"
+    module_name, _, class_name = target.partition(":")
+    try:
+        members = vars(importlib.import_module(module_name))
+    except ModuleNotFoundError as error:
+        raise ProjectError(f"backend {name!r} is {target}, which can't be imported: {error}", fix) from error
+    classes = [member for member in members.values() if isinstance(member, type) and issubclass(member, Backend)]
+    own = [cls for cls in classes if (cls.__name__ == class_name if class_name else cls.__module__ == module_name)]
+    if not own:
+        raise ProjectError(f"backend {name!r} is {target}, which is no subclass of {__name__}:Backend", fix)
+    if missing := sorted(own[0].__abstractmethods__):
+        raise ProjectError(f"backend {name!r} is {target}, which lacks the method(s) {', '.join(missing)}", fix)
+    if getattr(own[0], "NAME", "") != name:
+        raise ProjectError(f"backend {name!r} is {target}, which lacks NAME = {name!r}", fix)
+    return own[0]

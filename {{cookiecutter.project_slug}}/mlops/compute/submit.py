@@ -1,42 +1,42 @@
-"""Run a stage as a job, from the clone that `dvc repro` works in.
+"""Run a stage as a job, from the clone in which `dvc repro` works.
 
-A job's name is made of the stage's inputs. So whoever starts the same thing shares the job that is there: a second
-launcher, and one that was killed and is started again. `JOB_FRESH=1 dvc repro -f` starts anew.
+The name of a job is made of the stage's inputs, so launchers of the same thing share one job: a second launcher, and
+one that was killed and is started again. `JOB_FRESH=1 dvc repro -f` starts a new one.
 """
 
-import contextlib
 import dataclasses
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from .. import pipeline
 from ..config import load_platform
 from ..errors import ProjectError
 from ..tracking import dvc_remote, run_context, uploader
 from ..tracking.run_context import RunContext
-from . import fingerprint, remote, results
-from .backend import Backend, current_backend, next_attempt
+from . import fingerprint, results, transfer
+from .backend import Backend, State, backends, current_backend, next_attempt
 from .spec import JobSpec, spec_of
-from .state import State
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Request:
-    """What is to be run.
+@dataclasses.dataclass(frozen=True)
+class Submission:
+    """A stage that is to run as a job.
 
     Args:
-        stage: Of `dvc.yaml`.
-        spec: How its job is asked for.
-        inputs: As they are now.
-        upstream: The stages and `.dvc` files that these are of.
-        remote: Where its results go: what a job may know of the DVC remote.
+        stage: Its name.
+        spec: How its job is requested.
+        inputs: Of the stage, now.
+        upstream: Addresses of the stages and `.dvc` files that made its inputs.
+        remote: Options of the DVC remote that are passed to the job.
     """
 
     stage: str
@@ -47,60 +47,65 @@ class Request:
 
     @property
     def base(self) -> str:
-        """Return the name of its jobs, but for the number of the attempt."""
+        """Return the name of its jobs, without the number of the attempt."""
         platform = load_platform()
         digest = fingerprint.digest(self.inputs, self.spec.image or "", platform.run_on, self.remote["url"])
         return f"{platform.project}-{self.stage}-{digest}"
 
+    def description(self, name: str, context: RunContext) -> dict[str, Any]:
+        """Return the content of the job's file; it holds no secret."""
+        return {
+            "name": name,
+            "stage": self.stage,
+            "inputs": self.inputs,
+            "origin": dataclasses.asdict(context),
+            "remote": self.remote,
+            "spec": self.spec.model_dump(),
+        }
+
 
 def run(stage: str, publish: Callable[[str], None]) -> None:
-    """Run `stage` as a job and take over what it made.
-
-    Args:
-        stage: One of `dvc.yaml`.
-        publish: What is left to do with its results, since a job has no Git.
+    """Run a stage as a job and take over its results; `publish` does what needs Git, which a job has not.
 
     Raises:
-        ProjectError: It can't run as a job, or the job failed or was stopped; or see `adopt`.
+        ProjectError: It can't run as a job, or the job failed or was stopped; or see `results`.
     """
     if os.environ.get("DVC_STAGE", "").rpartition(":")[2] != stage:
         raise ProjectError(f"{stage} was not started as this stage of DVC's, as a job must be", f"dvc repro {stage}")
     backend = current_backend()
     backend.check()
-    name = _find_or_start(_request(stage), backend)
+    name = _find_or_start(_submission(stage), backend)
     try:
         backend.follow(name)
     finally:
-        _deliver(backend.origin_of(name).run)
+        _upload(backend.context_of(name).run)
     results.apply_results(stage, backend.out_dir(name))
     publish(stage)
-    results.check(stage, backend.out_dir(name))  # the last act: next, DVC looks at the work tree
+    results.check(stage, backend.out_dir(name))  # last: after it, DVC looks at the work tree
     log.info("%s has the results of job %s", stage, name)
 
 
-def dry_run(stage: str) -> str:
-    """Return what SageMaker would be asked for to run a stage, as JSON; nothing is started or sent.
+def dry_run(stage: str, backend_name: str | None = None) -> str:
+    """Return the request that would start the job of a stage on a backend, by default the first that makes requests.
 
     Raises:
-        ProjectError: It can't run as a job.
+        ProjectError: The stage can't run as a job, or the backend makes no requests.
     """
-    from .sagemaker import backend
-
-    os.environ.update(RUN_ON="sagemaker", DVC_STAGE=stage)  # as DVC would start it
+    planning = [name for name, backend in backends().items() if backend.plan is not Backend.plan]
+    if not (backend_name or planning):
+        raise ProjectError("no backend of this project makes requests, so there is no dry run", "make rehearse")
+    os.environ.update(RUN_ON=backend_name or planning[0], DVC_STAGE=stage)  # as DVC would start it
+    backend = current_backend()
     backend.check()
-    request = _request(stage)
-    name = next_attempt(request.base, None)
+    submission = _submission(stage)
+    name = next_attempt(submission.base, None)
     with tempfile.TemporaryDirectory() as scratch:
-        backend.plan(Path(scratch), name, _description(request, name, run_context.collect(stage)))
-        return Path(scratch, backend.REQUEST).read_text(encoding="utf-8")
+        return backend.plan(Path(scratch), name, submission.description(name, run_context.collect(stage)))
 
 
-def _request(stage: str) -> Request:
-    from dvc.repo import Repo
-
+def _submission(stage: str) -> Submission:
     spec = spec_of(stage)
-    with Repo(os.getcwd()) as repo:
-        loaded = repo.stage.load_one(name=stage)
+    with fingerprint.open_stage(stage) as (repo, loaded):
         elsewhere = [str(out) for out in loaded.outs if out.use_cache and (out.remote or not out.can_push)]
         if elsewhere:
             raise ProjectError(
@@ -108,43 +113,45 @@ def _request(stage: str) -> Request:
                 f"take `remote` and `push` from dvc.yaml:stages.{stage}.outs",
             )
         fingerprint.check_in_project(repo, loaded)
-        upstream = tuple(sorted({one.address for one in fingerprint.kept_by_dvc(repo, loaded)}))
-        return Request(stage, spec, fingerprint.from_work_tree(loaded), upstream, remote.public())
+        upstream = sorted({tracked.address for tracked in fingerprint.tracked_inputs(repo, loaded)})
+        inputs = fingerprint.from_work_tree(loaded)
+        return Submission(stage, spec, inputs, tuple(upstream), transfer.public_remote())
 
 
-def _find_or_start(request: Request, backend: Backend) -> str:
-    """Return the name of a job that runs, or has run well, for the same inputs; start one where there is none."""
-    with _only_one(backend.folder() / f"{request.base}.lock"):
-        last = backend.last(request.base)
+def _find_or_start(submission: Submission, backend: Backend) -> str:
+    """Return the name of a job that runs, or has succeeded, for the same inputs; start a job if there is none."""
+    with _acquire(backend.folder() / f"{submission.base}.lock"):
+        last = backend.last(submission.base)
         state = backend.state(last) if last else None
-        if last and _usable(request, backend, last, state):
+        if last and _is_reusable(submission.stage, backend, last, state):
             return last
-        name = last if last and state is State.PREPARED else next_attempt(request.base, last)
-        start = _origin(request.stage, backend, name)  # it may refuse, and data can be large: so before they are pushed
-        if request.upstream:
-            dvc_remote.push(list(request.upstream))
-        _start(request, backend, name, start)
+        name = last if last and state is State.PREPARED else next_attempt(submission.base, last)
+        context = run_context.collect(submission.stage)  # it may refuse: before large data are pushed
+        if backend.is_described(name):  # reuse the run's id of a launcher that was killed before the job started
+            earlier = backend.context_of(name)
+            context = dataclasses.replace(context, run=earlier.run) if earlier.commit == context.commit else context
+        if submission.upstream:
+            dvc_remote.push(list(submission.upstream))
+        backend.prepare(name, submission.description(name, context))
+        if pipeline.load_stage(submission.stage).is_training:
+            run_context.log_training(context)
+        log.info("job %s starts", name)
+        backend.start(name)
         return name
 
 
-@contextlib.contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    from filelock import FileLock, Timeout
-
+def _acquire(path: Path) -> AbstractContextManager[Any]:
+    """Acquire the lock that launchers of the same job share; the end of its context releases it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=0.5)
+        return lock.acquire(timeout=0.5)
     except Timeout:
-        log.info("another launcher starts the same job: waiting for that")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        log.info("another launcher is starting the same job: waiting for it")
+        return lock.acquire()
 
 
-def _usable(request: Request, backend: Backend, name: str, state: State | None) -> bool:
+def _is_reusable(stage: str, backend: Backend, name: str, state: State | None) -> bool:
     if os.environ.get("JOB_FRESH", "0") != "0":
         return False
     if state is State.RUNNING:
@@ -152,47 +159,20 @@ def _usable(request: Request, backend: Backend, name: str, state: State | None) 
         return True
     if state is not State.COMPLETED:
         return False
-    gone = results.missing_outputs(request.stage, backend.out_dir(name))
-    if gone:
-        log.info("job %s has done it, but the DVC remote lost %s of its results: starting anew", name, len(gone))
+    missing = results.missing_outputs(stage, backend.out_dir(name))
+    if missing:
+        log.info("job %s has done it, but the DVC remote lost %s of its results: starting anew", name, len(missing))
         return False
     log.info("job %s has done it already: taking over its results (to do it again: JOB_FRESH=1 dvc repro -f)", name)
     return True
 
 
-def _start(request: Request, backend: Backend, name: str, start: RunContext) -> None:
-    """Describe the job, and start it; no secret is in the description."""
-    backend.prepare(name, _description(request, name, start))
-    if pipeline.load_stage(request.stage).is_training:
-        run_context.log_training(start)
-    log.info("job %s starts", name)
-    backend.start(name)
-
-
-def _description(request: Request, name: str, start: RunContext) -> dict[str, Any]:
-    return {
-        "name": name,
-        "stage": request.stage,
-        "inputs": request.inputs,
-        "origin": dataclasses.asdict(start),
-        "remote": request.remote,
-        "spec": request.spec.model_dump(),
-    }
-
-
-def _origin(stage: str, backend: Backend, name: str) -> RunContext:
-    """Ask where the job is started; a launcher that was killed before it started the same has given the run its id."""
-    asked = run_context.collect(stage)
-    before = backend.origin_of(name) if backend.is_described(name) else asked
-    return dataclasses.replace(asked, run=before.run) if before.commit == asked.commit else asked
-
-
-def _deliver(run: str) -> None:
-    """Send to MLflow what the job could not; also of a training that failed, or was stopped."""
+def _upload(run: str) -> None:
+    """Send to MLflow what the job could not send; also of a training that failed, or was stopped."""
     if run not in uploader.waiting():
         return
     try:
         uploader.upload(uploader.folder() / run)
     except ProjectError as error:
-        if run in uploader.waiting():  # else another launcher of the same has sent it
+        if run in uploader.waiting():  # else another launcher of the same job has sent it
             log.warning("%s. The run is kept. Fix: %s", error.problem, error.fix)

@@ -1,8 +1,4 @@
-"""The consent registry, kept by commands: append, ask, check, pull from a database.
-
-The stages don't come here: they read the registry by `mlops/records/consent.py`, whose rules hold here too.
-This file is the only door to the folder.
-"""
+"""Commands that maintain the consent registry. Stages read it by `mlops/records/consent.py`, which has the rules."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -16,7 +12,7 @@ groups = (consent,)  # of the command line
 
 
 def revoke(subjects: Iterable[str], at: datetime | None = None, unlisted: bool = False) -> list[str]:
-    """Do what `consent revoke` does: see `ledger.revoke`."""
+    """Do what `consent revoke` does: see `edits.revoke`."""
     from . import edits
 
     return edits.revoke(subjects, at, unlisted)

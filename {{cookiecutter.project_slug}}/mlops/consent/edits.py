@@ -1,107 +1,101 @@
-"""Append to the consent registry: `consent add`, `consent revoke`.
+"""Append to the consent registry (`consent add`, `consent revoke`), which Git tracks; or DVC, for real persons.
 
-What is there stays, to the byte; a line is there whole or not at all, whoever is killed; and what a line changes is
-known before it is written.
+Existing lines never change. A line is written whole or not at all, also when the process is killed. What a line changes
+is checked before it is written.
 """
 
 import csv
 import difflib
 import io
+import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
+from ruamel.yaml import YAML
 
+from ..config import home, read_params
 from ..errors import ProjectError
 from ..records import consent
 from ..records.consent import COLUMNS, DOUBT, PATH, Entry
-from ..records.ids import difference, id_problem, match_key
-from . import storage
-from .storage import KEPT, NAME, VERB
+from ..records.ids import difference, id_problem, match_key, parse_id
 
+NAME = PATH.as_posix()
+DVC_FILE = PATH.with_name(f"{PATH.name}.dvc")  # exists where DVC tracks the registry
+VERB = "python -m mlops consent"
 ACTIVE, REVOKED = "active", "revoked"
 
 
 def add(subjects: Iterable[str], at: datetime | None = None, alike: bool = False) -> list[str]:
-    """Record that subjects consent; who does already gets no line. The first one makes the registry.
+    """Record that subjects consent, from a time on (by default now); return the result for each, a line each.
 
-    Args:
-        subjects: Their ids.
-        at: From when on, with a zone; by default from now on.
-        alike: Also an id that looks like another one's: without, it is an error.
-
-    Returns:
-        What became of each, a line each.
+    Who consents already gets no line. The first consent creates the registry.
 
     Raises:
-        ProjectError: The time is in the future, earlier lines outweigh it, a new id looks like another one or has
-            hidden characters, or the registry is malformed; nothing is written then.
+        ProjectError: The time is in the future, earlier lines outweigh it, a new id looks like another one (unless
+            `alike`) or has hidden characters, or the registry is malformed; nothing is written then.
     """
     names = list(subjects)
-    # To withdraw, what an id is read as is enough. A consent must not come back by an id that nobody sees is theirs.
-    for fault in filter(None, (id_problem(name.strip()) for name in names if name.strip())):
-        raise ProjectError(f"the id {fault}", f"see who consents, then: {VERB} add <their id, as it is in the data>")
-    return _append(storage.spelled(names), ACTIVE, at, alike)
+    # For a withdrawal, the normalized id is enough. Consent must not be given by an id that only looks like theirs.
+    for problem in filter(None, (id_problem(name.strip()) for name in names if name.strip())):
+        raise ProjectError(f"the id {problem}", f"see who consents, then: {VERB} add <their id, as it is in the data>")
+    return _append(normalized(names), ACTIVE, at, alike)
 
 
 def revoke(subjects: Iterable[str], at: datetime | None = None, unlisted: bool = False) -> list[str]:
-    """Record that subjects withdraw their consent; who did already gets no line. It holds from today, whatever `at` is.
+    """Record that subjects withdraw their consent, from a time on (by default now); return the result for each.
 
-    Args:
-        subjects: Their ids.
-        at: From when on, with a zone; by default from now on.
-        unlisted: Also those of whom the registry knows nothing: without, a misspelt id is an error.
-
-    Returns:
-        What became of each, a line each.
+    Who withdrew already gets no line. It holds from today, whatever `at` is.
 
     Raises:
-        ProjectError: A subject is not in the registry, a later grant outweighs the withdrawal, or the registry is
-            malformed; nothing is written then.
+        ProjectError: A subject is not in the registry, so may be misspelt (unless `unlisted`), a later grant outweighs
+            the withdrawal, or the registry is malformed; nothing is written then.
     """
-    return _append(storage.spelled(subjects), REVOKED, at, unlisted)
+    return _append(normalized(subjects), REVOKED, at, unlisted)
 
 
 def _append(subjects: list[str], status: str, at: datetime | None, anyway: bool) -> list[str]:
-    when = at or datetime.now(UTC)
-    if when.tzinfo is None:
-        raise ProjectError(f"{when.isoformat()} lacks its time zone", f"add Z (UTC) or an offset: {when.isoformat()}Z")
-    with FileLock(storage.lock_path()):
-        storage.check_asked()
-        new = status == ACTIVE and not PATH.exists() and not KEPT.exists()
-        content = f"{','.join(COLUMNS)}\n".encode() if new else storage.read_bytes()
-        known = {} if new else consent.by_person(consent.entries(content, NAME))
-        needed = [one for one in subjects if not _says(known.get(match_key(one), []), one, status)]
+    time = at or datetime.now(UTC)
+    if time.tzinfo is None:
+        raise ProjectError(f"{time.isoformat()} lacks its time zone", f"add Z (UTC) or an offset: {time.isoformat()}Z")
+    with lock():
+        check_required()
+        is_first = status == ACTIVE and not PATH.exists() and not DVC_FILE.exists()
+        content = f"{','.join(COLUMNS)}\n".encode() if is_first else read_bytes()
+        known = {} if is_first else _persons(content)
+        new = [subject for subject in subjects if not _is_recorded(known.get(match_key(subject), []), subject, status)]
         if not anyway:
-            _check_spelled(subjects, known)
-        if not anyway and status == REVOKED:
-            _check_listed(needed, known)
-        content = extended(content, [(one, status, stamp(when)) for one in needed])
-        now = consent.by_person(consent.entries(content, NAME)) if needed else known
-        if again := [one for one in needed if status == ACTIVE and consent.decide(now[match_key(one)])[0] == DOUBT]:
-            # The first grant after a merge looks as if one of its branches had it. Only a second one was written since.
-            content = extended(content, [(one, status, stamp(when)) for one in again])
-            now = consent.by_person(consent.entries(content, NAME))
-        for one in needed:
-            _check_took(now[match_key(one)], one, status)
-        storage.replace(content)
-    return [_told(now[match_key(one)], one, one in needed, status) for one in subjects]
+            _check_ids(subjects, known)
+            for subject in new if status == REVOKED else ():
+                _check_listed(subject, known)
+        content = extended(content, [(subject, status, stamp(time)) for subject in new])
+        persons = _persons(content) if new else known
+        doubtful = [subject for subject in new if consent.decide(persons[match_key(subject)])[0] == DOUBT]
+        if status == ACTIVE and doubtful:
+            # The first grant after a merge might be from one of its branches. Only a second one is surely later.
+            content = extended(content, [(subject, status, stamp(time)) for subject in doubtful])
+            persons = _persons(content)
+        for subject in new:
+            _check_effect(persons[match_key(subject)], subject, status)
+        replace(content)
+    return [_result(persons[match_key(subject)], subject, subject in new, status) for subject in subjects]
+
+
+def _persons(content: bytes) -> dict[str, list[Entry]]:
+    return consent.by_person(consent.entries(content, NAME))
 
 
 def extended(content: bytes, rows: list[tuple[str, str, str]]) -> bytes:
-    """Return a registry with more lines, in its own columns and line ends; what is there is not touched.
-
-    Args:
-        content: The registry.
-        rows: Subject, status and time of each line.
-    """
+    """Return a registry with rows (subject, status, time) appended, in its own columns and line ends."""
     if not rows:
         return content
     text = content.decode("utf-8-sig")
     header = next(cells for cells in csv.reader(io.StringIO(text, newline=""), strict=True) if "".join(cells).strip())
     end = "\r\n" if b"\r\n" in content else "\n" if b"\n" in content or b"\r" not in content else "\r"
-    lines = io.StringIO("" if text.endswith(("\n", "\r")) else end, newline="")
-    lines.seek(0, io.SEEK_END)
+    lines = io.StringIO(newline="")
+    lines.write("" if text.endswith(("\n", "\r")) else end)
     for row in rows:
         cells = dict(zip(COLUMNS, row, strict=True))
         csv.writer(lines, lineterminator=end).writerow([cells.get(name.strip().lower(), "") for name in header])
@@ -109,77 +103,179 @@ def extended(content: bytes, rows: list[tuple[str, str, str]]) -> bytes:
 
 
 def stamp(time: datetime) -> str:
-    """Write a time as the registry has it: UTC, 2025-06-01T00:00:00Z."""
+    """Format a time as the registry has it: UTC, 2025-06-01T00:00:00Z."""
     return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def _says(lines: list[Entry], subject: str, status: str) -> bool:
-    """Return whether the registry says it already, undoubted. A consent is given for an id as it is spelt."""
+def _is_recorded(lines: list[Entry], subject: str, status: str) -> bool:
+    """Return whether the registry has this status without doubt; a consent counts for the id as it is spelt."""
     if not lines or consent.decide(lines)[0] != status or consent.overruled(lines):
         return False
     return status == REVOKED or subject in _ids(lines)
 
 
 def _ids(lines: list[Entry]) -> list[str]:
-    return sorted({one.subject_id for one in lines})
+    return sorted({entry.subject_id for entry in lines})
 
 
-def _check_spelled(subjects: list[str], known: dict[str, list[Entry]]) -> None:
-    """See that no id is new that looks like one of the registry, or like another one of these."""
+def _check_ids(subjects: list[str], known: dict[str, list[Entry]]) -> None:
+    """Refuse a new id that looks like one of the registry, or like another one of these."""
     earlier: dict[str, str] = {}
     for subject in subjects:
         lines = known.get(match_key(subject), [])
         if lines and subject not in _ids(lines):
-            listed, where = lines[0].subject_id, f"which line {lines[0].line} of {NAME} has"
+            other, where = lines[0].subject_id, f"which line {lines[0].line} of {NAME} has"
         elif not lines and (first := earlier.setdefault(match_key(subject), subject)) != subject:
-            listed, where = first, "which is named here too"
+            other, where = first, "which is named here too"
         else:
             continue
         raise ProjectError(
-            f"{subject!r} looks like {listed!r}, {where}: it has {difference(subject, listed)}",
-            f"if that is the person, write {listed!r}; if they are two: {VERB} add --alike, or revoke --unlisted "
+            f"{subject!r} looks like {other!r}, {where}: it has {difference(subject, other)}",
+            f"if that is the person, write {other!r}; if they are two: {VERB} add --alike, or revoke --unlisted "
             "(neither counts as consenting unless both do)",
         )
 
 
-def _check_listed(subjects: list[str], known: dict[str, list[Entry]]) -> None:
-    for subject in subjects:
-        if match_key(subject) not in known:
-            near = difflib.get_close_matches(match_key(subject), known, n=1)
-            meant = f" (did you mean {known[near[0]][0].subject_id!r}?)" if near else ""
-            raise ProjectError(
-                f"{NAME} does not know {subject!r}{meant}, whose records are left out anyway",
-                "correct the id; to record the withdrawal all the same: --unlisted",
-            )
+def _check_listed(subject: str, known: dict[str, list[Entry]]) -> None:
+    if match_key(subject) not in known:
+        near = difflib.get_close_matches(match_key(subject), known, n=1)
+        hint = f" (did you mean {known[near[0]][0].subject_id!r}?)" if near else ""
+        problem = f"{NAME} does not know {subject!r}{hint}, whose records are left out anyway"
+        raise ProjectError(problem, "correct the id; to record the withdrawal all the same: --unlisted")
 
 
-def _check_took(lines: list[Entry], subject: str, status: str) -> None:
-    found, by = consent.decide(lines)
-    if found == status:
+def _check_effect(lines: list[Entry], subject: str, status: str) -> None:
+    result, by = consent.decide(lines)
+    if result == status:
         return
     if by:
-        raise ProjectError(
-            f"line {by.line} of {NAME} is later: {subject} would still be {found}",
-            "leave --at out, or give a later time",
-        )
-    if found == DOUBT:
-        latest = max((one.since, one.line) for one in lines if one.since)[1]
-        numbers = ", ".join(str(one.line) for one in consent.overruled(lines))
+        problem = f"line {by.line} of {NAME} is later: {subject} would still be {result}"
+        raise ProjectError(problem, "leave --at out, or give a later time")
+    if result == DOUBT:
+        latest = max((entry.since, entry.line) for entry in lines if entry.since)[1]
+        numbers = ", ".join(str(entry.line) for entry in consent.overruled(lines))
         raise ProjectError(
             f"line {latest} of {NAME} is later: {subject} would still be active by date, in doubt for line {numbers}",
             "leave --at out, or give a time after all their lines",
         )
     raise ProjectError(
-        f"{subject} would still count as {found}: the lines of {', '.join(_ids(lines))} contradict each other "
+        f"{subject} would still count as {result}: the lines of {', '.join(_ids(lines))} contradict each other "
         "(one without a date, two at one time, or ids that look alike)",
         f"see them: {VERB} history {subject}; then date the line without a date, or spell the id as the registry does",
     )
 
 
-def _told(lines: list[Entry], subject: str, appended: bool, status: str) -> str:
+def _result(lines: list[Entry], subject: str, is_new: bool, status: str) -> str:
     _, by = consent.decide(lines)
     where = f"line {by.line}" if by else "its lines contradict each other, so the answer is no"
-    if not appended:
+    if not is_new:
         return f"{subject} is {status} already ({where}); nothing was written"
-    later = bool(by and by.since and by.since > datetime.now(UTC))
+    later = by and by.since and by.since > datetime.now(UTC)
     return f"{subject} is {status} ({where}){'; it holds from today, not from that day on' if later else ''}"
+
+
+def lock() -> FileLock:
+    """Return the lock to hold while the registry is changed."""
+    return FileLock(home() / ".dvc/tmp/consent.lock")
+
+
+def check_required() -> None:
+    """Raise ProjectError where the project requires no consent, and has no registry."""
+    data = read_params().get("data", {})
+    if data.get("consent") == consent.NOT_REQUIRED and not PATH.exists():
+        record = "; in cifar10 a subject is the record itself" if data.get("source") == "cifar10" else ""
+        raise ProjectError(
+            f"no consent is required here (params.yaml:data.consent is {consent.NOT_REQUIRED}{record})",
+            f"if the data are of persons: params.yaml:data.consent: required, then {VERB} add <subject>",
+        )
+
+
+def normalized(subjects: Iterable[str]) -> list[str]:
+    """Return ids as the registry has them, each once; raise ProjectError if one is empty, or holds no character."""
+    ids = list(dict.fromkeys(map(parse_id, subjects)))
+    if "" in ids:
+        raise ProjectError("an id is empty", "name the subject as data/manifest.parquet has it")
+    return ids
+
+
+def read_bytes() -> bytes:
+    """Return the registry's bytes, when they may be appended to: not a copy, nor older than what DVC tracks."""
+    check_required()
+    if not DVC_FILE.exists():
+        return consent.load(PATH)
+    if "deps" in _tracked():
+        fix = f"change it where it comes from, then: dvc update {DVC_FILE.as_posix()}"
+        raise ProjectError(f"{NAME} is a copy that DVC imports", fix)
+    if not PATH.exists():
+        raise ProjectError(f"{NAME} is not checked out", f"dvc pull {DVC_FILE.as_posix()}")
+    content = consent.load(PATH)
+    if missing := missing_lines(tracked_by_dvc(), content):
+        raise ProjectError(
+            f"{NAME} lacks {len(missing)} line(s) of the version that {DVC_FILE.name} names, as after git pull",
+            f"dvc checkout {DVC_FILE.as_posix()}; if they were taken out on purpose: dvc add {NAME}",
+        )
+    return content
+
+
+def missing_lines(before: bytes, now: bytes) -> list[Entry]:
+    """Return the lines of an earlier registry that a later one lacks; spelling and order don't count."""
+    keys = {entry.key for entry in consent.entries(now, NAME)}
+    return [entry for entry in consent.entries(before, f"the earlier {NAME}") if entry.key not in keys]
+
+
+def _tracked() -> dict[str, Any]:
+    content: dict[str, Any] = YAML(typ="safe").load(DVC_FILE.read_text(encoding="utf-8"))
+    return content
+
+
+def tracked_by_dvc() -> bytes:
+    """Return the bytes of the version that DVC tracks; raise ProjectError if DVC's cache on this machine lacks it."""
+    return cached(str(_tracked()["outs"][0]["md5"]), f"that {DVC_FILE.name} names", f"dvc fetch {DVC_FILE.as_posix()}")
+
+
+def cached(md5: str, described: str, fix: str) -> bytes:
+    """Return a version of the registry from DVC's cache; if it lacks the version `described`, raise with this fix."""
+    from dvc.repo import Repo
+
+    with Repo(os.getcwd()) as repo:
+        path = Path(repo.cache.local.oid_to_path(md5))
+    if not path.exists():
+        raise ProjectError(f"the version of {NAME} {described} is not here", fix)
+    return path.read_bytes()
+
+
+def replace(content: bytes) -> None:
+    """Replace the registry, whole or not at all, then `dvc add` it where DVC tracks it; if that fails, raise."""
+    if not PATH.exists() or content != PATH.read_bytes():
+        _write(content)
+    if not DVC_FILE.exists() or content == tracked_by_dvc():  # `dvc add` would wait for whoever reads the registry
+        return
+    from dvc.repo import Repo
+
+    try:
+        with Repo(os.getcwd()) as repo:
+            repo.add([NAME])
+    except Exception as error:  # each kind of storage raises errors of its own
+        raise ProjectError(f"{NAME} is changed, but DVC does not track it yet: {error}", f"dvc add {NAME}") from error
+
+
+def _write(content: bytes) -> None:
+    PATH.parent.mkdir(exist_ok=True)
+    # One name, under the lock, that Git ignores: what a killed process left is overwritten, and never committed.
+    new = PATH.with_name(f".{PATH.name}.new")
+    new.touch(mode=0o600)
+    new.write_bytes(content)
+    # Not in place: DVC may have protected the file, or linked it to its cache, which must not change.
+    new.chmod(PATH.stat().st_mode | 0o200 if PATH.exists() else 0o644)
+    _sync(new)
+    os.replace(new, PATH)
+    if os.name == "posix":
+        _sync(PATH.parent)  # the name too: a withdrawal that was confirmed must survive a power failure
+
+
+def _sync(path: Path) -> None:
+    number = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

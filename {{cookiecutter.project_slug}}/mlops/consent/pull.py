@@ -2,8 +2,8 @@
 
     python -m mlops consent pull postgresql+psycopg2://… --table consents
 
-What the database has becomes `data/consent.csv`: sorted, in UTC, so that the same rows give the same bytes. A registry
-only grows: what would lose a line, or a person, is refused.
+The database's rows become `data/consent.csv`: sorted, in UTC, so that the same rows give the same bytes. A registry
+only grows: a pull that would lose a line, or a person, is refused.
 """
 
 import csv
@@ -11,73 +11,66 @@ import io
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
-
-from filelock import FileLock
 
 from ..errors import ProjectError
 from ..records import consent
 from ..records.consent import COLUMNS, DOUBT, PATH, Entry
-from . import storage
-from .edits import stamp
-from .storage import KEPT, NAME, VERB
+from . import edits
+from .edits import DVC_FILE, NAME, VERB, stamp
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, ColumnClause, Connection, CursorResult
+    from sqlalchemy import ColumnClause, Connection
 
-ROWS = 10_000  # that are fetched at once
+BATCH = 10_000  # rows that are fetched at once
 REPLACE = "if that is right: --replace"
 
 
 def pull(address: str, query: str, table: str, present: bool, anyway: bool) -> str:
-    """Make the registry of what a query or a table of a database has.
+    """Replace the registry by what a database has; return what was done, for people.
 
     Args:
-        address: SQLAlchemy's URL. Its password is neither told nor kept.
-        query: Gives the columns of the registry, by their names; or
+        address: SQLAlchemy's URL. Its password is neither printed nor stored.
+        query: Returns the columns of the registry, by their names; or
         table: has them. May name a schema: `clinic.consents`.
-        present: It has one row a person, their present state, and no history: its rows are added to the lines that
-            the registry has.
-        anyway: Let the registry be exactly what the database has, also where that loses lines.
-
-    Returns:
-        What was done, for people.
+        present: There is one row a person, without history: the rows are added to the lines that the registry has.
+        anyway: Accept the loss of lines.
 
     Raises:
-        ProjectError: The database can't be asked, a row is no line of a registry, or lines known before are lacking.
+        ProjectError: The database can't be queried, a row is no line of a registry, or lines known before are missing.
     """
-    storage.check_asked()
-    found = _ask(address, query, table)
-    with FileLock(storage.lock_path()):
-        known = consent.entries(storage.read_bytes(), NAME) if PATH.exists() or KEPT.exists() else []
-        lines = found if anyway else _with_history(known, found) if present else _checked_history(known, found)
-        content = _canonical(lines)
+    edits.check_required()
+    pulled = _query(address, query, table)
+    with edits.lock():
+        known = consent.entries(edits.read_bytes(), NAME) if PATH.exists() or DVC_FILE.exists() else []
+        lines = pulled if anyway else _with_history(known, pulled) if present else _checked_history(known, pulled)
+        text = io.StringIO(newline="")
+        unique = {entry.key: entry for entry in sorted(lines, key=lambda entry: entry.key)}.values()
+        cells = ((entry.subject_id, entry.status, stamp(entry.since) if entry.since else "") for entry in unique)
+        csv.writer(text, lineterminator="\n").writerows([COLUMNS, *cells])
+        content = text.getvalue().encode()
         changed = not PATH.exists() or content != PATH.read_bytes()
-        storage.replace(content)
+        edits.replace(content)
     registry = consent.read(PATH)
-    told = ", ".join(f"{many} {status}" for status, many in sorted(registry.counts.items()))
-    alike = sum(len({one.subject_id for one in rows}) > 1 for rows in consent.by_person(lines).values())
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(registry.counts.items()))
+    alike = sum(len({entry.subject_id for entry in person}) > 1 for person in consent.by_person(lines).values())
     more = f"; {alike} may be one person under several ids: {VERB} check" if alike else ""
-    return f"{NAME}: {told}; sha256 {registry.sha256[:10]}{'' if changed else ', as before'}{more}"
+    return f"{NAME}: {counts}; sha256 {registry.sha256[:10]}{'' if changed else ', as before'}{more}"
 
 
-def _checked_history(known: list[Entry], found: list[Entry]) -> list[Entry]:
-    there = set(map(storage.key, found))
-    if gone := [one for one in known if storage.key(one) not in there]:
+def _checked_history(known: list[Entry], pulled: list[Entry]) -> list[Entry]:
+    keys = {entry.key for entry in pulled}
+    if missing := [entry for entry in known if entry.key not in keys]:
         raise ProjectError(
-            f"the database lacks {len(gone)} of the {len(known)} lines of {NAME}, such as line {gone[0].line} "
-            f"({gone[0].subject_id} {gone[0].status})",
+            f"the database lacks {len(missing)} of the {len(known)} lines of {NAME}, such as line {missing[0].line} "
+            f"({missing[0].subject_id} {missing[0].status})",
             f"see that the query gives the whole history; if it gives the present state only: --present; {REPLACE}",
         )
-    _check_settled(known, found)
-    return found
-
-
-def _check_settled(known: list[Entry], found: list[Entry]) -> None:
-    """See that no doubt of the registry vanishes because the lines of the database are sorted by date."""
-    before = set(map(storage.key, known))
-    new = sorted((one for one in found if storage.key(one) not in before), key=storage.key)
+    # The pulled lines are sorted by date, which would hide what a merge left in doubt.
+    before = {entry.key for entry in known}
+    new = sorted((entry for entry in pulled if entry.key not in before), key=lambda entry: entry.key)
     for lines in consent.by_person([*known, *new]).values():
         if consent.decide(lines)[0] == DOUBT:
             raise ProjectError(
@@ -85,39 +78,32 @@ def _check_settled(known: list[Entry], found: list[Entry]) -> None:
                 "lost in a merge; sorted by date, the lines of the database would not show it",
                 f"add their present word to the database, dated today; {REPLACE}",
             )
+    return pulled
 
 
-def _with_history(known: list[Entry], found: list[Entry]) -> list[Entry]:
-    """Return the lines known before and those of the present state, when they add up to that."""
-    states, before = consent.by_person(found), consent.by_person(known)
-    if twice := [one for one, many in Counter(one.subject_id for one in found).items() if many > 1]:
+def _with_history(known: list[Entry], pulled: list[Entry]) -> list[Entry]:
+    """Return the lines known before and those of the present state, when they add up to that state."""
+    states, before = consent.by_person(pulled), consent.by_person(known)
+    subjects = Counter(entry.subject_id for entry in pulled)
+    if twice := [subject for subject, count in subjects.items() if count > 1]:
         raise ProjectError(f"the database has several rows of {twice[0]}", "one row a person, or leave --present out")
-    if gone := [before[person][0].subject_id for person in before if person not in states]:
+    if missing := [lines[0].subject_id for person, lines in before.items() if person not in states]:
         raise ProjectError(
-            f"the database lacks {len(gone)} of the {len(before)} subjects of {NAME}, such as {gone[0]}",
+            f"the database lacks {len(missing)} of the {len(before)} subjects of {NAME}, such as {missing[0]}",
             f"see that the query leaves nobody out; {REPLACE}",
         )
-    joined = consent.by_person({storage.key(one): one for one in (*known, *found)}.values())
-    for person, lines in joined.items():
-        is_now, should = consent.decide(lines)[0], consent.decide(states[person])[0]
-        if is_now != should:
+    joined = list({entry.key: entry for entry in (*known, *pulled)}.values())
+    for person, lines in consent.by_person(joined).items():
+        state, expected = consent.decide(lines)[0], consent.decide(states[person])[0]
+        if state != expected:
             raise ProjectError(
-                f"{lines[0].subject_id} is {should} in the database, and would be {is_now} with the lines of {NAME}",
+                f"{lines[0].subject_id} is {expected} in the database, and would be {state} with the lines of {NAME}",
                 f"see that effective_at is when the state began; {REPLACE}",
             )
-    return [one for lines in joined.values() for one in lines]
+    return joined
 
 
-def _canonical(lines: list[Entry]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for one in {storage.key(one): one for one in sorted(lines, key=storage.key)}.values():
-        writer.writerow((one.subject_id, one.status, stamp(one.since) if one.since else ""))
-    return text.getvalue().encode()
-
-
-def _ask(address: str, query: str, table: str) -> list[Entry]:
+def _query(address: str, query: str, table: str) -> list[Entry]:
     import sqlalchemy
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
@@ -125,30 +111,40 @@ def _ask(address: str, query: str, table: str) -> list[Entry]:
         url = sqlalchemy.make_url(address)
         engine = sqlalchemy.create_engine(url)
     except (NoSuchModuleError, ModuleNotFoundError) as error:
-        scheme = address.partition(":")[0]
         fix = "install it (for PostgreSQL: psycopg2-binary), and add it to pyproject.toml"
-        raise ProjectError(f"Python has no driver for {scheme}: {error}", fix) from error
+        raise ProjectError(f"Python has no driver for {address.partition(':')[0]}: {error}", fix) from error
     except ArgumentError as error:
         problem = "the database's address is no URL of SQLAlchemy"
         raise ProjectError(problem, "write it like postgresql+psycopg2://user@host/name") from error
     try:
-        # Never committed: whatever a query does besides asking is undone.
-        with engine.connect().execution_options(stream_results=True, yield_per=ROWS) as connection:
-            found = list(_entries(connection, query, table))
+        # Never committed: whatever else a query does is undone.
+        with engine.connect().execution_options(stream_results=True, yield_per=BATCH) as connection:
+            entries = list(_entries(connection, query, table))
     except SQLAlchemyError as error:
-        said = _without_secrets(str(getattr(error, "orig", None) or error), url)
+        message = str(getattr(error, "orig", None) or error).strip()
+        for secret in filter(None, (url.password, *chain.from_iterable(url.normalized_query.values()))):
+            message = message.replace(str(secret), "***")
         fix = "see that the server is up, the address and the query; the password may be in ~/.pgpass or alike"
-        raise ProjectError(f"{_shown(url)} can't be asked: {said.strip()}", fix) from error
+        shown = f"{url.drivername}://{url.host or ''}/{url.database or ''}"
+        raise ProjectError(f"{shown} can't be queried: {message}", fix) from error
     finally:
         engine.dispose()
-    if not found:
+    if not entries:
         raise ProjectError("the result holds no rows, and nobody would have consented", "see the query, and its WHERE")
-    return found
+    return entries
 
 
 def _entries(connection: "Connection", query: str, table: str) -> Iterator[Entry]:
-    result = _run(connection, query, table)
-    names = [name.lower() for name in [*result.keys()]]
+    import sqlalchemy
+
+    if query:  # as it stands: neither `:` nor `%` has a meaning
+        result = connection.exec_driver_sql(query, execution_options={"no_parameters": True})
+    else:
+        schema, _, name = table.rpartition(".")
+        columns: list[ColumnClause[Any]] = [sqlalchemy.column(name) for name in COLUMNS]
+        source = sqlalchemy.table(name, *columns, schema=schema or None)
+        result = connection.execute(sqlalchemy.select(*columns).select_from(source))
+    names = [name.lower() for name in result.keys()]  # noqa: SIM118 (no dict)
     if lacking := [name for name in COLUMNS if names.count(name) != 1]:
         raise ProjectError(
             f"the result has the columns {', '.join(names)}, and not once each: {', '.join(lacking)}",
@@ -156,59 +152,27 @@ def _entries(connection: "Connection", query: str, table: str) -> Iterator[Entry
         )
     places, now = [names.index(name) for name in COLUMNS], datetime.now(UTC)
     for number, row in enumerate(result, 1):
-        subject, status, when = (row[place] for place in places)
-        where = f"row {number} of the result"
-        yield consent.entry(
-            [_id(subject, where), _status(status, where), _time(when, where)], number, "the result", now
-        )
+        yield consent.parse_entry(_cells([row[place] for place in places], number), number, "the result", now)
 
 
-def _run(connection: "Connection", query: str, table: str) -> "CursorResult[Any]":
-    import sqlalchemy
+def _cells(row: list[Any], number: int) -> list[str]:
+    """Return a row's subject, status and time as the registry has them; refuse what a CSV file could not say."""
+    subject, status, time = row
+    where = f"row {number} of the result"
 
-    if query:  # as it stands: neither `:` nor `%` means anything
-        return connection.exec_driver_sql(query, execution_options={"no_parameters": True})
-    schema, _, name = table.rpartition(".")
-    columns: list[ColumnClause[Any]] = [sqlalchemy.column(name) for name in COLUMNS]
-    return connection.execute(
-        sqlalchemy.select(*columns).select_from(sqlalchemy.table(name, *columns, schema=schema or None))
-    )
+    def refused(column: str, value: Any, fix: str) -> ProjectError:
+        kind = "empty (NULL)" if value in (None, "") else f"of the type {type(value).__name__}"
+        return ProjectError(f"{where}: {column} is {kind}", f"--query: {fix}, or leave such rows out: WHERE …")
 
-
-def _id(value: Any, where: str) -> str:
-    if isinstance(value, str | UUID) or (isinstance(value, int) and not isinstance(value, bool)):
-        return str(value)
-    raise _refused("subject_id", value, where, "CAST(… AS VARCHAR) AS subject_id")
-
-
-def _status(value: Any, where: str) -> str:
-    if isinstance(value, str):
-        return value
-    raise _refused("consent_status", value, where, "CASE WHEN … THEN 'active' ELSE 'revoked' END AS consent_status")
-
-
-def _time(value: Any, where: str) -> str:
+    if isinstance(subject, bool) or not isinstance(subject, str | UUID | int):
+        raise refused("subject_id", subject, "CAST(… AS VARCHAR) AS subject_id")
+    if not isinstance(status, str):
+        raise refused("consent_status", status, "CASE WHEN … THEN 'active' ELSE 'revoked' END AS consent_status")
     fix = "(… AT TIME ZONE 'UTC') AS effective_at, with the zone that the times are in"
-    if isinstance(value, datetime):
-        if value.tzinfo:
-            return stamp(value)
-        raise ProjectError(f"{where}: effective_at {value} has no time zone", f"--query: {fix}")
-    if isinstance(value, str) and value.strip():
-        return stamp(consent.time_of(value.strip(), f"{where}: effective_at"))
-    raise _refused("effective_at", value, where, fix)
-
-
-def _refused(column: str, value: Any, where: str, fix: str) -> ProjectError:
-    said = "empty (NULL)" if value in (None, "") else f"of the type {type(value).__name__}"
-    return ProjectError(f"{where}: {column} is {said}", f"--query: {fix}, or leave such rows out: WHERE …")
-
-
-def _shown(url: "URL") -> str:
-    return f"{url.drivername}://{url.host or ''}/{url.database or ''}"
-
-
-def _without_secrets(text: str, url: "URL") -> str:
-    secrets = [url.password, *(value for values in url.normalized_query.values() for value in values)]
-    for secret in filter(None, map(str, secrets)):
-        text = text.replace(secret, "***")
-    return text
+    if isinstance(time, datetime) and not time.tzinfo:
+        raise ProjectError(f"{where}: effective_at {time} has no time zone", f"--query: {fix}")
+    if isinstance(time, str) and time.strip():
+        time = consent.parse_time(time.strip(), f"{where}: effective_at")
+    if not isinstance(time, datetime):
+        raise refused("effective_at", time, fix)
+    return [str(subject), status, stamp(time)]

@@ -1,66 +1,76 @@
-"""Ask the consent registry, and see that it is in order: `consent status`, `history`, `check`."""
+"""Query the consent registry, and check it: `consent status`, `history`, `check`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from functools import cache
 from io import BytesIO
+
+from ruamel.yaml import YAML
 
 from ..errors import ProjectError
 from ..records import consent
 from ..records.consent import COLUMNS, DOUBT, PATH, Entry
 from ..records.csv_reader import rows
 from ..records.ids import difference, match_key
-from . import merges, storage
-from .edits import stamp
-from .storage import KEPT, NAME, VERB
+from ..tracking.git import GitError, git
+from . import edits
+from .edits import DVC_FILE, NAME, VERB, stamp
 
 MISSING = "missing"
 
 
 def status(subjects: Iterable[str]) -> list[str]:
-    """Tell of each subject whether its records may be used, and which line decides."""
-    known = _known()
-    return [_status(subject, known.get(match_key(subject), [])) for subject in storage.spelled(subjects)]
+    """Return for each subject whether its records may be used, and which line decides."""
+    known = _persons()
+    return [_status(subject, known.get(match_key(subject), [])) for subject in edits.normalized(subjects)]
 
 
 def history(subject: str) -> list[str]:
-    """Tell all lines of a subject in the order of the file, and what they add up to."""
-    subject = storage.spelled([subject])[0]
-    lines = _known().get(match_key(subject), [])
-    return [*(f"line {one.line}: {_line(one)}" for one in lines), _status(subject, lines)]
+    """Return all lines of a subject in the order of the file, and what they add up to."""
+    (subject,) = edits.normalized([subject])
+    lines = _persons().get(match_key(subject), [])
+    return [*(f"line {entry.line}: {_describe(entry)}" for entry in lines), _status(subject, lines)]
 
 
-def _known() -> dict[str, list[Entry]]:
-    return consent.by_person(consent.entries(storage.read_bytes(), NAME))
+def _persons() -> dict[str, list[Entry]]:
+    return consent.by_person(consent.entries(edits.read_bytes(), NAME))
 
 
 def _status(subject: str, lines: list[Entry]) -> str:
     if not lines:
         return f"{subject}: {MISSING}; who is not listed has not consented"
-    found, by = consent.decide(lines)
-    if found == DOUBT:
-        return f"{subject}: {DOUBT}, so the answer is no; {_lost(lines)}"
+    state, by = consent.decide(lines)
+    if state == DOUBT:
+        return f"{subject}: {DOUBT}, so the answer is no; {_overruled(lines)}"
     if not by:
-        numbers = ", ".join(str(one.line) for one in lines)
-        return f"{subject}: {found}; no line decides: {numbers} contradict each other, so the answer is no"
-    if found == "active" and subject not in {one.subject_id for one in lines}:
+        numbers = ", ".join(str(entry.line) for entry in lines)
+        return f"{subject}: {state}; no line decides: {numbers} contradict each other, so the answer is no"
+    if state == "active" and subject not in {entry.subject_id for entry in lines}:
         return f"{subject}: {MISSING}; line {by.line} is of {by.subject_id}, and ids are spelt exactly"
-    return f"{subject}: {found} by line {by.line}: {_line(by)}"
+    return f"{subject}: {state} by line {by.line}: {_describe(by)}"
 
 
-def _line(entry: Entry) -> str:
+def _describe(entry: Entry) -> str:
     return f"{entry.subject_id} {entry.status} {'from ' + stamp(entry.since) if entry.since else 'without a date'}"
 
 
-def check() -> tuple[list[str], list[str]]:
-    """Read the whole registry.
+def _overruled(lines: list[Entry]) -> str:
+    """Return which lines of a person lost in a merge, and how to settle it."""
+    lost = consent.overruled(lines)
+    numbers, subject = ", ".join(str(entry.line) for entry in lost), lost[0].subject_id
+    return (
+        f"line {numbers} ({lost[-1].status}) lost to a line of a later date, whose writer may not have known of it: "
+        f"{VERB} revoke {subject}; or, if they do consent, {VERB} add {subject}"
+    )
 
-    Returns:
-        All that is wrong, and all that is only doubtful (there the answer is no), a line each.
+
+def check() -> tuple[list[str], list[str]]:
+    """Check the whole registry; return all problems, and all that is only doubtful (there the answer is no).
 
     Raises:
-        ProjectError: It isn't there, is no text, or its header is wrong: nothing more can be said then.
+        ProjectError: It isn't there, is no text, or its header is wrong: then nothing more can be checked.
     """
-    storage.check_asked()
+    edits.check_required()
     content = consent.load(PATH)
     try:
         content.decode("utf-8-sig")
@@ -68,66 +78,107 @@ def check() -> tuple[list[str], list[str]]:
         line = content.count(b"\n", 0, error.start) + 1
         raise ProjectError(f"{NAME} line {line} is not UTF-8", f"save {NAME} as CSV in UTF-8") from error
     problems: list[ProjectError] = []
-    found: list[Entry] = []
-    now = datetime.now(UTC)
+    lines: list[Entry] = []
     doubts: list[str] = []
-    for line, cells in rows(BytesIO(content), NAME, COLUMNS, problems.append):
+    now = datetime.now(UTC)
+    for number, cells in rows(BytesIO(content), NAME, COLUMNS, problems.append):
         try:
-            found.append(consent.entry(cells, line, NAME, now))
+            lines.append(consent.parse_entry(cells, number, NAME, now))
         except ProjectError as error:
             problems.append(error)
         else:
-            doubts += _doubts_of_line(cells, found[-1], now)
-    doubts += _doubts_of_persons(found)
+            doubts += _doubts_of_line(cells, lines[-1], now)
+    for person in consent.by_person(lines).values():
+        doubts += _doubts_of_person(person)
     if problems:
         return [f"{error.problem}. {error.fix}" for error in problems], doubts
-    lost, unread = merges.lost(content)
-    return _gone(content) + lost, doubts + unread
+    # A registry only grows: compare with the version that DVC or the last commit has, and with those before merges.
+    before = edits.tracked_by_dvc() if DVC_FILE.exists() else _show("HEAD", NAME)
+    missing = edits.missing_lines(before or content, content)
+    lost, unreadable = lost_in_merges(content)
+    return [f"{NAME} lacks a line that was there: {_describe(entry)}" for entry in missing] + lost, doubts + unreadable
 
 
-def _doubts_of_line(cells: list[str], entry: Entry, now: datetime) -> list[str]:
+def _doubts_of_line(cells: list[str], entry: Entry, now: datetime) -> Iterator[str]:
     where = f"{NAME} line {entry.line}"
-    doubts = []
     if entry.status == "unknown":
-        doubts.append(f"{where}: the status {cells[1]!r} is neither active nor revoked")
+        yield f"{where}: the status {cells[1]!r} is neither active nor revoked"
     if cells[0] != entry.subject_id:
-        doubts.append(f"{where}: {cells[0]!a} is read as {entry.subject_id!r}")
+        yield f"{where}: {cells[0]!a} is read as {entry.subject_id!r}"
     if entry.since and entry.since > now:
-        doubts.append(f"{where}: a withdrawal from {stamp(entry.since)} holds from today")
-    return doubts
+        yield f"{where}: a withdrawal from {stamp(entry.since)} holds from today"
 
 
-def _doubts_of_persons(found: list[Entry]) -> list[str]:
-    doubts = []
-    for lines in consent.by_person(found).values():
-        where = f"{NAME} line {', '.join(str(one.line) for one in lines)}"
-        if len(spelt := sorted({one.subject_id for one in lines})) > 1:
-            doubts.append(f"{where}: {_alike(spelt)}, and may be one person")
-        if consent.overruled(lines):
-            doubts.append(f"{where}: {spelt[0]} is {consent.decide(lines)[0]}; {_lost(lines)}")
-        elif consent.decide(lines)[1] is None:
-            doubts.append(f"{where}: lines of {spelt[0]} contradict each other")
-    return doubts
+def _doubts_of_person(lines: list[Entry]) -> Iterator[str]:
+    where = f"{NAME} line {', '.join(str(entry.line) for entry in lines)}"
+    first, *others = sorted({entry.subject_id for entry in lines})
+    if others and len({subject.casefold() for subject in (first, *others)}) == 1:
+        yield f"{where}: {', '.join((first, *others))} differ in case only, and may be one person"
+    elif others:
+        pairs = "; ".join(f"{other} has {difference(other, first)}" for other in others)
+        yield f"{where}: {', '.join((first, *others))} look alike ({pairs}), and may be one person"
+    if consent.overruled(lines):
+        yield f"{where}: {first} is {consent.decide(lines)[0]}; {_overruled(lines)}"
+    elif consent.decide(lines)[1] is None:
+        yield f"{where}: lines of {first} contradict each other"
 
 
-def _alike(spelt: list[str]) -> str:
-    if len({one.casefold() for one in spelt}) == 1:
-        return f"{', '.join(spelt)} differ in case only"
-    pairs = (f"{other} has {difference(other, spelt[0])}" for other in spelt[1:])
-    return f"{', '.join(spelt)} look alike ({'; '.join(pairs)})"
+def lost_in_merges(content: bytes) -> tuple[list[str], list[str]]:
+    """Compare the registry with what the merges in the history of HEAD had before them.
+
+    A line is lost if a parent had it, and neither the merge nor the registry has it: the merge took one side's file.
+    What a commit took out before the merge was not lost in it. Return the lost lines, and what can't be compared.
+    """
+    keys = {entry.key for entry in consent.entries(content, NAME)}
+    lost: dict[str, None] = {}
+    unreadable: dict[str, None] = {}
+    if _git("rev-parse", "--is-shallow-repository") == "true":
+        unreadable["this clone is shallow, so merges may be cut off its history: git fetch --unshallow"] = None
+    # Without --full-history, Git leaves out just those merges that took one side's file.
+    paths = (f"./{NAME}", f"./{DVC_FILE.as_posix()}")
+    merges = _git("rev-list", "--merges", "--full-history", "--parents", "HEAD", "--", *paths)
+    for commit, *parents in map(str.split, merges.splitlines()):
+        try:
+            for entry, parent in _lost_in_merge(commit, parents):
+                if entry.key not in keys:
+                    line = " ".join(filter(None, entry.key))
+                    where = f"of commit {parent[:10]} that the merge {commit[:10]} lost"
+                    lost[f"{NAME} lacks a line {where}: {line}"] = None
+        except ProjectError as error:
+            unreadable[f"the merge {commit[:10]} can't be compared: {error.problem}. {error.fix}"] = None
+    return list(lost), list(unreadable)
 
 
-def _lost(lines: list[Entry]) -> str:
-    """Tell which lines of a person lost in a merge, and what settles it."""
-    lost = consent.overruled(lines)
-    numbers, subject = ", ".join(str(one.line) for one in lost), lost[0].subject_id
-    return (
-        f"line {numbers} ({lost[-1].status}) lost to a line of a later date, whose writer may not have known of it: "
-        f"{VERB} revoke {subject}; or, if they do consent, {VERB} add {subject}"
-    )
+def _lost_in_merge(commit: str, parents: list[str]) -> Iterator[tuple[Entry, str]]:
+    after = _entries_at(commit).keys()
+    for parent in parents:
+        for other in (commit for commit in parents if commit != parent):
+            base = _entries_at(_git("merge-base", parent, other)).keys()
+            removed = base - _entries_at(other).keys()  # on purpose, by a commit of the other side
+            for key, entry in _entries_at(parent).items():
+                if key not in after | removed:
+                    yield entry, parent
 
 
-def _gone(content: bytes) -> list[str]:
-    """Tell the lines that were there before, as far as Git or DVC knows: a registry only grows."""
-    before = storage.kept_by_dvc() if KEPT.exists() else storage.committed()
-    return [f"{NAME} lacks a line that was there: {_line(one)}" for one in storage.lost(before or content, content)]
+@cache
+def _entries_at(commit: str) -> dict[tuple[str, str, str], Entry]:
+    """Return the registry at a commit, by key; nothing where it has none. Raise if DVC's cache lacks the version."""
+    content = _show(commit, NAME) if commit else None
+    if content is None and commit and (dvc_file := _show(commit, DVC_FILE.as_posix())):
+        md5 = str(YAML(typ="safe").load(dvc_file)["outs"][0]["md5"])
+        content = edits.cached(md5, f"of commit {commit[:10]}", "dvc fetch --all-commits")
+    return {entry.key: entry for entry in consent.entries(content, f"{NAME} of {commit[:10]}")} if content else {}
+
+
+def _show(commit: str, path: str) -> bytes | None:
+    """Return a file of a commit; None where it has none."""
+    if not _git("ls-tree", commit, "--", f"./{path}"):
+        return None
+    return git("show", f"{commit}:./{path}").encode("utf-8", "surrogateescape")
+
+
+def _git(*arguments: str) -> str:
+    try:
+        return git(*arguments)
+    except GitError:  # no repository, no commit, no common ancestor: nothing to compare
+        return ""

@@ -1,8 +1,8 @@
-"""Somebody withdraws: their records go out of the data, and the model that knows them goes out of use.
+"""Somebody withdraws: their records leave the data, and the model that knows them goes out of use.
 
 revoke -> plan -> dvc repro -> promote -> verify, each by its public command's function, and a report of it all
 """
 
 from .cli import optout
 
-groups = (optout,)
+groups = (optout,)  # of the command line

@@ -11,14 +11,14 @@ from ..consent import at
 
 @click.command()
 @click.argument("subjects", metavar="SUBJECT…", nargs=-1, required=True)
-@click.option("--dry-run", is_flag=True, help="Only tell where their records are, and what would be done.")
+@click.option("--dry-run", is_flag=True, help="Only print where their records are, and what would be done.")
 @at
-@click.option("--unlisted", is_flag=True, help="Also who is not in the registry.")
-@click.option("--anyway", is_flag=True, help="Put the new version in use also when it is worse, or can't be compared.")
+@click.option("--unlisted", is_flag=True, help="Also subjects who are not in the registry.")
+@click.option("--anyway", is_flag=True, help="Put the new version in use even if it is worse or can't be compared.")
 def optout(subjects: tuple[str, ...], dry_run: bool, at: datetime | None, unlisted: bool, anyway: bool) -> None:
-    """Record that subjects withdraw, make a model without their records, put it in use, and verify that.
+    """Record that subjects withdraw, train a model without their records, put it in use, and verify that.
 
-    What is interrupted, the same command goes on with. Exits as `audit` does: 0 when nothing in use knows them.
+    After an interruption, the same command continues. Exit codes are those of `audit`: 0 if nothing in use knows them.
     """
     from . import steps
 

@@ -1,19 +1,18 @@
-"""Do what an opt-out needs. Each step does nothing when it is done already, so whatever is killed, begin again."""
+"""Carry out an opt-out. Each step does nothing if it is done already, so after an interruption, run it again."""
 
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from filelock import FileLock
 
-from .. import consent as door
-from ..audit.audit import Audit
-from ..audit.cli_args import plain, read_registry
-from ..audit.policy import Verdict, worst
-from ..audit.report import AuditReport as Answer
-from ..audit.report import moment
+from .. import consent as consent_commands
+from ..audit.audit import Audit, parse_subjects
+from ..audit.policy import Verdict, read_registry, worst
+from ..audit.report import format_time
 from ..config import home
 from ..errors import ProjectError
 from ..files import read_json
@@ -22,148 +21,144 @@ from ..records.ids import match_key
 from ..registry import aliases, promotion
 from ..registry.aliases import ALIASES
 from ..registry.versions import REGISTERED, metrics_at
-from . import plan
-from .report import OptOutReport, of
+from .plan import make_plan
+from .report import OptOutReport, find_or_create
 
-Say = Callable[[str], object]
-GO_ON = "then the same command again: python -m mlops optout …"
+Echo = Callable[[str], object]
+CONTINUE = "then the same command again: python -m mlops optout …"
+VERSION_TAGS = ("run", "dataset_md5", "manifest_sha256", "consent_sha256", "consent_excluded", "result_commit")
 
 
 def dry_run(subjects: Iterable[str]) -> list[str]:
-    """Return what an opt-out would meet and do, for people; nothing is changed."""
+    """Return what an opt-out would find and do, for people; nothing is changed."""
     read_registry()
-    found = plan.make(Audit(), plain(subjects))
-    return [*found.text(), "", *(f"{number}. {step}" for number, step in enumerate(found.steps(), 1))]
+    plan = make_plan(Audit(), parse_subjects(subjects))
+    return [*plan.text(), "", *(f"{number}. {step}" for number, step in enumerate(plan.steps(), 1))]
 
 
 def optout(
-    subjects: Iterable[str], at: datetime | None, unlisted: bool, anyway: bool, say: Say
+    subjects: Iterable[str], at: datetime | None, unlisted: bool, anyway: bool, echo: Echo
 ) -> tuple[OptOutReport, Verdict]:
-    """Record a withdrawal, make a model without the records, put it in use, and see that it worked.
+    """Record a withdrawal, train a model without the records, put it in use, and verify that.
 
     Args:
         subjects: Who withdraws.
-        at: From when on, with a zone; by default now.
-        unlisted: Also who is not in the registry.
-        anyway: Put the new version in use also when it is worse than the one in use, or can't be compared.
-        say: Takes what happens, a line each.
+        at: When the withdrawal takes effect, with a time zone; by default now.
+        unlisted: Also subjects who are not in the registry.
+        anyway: Put the new version in use even if it is worse than the one in use, or can't be compared.
+        echo: Takes what happens, a line each.
 
     Returns:
-        The report, which is written, and what the audit says at the end.
+        The report, which is written, and the verdict of the audit at the end.
 
     Raises:
-        ProjectError: The withdrawal can't be recorded, or a later step needs something: the withdrawal stands, the
-            report says so, and the same command goes on.
+        ProjectError: The withdrawal can't be recorded. If a later step fails, the withdrawal stands, the report says
+            why, and the same command continues.
     """
-    asked = plain(subjects)
+    ids = parse_subjects(subjects)
     read_registry()
     with FileLock(home() / ".dvc/tmp/optout.lock"):
-        for line in (recorded := door.revoke(asked, at, unlisted)):
-            say(line)
-        report = of(_ended(asked))
-        report.did("revoke", *recorded)
+        for line in (lines := consent_commands.revoke(ids, at, unlisted)):
+            echo(line)
+        report = find_or_create(_withdrawals(ids))
+        report.record("revoke", *lines)
         report.write()
         try:
             report.stopped = {}
-            _replace(report, anyway, say)
+            _replace_versions(report, anyway, echo)
         except ProjectError as error:
-            report.stopped = {"problem": error.problem, "fix": f"{error.fix}; {GO_ON}"}
-            say(f"Stopped: {error.problem}\nFix: {report.stopped['fix']}\nThe withdrawal stands all the same.")
+            report.stopped = {"problem": error.problem, "fix": f"{error.fix}; {CONTINUE}"}
+            echo(f"Stopped: {error.problem}\nFix: {report.stopped['fix']}\nThe withdrawal stands all the same.")
         except BaseException:
-            say("Interrupted: the withdrawal stands, and the same command goes on.")
+            echo("Interrupted: the withdrawal stands, and the same command continues.")
             raise
         report.write()
-        verdict = _ask(report, asked, say)
+        verdict = _verify(report, ids, echo)
         report.write()
     return report, verdict
 
 
-def _ended(subjects: list[str]) -> list[dict[str, Any]]:
+def _withdrawals(subjects: list[str]) -> list[dict[str, Any]]:
     """Return what the registry says of each subject."""
     registry = consent.read(consent.PATH)
-    known = consent.by_person(consent.entries(consent.load(consent.PATH), consent.PATH.as_posix()))
-    found = []
-    for subject in subjects:
-        _, by = consent.decide(known[match_key(subject)])
-        found.append({"subject": subject, "line": by and by.line, "ended_at": moment(registry.ended.get(subject))})
-    return found
+    persons = consent.by_person(consent.entries(consent.load(consent.PATH), consent.PATH.as_posix()))
+    lines = {subject: consent.decide(persons[match_key(subject)])[1] for subject in subjects}
+    return [
+        {"subject": subject, "line": line and line.line, "ended_at": format_time(registry.ended.get(subject))}
+        for subject, line in lines.items()
+    ]
 
 
-def _replace(report: OptOutReport, anyway: bool, say: Say) -> None:
+def _replace_versions(report: OptOutReport, anyway: bool, echo: Echo) -> None:
     """Make the version without the records, and give it the aliases of those with them."""
-    found = plan.make(Audit(), [one["subject"] for one in report.subjects])
-    report.plan = report.plan or found.as_json()
+    plan = make_plan(Audit(), [subject["subject"] for subject in report.subjects])
+    report.plan = report.plan or asdict(plan)
     report.by = ", ".join(who for who in promotion.identity() if who != "none")
     report.write()
-    if found.starts_from:
+    if plan.starts_from:
         raise ProjectError(
-            f"the new model would start from {found.starts_from}, which knows them",
+            f"the new model would start from {plan.starts_from}, which knows them",
             "params.yaml:train.init_from: null, or a version that does not",
         )
-    say("dvc repro")
+    echo("dvc repro")
     if subprocess.run([sys.executable, "-m", "dvc", "repro"], stdin=subprocess.DEVNULL).returncode:
         raise ProjectError("dvc repro made no new version; above it says why", "mend that")
     number = int(read_json(REGISTERED)["version"])
-    if number in found.numbers:
+    if number in plan.numbers:
         raise ProjectError(
             f"version {number}, which the pipeline makes today, knows them",
             "see that dvc.yaml:stages.prepare.deps has data/consent.csv, and params.yaml:data.consent is required",
         )
-    report.did("repro", f"version {number}")
-    report.version = _described(number)
+    report.record("repro", f"version {number}")
+    report.version = _describe(number)
     report.write()
-    for alias in _aliases(found.numbers):
-        told = _promote(number, alias, report.id, anyway)
-        report.did(f"promote {alias}", told)
-        say(told)
-    report.version = _described(number)
+    for alias in _aliases_of(plan.numbers):
+        try:
+            result = promotion.promote(str(number), alias, why=f"opt-out {report.id}", anyway=anyway)
+        except ProjectError as error:
+            fix = f"{error.fix}; or optout … --anyway, if the withdrawal outweighs it"
+            raise ProjectError(error.problem, fix) from error
+        report.record(f"promote {alias}", result)
+        echo(result)
+    report.version = _describe(number)
 
 
-def _promote(number: int, alias: str, name: str, anyway: bool) -> str:
-    try:
-        return promotion.promote(str(number), alias, why=f"opt-out {name}", anyway=anyway)
-    except ProjectError as error:
-        raise ProjectError(
-            error.problem, f"{error.fix}; or optout … --anyway, if the withdrawal outweighs it"
-        ) from error
+def _aliases_of(numbers: list[int]) -> list[str]:
+    """Return the aliases of these versions, in MLflow or in the log: a promotion goes into both.
 
-
-def _aliases(known: list[int]) -> list[str]:
-    """Return the aliases of versions that know the subjects, in MLflow or in the log: a move goes into both.
-
-    The champion comes last: a challenger that has won is none any more.
+    The champion comes last: a challenger that is promoted to champion stops being challenger.
     """
     registry = aliases.read()
-    return [one for one in ALIASES if {registry.aliases.get(one), registry.holder(one)} & set(known)]
+    return [alias for alias in ALIASES if {registry.aliases.get(alias), registry.holder(alias)} & set(numbers)]
 
 
-def _described(number: int) -> dict[str, Any]:
+def _describe(number: int) -> dict[str, Any]:
     registry = aliases.read()
-    version = registry.find(str(number))
-    named = ("run", "dataset_md5", "manifest_sha256", "consent_sha256", "consent_excluded", "result_commit")
+    tags = registry.find(str(number)).tags
+    promotions = [move for move in registry.log if move.version == number]
     return {
         "model": registry.name,
         "number": number,
-        "metrics": metrics_at(version.tags.get("result_commit", "")),
-        **{name: version.tags.get(name, "") for name in named},
-        "moves": [
-            f"{one.action} {one.alias}, {one.when}, {one.who}: {one.why}"
-            for one in registry.log
-            if one.version == number
-        ],
+        "metrics": metrics_at(tags.get("result_commit", "")),
+        **{name: tags.get(name, "") for name in VERSION_TAGS},
+        "moves": [f"{move.action} {move.alias}, {move.when}, {move.who}: {move.why}" for move in promotions],
     }
 
 
-def _ask(report: OptOutReport, subjects: list[str], say: Say) -> Verdict:
-    """Ask the audit: was nobody trained on after they withdrew, and does nothing in use know them?"""
+def _verify(report: OptOutReport, subjects: list[str], echo: Echo) -> Verdict:
+    """Ask the audit if nobody was trained on after they withdrew, and if nothing in use knows them."""
     audit = Audit()
-    answers: dict[str, Answer] = {"verify": audit.verify(subjects), "deployed": audit.deployed(subjects)}
-    for name, answer in answers.items():
-        say(f"audit {name}: {answer.verdict}")
-    report.answers = {name: {"verdict": answer.verdict, **_told(answer)} for name, answer in answers.items()}
-    verdicts = [answer.verdict for answer in answers.values() if answer.verdict]
+    answers = (audit.verify(subjects), audit.deployed(subjects))
+    for answer in answers:
+        echo(f"audit {answer.verb}: {answer.verdict}")
+    report.answers = {
+        answer.verb: {
+            "verdict": answer.verdict,
+            "asked_at": format_time(answer.asked_at),
+            "subjects": answer.subjects,
+            "rows": list(answer.rows),
+        }
+        for answer in answers
+    }
+    verdicts = [answer.verdict for answer in answers if answer.verdict]
     return worst([*verdicts, Verdict.FAIL] if report.stopped else verdicts)
-
-
-def _told(answer: Answer) -> dict[str, Any]:
-    return {"asked_at": moment(answer.asked_at), "subjects": answer.subjects, "rows": list(answer.rows)}

@@ -1,8 +1,8 @@
 """What an id is, for data, registry and audits alike.
 
-`normalize_id` is how an id is written, `match_key` is what ids share that may be one person's. Unicode's tables are
-those of ICU, in every version of Python: which characters are assigned, invisible or look alike (Unicode Technical
-Standard 39). ICU takes 20 ms to load, and an ASCII id needs none of it.
+`normalize_id` gives the one way to write an id; `match_key` is equal for ids that may mean one person. The Unicode
+tables are those of ICU, in every version of Python: which characters are assigned, invisible or look alike (Unicode
+Technical Standard 39). ICU takes 20 ms to load, and an ASCII id needs none of it.
 """
 
 import re
@@ -11,40 +11,36 @@ from functools import cache
 
 from ..errors import ProjectError
 
+# Braille, hieroglyph, Khitan and musical characters that print as nothing. No property of Unicode says so.
 BLANK = "\u2800\U00013441\U00013442\U00016fe4\U0001d159"
-"""Braille, hieroglyph, Khitan and musical characters that print as nothing. No property of Unicode says so."""
 
+# What ASCII characters look like, by ICU's table, in small letters: one character (which is fast), and several.
+# I and l are kept apart: else ids of every scheme that counts in letters (AI, AL) were alike.
 LOOKS = str.maketrans("01|`", "oll'")
 WIDE = (("m", "rn"), ('"', "''"), ("%", "º/₀"))
-"""What ASCII characters look like, by ICU's table, in small letters: to one character, which is fast, and to several.
-I and l are kept apart: else ids of every scheme that counts in letters (AI, AL) were alike."""
 
 
 def id_problem(text: str) -> str:
-    """Say what is wrong with an id or a label; nothing if it is fine.
+    """Return what is wrong with an id or a label; "" if nothing is.
 
     Ids that look the same must be the same: else a withdrawn consent could miss a person's records.
     """
-    plain = normalize_id(text)
-    if not plain:
+    normal = normalize_id(text)
+    if not normal:
         return "is empty"
-    if unknown := unassigned(plain):
+    if unknown := unassigned(normal):
         return f"{text!a} holds {unknown}: leave it out"
-    if plain == text:
+    if normal == text:
         return ""
-    return f"{text!r} has hidden or non-standard characters: write {plain!r} (it has {difference(text, plain)})"
+    return f"{text!r} has hidden or non-standard characters: write {normal!r} (it has {difference(text, normal)})"
 
 
 def parse_id(text: str) -> str:
-    """Return an id that was typed, or that a registry has, in plain form; an empty one stays empty.
-
-    Raises:
-        ProjectError: It is no text, or holds what is no character.
-    """
-    plain = normalize_id(text)
-    if unknown := unassigned(plain):
+    """Normalize an id that was typed, or that a registry has; raise ProjectError if it holds what is no character."""
+    normal = normalize_id(text)
+    if unknown := unassigned(normal):
         raise ProjectError(f"the id {text!a} holds {unknown}", "write it as it is in the data, in UTF-8")
-    return plain
+    return normal
 
 
 def normalize_id(text: str) -> str:
@@ -80,21 +76,20 @@ def unassigned(text: str) -> str:
 
 
 def match_key(subject: str) -> str:
-    """Return what ids share that may be one person's: in other case, not plain, look-alikes, or made a number.
+    """Return a key that is equal for ids that may mean one person: other case, not normal, look-alikes, 007 and 7.
 
-    Spreadsheets make numbers: 007 becomes 7. Look-alikes are those of Unicode Technical Standard 39.
+    Spreadsheets make 7 of 007. Look-alikes are those of Unicode Technical Standard 39.
     """
     subject = normalize_id(subject)
-    key = (subject.lower() if subject.isascii() else _folded(subject)).translate(LOOKS)
+    key = (subject.lower() if subject.isascii() else _fold(subject)).translate(LOOKS)
     for character, look in WIDE:
-        if character in key:
-            key = key.replace(character, look)
+        key = key.replace(character, look)
     if "  " in key:
         key = " ".join(key.split())
     return key if key[:1] != "o" or key.strip("ol23456789") else key.lstrip("o") or "o"
 
 
-def _folded(subject: str) -> str:
+def _fold(subject: str) -> str:
     import icu
 
     looks = re.sub(r"[^\W_]+|[^\x00-\x7f]+", lambda word: _looks(word[0]), subject)
@@ -105,9 +100,9 @@ def _folded(subject: str) -> str:
 def _looks(word: str) -> str:
     """Return what a word looks like.
 
-    Small and capital letters of other scripts may look like different ASCII letters (those of the
-    Greek nu look like v and N). Among ASCII letters such a letter counts as it stands: it is there by mistake.
-    Elsewhere its capital counts, so that words in other case stay alike.
+    Small and capital letters of other scripts may look like different ASCII letters (those of the Greek nu look like v
+    and N). Among ASCII letters such a letter counts as it is: it is there by mistake. Elsewhere its capital counts, so
+    that words in other case stay alike.
     """
     mixed = any(c.isascii() and c.isalpha() for c in word)
     return "".join(c if c.isascii() else _look(c, mixed) for c in word)
@@ -118,12 +113,10 @@ def _look(character: str, mixed: bool) -> str:
     import icu
 
     skeleton = icu.SpoofChecker().getSkeleton
-    digit, as_it_stands = icu.Char.charDigitValue(character), str(skeleton(0, character))
-    if mixed and as_it_stands.isascii() and as_it_stands.isalnum():
-        look = as_it_stands
-    elif digit >= 0:
-        return str(digit)
-    else:
+    digit, look = icu.Char.charDigitValue(character), str(skeleton(0, character))
+    if not (mixed and look.isascii() and look.isalnum()):
+        if digit >= 0:
+            return str(digit)
         look = str(skeleton(0, icu.CaseMap.toUpper(character)))
     # The skeleton of I is l, and I and l are kept apart: see `LOOKS`.
     is_i = look.startswith("l") and skeleton(0, icu.CaseMap.toLower(character)).startswith("i")
@@ -132,13 +125,12 @@ def _look(character: str, mixed: bool) -> str:
 
 def difference(text: str, other: str) -> str:
     """Name the characters that a text has in place of another's."""
-    parts = SequenceMatcher(None, text, other, autojunk=False).get_opcodes()
-    return ", ".join(
-        f"{_named(text[a:b])} in place of {_named(other[c:d])}" for kind, a, b, c, d in parts if kind != "equal"
-    )
-
-
-def _named(text: str) -> str:
     import icu
 
-    return " ".join(f"U+{ord(c):04X} {icu.Char.charName(c)}".strip() for c in text) or "nothing"
+    def named(part: str) -> str:
+        return " ".join(f"U+{ord(c):04X} {icu.Char.charName(c)}".strip() for c in part) or "nothing"
+
+    parts = SequenceMatcher(None, text, other, autojunk=False).get_opcodes()
+    return ", ".join(
+        f"{named(text[a:b])} in place of {named(other[c:d])}" for kind, a, b, c, d in parts if kind != "equal"
+    )

@@ -1,7 +1,7 @@
-"""The dataset on disk: `data/dataset/<split>/shard-NNN.parquet`, images encoded in it, the same bytes every time.
+"""The dataset on disk: `data/dataset/<split>/shard-NNN.parquet`, contents encoded in it, the same bytes every time.
 
-Few files, so few requests to a remote; and a subject is in one shard, so taking a subject out changes one file.
-pandas, DuckDB, Athena and Hugging Face `datasets` read them as they are.
+Few files, so few requests to a remote; and a subject is in one shard, so an opt-out changes one file. pandas, DuckDB,
+Athena and Hugging Face `datasets` read them as they are.
 """
 
 import hashlib
@@ -9,16 +9,18 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from ..contract import interface
 from ..errors import ProjectError
 from ..files import atomic_write, write_json
-from .consent import NOT_REQUIRED, Consented
-from .source import Record, refuse
+from .consent import NOT_REQUIRED
+from .source import Consented, Record, raise_problems
 
 SCHEMA = pa.schema(
     # large_binary: a split in memory may hold more than 2 GB of images.
@@ -26,8 +28,7 @@ SCHEMA = pa.schema(
 )
 IDS = ["record_id", "subject_id", "label"]
 SPLITS = ("train", "val", "test")
-BATCH = 1024
-"""Rows of a row group: as many images are in memory at once."""
+BATCH = 1024  # rows of a row group: as many images are in memory at once
 
 
 def write_dataset(parts: Mapping[str, Sequence[Record]], shards: int, allowed: Consented) -> None:
@@ -39,7 +40,7 @@ def write_dataset(parts: Mapping[str, Sequence[Record]], shards: int, allowed: C
         allowed: What `with_consent` returned: the report has its digest, and how many records it left out.
 
     Raises:
-        ProjectError: Contents can't be read. All are tried, so that all can be named.
+        ProjectError: Contents can't be read. All are tried, so that all are counted.
     """
     write(parts, shards, Path("data", "dataset"))
     shown = allowed.sha256 if allowed.sha256 == NOT_REQUIRED else allowed.sha256[:7]
@@ -49,73 +50,20 @@ def write_dataset(parts: Mapping[str, Sequence[Record]], shards: int, allowed: C
 
 
 def write(parts: Mapping[str, Sequence[Record]], shards: int, path: Path) -> None:
-    """Write the dataset, whole or not at all.
-
-    Args:
-        parts: Records by split.
-        shards: Files of a split, at most. The number changes where records are stored, not what is learned.
-        path: The dataset's directory, which is replaced.
-
-    Raises:
-        ProjectError: Images can't be read. All are tried, so that all can be told.
-    """
+    """Write the dataset to the directory `path`, which is replaced; see `write_dataset`."""
     problems: list[ProjectError] = []
     total = sum(map(len, parts.values()))
     with atomic_write(path) as new, tqdm(total=total, desc="Writing shards", unit=" images", delay=2) as progress:
         for split, records in parts.items():
             (new / split).mkdir(parents=True)
-            placed = sorted((shard_of(record.subject_id, shards), record.record_id, record) for record in records)
+            placed = sorted((_shard_of(record.subject_id, shards), record.record_id, record) for record in records)
             for shard, rows in groupby(placed, key=lambda place: place[0]):
                 _write_shard(new / split / f"shard-{shard:03}.parquet", [row[2] for row in rows], problems, progress)
-        refuse([error.problem for error in problems], problems[0].fix if problems else "")
+        raise_problems([error.problem for error in problems], problems[0].fix if problems else "")
 
 
-def shard_of(subject_id: str, shards: int) -> int:
-    """Return the number of a subject's shard, from 0."""
+def _shard_of(subject_id: str, shards: int) -> int:
     return int.from_bytes(hashlib.sha256(subject_id.encode()).digest()[:8], "big") % shards
-
-
-def read(split_dir: Path) -> pa.Table:
-    """Read one split into memory.
-
-    Returns:
-        A row per record, sorted by `record_id` whatever the number of shards; `image` holds encoded image files.
-
-    Raises:
-        ProjectError: The split isn't there, or a shard is damaged.
-    """
-    return pa.concat_tables(read_shard(file) for file in shard_files(split_dir)).sort_by("record_id")
-
-
-def shard_files(split_dir: Path) -> list[Path]:
-    """List the shards of a split, in order.
-
-    Raises:
-        ProjectError: There are none.
-    """
-    files = sorted(split_dir.glob("shard-*.parquet"))
-    if not files:
-        raise ProjectError(f"{split_dir.as_posix()} holds no shards", "make the dataset: dvc repro prepare")
-    return files
-
-
-def read_shard(file: Path, columns: list[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
-    """Read one shard.
-
-    Args:
-        file: The shard.
-        columns: Read these columns; by default all.
-        where: Read the records for which it is true; by default all.
-
-    Raises:
-        ProjectError: The file is damaged.
-    """
-    try:
-        return pq.read_table(file, columns=columns, filters=where, partitioning=None)
-    except pa.ArrowInvalid as error:
-        raise ProjectError(
-            f"{file.as_posix()} is damaged: {error}", "make the dataset again: dvc repro --force prepare"
-        ) from error
 
 
 def _write_shard(file: Path, records: Sequence[Record], problems: list[ProjectError], progress: Any) -> None:
@@ -132,3 +80,66 @@ def _write_shard(file: Path, records: Sequence[Record], problems: list[ProjectEr
             progress.update(len(batch))
             if not problems:
                 writer.write_table(pa.table(list(zip(*rows, strict=True)), schema=SCHEMA))
+
+
+def read(split_dir: Path) -> pa.Table:
+    """Read one split of the dataset into memory.
+
+    Args:
+        split_dir: Such as `data/dataset/train`.
+
+    Returns:
+        A row per record, sorted by `record_id` whatever the number of shards; columns `record_id`, `subject_id`,
+        `label` (texts) and `image` (the encoded content).
+
+    Raises:
+        ProjectError: The split isn't there, or a shard is damaged.
+    """
+    return pa.concat_tables(read_shard(file) for file in shard_files(split_dir)).sort_by("record_id")
+
+
+def shard_files(split_dir: Path) -> list[Path]:
+    """Return the shards of a split, in order; raise ProjectError when there are none."""
+    files = sorted(split_dir.glob("shard-*.parquet"))
+    if not files:
+        raise ProjectError(f"{split_dir.as_posix()} holds no shards", "make the dataset: dvc repro prepare")
+    return files
+
+
+def read_shard(file: Path, columns: list[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
+    """Read columns of a shard's records, those for which `where` is true; raise ProjectError if it is damaged."""
+    try:
+        return pq.read_table(file, columns=columns, filters=where, partitioning=None)
+    except pa.ArrowInvalid as error:
+        raise ProjectError(
+            f"{file.as_posix()} is damaged: {error}", "make the dataset again: dvc repro --force prepare"
+        ) from error
+
+
+def export(dataset: Path, folder: Path) -> int:
+    """Write the contents' own bytes to `<folder>/<split>/<label>/<record_id>.<ext>`; return how many.
+
+    Raises:
+        ProjectError: The folder exists, the dataset doesn't, or it holds an image that this project doesn't open.
+    """
+    if folder.exists():
+        raise ProjectError(f"{folder} exists already", "name a new folder, or remove it")
+    splits = sorted(path for path in dataset.glob("*") if path.is_dir())
+    if not splits:
+        raise ProjectError(f"there is no dataset in {dataset}", "dvc repro prepare, or dvc pull prepare")
+    count = 0
+    with atomic_write(folder) as new:
+        for file in (file for split in splits for file in shard_files(split)):
+            for row in read_shard(file).to_pylist():
+                try:
+                    extension = interface().decode(row["image"])
+                except ValueError as error:
+                    problem = f"the content of record {row['record_id']!r} {error}"
+                    raise ProjectError(problem, "correct the source, then: dvc repro") from error
+                # An id may hold what a file name can't, such as a slash.
+                label, name = (quote(row[column], safe=" ") for column in ("label", "record_id"))
+                target = new / file.parent.name / label / f"{name}.{extension}"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(row["image"])
+                count += 1
+    return count

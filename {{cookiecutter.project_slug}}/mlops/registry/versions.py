@@ -58,7 +58,7 @@ def register(model_dir: Path) -> int:
     """
     facts, name = read_facts(), load_platform().project
     if facts["consent_sha256"] != consent.NOT_REQUIRED:
-        consent.check_manifest(MANIFEST)
+        consent.check_subjects(MANIFEST)
     dvc_remote.push(list(pipeline.running_stage().upstream))
     start = run_context.from_job() or run_context.collect(pipeline.running_stage().name)
     tags, run_id = version_tags(model_dir, facts, start.commit), upload()

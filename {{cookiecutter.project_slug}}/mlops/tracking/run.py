@@ -27,7 +27,7 @@ from ..environment import differences
 from ..files import read_json, sha256, write_json
 from ..records import manifest
 from ..training.checkpoint import Checkpoints
-from ..training.distributed import SINGLE_PROCESS, ProcessGroup
+from ..training.distributed import SINGLE_PROCESS, ProcessGroup, current_group
 from . import dvc_remote, mlflow_client, run_context, uploader
 from .live import Live
 from .run_context import DATASET, RunContext
@@ -102,16 +102,13 @@ class TrainingRun:
 
 
 @contextlib.contextmanager
-def training_run(
-    group: ProcessGroup = SINGLE_PROCESS, parents: Sequence[RegisteredModel] = ()
-) -> Iterator[TrainingRun]:
+def training_run(parents: Sequence[RegisteredModel] = ()) -> Iterator[TrainingRun]:
     """Record the training in the block as one run.
 
     Before the block, a Git commit pins code, parameters and data, the data are pushed to the DVC remote, and the data
     manifest is compared with the dataset. With `CHECKPOINT_DIR`, an interrupted training continues.
 
     Args:
-        group: The processes that train; the first one records.
         parents: Registered versions whose weights this training starts from, as `load_version` returned them.
 
     Yields:
@@ -121,14 +118,14 @@ def training_run(
         ProjectError: The stage was not started by DVC, a commit can't hold what it reads, or the manifest is not the
             dataset's.
     """
-    checkpoints = Checkpoints()
+    group, checkpoints = current_group(), Checkpoints()
     if folder := os.environ.get("CHECKPOINT_DIR"):
         inputs = checkpoint_inputs() if group.rank == 0 else None  # only the first process compares them
         checkpoints = Checkpoints(Path(folder), inputs, group)
     if group.rank > 0:
         yield TrainingRun(group, checkpoints, None)
         return
-    manifest.check_dataset(Path(DATASET), MANIFEST, MANIFEST_REPORT)
+    manifest.verify(MANIFEST, Path(DATASET), MANIFEST_REPORT)
     earlier = json.loads(checkpoints.files[LINEAGE.name]) if checkpoints.files else {}
     context, pushed = _start(earlier)
     facts = {**_facts(context, [parent.run for parent in parents]), "data_pushed": pushed}
@@ -137,7 +134,7 @@ def training_run(
     with recorded(facts, checkpoints.files) as live:
         sections = pipeline.running_stage().params_of_all()
         live.log_params({name: values for name, values in read_params().items() if name in sections})
-        checkpoints.carry = lambda: files_so_far(live)
+        checkpoints.extra_files = lambda: files_so_far(live)
         yield TrainingRun(group, checkpoints, live)
     if not read_machines()["keeps_checkpoints"]:  # there, a job may still be interrupted while it pushes the model
         checkpoints.clear()

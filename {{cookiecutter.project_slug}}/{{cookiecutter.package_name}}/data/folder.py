@@ -6,11 +6,12 @@
 `path` is relative to `data/raw`. Image files are kept as they are, byte for byte; `images.py` says which are taken.
 """
 
+import stat
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from mlops import ProjectError, Record, open_file, read_csv, require_dep
+from mlops import ProjectError, Record, read_csv
 
 from ..images import ImageError, open_image
 
@@ -24,7 +25,6 @@ def records(raw: Path = RAW) -> Iterator[Record]:
     Raises:
         ProjectError: `records.csv` isn't there, can't be read or is malformed; or DVC does not watch the folder.
     """
-    require_dep(raw.as_posix())
     for line, (record_id, subject_id, label, path) in read_csv(raw / "records.csv", COLUMNS):
         origin = f"{(raw / 'records.csv').as_posix()} line {line}"
         yield Record(record_id, subject_id, label, partial(read_image, raw, path, origin), origin)
@@ -45,8 +45,9 @@ def read_image(raw: Path, path: str, origin: str) -> bytes:
     fix = f"restore the files, or take the rows out of {raw.as_posix()}/records.csv"
     try:
         _refuse_outside(raw, path, origin)
-        with open_file(raw / path) as file:
-            content = file.read()
+        if not stat.S_ISREG((raw / path).stat().st_mode):  # reading a pipe would not end
+            raise ValueError("it is a folder, a pipe or a device, not a file")
+        content = (raw / path).read_bytes()
         open_image(content)
     except ImageError as error:
         raise ProjectError(f"{origin}: {path!r} {error}", fix) from error

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from mlops import ProjectError, first_records, write_manifest, write_report
+from mlops import ProjectError, write_manifest, write_report
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from tqdm import tqdm
 
@@ -28,7 +28,7 @@ def main() -> None:
     splits = dict.fromkeys(row["split"] for row in manifest.counts)
     for split in tqdm(splits, desc="Contact sheets", delay=2):
         labels = [row["label"] for row in manifest.counts if row["split"] == split][:DOWN]
-        rows = ((label, first_records(DATASET_DIR, manifest, split, label)[:ACROSS]) for label in labels)
+        rows = ((label, manifest.first_records(split, label)[:ACROSS]) for label in labels)
         write_report(REPORTS_DIR / "samples" / f"{split}.png", contact_sheet(rows, len(labels)))
     write_report(REPORTS_DIR / "labels.csv", manifest.counts)
     # DVC makes a column of every number and text in a metrics file, and leaves lists out: hence the lists.

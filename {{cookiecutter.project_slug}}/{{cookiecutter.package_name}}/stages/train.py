@@ -8,16 +8,7 @@ The networks are in `model/networks.py`, the loop and its parameters in `model/t
 
 from pathlib import Path
 
-from mlops import (
-    ProcessGroup,
-    ProjectError,
-    TrainingRun,
-    load_version,
-    params,
-    run_processes,
-    training_run,
-    write_report,
-)
+from mlops import ProjectError, TrainingRun, load_version, params, run_processes, training_run, write_report
 from torch import nn
 
 from ..model.dataset import Dataset, Images, read_dataset
@@ -35,14 +26,14 @@ REPORTS_DIR = Path("reports")
 def main() -> None:
     """Run the stage, in `train.processes` processes."""
     settings = params("train", TrainParams)
-    run_processes(lambda group: _main(settings, group), settings.processes, settings.threads)
+    run_processes(lambda: _main(settings), settings.processes, settings.threads)
 
 
-def _main(settings: TrainParams, group: ProcessGroup) -> None:
+def _main(settings: TrainParams) -> None:
     parent = load_version(settings.init_from) if settings.init_from else None
     start = Predictor.load(parent.model_dir) if parent else None
     dataset = read_dataset(DATASET_DIR, channels_of(settings.arch), settings.image_px)
-    with training_run(group, parents=[parent] if parent else []) as run:
+    with training_run(parents=[parent] if parent else []) as run:
         train(settings, dataset, start, run)
 
 

@@ -34,10 +34,10 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        found = PathFinder.find_spec(fullname, path, target) if fullname == MODULE else None
-        if found and found.origin:
-            found.loader = _Loader(fullname, found.origin)
-        return found
+        spec = PathFinder.find_spec(fullname, path, target) if fullname == MODULE else None
+        if spec and spec.origin:
+            spec.loader = _Loader(fullname, spec.origin)
+        return spec
 
 
 if MODULE:

@@ -1,1 +1,1 @@
-"""Jobs on Amazon SageMaker: what `service` does, through boto3."""
+"""SageMaker backend: jobs on Amazon SageMaker, through boto3."""

@@ -1,7 +1,7 @@
 """Start, find, follow and stop jobs on SageMaker.
 
-SageMaker knows the jobs; this machine keeps, in a folder for each, what the job was told, what it was asked with, and
-what it handed back. All of that can be had again from SageMaker and S3, by any clone.
+SageMaker has the jobs; this machine has a folder for each, with its description, its request and its output. Any clone
+can fetch all of that from SageMaker and S3.
 """
 
 import shutil
@@ -9,246 +9,187 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from ...config import home, load_platform
 from ...errors import ProjectError
-from ...files import read_json, write_json
+from ...files import read_json, sha256, write_json
 from ...tracking import uploader
 from ...tracking.run_context import RunContext
-from .. import archive
+from .. import transfer
+from ..backend import Backend, State
 from ..spec import JobSpec
-from ..state import State
 from ..worker import RESULT
-from . import client, image, storage, wait
+from . import client
 from .entrypoint import RUN
-from .logs import all_of
-from .request import CODE, DESCRIPTION, JobRequest, request, results_uri, role_arn
+from .follow import failure, follow, read_log
+from .image import image_of
+from .request import CODE, DESCRIPTION, create_request, jobs_uri, results_uri, role_arn
 
 REQUEST, OUT = "request.json", "out"
 
 
-def folder() -> Path:
-    """Return where this machine keeps what it knows of jobs, also for a throw-away experiment."""
-    return home() / ".dvc" / "tmp" / "jobs" / "sagemaker"
+class SageMaker(Backend):
+    """Jobs on Amazon SageMaker."""
 
+    NAME = "sagemaker"
 
-def check() -> None:
-    """See that a job can be started from here.
+    def folder(self) -> Path:
+        """Return the folder of all jobs: in the real repository, also for a throw-away experiment."""
+        return home() / ".dvc" / "tmp" / "jobs" / "sagemaker"
 
-    Raises:
-        ProjectError: A setting is missing, or AWS does not know us.
-    """
-    storage.jobs_uri()
-    role_arn()
+    def check(self) -> None:
+        """Check that the settings without which no job starts are there."""
+        jobs_uri()
+        role_arn()
 
+    def last(self, base: str) -> str | None:
+        """Return the name of the latest attempt, of whichever clone."""
+        local = [path.parent.name for path in self.folder().glob(f"{base}-*/{DESCRIPTION}")]
+        numbers = [name.removeprefix(f"{base}-") for name in (*local, *client.names(f"{base}-"))]
+        attempts = [int(number) for number in numbers if number.isdigit()]
+        return f"{base}-{max(attempts)}" if attempts else None
 
-def last(base: str) -> str | None:
-    """Return the name of the last attempt at something, of whichever clone."""
-    known = [path.parent.name for path in folder().glob(f"{base}-*/{DESCRIPTION}")]
-    found = [name for name in {*known, *client.names(f"{base}-")} if name.removeprefix(f"{base}-").isdigit()]
-    return max(found, key=lambda name: int(name.rpartition("-")[2]), default=None)
+    def names(self, everyones: bool = False) -> list[str]:
+        """Return the names of this clone's jobs, or of all that the project has in the account; the oldest first."""
+        files = sorted(self.folder().glob(f"*/{DESCRIPTION}"), key=lambda path: path.stat().st_mtime)
+        local = [path.parent.name for path in files]
+        prefix = f"{load_platform().project}-"
+        return [*(name for name in (client.names(prefix) if everyones else []) if name not in local), *local]
 
+    def has_job(self, name: str) -> bool:
+        """Return whether a job may be in the account, of another clone: without a region there is none."""
+        return self.is_described(name) or bool(load_platform().region)
 
-def state(name: str) -> State:
-    """Return what became of a job.
+    def is_described(self, name: str) -> bool:
+        """Return whether this machine has the description of a job, started or not."""
+        return (self.folder() / name / DESCRIPTION).exists()
 
-    Raises:
-        ProjectError: There is no such job.
-    """
-    found = find(name)
-    if found:
-        return found.state
-    if is_described(name):
-        return State.PREPARED
-    raise _unknown(name)
+    def describe(self, name: str) -> dict[str, Any]:
+        """Return the description of a job, fetched where another clone started it."""
+        if not self.is_described(name):
+            self._cache_description(self._started(name))
+        return dict(read_json(self.folder() / name / DESCRIPTION))
 
+    def context_of(self, name: str) -> RunContext:
+        """Return the context in which a job was started."""
+        return RunContext(**self.describe(name)["origin"])
 
-def find(name: str) -> client.Job | None:
-    """Return a job as SageMaker has it."""
-    return client.describe(name, describe(name)["spec"]["kind"] if is_described(name) else None)
+    def state(self, name: str) -> State:
+        """Return the state of a job."""
+        if not self.is_described(name):
+            return self._started(name).state
+        job = self._find(name)
+        return job.state if job else State.PREPARED
 
+    def row(self, name: str) -> str:
+        """Return one line about a job: its state, the billed seconds, the reason of a failure."""
+        job = self._find(name)
+        if not job:
+            return f"{State.PREPARED:<11} {name}"
+        cost = "" if job.billable_s is None else f"  {job.billable_s} s on {job.machines}"
+        reason = f"  {job.reason}" if job.state in (State.FAILED, State.STOPPED) else ""
+        return f"{job.state:<11} {name}{cost}{reason}"
 
-def _started(name: str) -> client.Job:
-    found = find(name)
-    if not found:
-        raise _unknown(name)
-    return found
+    def log_of(self, name: str) -> str:
+        """Return what a job printed."""
+        return "".join(f"{line}\n" for line in read_log(self._started(name)))
 
+    def plan(self, folder: Path, name: str, description: dict[str, Any]) -> str:
+        """Write code, description and request of a job into a folder, and return the request."""
+        self._write_job(folder, name, description)
+        return (folder / REQUEST).read_text(encoding="utf-8")
 
-def _unknown(name: str) -> ProjectError:
-    return ProjectError(f"SageMaker has no job {name!r} in {load_platform().region}", "python -m mlops jobs list")
+    def prepare(self, name: str, description: dict[str, Any]) -> None:
+        """Write the description and the request of a job, and upload the description and the code."""
+        folder = self.folder() / name
+        shutil.rmtree(folder, ignore_errors=True)  # of a launcher that was killed before it started the job
+        folder.mkdir(parents=True)
+        inputs = self._write_job(folder, name, description)
+        for file, uri in ((CODE, inputs["code"]), (DESCRIPTION, inputs["job"])):
+            client.upload(folder / file, f"{uri}{file}", description["spec"]["kms_key"])
 
+    def _write_job(self, folder: Path, name: str, description: dict[str, Any]) -> dict[str, str]:
+        """Write code, description and request of a job into a folder; return the S3 folders of the first two."""
+        transfer.pack(description["origin"]["commit"], folder / CODE)
+        described = {**description, "image": image_of(JobSpec(**description["spec"]))}
+        write_json(folder / DESCRIPTION, described)
+        # Names made of contents: the code of one commit is stored once, and nothing overwrites a description.
+        inputs = {
+            "code": f"{jobs_uri()}/code/{sha256(folder / CODE)}/",
+            "job": f"{jobs_uri()}/jobs/{name}/{sha256(folder / DESCRIPTION)[:16]}/",
+        }
+        write_json(folder / REQUEST, create_request(described, inputs))
+        return inputs
 
-def is_described(name: str) -> bool:
-    """Return whether this machine has what a job of this name was told, or is to be told."""
-    return (folder() / name / DESCRIPTION).exists()
+    def start(self, name: str) -> None:
+        """Start a prepared job. If another clone already started this job, follow that one."""
+        kind = self.describe(name)["spec"]["kind"]
+        is_first = client.create(kind, read_json(self.folder() / name / REQUEST))
+        if not is_first and (job := client.describe(name, kind)):
+            self._cache_description(job)
 
+    def follow(self, name: str) -> None:
+        """Print the log of a job until it ends, and fetch its output."""
+        job, is_interrupted = follow(self._started(name))
+        out = client.retry_forever(partial(self.out_dir, name))
+        if (out / RUN).exists():  # MLflow does not have all of it yet
+            transfer.unpack(out / RUN, uploader.folder() / self.context_of(name).run)
+            (out / RUN).unlink()
+        if is_interrupted:
+            raise KeyboardInterrupt
+        if job.state is not State.COMPLETED:
+            raise failure(job, out)
 
-def describe(name: str) -> dict[str, Any]:
-    """Return what a job was told; another clone's is fetched.
+    def out_dir(self, name: str) -> Path:
+        """Return the folder of an ended job's output, fetched where it is not here yet."""
+        out = self.folder() / name / OUT
+        packed = out / "output.tar.gz"  # a training's output folder comes as one file
+        with FileLock(self.folder() / f"{name}.out.lock"):  # another launcher may follow the same job
+            if not (out / RESULT).exists():
+                client.download(f"{results_uri(self.describe(name)['spec']['kind'], name)}/", out)
+            if packed.exists():
+                transfer.unpack(packed, out)
+                packed.unlink()
+        return out
 
-    Raises:
-        ProjectError: There is no such job.
-    """
-    if not is_described(name):
-        found = client.describe(name)
-        if not found:
-            raise _unknown(name)
-        _learn(found)
-    told: dict[str, Any] = read_json(folder() / name / DESCRIPTION)
-    return told
+    def stop(self, name: str) -> None:
+        """Ask a job to stop."""
+        client.stop(self._started(name))
 
+    def needs(self, specs: dict[str, JobSpec]) -> list[str]:
+        """Return what must be set or exist, one line each; what is set already comes with its value."""
+        platform, url = load_platform(), transfer.public_remote()["url"]
+        jobs = [f"{spec.kind} on {spec.instance_type} (up to {spec.instance_count})" for spec in specs.values()]
+        images = sorted({spec.image or "the framework's, since no image is set" for spec in specs.values()})
+        data = url if url.startswith(transfer.S3) else f"the DVC remote is {url}; see README, Data in S3"
+        mlflow = platform.tracking_uri or "none, so runs reach MLflow when a job has ended"
+        region = platform.region or "a region: platform.yaml:region is not set"
+        return [
+            f"quota in {region} for {', '.join(sorted(set(jobs)))}",
+            f"a role: {platform.role_arn or 'platform.yaml:role_arn is not set'}",
+            f"data in S3: {data}",
+            f"an image: {', '.join(images)}",
+            f"an MLflow that jobs can reach: {mlflow}",
+        ]
 
-def origin_of(name: str) -> RunContext:
-    """Return where a job was started."""
-    return RunContext(**describe(name)["origin"])
+    def _find(self, name: str) -> client.Job | None:
+        kind = self.describe(name)["spec"]["kind"] if self.is_described(name) else None
+        return client.describe(name, kind)
 
+    def _started(self, name: str) -> client.Job:
+        job = self._find(name)
+        if not job:
+            place = load_platform().region
+            raise ProjectError(f"SageMaker has no job {name!r} in {place}", "python -m mlops jobs list")
+        return job
 
-def _learn(job: client.Job) -> None:
-    """Write down what a job that is there was told."""
-    if job.kind == "training":
-        inputs = {one["ChannelName"]: one["DataSource"]["S3DataSource"]["S3Uri"] for one in job.told["InputDataConfig"]}
-    else:
-        inputs = {one["InputName"]: one["S3Input"]["S3Uri"] for one in job.told["ProcessingInputs"]}
-    if not storage.get(inputs.get("job", ""), folder() / job.name):
-        raise ProjectError(f"what job {job.name} was told is no longer in S3", "JOB_FRESH=1 with the same command")
-
-
-def prepare(name: str, description: dict[str, Any]) -> None:
-    """Write down what the job is told and asked with, and bring it and the code to S3.
-
-    Raises:
-        AwayError: AWS can't be reached.
-        ProjectError: It refuses, or a setting is missing.
-    """
-    place = folder() / name
-    shutil.rmtree(place, ignore_errors=True)  # of a launcher that was killed before it started the job
-    place.mkdir(parents=True)
-    asked = plan(place, name, description)
-    for file, uri in ((place / CODE, asked.code), (place / DESCRIPTION, asked.description)):
-        storage.put(file, f"{uri}{file.name}", asked.spec.kms_key)
-
-
-def plan(place: Path, name: str, description: dict[str, Any]) -> JobRequest:
-    """Write code, description and request of a job into a folder, and nothing anywhere else."""
-    spec = JobSpec(**description["spec"])
-    archive.pack(description["origin"]["commit"], place / CODE)
-    uri, install = image.of(spec)
-    write_json(place / DESCRIPTION, {**description, "image": uri})
-    digest = {file: storage.sha256(place / file) for file in (CODE, DESCRIPTION)}
-    asked = JobRequest(
-        name=name,
-        stage=description["stage"],
-        spec=spec,
-        # Names made of contents: the code of one commit is there once, and a job's description is its own for good.
-        code=f"{storage.jobs_uri()}/code/{digest[CODE]}/",
-        description=f"{storage.jobs_uri()}/jobs/{name}/{digest[DESCRIPTION][:16]}/",
-        image=uri,
-        install=install,
-        tags={"commit": description["origin"]["commit"], "run": description["origin"]["run"]},
-    )
-    write_json(place / REQUEST, request(asked))
-    return asked
-
-
-def start(name: str) -> None:
-    """Start a prepared job. If another clone has just started the same, that one is it.
-
-    Raises:
-        AwayError: AWS can't be reached.
-        ProjectError: It refuses the request.
-    """
-    place = folder() / name
-    kind = describe(name)["spec"]["kind"]
-    if not client.create(kind, read_json(place / REQUEST)):
-        found = client.describe(name, kind)
-        if found:
-            _learn(found)
-
-
-def follow(name: str) -> None:
-    """Show what a job prints until it ends, and fetch what it hands back.
-
-    Raises:
-        KeyboardInterrupt: It was stopped by Ctrl-C.
-        ProjectError: It failed, or was stopped otherwise; or AWS refuses.
-    """
-    job, asked = wait.follow(_started(name))
-    out = wait.retry_forever(partial(out_dir, name))
-    _keep_run(name, out)
-    if asked:
-        raise KeyboardInterrupt
-    if job.state is not State.COMPLETED:
-        raise wait.failure(job, out)
-
-
-def out_dir(name: str) -> Path:
-    """Return the folder of what an ended job handed back, fetched where it is not here yet.
-
-    Raises:
-        AwayError: AWS can't be reached.
-        ProjectError: It refuses.
-    """
-    from filelock import FileLock
-
-    out = folder() / name / OUT
-    with FileLock(folder() / f"{name}.out.lock"):  # another launcher may follow the same job
-        if not (out / RESULT).exists():
-            _fetch(name, out)
-    return out
-
-
-def _fetch(name: str, out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    storage.get(f"{results_uri(describe(name)['spec']['kind'], name)}/", out)
-    packed = out / "output.tar.gz"  # a training's folder comes as one file
-    if packed.exists():
-        archive.unpack(packed, out)
-        packed.unlink()
-
-
-def _keep_run(name: str, out: Path) -> None:
-    """Put the run of a training into the outbox of this clone, when MLflow does not have all of it."""
-    if (out / RUN).exists():
-        archive.unpack(out / RUN, uploader.folder() / origin_of(name).run)
-        (out / RUN).unlink()
-
-
-def names(everyones: bool = False) -> list[str]:
-    """Return the names of this clone's jobs, or of all that the project has in the account; the oldest first."""
-    known = sorted(folder().glob(f"*/{DESCRIPTION}"), key=lambda path: path.stat().st_mtime)
-    mine = [path.parent.name for path in known]
-    others = [name for name in client.names(f"{load_platform().project}-") if name not in mine] if everyones else []
-    return [*others, *mine]
-
-
-def row(name: str) -> str:
-    """Return what there is to say of a job, in a line.
-
-    Raises:
-        ProjectError: AWS can't be asked.
-    """
-    found = find(name)
-    if not found:
-        return f"{State.PREPARED:<11} {name}"
-    cost = "" if found.billable_s is None else f"  {found.billable_s} s on {found.machines}"
-    why = f"  {found.reason}" if found.state in (State.FAILED, State.STOPPED) else ""
-    return f"{found.state:<11} {name}{cost}{why}"
-
-
-def log_of(name: str) -> str:
-    """Return what a job printed.
-
-    Raises:
-        ProjectError: There is no such job, or AWS can't be asked.
-    """
-    return "".join(f"{line}\n" for line in all_of(_started(name)))
-
-
-def stop(name: str) -> None:
-    """Ask a job to stop: its training ends as after Ctrl-C. Nothing happens to one that has ended.
-
-    Raises:
-        AwayError: AWS can't be reached.
-        ProjectError: There is no such job, or AWS refuses.
-    """
-    client.stop(_started(name))
+    def _cache_description(self, job: client.Job) -> None:
+        """Fetch the description with which a job was started."""
+        if job.kind == "training":
+            channels = job.details["InputDataConfig"]
+            uris = {entry["ChannelName"]: entry["DataSource"]["S3DataSource"]["S3Uri"] for entry in channels}
+        else:
+            uris = {entry["InputName"]: entry["S3Input"]["S3Uri"] for entry in job.details["ProcessingInputs"]}
+        if not client.download(uris.get("job", ""), self.folder() / job.name):
+            raise ProjectError(f"S3 lacks the description of job {job.name}", "JOB_FRESH=1 with the same command")

@@ -1,40 +1,74 @@
-"""The folder's part of the command line."""
+"""SageMaker's verbs: `python -m mlops aws …`, and its part of `python -m mlops jobs`."""
 
+import json
 import sys
+from pathlib import Path
 
 import click
 
 
 @click.group(name="aws")
-def verbs() -> None:
+def aws() -> None:
     """Give jobs what they need in the AWS account."""
 
 
-@verbs.command()
+groups = (aws,)
+
+
+def extend(jobs: click.Group) -> None:
+    """Add verbs to the group of all backends."""
+    jobs.add_command(doctor)
+    jobs.add_command(contain)
+
+
+@aws.command()
 @click.option("--mlflow/--no-mlflow", default=None, help="Have an MLflow App.  [default: as it is]")
 @click.option("--erasure-role", metavar="ARN", help="The only role that may delete data; '' for no such rule.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 def setup(mlflow: bool | None, erasure_role: str | None, yes: bool) -> None:
-    """Create or update aws/stack.yaml in the account, and write where things are into the configuration."""
+    """Create or update aws/stack.yaml in the account, and write its outputs into the configuration."""
     from . import setup as account
 
-    stack = account.stack()
-    proposal = account.propose(stack, mlflow, erasure_role)
-    if proposal:
-        click.echo("\n".join(proposal.changes))
+    stack = account.Stack()
+    change_set = account.propose(stack, mlflow, erasure_role)
+    if change_set:
+        click.echo("\n".join(change_set.changes))
         if not (yes or click.confirm(f"Change the stack {stack.name} so?")):
-            stack.withdraw(proposal.arn)
+            stack.withdraw(change_set.arn)
             sys.exit(1)
-        stack.carry_out(proposal, click.echo)
+        stack.execute(change_set, click.echo)
     for line in account.configure(stack.outputs()) or ["The configuration has it all already"]:
         click.echo(line)
 
 
-@verbs.command()
+@aws.command()
 @click.option("--gpu", is_flag=True, help="With the torch that computes on NVIDIA's GPUs.")
 def image(gpu: bool) -> None:
     """Build the image of requirements.lock, push it, and write its address into platform.yaml."""
-    from .build import make_image
+    from .image import make_image
+    from .setup import write_platform
 
-    for line in make_image(gpu, click.echo) or ["platform.yaml has this image already"]:
+    changes = write_platform({"job.image": make_image(gpu, click.echo)})
+    for line in changes or ["platform.yaml has this image already"]:
         click.echo(line)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def doctor(as_json: bool) -> None:
+    """Check what a SageMaker job needs, before it costs anything; exit code 1 when something must be corrected."""
+    from .doctor import examine
+
+    report = examine()
+    click.echo(json.dumps(report.as_json(), indent=2) if as_json else report.table())
+    sys.exit(int(report.is_broken))
+
+
+@click.command(hidden=True)
+@click.argument("job_file", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+def contain(job_file: Path, out: Path) -> None:
+    """Entry point of a job in SageMaker's container."""
+    from .entrypoint import contain as run
+
+    run(job_file, out)

@@ -1,273 +1,247 @@
-"""SageMaker's API, and what is the same for its two kinds of jobs.
+"""How the project calls AWS: errors, S3, and what its two kinds of SageMaker jobs have in common.
+
+A function that calls AWS raises `AwsUnavailableError` when AWS can't be reached or is too busy, and `ProjectError` when
+it refuses.
 
 Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_Operations_Amazon_SageMaker_Service.html
 """
 
 import contextlib
 import functools
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 from ...config import load_platform
 from ...errors import ProjectError
-from ..state import State
+from ..backend import State
+from ..transfer import S3
 
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
-@dataclass(frozen=True)
-class JobKind:
-    """One of the two kinds of jobs.
-
-    Args:
-        noun: In names of fields.
-        verb: In names of boto3's methods.
-        log_group: Of CloudWatch.
-        page: In the console's addresses.
-    """
-
-    noun: str
-    verb: str
-    log_group: str
-    page: str
-
-
-KINDS = {
-    "training": JobKind("TrainingJob", "training_job", "/aws/sagemaker/TrainingJobs", "jobs"),
-    "processing": JobKind("ProcessingJob", "processing_job", "/aws/sagemaker/ProcessingJobs", "processing-jobs"),
+KINDS = ("training", "processing")
+TRIES, RETRY_S = 4, 1.0  # of a call, when AWS is unavailable or too busy; between two tries of `retry_forever`
+# The documented ResourceNotFound, or what SageMaker says in fact.
+NO_JOB = r"ResourceNotFound:|ValidationException: .*(not found|could not find)"
+DOCTOR = "python -m mlops jobs doctor"
+BUSY = r"Throttling(Exception)?|RequestLimitExceeded|TooManyRequestsException|SlowDown"
+REFUSED = r"AccessDenied(Exception)?|InvalidClientTokenId|SignatureDoesNotMatch|UnrecognizedClientException"
+PROBLEMS = {  # by error codes: the problem, and the fix
+    r"ExpiredToken(Exception)?|RequestExpired": (
+        "the AWS credentials have expired",
+        "log in again (aws sso login), then the same command; a running job goes on meanwhile",
+    ),
+    REFUSED: ("AWS refuses", DOCTOR),
+    r"ResourceLimitExceeded": (
+        "the account's quota is used up",
+        "ask for more (Service Quotas, SageMaker), wait for other jobs, or another instance_type in meta.job",
+    ),
 }
-STATES = {
-    "InProgress": State.RUNNING,
-    "Stopping": State.RUNNING,
-    "Completed": State.COMPLETED,
-    "Failed": State.FAILED,
-    "Stopped": State.STOPPED,
-}
-EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
-REFUSED = {
-    "AccessDenied",
-    "AccessDeniedException",
-    "InvalidClientTokenId",
-    "SignatureDoesNotMatch",
-    "UnrecognizedClientException",
-}
-BUSY = {"ThrottlingException", "Throttling", "RequestLimitExceeded", "TooManyRequestsException", "SlowDown"}
+
+
+def noun(kind: str) -> str:
+    """Return a kind of jobs as SageMaker's fields name it: TrainingJob or ProcessingJob."""
+    return f"{kind.capitalize()}Job"
+
+
+def log_group(kind: str) -> str:
+    """Return the log group of a kind of jobs in CloudWatch."""
+    return f"/aws/sagemaker/{noun(kind)}s"
 
 
 class AwsUnavailableError(ProjectError):
-    """AWS can't be reached, or asks to be asked less often: it is worth trying again."""
+    """AWS can't be reached, or asks to be called less often: it is worth trying again."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """A job as SageMaker tells of it.
-
-    Args:
-        name: Its name.
-        kind: "training" or "processing".
-        told: All that SageMaker tells.
-    """
+class Job(NamedTuple):
+    """A job in SageMaker."""
 
     name: str
-    kind: str
-    told: dict[str, Any]
+    kind: str  # "training" or "processing"
+    details: dict[str, Any]  # the response of SageMaker's Describe call
 
     @property
     def state(self) -> State:
-        """Return what became of it."""
-        return STATES[self.told[f"{KINDS[self.kind].noun}Status"]]
+        """Return its state; the words are SageMaker's."""
+        status = self.details[f"{noun(self.kind)}Status"]
+        return State.RUNNING if status == "Stopping" else State(status)
 
     @property
     def phase(self) -> str:
-        """Return what it is doing, in SageMaker's words, which for trainings are finer."""
-        return str(self.told.get("SecondaryStatus") or self.told[f"{KINDS[self.kind].noun}Status"])
+        """Return what it is doing, in SageMaker's words, which are finer for trainings."""
+        return str(self.details.get("SecondaryStatus") or self.details[f"{noun(self.kind)}Status"])
 
     @property
     def reason(self) -> str:
         """Return why it failed or stopped."""
-        return str(self.told.get("ExitMessage") or self.told.get("FailureReason") or self.phase)
+        return str(self.details.get("ExitMessage") or self.details.get("FailureReason") or self.phase)
 
     @property
     def billable_s(self) -> int | None:
-        """Return the seconds to pay for, on each machine; None before SageMaker knows."""
+        """Return the billed seconds of each machine; None before SageMaker knows."""
         if self.kind == "training":
-            return self.told.get("BillableTimeInSeconds")
-        start, end = self.told.get("ProcessingStartTime"), self.told.get("ProcessingEndTime")
+            return self.details.get("BillableTimeInSeconds")
+        start, end = self.details.get("ProcessingStartTime"), self.details.get("ProcessingEndTime")
         return round((end - start).total_seconds()) if start and end else None
 
     @property
     def machines(self) -> str:
-        """Return how many of which machines it has."""
-        told = (
-            self.told["ResourceConfig"]
-            if self.kind == "training"
-            else self.told["ProcessingResources"]["ClusterConfig"]
-        )
-        return f"{told['InstanceCount']} x {told['InstanceType']}"
+        """Return its machines, such as 2 x ml.m5.xlarge."""
+        resources = self.details.get("ResourceConfig") or self.details["ProcessingResources"]["ClusterConfig"]
+        return f"{resources['InstanceCount']} x {resources['InstanceType']}"
 
     @property
     def page(self) -> str:
         """Return the address of its page in AWS's console."""
-        region = self.told[f"{KINDS[self.kind].noun}Arn"].split(":")[3]
-        place = f"https://{region}.console.aws.amazon.com/sagemaker/home?region={region}"
-        return f"{place}#/{KINDS[self.kind].page}/{self.name}"
+        job_region = self.details[f"{noun(self.kind)}Arn"].split(":")[3]
+        jobs = "jobs" if self.kind == "training" else "processing-jobs"
+        return f"https://{job_region}.console.aws.amazon.com/sagemaker/home?region={job_region}#/{jobs}/{self.name}"
 
 
 def region() -> str:
-    """Return the project's region.
-
-    Raises:
-        ProjectError: No region is set.
-    """
-    found = load_platform().region
-    if not found:
+    """Return the project's region, or raise a `ProjectError` when `platform.yaml` sets none."""
+    name = load_platform().region
+    if not name:
         raise ProjectError("no AWS region is set", "platform.yaml:region: such as us-east-1")
-    return found
+    return name
 
 
 @functools.cache
-def client(service: str, attempts: int = 4) -> Any:
-    """Return boto3's client of a service in the project's region.
-
-    Args:
-        service: boto3's name of it.
-        attempts: How often it asks, when AWS is away or too busy.
-
-    Raises:
-        ProjectError: No region is set.
-    """
+def client(service: str, tries: int) -> Any:
+    """Return boto3's client of a service in the project's region; it tries a call `tries` times at most."""
     import boto3
     from botocore.config import Config
 
-    # "standard" waits longer after each throttling, and does the same after a lost connection.
-    patient = Config(retries={"mode": "standard", "total_max_attempts": attempts}, connect_timeout=10, read_timeout=60)
-    return boto3.Session(region_name=region()).client(service, config=patient)
+    # "standard" waits longer after each throttling, and retries lost connections too.
+    config = Config(retries={"mode": "standard", "total_max_attempts": tries}, connect_timeout=10, read_timeout=60)
+    return boto3.Session(region_name=region()).client(service, config=config)
+
+
+def attempt(service: str, operation: str, expected: str = "", tries: int = TRIES, **request: Any) -> tuple[Any, str]:
+    """Call an operation of a service, such as "head_bucket" of "s3"; return its response, and "".
+
+    After an error whose "<code>: <message>" begins with the regular expression `expected`, in any case, the response is
+    {}, and the second value that text. Other errors are raised as boto3 does.
+    """
+    from botocore.exceptions import ClientError
+
+    try:
+        return getattr(client(service, tries), operation)(**request), ""
+    except ClientError as error:
+        text = f"{error.response['Error']['Code']}: {error.response['Error'].get('Message', '')}"
+        if not (expected and re.match(expected, text, re.IGNORECASE)):
+            raise
+        return {}, text
+
+
+def call(service: str, operation: str, expected: str = "", **request: Any) -> Any:
+    """Call an operation and return its response, or {} after an expected error; see `attempt`."""
+    with translate_errors():
+        return attempt(service, operation, expected, **request)[0]
+
+
+def pages(service: str, operation: str, tries: int = TRIES, **request: Any) -> Any:
+    """Return botocore's iterator over the pages of an operation's response."""
+    return client(service, tries).get_paginator(operation).paginate(**request)
 
 
 @contextlib.contextmanager
 def translate_errors() -> Iterator[None]:
-    """Turn what AWS says in the block into an error of the project.
-
-    Raises:
-        AwayError: It can't be reached, or is too busy.
-        ProjectError: It refuses, or knows no such thing.
-    """
+    """Turn an error of AWS or boto3 in the block into a `ProjectError`, an `AwsUnavailableError` where it fits."""
     from botocore.exceptions import BotoCoreError, ClientError, CredentialRetrievalError, HTTPClientError
 
     try:
         yield
     except HTTPClientError as error:
         raise AwsUnavailableError(
-            f"AWS can't be reached: {error}", "see that the network is there, then the same command"
+            f"AWS can't be reached: {error}", "check the network connection, then the same command"
         ) from error
     except (BotoCoreError, CredentialRetrievalError) as error:
-        raise ProjectError(f"AWS can't be asked: {error}", "aws configure, or AWS_PROFILE=<a profile>") from error
+        raise ProjectError(f"AWS can't be called: {error}", "aws configure, or AWS_PROFILE=<a profile>") from error
     except ClientError as error:
-        raise _told(error) from error
+        raise _project_error(error) from error
 
 
-def _told(error: Any) -> ProjectError:
-    code, said = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+def _project_error(error: Any) -> ProjectError:
+    code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if code in BUSY or status >= 500:
-        return AwsUnavailableError(f"AWS is too busy: {code}: {said}", "the same command, later")
-    if code in EXPIRED:
-        return ProjectError(
-            f"the AWS credentials have expired: {said}",
-            "log in again (aws sso login), then the same command; a job that runs goes on meanwhile",
-        )
-    if code in REFUSED:
-        return ProjectError(f"AWS refuses: {said}", "python -m mlops jobs doctor")
-    if code == "ResourceLimitExceeded":
-        return ProjectError(
-            f"the account's quota is used up: {said}",
-            "ask for more (Service Quotas, SageMaker), wait for other jobs, or another instance_type in meta.job",
-        )
-    return ProjectError(f"AWS says {code}: {said}", "python -m mlops jobs doctor")
+    if status >= 500 or re.fullmatch(BUSY, code):
+        return AwsUnavailableError(f"AWS is too busy: {code}: {message}", "the same command, later")
+    for codes, (problem, fix) in PROBLEMS.items():
+        if re.fullmatch(codes, code):
+            return ProjectError(f"{problem}: {message}", fix)
+    return ProjectError(f"AWS says {code}: {message}", DOCTOR)
+
+
+def retry_forever(function: Callable[[], Result]) -> Result:
+    """Return the result of `function`, called again while AWS is unavailable: a job goes on without the launcher."""
+    warned = False
+    while True:
+        try:
+            return function()
+        except AwsUnavailableError as error:
+            if not warned:
+                log.warning("%s. The job goes on; trying again", error.problem)
+            warned = True
+            time.sleep(RETRY_S)
 
 
 def describe(name: str, kind: str | None = None) -> Job | None:
-    """Return a job as it is now; None when there is no such job.
-
-    Args:
-        name: Its name.
-        kind: "training" or "processing"; None to look for it among both.
-
-    Raises:
-        AwayError: AWS can't be reached.
-        ProjectError: It refuses.
-    """
-    from botocore.exceptions import ClientError
-
-    for one in (kind,) if kind else KINDS:
-        with translate_errors():
-            try:
-                ask = getattr(client("sagemaker"), f"describe_{KINDS[one].verb}")
-                return Job(name, one, ask(**{f"{KINDS[one].noun}Name": name}))
-            except ClientError as error:
-                if not _is_unknown(error):
-                    raise
+    """Return a job as it is now, of one kind or of either; None when there is no such job."""
+    for job_kind in (kind,) if kind else KINDS:
+        details = call("sagemaker", f"describe_{job_kind}_job", NO_JOB, **{f"{noun(job_kind)}Name": name})
+        if details:
+            return Job(name, job_kind, details)
     return None
 
 
-def _is_unknown(error: Any) -> bool:
-    """Return whether there is no such job: the documented ResourceNotFound, or what SageMaker says in fact."""
-    told = error.response["Error"]
-    said = told.get("Message", "").lower()
-    return told["Code"] == "ResourceNotFound" or (
-        told["Code"] == "ValidationException" and ("not found" in said or "could not find" in said)
-    )
-
-
 def create(kind: str, request: dict[str, Any]) -> bool:
-    """Start a job.
-
-    Returns:
-        Whether this call did: not when one of this name is there.
-
-    Raises:
-        AwayError: AWS can't be reached.
-        ProjectError: It refuses the request.
-    """
-    from botocore.exceptions import ClientError
-
-    with translate_errors():
-        try:
-            getattr(client("sagemaker"), f"create_{KINDS[kind].verb}")(**request)
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "ResourceInUse":
-                raise
-            return False
-    return True
+    """Start a job; return False when a job of this name exists already."""
+    return bool(call("sagemaker", f"create_{kind}_job", "ResourceInUse:", **request))
 
 
 def stop(job: Job) -> None:
-    """Ask a job to stop; nothing happens to one that has ended.
+    """Ask a job to stop; nothing happens to one that has ended."""
+    call("sagemaker", f"stop_{job.kind}_job", "ValidationException:", **{f"{noun(job.kind)}Name": job.name})
 
-    Raises:
-        AwayError: AWS can't be reached.
-        ProjectError: It refuses.
-    """
-    from botocore.exceptions import ClientError
 
+def names(prefix: str) -> list[str]:
+    """Return the names of the account's jobs that begin with `prefix`, the oldest first."""
+    jobs: list[tuple[Any, str]] = []
     with translate_errors():
-        try:
-            getattr(client("sagemaker"), f"stop_{KINDS[job.kind].verb}")(**{f"{KINDS[job.kind].noun}Name": job.name})
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "ValidationException":
-                raise
+        for kind in KINDS:
+            rows = pages("sagemaker", f"list_{kind}_jobs", NameContains=prefix).search(f"{noun(kind)}Summaries[]")
+            jobs += [(row["CreationTime"], row[f"{noun(kind)}Name"]) for row in rows]
+    return [name for _, name in sorted(jobs) if name.startswith(prefix)]
 
 
-def names(part: str) -> list[str]:
-    """Return the names of the account's jobs of which `part` is the beginning, the oldest first.
+def split_uri(uri: str) -> tuple[str, str]:
+    """Return bucket and key of an S3 address."""
+    bucket, _, key = uri.removeprefix(S3).partition("/")
+    return bucket, key
 
-    Raises:
-        AwayError: AWS can't be reached.
-        ProjectError: It refuses.
-    """
-    found = []
+
+def upload(path: Path, uri: str, kms_key: str | None) -> None:
+    """Copy a file to S3, unless the object exists: an object's name is made of its content, or used once."""
+    bucket, key = split_uri(uri)
+    encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key} if kms_key else {}
+    with path.open("rb") as file:
+        target = {"Bucket": bucket, "Key": key, "Body": file, "IfNoneMatch": "*", **encryption}
+        call("s3", "put_object", "(PreconditionFailed|ConditionalRequestConflict):", **target)
+
+
+def download(uri: str, folder: Path) -> bool:
+    """Copy the objects below an S3 address into a folder, each whole or not at all; return whether there were any."""
+    bucket, prefix = split_uri(uri)
     with translate_errors():
-        for kind in KINDS.values():
-            pages = client("sagemaker").get_paginator(f"list_{kind.verb}s").paginate(NameContains=part)
-            rows = [row for page in pages for row in page[f"{kind.noun}Summaries"]]
-            found += [(row["CreationTime"], row[f"{kind.noun}Name"]) for row in rows]
-    return [name for _, name in sorted(found) if name.startswith(part)]
+        listed = pages("s3", "list_objects_v2", Bucket=bucket, Prefix=prefix)
+        keys = [entry["Key"] for page in listed for entry in page.get("Contents", [])]
+        for key in keys:
+            path = folder / key.removeprefix(prefix).lstrip("/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            client("s3", TRIES).download_file(bucket, key, str(path))
+    return bool(keys)

@@ -1,120 +1,107 @@
-"""Look at all that a first job on SageMaker needs, before it costs anything.
-
-    python -m mlops jobs doctor
+"""Check all that a first job on SageMaker needs, before it costs anything: `python -m mlops jobs doctor`.
 
 It starts nothing and changes nothing; one small object is written to S3, read, and deleted again.
 """
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+from tabulate import tabulate
 
 from ...errors import ProjectError
 from . import client
-from .checks import account, data, instances, permissions, project
-from .checks.result import CheckResult, CheckStatus, Findings, mend, unasked
+from .checks import permissions, project, resources
+from .checks.project import CheckResult, CheckStatus, Results, broken, unknown
 
 
-@dataclass(frozen=True)
-class Check:
-    """One of the things to look at.
-
-    Args:
-        name: For people.
-        ask: Does it.
-        after: Those that it makes no sense without.
-    """
+class Check(NamedTuple):
+    """A check, and the names of those that must not have failed before it."""
 
     name: str
-    ask: Callable[[], Findings]
+    run: Callable[[], Results]
     after: tuple[str, ...] = ()
 
 
-TABLE = (
+CHECKS = (
     Check("jobs", project.jobs),
     Check("git", project.commit, ("jobs",)),
-    Check("region", account.region),
-    Check("credentials", account.credentials, ("region",)),
-    Check("places", data.places),
-    Check("buckets", data.buckets, ("credentials", "places")),
-    Check("keys", data.keys, ("credentials", "jobs")),
-    Check("probe", data.probe, ("buckets", "keys")),
-    Check("data", data.pushed, ("buckets",)),
-    Check("role", account.role, ("credentials",)),
+    Check("region", project.region),
+    Check("credentials", project.credentials, ("region",)),
+    Check("places", resources.places),
+    Check("buckets", resources.buckets, ("credentials", "places")),
+    Check("keys", resources.keys, ("credentials", "jobs")),
+    Check("probe", resources.probe, ("buckets", "keys")),
+    Check("data", resources.pushed, ("buckets",)),
+    Check("role", project.role, ("credentials",)),
     Check("role's rights", permissions.of_role, ("role", "places", "jobs")),
     Check("own rights", permissions.of_caller, ("credentials", "places", "jobs")),
-    Check("image", instances.images, ("credentials", "jobs")),
-    Check("quotas", instances.quotas, ("credentials", "jobs")),
-    Check("network", instances.networks, ("credentials", "jobs")),
+    Check("image", resources.images, ("credentials", "jobs")),
+    Check("quotas", resources.quotas, ("credentials", "jobs")),
+    Check("network", resources.networks, ("credentials", "jobs")),
     Check("MLflow", project.tracking, ("jobs",)),
 )
 
 
-@dataclass(frozen=True)
-class DoctorReport:
-    """What was found, in the table's order.
-
-    Args:
-        rows: The name of a check, and one thing that it found.
-    """
+class DoctorReport(NamedTuple):
+    """The results of all checks: the name of a check and one of its results, in the order of `CHECKS`."""
 
     rows: list[tuple[str, CheckResult]]
 
     @property
     def is_broken(self) -> bool:
-        """Return whether something is to be mended."""
-        return self.count(CheckStatus.MEND) > 0
-
-    def count(self, standing: CheckStatus) -> int:
-        """Return of how many things this is true."""
-        return sum(finding.standing is standing for _, finding in self.rows)
+        """Return whether something must be corrected."""
+        return any(result.status is CheckStatus.BROKEN for _, result in self.rows)
 
     def as_json(self) -> list[dict[str, str]]:
         """Return it for programs."""
-        return [{"check": name, **asdict(finding)} for name, finding in self.rows]
+        return [
+            {"check": name, "standing": result.status, "found": result.message, "fix": result.fix}
+            for name, result in self.rows
+        ]
 
     def table(self) -> str:
         """Return it for people."""
-        widths = max(map(len, CheckStatus)), max(len(name) for name, _ in self.rows)
         lines = []
-        for name, finding in self.rows:
-            lines.append(f"{finding.standing:<{widths[0]}}  {name:<{widths[1]}}  {finding.found}")
-            lines += [f"{'':<{sum(widths) + 4}}Fix: {finding.fix}"] if finding.fix else []
-        return "\n".join([*lines, "", ", ".join(f"{self.count(one)} {one}" for one in CheckStatus if self.count(one))])
+        for name, result in self.rows:
+            lines += [(result.status, name, result.message), *([("", "", f"Fix: {result.fix}")] if result.fix else [])]
+        statuses = [result.status for _, result in self.rows]
+        counts = ", ".join(f"{statuses.count(status)} {status}" for status in CheckStatus if status in statuses)
+        return f"{tabulate(lines, tablefmt='plain', disable_numparse=True)}\n\n{counts}"
 
 
 def examine() -> DoctorReport:
-    """Do all checks, at once as far as they don't need each other."""
+    """Run all checks, in parallel as far as they don't depend on each other."""
     # Here, and not by several threads at once: their modules import each other.
     import boto3  # noqa: F401
     import dvc.repo  # noqa: F401
 
-    with ThreadPoolExecutor(len(TABLE)) as pool:  # one for each: some wait for others
-        found: dict[str, Future[list[CheckResult]]] = {}
-        for check in TABLE:
-            found[check.name] = pool.submit(_findings, check, {name: found[name] for name in check.after})
-        return DoctorReport([(name, finding) for name, future in found.items() for finding in future.result()])
+    with ThreadPoolExecutor(len(CHECKS)) as pool:  # one thread for each: some wait for others
+        futures: dict[str, Future[list[CheckResult]]] = {}
+        for check in CHECKS:
+            futures[check.name] = pool.submit(_results, check, {name: futures[name] for name in check.after})
+        return DoctorReport([(name, result) for name, future in futures.items() for result in future.result()])
 
 
-def _findings(check: Check, before: dict[str, Future[list[CheckResult]]]) -> list[CheckResult]:
-    """Return what a check finds; what it can't deal with is a finding too."""
+def _results(check: Check, before: dict[str, Future[list[CheckResult]]]) -> list[CheckResult]:
+    """Return the results of a check; an error that it raises is the last one."""
     from botocore.exceptions import BotoCoreError, ClientError
     from dvc.exceptions import DvcException
 
     for name, future in before.items():
-        if any(one.standing in (CheckStatus.MEND, CheckStatus.SKIPPED) for one in future.result()):
+        if any(result.status in (CheckStatus.BROKEN, CheckStatus.SKIPPED) for result in future.result()):
             return [CheckResult(CheckStatus.SKIPPED, f"because of {name}")]
-    found: list[CheckResult] = []
+    results: list[CheckResult] = []
     try:
-        found.extend(check.ask())
+        results.extend(check.run())
     except client.AwsUnavailableError as error:
-        found.append(unasked(error.problem, error.fix))
+        results.append(unknown(error.problem, error.fix))
     except ProjectError as error:
-        found.append(mend(error.problem, error.fix))
+        results.append(broken(error.problem, error.fix))
     except DvcException as error:
-        found.append(mend(f"DVC says: {error}", "mend that, in .dvc/config or dvc.yaml"))
+        results.append(broken(f"DVC says: {error}", "correct that, in .dvc/config or dvc.yaml"))
     except ClientError as error:
-        found.append(unasked(str(error), f"have it asked by somebody who may do {error.operation_name}"))
+        results.append(unknown(str(error), f"ask somebody who may do {error.operation_name}"))
     except BotoCoreError as error:
-        found.append(unasked(str(error), "see that the network is there, then the same command"))
-    return found
+        results.append(unknown(str(error), "check the network connection, then the same command"))
+    return results

@@ -1,15 +1,12 @@
-"""What SageMaker is asked for: the Create request of a job.
+"""The Create request of a job (`python -m mlops jobs dry-run train`), and where its files are in S3.
 
-    python -m mlops jobs dry-run train
-
-Both kinds of jobs get the same: two folders, with the code and with what the job is told; one command; one folder for
-what is handed back.
+Both kinds of jobs get two input folders, with the code and with the job's description, a command and an output folder.
 
 Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTrainingJob.html and
 API_CreateProcessingJob.html
 """
 
-from dataclasses import dataclass
+import functools
 from typing import Any
 
 from ...config import load_platform
@@ -17,141 +14,105 @@ from ...errors import ProjectError
 from ...tracking import mlflow_client
 from ...tracking.git import without_credentials
 from ..spec import JobSpec
-from . import storage
+from ..transfer import S3, public_remote
+from .image import install_command
 
-CODE, DESCRIPTION = "code.tar.gz", "job.json"  # one in each of the two folders
+CODE, DESCRIPTION = "code.tar.gz", "job.json"  # one in each of the two input folders
 INPUTS = {"training": "/opt/ml/input/data", "processing": "/opt/ml/processing/input"}
 OUT = {"training": "/opt/ml/output/data", "processing": "/opt/ml/processing/result"}
 WORK = "/opt/ml/code"
 CHECKPOINTS = "/opt/ml/checkpoints"
 
 
-@dataclass(frozen=True)
-class JobRequest:
-    """A job that is to be started.
+@functools.cache
+def jobs_uri() -> str:
+    """Return where the files of jobs are: `platform.yaml:jobs_uri`, or beside the DVC remote."""
+    return (load_platform().jobs_uri or f"{s3_url(public_remote()).rstrip('/')}-jobs").rstrip("/")
 
-    Args:
-        name: Of the job.
-        stage: That it runs.
-        spec: How it is asked for.
-        code: Address of the folder with the code in S3.
-        description: Of the one with what the job is told.
-        image: Of the container.
-        install: Shell command that brings packages which the image lacks; "" for none.
-        tags: More tags.
-    """
 
-    name: str
-    stage: str
-    spec: JobSpec
-    code: str
-    description: str
-    image: str
-    install: str
-    tags: dict[str, str]
+def s3_url(remote: dict[str, str]) -> str:
+    """Return the address of a DVC remote, given its options, or raise a `ProjectError` when it is not in S3."""
+    if not remote["url"].startswith(S3):
+        raise ProjectError(
+            f"SageMaker's jobs can't read the DVC remote {remote['url']}, a folder of this machine",
+            "make aws-setup, or dvc remote add -d -f storage s3://…; then dvc push",
+        )
+    return remote["url"]
 
 
 def results_uri(kind: str, name: str) -> str:
-    """Return where in S3 SageMaker puts what a job hands back."""
-    return f"{storage.jobs_uri()}/results/{name}" + ("/output" if kind == "training" else "")
+    """Return where in S3 SageMaker puts the output folder of a job."""
+    return f"{jobs_uri()}/results/{name}" + ("/output" if kind == "training" else "")
 
 
 def role_arn() -> str:
-    """Return the role of jobs.
-
-    Raises:
-        ProjectError: None is set.
-    """
-    found = load_platform().role_arn
-    if not found:
+    """Return the role of jobs, or raise a `ProjectError` when `platform.yaml` sets none."""
+    role = load_platform().role_arn
+    if not role:
         raise ProjectError("no role is set for SageMaker's jobs", "make aws-setup, or platform.yaml:role_arn: an ARN")
-    return found
+    return role
 
 
-def request(asked: JobRequest) -> dict[str, Any]:
-    """Return the request.
-
-    Raises:
-        ProjectError: No role is set.
-    """
-    own = _training(asked) if asked.spec.kind == "training" else _processing(asked)
-    tags = {"project": load_platform().project, "stage": asked.stage, **asked.tags, **asked.spec.tags}
-    common = {
+def create_request(description: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
+    """Return the arguments of SageMaker's Create call; `inputs` has the S3 addresses of `code` and `job`."""
+    spec, context = JobSpec(**description["spec"]), description["origin"]
+    create = _training if spec.kind == "training" else _processing
+    tags = {"project": load_platform().project, "stage": description["stage"]}
+    tags |= {"commit": context["commit"], "run": context["run"], **spec.tags}
+    fields = {
+        **create(description["name"], description["image"], spec, inputs),
+        "StoppingCondition": {
+            "MaxRuntimeInSeconds": spec.max_runtime_s,
+            **({"MaxWaitTimeInSeconds": spec.max_wait_s} if spec.spot else {}),
+        },
         "RoleArn": role_arn(),
-        "Environment": _environment(asked),
+        "Environment": _environment(spec),
         "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
     }
-    return _merged({**own, **common}, asked.spec.extra)
+    return _merge({name: value for name, value in fields.items() if value}, spec.extra)
 
 
-def _training(asked: JobRequest) -> dict[str, Any]:
-    spec = asked.spec
-    made: dict[str, Any] = {
-        "TrainingJobName": asked.name,
+def _training(name: str, image: str, spec: JobSpec, inputs: dict[str, str]) -> dict[str, Any]:
+    source = {"S3DataType": "S3Prefix", "S3DataDistributionType": "FullyReplicated"}
+    warm_pool = {"KeepAlivePeriodInSeconds": spec.keep_alive_s} if spec.keep_alive_s else {}
+    checkpoints = {"S3Uri": f"{jobs_uri()}/checkpoints/{name}", "LocalPath": CHECKPOINTS}
+    return {
+        "TrainingJobName": name,
         "AlgorithmSpecification": {
-            "TrainingImage": asked.image,
+            "TrainingImage": image,
             "TrainingInputMode": "File",
-            "ContainerEntrypoint": _entrypoint(asked),
+            "ContainerEntrypoint": _entrypoint(spec.kind, image),
         },
         "InputDataConfig": [
-            {
-                "ChannelName": name,
-                "DataSource": {"S3DataSource": {**_source(uri), "S3DataDistributionType": "FullyReplicated"}},
-            }
-            for name, uri in _inputs(asked)
+            {"ChannelName": channel, "DataSource": {"S3DataSource": {**source, "S3Uri": uri}}}
+            for channel, uri in inputs.items()
         ],
-        "OutputDataConfig": {"S3OutputPath": f"{storage.jobs_uri()}/results", **_key("KmsKeyId", spec)},
-        "ResourceConfig": {
-            **_machines(spec),
-            **({"KeepAlivePeriodInSeconds": spec.keep_alive_s} if spec.keep_alive_s else {}),
-        },
-        "StoppingCondition": {"MaxRuntimeInSeconds": spec.max_runtime_s},
+        "OutputDataConfig": {"S3OutputPath": f"{jobs_uri()}/results", **_key("KmsKeyId", spec)},
+        "ResourceConfig": {**_machines(spec), **warm_pool},
         "VpcConfig": _vpc(spec),
+        **({"EnableManagedSpotTraining": True, "CheckpointConfig": checkpoints} if spec.spot else {}),
     }
-    if spec.spot:
-        made["EnableManagedSpotTraining"] = True
-        made["StoppingCondition"]["MaxWaitTimeInSeconds"] = spec.max_wait_s
-        uri = f"{storage.jobs_uri()}/checkpoints/{asked.name}"
-        made["CheckpointConfig"] = {"S3Uri": uri, "LocalPath": CHECKPOINTS}
-    return {name: value for name, value in made.items() if value}
 
 
-def _processing(asked: JobRequest) -> dict[str, Any]:
-    spec = asked.spec
-    result = {
-        "S3Uri": results_uri("processing", asked.name),
-        "LocalPath": OUT["processing"],
-        "S3UploadMode": "EndOfJob",
-    }
-    made = {
-        "ProcessingJobName": asked.name,
-        "AppSpecification": {"ImageUri": asked.image, "ContainerEntrypoint": _entrypoint(asked)},
+def _processing(name: str, image: str, spec: JobSpec, inputs: dict[str, str]) -> dict[str, Any]:
+    source = {"S3DataType": "S3Prefix", "S3InputMode": "File"}
+    output = {"S3Uri": results_uri(spec.kind, name), "LocalPath": OUT[spec.kind], "S3UploadMode": "EndOfJob"}
+    return {
+        "ProcessingJobName": name,
+        "AppSpecification": {"ImageUri": image, "ContainerEntrypoint": _entrypoint(spec.kind, image)},
         "ProcessingInputs": [
-            {
-                "InputName": name,
-                "S3Input": {**_source(uri), "LocalPath": f"{INPUTS['processing']}/{name}", "S3InputMode": "File"},
-            }
-            for name, uri in _inputs(asked)
+            {"InputName": folder, "S3Input": {**source, "S3Uri": uri, "LocalPath": f"{INPUTS[spec.kind]}/{folder}"}}
+            for folder, uri in inputs.items()
         ],
-        "ProcessingOutputConfig": {"Outputs": [{"OutputName": "result", "S3Output": result}], **_key("KmsKeyId", spec)},
+        "ProcessingOutputConfig": {"Outputs": [{"OutputName": "result", "S3Output": output}], **_key("KmsKeyId", spec)},
         "ProcessingResources": {"ClusterConfig": _machines(spec)},
-        "StoppingCondition": {"MaxRuntimeInSeconds": spec.max_runtime_s},
         "NetworkConfig": {"VpcConfig": _vpc(spec)} if spec.subnets else {},
     }
-    return {name: value for name, value in made.items() if value}
-
-
-def _inputs(asked: JobRequest) -> list[tuple[str, str]]:
-    return [("code", asked.code), ("job", asked.description)]
-
-
-def _source(uri: str) -> dict[str, str]:
-    return {"S3DataType": "S3Prefix", "S3Uri": uri}
 
 
 def _machines(spec: JobSpec) -> dict[str, Any]:
-    count = {"InstanceType": spec.instance_type, "InstanceCount": spec.instance_count}
-    return {**count, "VolumeSizeInGB": spec.volume_gb, **_key("VolumeKmsKeyId", spec)}
+    machines = {"InstanceType": spec.instance_type, "InstanceCount": spec.instance_count}
+    return {**machines, "VolumeSizeInGB": spec.volume_gb, **_key("VolumeKmsKeyId", spec)}
 
 
 def _key(field: str, spec: JobSpec) -> dict[str, str]:
@@ -162,44 +123,36 @@ def _vpc(spec: JobSpec) -> dict[str, Any]:
     return {"Subnets": spec.subnets, "SecurityGroupIds": spec.security_groups} if spec.subnets else {}
 
 
-def _entrypoint(asked: JobRequest) -> list[str]:
-    """Return the command; `exec` makes Python the process that SageMaker's signals reach."""
-    place = INPUTS[asked.spec.kind]
-    steps = [
-        "set -e",
-        f"mkdir -p {WORK}",
-        f"tar -xzf {place}/code/{CODE} -C {WORK}",
-        f"cd {WORK}",
-        *([asked.install] if asked.install else []),
-        f"exec python -m mlops jobs contain {place}/job/{DESCRIPTION} {OUT[asked.spec.kind]}",
-    ]
-    return ["/bin/bash", "-c", "; ".join(steps)]
+def _entrypoint(kind: str, image: str) -> list[str]:
+    """Return the container's command; `exec` makes Python the process that SageMaker's signals reach."""
+    unpack = f"set -e; mkdir -p {WORK}; tar -xzf {INPUTS[kind]}/code/{CODE} -C {WORK}; cd {WORK}"
+    run = f"exec python -m mlops jobs contain {INPUTS[kind]}/job/{DESCRIPTION} {OUT[kind]}"
+    return ["/bin/bash", "-c", "; ".join(step for step in (unpack, install_command(image), run) if step)]
 
 
-def _environment(asked: JobRequest) -> dict[str, str]:
-    """Return the variables of the job: where things are, and no secret."""
-    platform, region = load_platform(), load_platform().region or ""
-    uri = platform.tracking_uri or ""
-    seen = {"MLFLOW_TRACKING_URI": uri} if mlflow_client.is_remote(uri) and without_credentials(uri) == uri else {}
+def _environment(spec: JobSpec) -> dict[str, str]:
+    """Return the job's environment variables; no secret is among them."""
+    platform = load_platform()
+    region, uri = platform.region or "", platform.tracking_uri or ""
+    is_usable = mlflow_client.is_remote(uri) and without_credentials(uri) == uri
     return {
         "AWS_REGION": region,
         "AWS_DEFAULT_REGION": region,
         "DVC_NO_ANALYTICS": "1",
         "PYTHONUNBUFFERED": "1",
         "TQDM_MININTERVAL": "10",  # seconds between two lines of a progress bar: CloudWatch keeps each
-        **seen,
-        **({"CHECKPOINT_DIR": CHECKPOINTS} if asked.spec.spot else {}),
-        **asked.spec.environment,
+        **({"MLFLOW_TRACKING_URI": uri} if is_usable else {}),
+        **({"CHECKPOINT_DIR": CHECKPOINTS} if spec.spot else {}),
+        **spec.environment,
         "RUN_ON": "local",
-        "STAGE_JOB": f"{INPUTS[asked.spec.kind]}/job/{DESCRIPTION}",
+        "STAGE_JOB": f"{INPUTS[spec.kind]}/job/{DESCRIPTION}",
     }
 
 
-def _merged(made: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
-    """Return a request with more fields; those within fields go into them."""
-    both = {
-        key: _merged(made[key], extra[key])
-        for key in extra
-        if isinstance(made.get(key), dict) and isinstance(extra[key], dict)
-    }
-    return {**made, **extra, **both}
+def _merge(request: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+    """Return a request with more fields; a dict is merged into the dict of the same name."""
+    merged = {**request, **extra}
+    for key in request.keys() & extra.keys():
+        if isinstance(request[key], dict) and isinstance(extra[key], dict):
+            merged[key] = _merge(request[key], extra[key])
+    return merged

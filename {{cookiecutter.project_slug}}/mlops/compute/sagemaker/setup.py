@@ -1,82 +1,243 @@
-"""Give the project what its jobs need in the AWS account, and write where that is.
+"""Give the project what its jobs need in the AWS account, and write where that is into its configuration.
 
-python -m mlops aws setup
+`python -m mlops aws setup` changes the CloudFormation stack `aws/stack.yaml` by a change set that a person has seen.
 """
 
+import contextlib
 import os
-from typing import Any
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from ...config import load_platform
 from ...errors import ProjectError
+from ...files import atomic_write
 from ...tracking.dvc_remote import remote_url
-from ..remote import S3
-from . import client, config_writer, image
-from .stack import Proposal, Stack
+from ..transfer import S3
+from .client import TRIES, call, client, pages, region, translate_errors
+from .image import COMMON, REGISTRIES
+
+PLATFORM, TEMPLATE = Path("platform.yaml"), Path("aws/stack.yaml")
+POLL_S, LONGEST_S = 2, 600  # between two looks; at a change set that is being computed
+FAILED_FOR_GOOD = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED")
+AGAIN = "make aws-setup"
 
 
-def stack() -> Stack:
-    """Return the project's stack."""
-    return Stack(f"{load_platform().project}-sagemaker", client.client("cloudformation"))
+class ChangeSet(NamedTuple):
+    """A change set: its ARN, and what it would change, a line each."""
+
+    arn: str
+    changes: list[str]
 
 
-def propose(own: Stack, mlflow: bool | None, erasure_role: str | None) -> Proposal | None:
-    """Make a change set of what the project needs.
+class Stack:
+    """The project's stack, whether it exists or not."""
 
-    Args:
-        own: The project's stack.
-        mlflow: Whether there is to be an MLflow App; None: as it is, and none in a new stack.
-        erasure_role: ARN of the only role that may delete data; None: as it is, and no such role in a new stack.
+    def __init__(self) -> None:
+        self.name = f"{load_platform().project}-sagemaker"
 
-    Returns:
-        What it would change; None when all is as it should be.
+    def describe(self) -> dict[str, Any]:
+        """Return AWS's description of it; {} when there is none, or only an empty shell of one."""
+        response = call("cloudformation", "describe_stacks", ".*does not exist", StackName=self.name)
+        stack: dict[str, Any] = response["Stacks"][0] if response else {}
+        return {} if stack.get("StackStatus") in ("REVIEW_IN_PROGRESS", "DELETE_COMPLETE") else stack
+
+    def outputs(self) -> dict[str, str]:
+        """Return its outputs by name."""
+        return {output["OutputKey"]: output["OutputValue"] for output in self.describe().get("Outputs", [])}
+
+    def parameters(self) -> set[str]:
+        """Return the names of the parameters that it has a value for."""
+        return {parameter["ParameterKey"] for parameter in self.describe().get("Parameters", [])}
+
+    def propose(self, values: dict[str, str]) -> ChangeSet | None:
+        """Make a change set for new values of parameters, the others stay; None when nothing would change."""
+        status = self.describe().get("StackStatus", "")
+        if status in FAILED_FOR_GOOD:
+            raise self._failure(status, set())
+        if status.endswith("_IN_PROGRESS"):
+            raise ProjectError(f"the stack {self.name} is being changed: {status}", f"wait for that, then {AGAIN}")
+        change_set = call(
+            "cloudformation",
+            "create_change_set",
+            StackName=self.name,
+            ChangeSetName=f"setup-{time.time_ns()}",
+            ChangeSetType="UPDATE" if status else "CREATE",
+            TemplateBody=TEMPLATE.read_text(encoding="utf-8"),
+            Capabilities=["CAPABILITY_IAM"],
+            Parameters=[
+                *({"ParameterKey": key, "ParameterValue": value} for key, value in values.items()),
+                *({"ParameterKey": key, "UsePreviousValue": True} for key in sorted(self.parameters() - set(values))),
+            ],
+        )
+        return self._wait_for_changes(change_set["Id"])
+
+    def _wait_for_changes(self, arn: str) -> ChangeSet | None:
+        from botocore.exceptions import WaiterError
+
+        waiter = client("cloudformation", TRIES).get_waiter("change_set_create_complete")
+        with translate_errors():
+            with contextlib.suppress(WaiterError):  # the status below says why
+                waiter.wait(ChangeSetName=arn, WaiterConfig={"Delay": POLL_S, "MaxAttempts": LONGEST_S // POLL_S})
+            parts = list(pages("cloudformation", "describe_change_set", ChangeSetName=arn))
+        status, reason = parts[0]["Status"], parts[0].get("StatusReason", "")
+        if status != "CREATE_COMPLETE":
+            self.withdraw(arn)
+            if "didn't contain changes" in reason or "No updates" in reason:
+                return None
+            raise ProjectError(f"CloudFormation refuses {TEMPLATE}: {reason or status}", f"correct that, then {AGAIN}")
+        changes = [change["ResourceChange"] for part in parts for change in part.get("Changes", [])]
+        lines = [
+            f"{change['Action']:<8} {change['ResourceType']:<28} {change['LogicalResourceId']}"
+            + ("  (a new one replaces it)" if change.get("Replacement") == "True" else "")
+            for change in changes
+        ]
+        return ChangeSet(arn, lines or ["Values and outputs, no resource"])
+
+    def withdraw(self, arn: str) -> None:
+        """Delete a change set, and the empty shell of a stack that it was to create."""
+        call("cloudformation", "delete_change_set", ChangeSetName=arn)
+        if not self.describe():
+            call("cloudformation", "delete_stack", StackName=self.name)
+
+    def execute(self, change_set: ChangeSet, echo: Callable[[str], None]) -> None:
+        """Make the proposed changes and wait for their end, or raise what failed first; `echo` prints a line."""
+        before = {event["EventId"] for event in self._events()}
+        shown = set(before)
+        call("cloudformation", "execute_change_set", ChangeSetName=change_set.arn)
+        while True:
+            status = self.describe().get("StackStatus", "")
+            for event in [event for event in self._events() if event["EventId"] not in shown]:
+                shown.add(event["EventId"])
+                echo(f"{event['ResourceStatus']:<28} {event['LogicalResourceId']}")
+            if status and not status.endswith("IN_PROGRESS"):
+                break
+            time.sleep(POLL_S)
+        if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
+            raise self._failure(status, before)
+
+    def _events(self) -> list[dict[str, Any]]:
+        """Return the events of the stack, the oldest first."""
+        with translate_errors():
+            return list(pages("cloudformation", "describe_stack_events", StackName=self.name).search("StackEvents[]"))[
+                ::-1
+            ]
+
+    def _failure(self, status: str, before: set[str]) -> ProjectError:
+        """Return the first failure after the events `before`, except what AWS cancelled because of another one."""
+        failures = (
+            event
+            for event in self._events()
+            if event["EventId"] not in before
+            and event["ResourceStatus"].endswith("FAILED")
+            and "cancelled" not in event.get("ResourceStatusReason", "")
+        )
+        first = next(failures, {"LogicalResourceId": self.name})
+        problem = f"{first['LogicalResourceId']}: {first.get('ResourceStatusReason', status)}"
+        if status in FAILED_FOR_GOOD:
+            delete = f"aws cloudformation delete-stack --stack-name {self.name} --region {region()}"
+            return ProjectError(f"the stack {self.name} is in {status}. {problem}", f"correct that; {delete}; {AGAIN}")
+        return ProjectError(f"the stack {self.name} is as it was before. {problem}", f"correct that, then {AGAIN}")
+
+
+def propose(stack: Stack, mlflow: bool | None, erasure_role: str | None) -> ChangeSet | None:
+    """Make a change set of what the project needs; None when nothing would change.
+
+    `mlflow` says whether there is to be an MLflow App, `erasure_role` is the ARN of the only role that may delete data;
+    None leaves that as it is, and without it in a new stack.
 
     Raises:
         ProjectError: The DVC remote is not the stack's, or see `Stack.propose`.
     """
-    platform, remote = load_platform(), remote_url()
-    there = own.outputs()
+    platform, remote, stack_remote = load_platform(), remote_url(), stack.outputs().get("DvcRemoteUrl")
     values = {
         "Project": platform.project,
-        "VpcId": _vpc(platform.job.get("subnets") or []),
-        "FrameworkRegistry": image.REGISTRIES.get(client.region(), image.COMMON),
+        "VpcId": _vpc_of(platform.job.get("subnets") or []),
+        "FrameworkRegistry": REGISTRIES.get(region(), COMMON),
     }
     if mlflow is not None:
         values["Mlflow"] = "yes" if mlflow else "no"
     if erasure_role is not None:
         values["ErasureRoleArn"] = erasure_role
-    if not own.parameters():
-        values |= _bucket(remote, platform.project)
-    elif remote.startswith(S3) and remote.rstrip("/") != there.get("DvcRemoteUrl"):
+    if not stack.parameters():
+        values |= _bucket_parameters(remote, platform.project)
+    elif remote.startswith(S3) and remote.rstrip("/") != stack_remote:
         raise ProjectError(
-            f"the DVC remote is {remote}, and the stack {own.name} is made for {there.get('DvcRemoteUrl')}",
-            f"dvc remote modify storage url {there.get('DvcRemoteUrl')}",
+            f"the DVC remote is {remote}, and the stack {stack.name} is made for {stack_remote}",
+            f"dvc remote modify storage url {stack_remote}",
         )
     if values.get("ExistingBucket") and erasure_role:
         raise ProjectError(
-            f"the bucket {values['ExistingBucket']} was there before: its policy is not the stack's to change",
+            f"the bucket {values['ExistingBucket']} existed before: the stack can't change its policy",
             "leave --erasure-role out, and deny deletes in its own policy, as aws/stack.yaml:BucketPolicy does",
         )
-    return own.propose(values)
+    return stack.propose(values)
+
+
+def _bucket_parameters(remote: str, project: str) -> dict[str, str]:
+    """Return the parameters of a new stack that say where data go: where the DVC remote is, else into a new bucket."""
+    if not remote.startswith(S3):
+        return {"Prefix": project}
+    bucket, _, prefix = remote.removeprefix(S3).strip("/").partition("/")
+    if not prefix:
+        raise ProjectError(
+            f"the DVC remote is the whole bucket {bucket}: jobs' files would have no place beside it",
+            f"dvc remote modify storage url {S3}{bucket}/{project}",
+        )
+    exists = call("s3", "head_bucket", "404:", Bucket=bucket)
+    return {"Prefix": prefix, "ExistingBucket" if exists else "BucketName": bucket}
+
+
+def _vpc_of(subnets: list[Any]) -> str:
+    """Return the VPC of the jobs' subnets; "" when jobs run in none."""
+    if not subnets:
+        return ""
+    response = call("ec2", "describe_subnets", SubnetIds=subnets)
+    vpcs = sorted({subnet["VpcId"] for subnet in response["Subnets"]})
+    if len(vpcs) > 1:
+        raise ProjectError(
+            f"the subnets of platform.yaml:job are of several VPCs: {', '.join(vpcs)}",
+            "platform.yaml:job.subnets: of one VPC",
+        )
+    return str(vpcs[0])
 
 
 def configure(outputs: dict[str, str]) -> list[str]:
-    """Write where the stack's things are into `platform.yaml` and DVC's configuration.
-
-    Returns:
-        What was changed, and what is to do next, a line each.
-    """
-    values = {
-        "region": outputs["Region"],
-        "role_arn": outputs["JobRoleArn"],
-        "job.kms_key": outputs["KeyArn"],
-    }
+    """Write the stack's outputs into `platform.yaml` and DVC's configuration; return what was changed, a line each."""
+    values = {"region": outputs["Region"], "role_arn": outputs["JobRoleArn"], "job.kms_key": outputs["KeyArn"]}
     uri, app = load_platform().tracking_uri, outputs.get("MlflowAppArn")
     lines = []
     if app and uri in (None, app):
         values["tracking_uri"] = app
     elif app:
         lines = [f"platform.yaml:tracking_uri stays {uri}; the MLflow App is {app}"]
-    return [*config_writer.write(values), *lines, *_write_remote(outputs["DvcRemoteUrl"], outputs["Region"])]
+    return [*write_platform(values), *lines, *_write_remote(outputs["DvcRemoteUrl"], outputs["Region"])]
+
+
+def write_platform(values: dict[str, str]) -> list[str]:
+    """Set keys of `platform.yaml`, such as `job.image`, keep its comments, and return what was changed, a line each."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 10_000
+    yaml.representer.add_representer(
+        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
+    content, changes = yaml.load(PLATFORM.read_text(encoding="utf-8")), []
+    for path, value in values.items():
+        *sections, key = path.split(".")
+        section = content
+        for name in sections:
+            section = section.setdefault(name, {})
+        if section.get(key) != value:
+            section[key] = value
+            changes.append(f"platform.yaml:{path}: {value}")
+    if changes:
+        with atomic_write(PLATFORM) as new, new.open("w", encoding="utf-8", newline="\n") as file:
+            yaml.dump(content, file)
+    return changes
 
 
 def _write_remote(url: str, region: str) -> list[str]:
@@ -92,46 +253,5 @@ def _write_remote(url: str, region: str) -> list[str]:
                 config["core"]["remote"] = name
     if before == url:
         return []
-    moved = f"dvc push -A, which brings there what was in {before}; then " if before else ""
-    return [f"DVC remote: {url}", f"Next: {moved}git commit -am 'Data in S3'"]
-
-
-def _bucket(remote: str, project: str) -> dict[str, str]:
-    """Return the parameters of a new stack that say where data go: where the DVC remote is, else into a new bucket."""
-    if not remote.startswith(S3):
-        return {"Prefix": project}
-    bucket, _, prefix = remote.removeprefix(S3).strip("/").partition("/")
-    if not prefix:
-        raise ProjectError(
-            f"the DVC remote is the whole bucket {bucket}: jobs' files would have no place beside it",
-            f"dvc remote modify storage url {S3}{bucket}/{project}",
-        )
-    return {"Prefix": prefix, "ExistingBucket" if _is_there(bucket) else "BucketName": bucket}
-
-
-def _is_there(bucket: str) -> bool:
-    from botocore.exceptions import ClientError
-
-    with client.translate_errors():
-        try:
-            client.client("s3").head_bucket(Bucket=bucket)
-        except ClientError as error:
-            if error.response["Error"]["Code"] == "404":
-                return False
-            raise
-    return True
-
-
-def _vpc(subnets: list[Any]) -> str:
-    """Return the VPC of the jobs' subnets; "" when jobs run in none."""
-    if not subnets:
-        return ""
-    with client.translate_errors():
-        found = client.client("ec2").describe_subnets(SubnetIds=subnets)["Subnets"]
-    vpcs = sorted({subnet["VpcId"] for subnet in found})
-    if len(vpcs) > 1:
-        raise ProjectError(
-            f"the subnets of platform.yaml:job are of several VPCs: {', '.join(vpcs)}",
-            "platform.yaml:job.subnets: of one VPC",
-        )
-    return str(vpcs[0])
+    push = f"dvc push -A, which brings there what was in {before}; then " if before else ""
+    return [f"DVC remote: {url}", f"Next: {push}git commit -am 'Data in S3'"]

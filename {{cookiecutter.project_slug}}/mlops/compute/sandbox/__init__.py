@@ -1,1 +1,1 @@
-"""Jobs on this machine, as a rehearsal that costs nothing: what SageMaker does, done by a process beside us."""
+"""The backend `sandbox`: jobs on this machine, as on SageMaker and at no cost."""

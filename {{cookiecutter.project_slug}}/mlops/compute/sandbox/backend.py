@@ -1,7 +1,7 @@
-"""Start, find, follow and stop jobs on this machine: the part of SageMaker's service.
+"""Local backend: run jobs on this machine the way SageMaker would.
 
-Each job has a folder in `.dvc/tmp/jobs`, and in it a folder to work in that holds the code and no more. A supervisor
-starts the job, waits for it, and writes how it ended. It outlives us: whoever comes later finds the job by its folder.
+Each job has a folder in `.dvc/tmp/jobs`, with working folders that hold the code and no more. A supervisor process
+starts the job, waits for it, and records how it ended. It outlives the launcher: a later one finds the job's folder.
 """
 
 import contextlib
@@ -14,217 +14,217 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from filelock import FileLock, Timeout
 
 from ...config import home, load_platform
 from ...errors import ProjectError
 from ...files import read_json, write_json
-from ...tracking import uploader
 from ...tracking.run_context import RunContext
-from .. import archive, remote
-from ..state import State
+from .. import transfer
+from ..backend import Backend, State
 from ..worker import RESULT
-from . import credentials, processes
+from . import credentials
 
-DESCRIPTION, CODE, LOG, STARTED, ENDED = "job.json", "code.tar.gz", "log", "started.json", "ended.json"
+# In the folder of a job.
+DESCRIPTION, CODE, LOG, STARTED, ENDED, OUT = "job.json", "code.tar.gz", "log", "started.json", "ended.json", "out"
 SUPERVISED = "supervised"  # a lock that the supervisor holds as long as it lives
 SCRATCH = ("work", "home", "tmp", "site")
 POLL_S = 0.1
+KILL_ROUNDS = 20  # a process may start another one in the meantime
 
 
-def folder() -> Path:
-    """Return where the jobs are: in the real repository, also for a throw-away experiment."""
-    return home() / ".dvc" / "tmp" / "jobs"
+class Sandbox(Backend):
+    """Jobs as processes of this machine, each in a folder of its own."""
 
+    NAME = "sandbox"
 
-def check() -> None:
-    """See that a job can be started from here.
+    def folder(self) -> Path:
+        return home() / ".dvc" / "tmp" / "jobs"  # of the real repository, also for a throw-away experiment
 
-    Raises:
-        ProjectError: This is Windows.
-    """
-    if os.name == "nt":
-        raise ProjectError("the sandbox needs Linux or macOS", "work in WSL, or run the stage here: RUN_ON=local")
+    def check(self) -> None:
+        if os.name == "nt":
+            raise ProjectError("the sandbox needs Linux or macOS", "work in WSL, or run the stage here: RUN_ON=local")
 
+    def out_dir(self, name: str) -> Path:
+        return self.folder() / name / OUT
 
-def out_dir(name: str) -> Path:
-    """Return the folder of what a job hands back."""
-    return folder() / name / "out"
+    def last(self, base: str) -> str | None:
+        numbers = [path.name.removeprefix(f"{base}-") for path in self.folder().glob(f"{base}-*")]
+        attempts = [int(number) for number in numbers if number.isdigit()]
+        return f"{base}-{max(attempts)}" if attempts else None
 
+    def names(self, everyones: bool = False) -> list[str]:
+        names = [path.parent.name for path in self.folder().glob(f"*/{DESCRIPTION}")]
+        return sorted((name for name in names if not name.startswith(".")), key=self.described_at)
 
-def last(base: str) -> str | None:
-    """Return the name of the last attempt at something."""
-    numbers = [path.name.removeprefix(f"{base}-") for path in folder().glob(f"{base}-*")]
-    attempts = [int(number) for number in numbers if number.isdigit()]
-    return f"{base}-{max(attempts)}" if attempts else None
+    def is_described(self, name: str) -> bool:
+        return (self.folder() / name / DESCRIPTION).exists()
 
+    def described_at(self, name: str) -> float:
+        """Return when a job was described, seconds since 1970."""
+        return (self.folder() / name / DESCRIPTION).stat().st_mtime
 
-def names() -> list[str]:
-    """Return the names of all jobs, the oldest first."""
-    found = [path for path in folder().glob(f"*/{DESCRIPTION}") if not path.parent.name.startswith(".")]
-    return sorted((path.parent.name for path in found), key=described_at)
+    def describe(self, name: str) -> dict[str, Any]:
+        """Return the description of a job.
 
+        Raises:
+            ProjectError: There is no such job.
+        """
+        if not self.is_described(name):
+            raise ProjectError(f"there is no job {name!r}", "python -m mlops jobs list")
+        description: dict[str, Any] = read_json(self.folder() / name / DESCRIPTION)
+        return description
 
-def is_described(name: str) -> bool:
-    """Return whether there is a job of this name, which may not have been started."""
-    return (folder() / name / DESCRIPTION).exists()
+    def context_of(self, name: str) -> RunContext:
+        return RunContext(**self.describe(name)["origin"])
 
+    def state(self, name: str) -> State:
+        job = self.folder() / name
+        supervised = _is_supervised(job)  # before looking for ENDED, which is written while the supervisor lives
+        if (job / ENDED).exists():
+            return State(self.ending_of(name)["state"])
+        if supervised:
+            return State.RUNNING
+        if not (job / STARTED).exists():
+            return State.PREPARED
+        # Its supervisor was killed. RESULT, which a job writes last, is written whole or not at all.
+        return State.COMPLETED if (job / OUT / RESULT).exists() else State.FAILED
 
-def described_at(name: str) -> float:
-    """Return when a job was described, seconds since 1970."""
-    return (folder() / name / DESCRIPTION).stat().st_mtime
+    def ending_of(self, name: str) -> dict[str, Any]:
+        """Return `state` and `reason` of an ended job; unless its supervisor was killed, `seconds` and `peak_bytes`."""
+        path = self.folder() / name / ENDED
+        killed: dict[str, Any] = {"state": State.FAILED, "reason": "it and its supervisor were killed"}
+        return read_json(path) if path.exists() else killed
 
+    def log_of(self, name: str) -> str:
+        self.describe(name)
+        path = self.folder() / name / LOG
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
-def describe(name: str) -> dict[str, Any]:
-    """Return what a job was told.
+    def row(self, name: str) -> str:
+        state = self.state(name)
+        reason = f"  {self.ending_of(name)['reason']}" if state in (State.FAILED, State.STOPPED) else ""
+        return f"{state:<11} {name}{reason}"
 
-    Raises:
-        ProjectError: There is no such job.
-    """
-    if not is_described(name):
-        raise ProjectError(f"there is no job {name!r}", "python -m mlops jobs list")
-    told: dict[str, Any] = read_json(folder() / name / DESCRIPTION)
-    return told
+    def prepare(self, name: str, description: dict[str, Any]) -> None:
+        job = self.folder() / name
+        new = job.with_name(f".{name}.new")
+        for leftover in (new, job):  # of a launcher that was killed before it started the job
+            shutil.rmtree(leftover, ignore_errors=True)
+        (new / OUT).mkdir(parents=True)
+        transfer.pack(description["origin"]["commit"], new / CODE)
+        write_json(new / DESCRIPTION, description)
+        os.replace(new, job)  # it exists whole or not at all
 
-
-def origin_of(name: str) -> RunContext:
-    """Return where a job was started."""
-    return RunContext(**describe(name)["origin"])
-
-
-def state(name: str) -> State:
-    """Return what became of a job."""
-    place = folder() / name
-    supervised = _is_supervised(place)  # before the look at how it ended, which is written before that ends
-    if (place / ENDED).exists():
-        return State(ending_of(name)["state"])
-    if supervised:
-        return State.RUNNING
-    if not (place / STARTED).exists():
-        return State.PREPARED
-    # Its supervisor was killed. What a job hands back at last is whole.
-    return State.COMPLETED if (out_dir(name) / RESULT).exists() else State.FAILED
-
-
-def ending_of(name: str) -> dict[str, Any]:
-    """Return how a job ended: `state`, `reason`, and unless its supervisor was killed `seconds` and `peak_bytes`."""
-    path = folder() / name / ENDED
-    told: dict[str, Any] = {"state": State.FAILED, "reason": "it and its supervisor were killed"}
-    return read_json(path) if path.exists() else told
-
-
-def result_of(name: str) -> dict[str, Any]:
-    """Return what a job that ended well says of its results."""
-    result: dict[str, Any] = read_json(out_dir(name) / RESULT)
-    return result
-
-
-def log_of(name: str) -> str:
-    """Return what a job printed."""
-    describe(name)
-    path = folder() / name / LOG
-    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-
-
-def row(name: str) -> str:
-    """Return what there is to say of a job, in a line."""
-    now = state(name)
-    why = f"  {ending_of(name)['reason']}" if now in (State.FAILED, State.STOPPED) else ""
-    return f"{now:<11} {name}{why}"
-
-
-def prepare(name: str, description: dict[str, Any]) -> None:
-    """Make the folder of a job that is to be started; it is there whole or not at all."""
-    place = folder() / name
-    new = place.with_name(f".{name}.new")
-    for old in (new, place):  # of a launcher that was killed before it started the job
-        shutil.rmtree(old, ignore_errors=True)
-    (new / "out").mkdir(parents=True)
-    archive.pack(description["origin"]["commit"], new / CODE)
-    write_json(new / DESCRIPTION, description)
-    os.replace(new, place)
-
-
-def start(name: str) -> None:
-    """Start a prepared job, and leave it to its supervisor.
-
-    Raises:
-        ProjectError: There are no AWS credentials, or the supervisor does not start.
-    """
-    place = folder() / name
-    _sweep(describe(name)["stage"])
-    if credentials.are_needed(describe(name)["remote"]["url"]):
-        credentials.find(remote.options())  # the supervisor does too, but could not say so well when there are none
-    with (place / LOG).open("ab") as told:
-        supervisor = subprocess.Popen(
-            [sys.executable, "-m", "mlops", "jobs", "supervise", name],
-            stdin=subprocess.DEVNULL,
-            stdout=told,
-            stderr=told,
-            start_new_session=True,  # Ctrl-C is for us, and what it means for the job is ours to say
-        )
-    try:
-        while not (place / STARTED).exists():
-            if supervisor.poll() is not None:
-                raise ProjectError(f"job {name} did not start", f"see {place / LOG}")
-            time.sleep(POLL_S / 5)
-    except KeyboardInterrupt:
-        supervisor.terminate()  # what it has started by then, it stops
-        raise
-
-
-def _sweep(stage: str) -> None:
-    """End and delete what earlier jobs of a stage left."""
-    for place in folder().glob(f"{load_platform().project}-{stage}-*-*"):
-        if (place / STARTED).exists() and not _is_supervised(place):
-            processes.kill(place / DESCRIPTION)
-            keep_run(place)
-            clear(place)
-
-
-def clear(place: Path) -> None:
-    """Delete the folders in which a job worked."""
-    for name in SCRATCH:
-        shutil.rmtree(place / name, ignore_errors=True)
-
-
-def keep_run(place: Path) -> None:
-    """Put the run of a job that is over into the outbox of this clone, when MLflow does not have all of it."""
-    run, work = read_json(place / DESCRIPTION)["origin"]["run"], place / "work"
-    waiting = work / ".dvc" / "tmp" / "outbox" / run
-    if waiting.exists():
-        uploader.stage_files(run, work)
-        shutil.rmtree(waiting, ignore_errors=True)
-
-
-def follow(name: str) -> None:
-    """Show what a job prints until it ends. Ctrl-C stops it, a second one leaves it to itself.
-
-    Raises:
-        KeyboardInterrupt: It was stopped by Ctrl-C.
-        ProjectError: It failed, or was stopped otherwise.
-    """
-    stopping, shown = False, 0
-    while True:
+    def start(self, name: str) -> None:
+        job, description = self.folder() / name, self.describe(name)
+        for earlier in self.folder().glob(f"{load_platform().project}-{description['stage']}-*-*"):
+            if (earlier / STARTED).exists() and not _is_supervised(earlier):
+                clean_up(earlier)
+        if credentials.are_needed(description["remote"]["url"]):
+            credentials.find(transfer.remote_options())  # the supervisor finds them again, and can't report as well
+        with (job / LOG).open("ab") as log:
+            supervisor = subprocess.Popen(
+                [sys.executable, "-m", "mlops", "jobs", "supervise", name],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C reaches the launcher only, which decides what becomes of the job
+            )
         try:
-            running = state(name) is State.RUNNING  # before the look at its log: then we see all of that
-            shown = _show(folder() / name / LOG, shown)
-            if not running:
-                break
-            time.sleep(POLL_S)
+            while not (job / STARTED).exists():
+                if supervisor.poll() is not None:
+                    raise ProjectError(f"job {name} did not start", f"see {job / LOG}")
+                time.sleep(POLL_S / 5)
         except KeyboardInterrupt:
-            if stopping:
-                print(f"\nJob {name} goes on stopping by itself.", flush=True)
-                raise
-            stop(name)
-            print(f"\nStopping job {name}; Ctrl-C again leaves it to itself.", flush=True)
-            stopping = True
-    if stopping:
-        raise KeyboardInterrupt
-    if state(name) is not State.COMPLETED:
-        raise _failure(name)
+            supervisor.terminate()  # it stops the job that it may have started
+            raise
+
+    def follow(self, name: str) -> None:
+        stopping, position = False, 0
+        while True:
+            try:
+                running = self.state(name) is State.RUNNING  # before reading the log, so that its end is printed too
+                position = _print_from(self.folder() / name / LOG, position)
+                if not running:
+                    break
+                time.sleep(POLL_S)
+            except KeyboardInterrupt:
+                if stopping:
+                    print(f"\nJob {name} goes on stopping by itself.", flush=True)
+                    raise
+                self.stop(name)
+                print(f"\nStopping job {name}; Ctrl-C again leaves it to itself.", flush=True)
+                stopping = True
+        if stopping:
+            raise KeyboardInterrupt
+        if self.state(name) is not State.COMPLETED:
+            ending = self.ending_of(name)
+            raise ProjectError(
+                f"job {name} {ending['state'].lower()}: {ending['reason']}",
+                f"{ending.get('fix', 'correct that, then the same command: it starts a new job')}. "
+                f"What this job left is in {self.folder() / name / 'work'}",
+            )
+
+    def stop(self, name: str) -> None:
+        self.describe(name)
+        if self.state(name) is State.RUNNING:
+            with contextlib.suppress(psutil.Error):
+                psutil.Process(read_json(self.folder() / name / STARTED)["supervisor"]).terminate()
+
+    def clean(self) -> int:
+        names = [name for name in self.names() if self.state(name) not in (State.RUNNING, State.PREPARED)]
+        ended = [self.folder() / name for name in names]
+        files = [path for job in ended for part in SCRATCH for path in (job / part).rglob("*") if path.is_file()]
+        size = sum(path.lstat().st_size for path in files)
+        for job in ended:
+            clean_up(job)
+        return size
 
 
-def _show(path: Path, start: int) -> int:
+def clean_up(job: Path) -> None:
+    """End what is left of a job's processes, keep its run for MLflow, delete its working folders."""
+    kill(job / DESCRIPTION)
+    queue_run(job)
+    clear(job)
+
+
+def kill(description: Path) -> None:
+    """End all processes of a job, also those whose parent was killed or that left its session.
+
+    Args:
+        description: The job's file, which `STAGE_JOB` of each of its processes names.
+    """
+    for _ in range(KILL_ROUNDS):
+        processes = [process for process in psutil.process_iter() if _is_of_job(process, description)]
+        if not processes:
+            return
+        for process in processes:
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                process.kill()
+        psutil.wait_procs(processes, timeout=1)
+
+
+def _is_of_job(process: psutil.Process, description: Path) -> bool:
+    try:
+        named: str = process.environ().get("STAGE_JOB", "")
+        return named == str(description) and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, OSError):  # another user's, or it has just ended
+        return False
+
+
+def clear(job: Path) -> None:
+    """Delete the working folders of a job."""
+    for name in SCRATCH:
+        shutil.rmtree(job / name, ignore_errors=True)
+
+
+def queue_run(job: Path) -> None:
+    """Put the run of an ended job into this clone's upload queue, when MLflow does not have all of it."""
+    transfer.queue_run(read_json(job / DESCRIPTION)["origin"]["run"], job / "work")
+
+
+def _print_from(path: Path, start: int) -> int:
     """Print a file from a position to its end; return the end."""
     with path.open("rb") as file:
         file.seek(start)
@@ -233,44 +233,9 @@ def _show(path: Path, start: int) -> int:
         return file.tell()
 
 
-def _failure(name: str) -> ProjectError:
-    ended = ending_of(name)
-    return ProjectError(
-        f"job {name} {ended['state'].lower()}: {ended['reason']}",
-        f"{ended.get('fix', 'mend that, then the same command: it starts a new job')}. "
-        f"What this one left is in {folder() / name / 'work'}",
-    )
-
-
-def stop(name: str) -> None:
-    """Ask a job to stop: its training ends as after Ctrl-C. Nothing happens to one that has ended.
-
-    Raises:
-        ProjectError: There is no such job.
-    """
-    describe(name)
-    if state(name) is State.RUNNING:
-        with contextlib.suppress(psutil.Error):
-            psutil.Process(read_json(folder() / name / STARTED)["supervisor"]).terminate()
-
-
-def clean() -> int:
-    """Delete what ended jobs left but their results; return how many bytes that were."""
-    ended = [folder() / name for name in names() if state(name) not in (State.RUNNING, State.PREPARED)]
-    files = [path for place in ended for part in SCRATCH for path in (place / part).rglob("*") if path.is_file()]
-    size = sum(path.lstat().st_size for path in files)
-    for place in ended:
-        processes.kill(place / DESCRIPTION)
-        keep_run(place)
-        clear(place)
-    return size
-
-
-def _is_supervised(place: Path) -> bool:
-    from filelock import FileLock, Timeout
-
+def _is_supervised(job: Path) -> bool:
     try:
-        with FileLock(place / SUPERVISED, 0):
+        with FileLock(job / SUPERVISED, 0):
             return False
     except Timeout:
         return True

@@ -1,6 +1,6 @@
-"""AWS credentials for a job, as SageMaker gives them: asked for at an address, never on disk.
+"""AWS credentials for a job, as SageMaker gives them: served at an address, never on disk or in the environment.
 
-Neither the environment of the job nor its folder holds them. Those that end are renewed, as long as ours are.
+Credentials that expire are renewed as long as ours are.
 """
 
 import json
@@ -14,30 +14,25 @@ from typing import Any
 
 from ...errors import ProjectError
 from ...tracking import mlflow_client
-from .. import remote
+from ..transfer import S3
 
-KEYS = ("access_key_id", "secret_access_key", "session_token")  # in DVC's configuration of a remote
-FILES = {"credentialpath": "AWS_SHARED_CREDENTIALS_FILE", "configpath": "AWS_CONFIG_FILE"}  # options there, too
+KEYS = ("access_key_id", "secret_access_key", "session_token")  # options of a remote in DVC's configuration
+FILES = {"credentialpath": "AWS_SHARED_CREDENTIALS_FILE", "configpath": "AWS_CONFIG_FILE"}  # more of them
 VALID = timedelta(minutes=20)  # AWS's clients ask again when a quarter of an hour is left
 
 Ask = Callable[[], dict[str, str]]
 
 
 def are_needed(url: str) -> bool:
-    """Return whether a job with its data at `url` needs any."""
-    return url.startswith(remote.S3) or (
-        mlflow_client.is_reachable() and mlflow_client.tracking_uri().startswith("arn:")
-    )
+    """Return whether a job with its data at `url` needs AWS credentials."""
+    return url.startswith(S3) or (mlflow_client.is_reachable() and mlflow_client.tracking_uri().startswith("arn:"))
 
 
 def find(options: Mapping[str, Any]) -> Ask:
-    """Find the credentials that DVC would use here for a remote in S3.
+    """Return a function that returns the present credentials of those that DVC would use for a remote in S3.
 
     Args:
         options: Of the remote, in DVC's configuration.
-
-    Returns:
-        A function that gives those of the moment.
 
     Raises:
         ProjectError: There are none.
@@ -45,34 +40,27 @@ def find(options: Mapping[str, Any]) -> Ask:
     import boto3
     from botocore.exceptions import BotoCoreError
 
-    key, secret, token = (options.get(name) for name in KEYS)
-    if key and secret:
-        return lambda: _named(key, secret, token)
+    explicit = {f"aws_{name}": options[name] for name in KEYS if options.get(name)}
     for option in FILES.keys() & options.keys():
-        os.environ.setdefault(FILES[option], options[option])  # what DVC does
+        os.environ.setdefault(FILES[option], options[option])  # as DVC does
+    by_profile = not {"aws_access_key_id", "aws_secret_access_key"} <= explicit.keys()
     try:
-        found = boto3.Session(profile_name=options.get("profile")).get_credentials()
+        session = boto3.Session(**({"profile_name": options.get("profile")} if by_profile else explicit))
+        credentials = session.get_credentials()
     except BotoCoreError as error:
         raise ProjectError(f"no AWS credentials: {error}", "aws configure, or AWS_PROFILE=<a profile>") from error
-    if found is None:
+    if credentials is None:
         raise ProjectError("there are no AWS credentials for the job", "aws configure, or AWS_PROFILE=<a profile>")
 
     def ask() -> dict[str, str]:
-        now = found.get_frozen_credentials()
-        return _named(now.access_key, now.secret_key, now.token)
+        now = credentials.get_frozen_credentials()
+        return {"AccessKeyId": now.access_key, "SecretAccessKey": now.secret_key, "Token": now.token or ""}
 
     return ask
 
 
-def _named(key: str, secret: str, token: str | None) -> dict[str, str]:
-    return {"AccessKeyId": key, "SecretAccessKey": secret, "Token": token or ""}
-
-
 def serve(ask: Ask) -> dict[str, str]:
-    """Answer for as long as this process lives, on this machine only.
-
-    Returns:
-        The environment variables by which AWS's clients ask.
+    """Serve credentials to this machine while the process lives; return the variables by which AWS's clients ask.
 
     Source: https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html
     """
@@ -92,9 +80,9 @@ def serve(ask: Ask) -> dict[str, str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=listening.serve_forever, daemon=True).start()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     return {
-        "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://127.0.0.1:{listening.server_address[1]}/",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://127.0.0.1:{server.server_address[1]}/",
         "AWS_CONTAINER_AUTHORIZATION_TOKEN": token,
     }

@@ -1,6 +1,6 @@
-"""Hide this machine's files from a job, as they are not where a real job runs.
+"""Hide this machine's files from a job: a real job's machine has none of them.
 
-Without that, a stage that reads `/home/me/project/data/extra.csv` would work here and fail in a job that costs money.
+Else a stage that reads `/home/me/project/data/extra.csv` would work here and fail in a job that costs money.
 """
 
 import os
@@ -13,68 +13,64 @@ from functools import cache
 from pathlib import Path
 
 UNSHARE = ("unshare", "--user", "--map-root-user", "--mount")
-STORE = Path("/sys")  # keeps for a moment what is to be shown; every Linux has it
-TMP = Path("/tmp")  # noqa: S108 (the job's own lies there)
-# What an image has too. All other folders at the root are of this machine.
+STORE = Path("/sys")  # holds for a moment the folders that stay visible; every Linux has it
+TMP = Path("/tmp")  # noqa: S108 (the job's own is mounted there)
+# What a container image has too. All other folders at the root belong to this machine.
 SYSTEM = "bin boot dev etc lib lib32 lib64 libx32 nix opt proc run sbin sys usr var".split()  # noqa: SIM905
 
 
 @cache
 def is_supported() -> bool:
-    """Return whether this system lets us: Linux, where nobody forbids user namespaces."""
+    """Return whether this system allows it: Linux with user namespaces."""
     try:
         return subprocess.run([*UNSHARE, "mount", "-t", "tmpfs", "none", STORE], capture_output=True).returncode == 0
     except FileNotFoundError:
         return False
 
 
-def wrap_command(command: list[str], work: Path, tmp: Path, hidden: list[Path], kept: list[Path]) -> list[str]:
-    """Return a command that runs `command` in a place without this machine's files.
+def wrap_command(command: list[str], work: Path, tmp: Path, hidden: list[Path], visible: list[Path]) -> list[str]:
+    """Return a command that runs `command` where this machine's files can't be seen.
 
     Args:
         command: With its arguments.
         work: Its working directory.
         tmp: What it sees as `/tmp`.
         hidden: More folders that look empty, wherever they are.
-        kept: Folders that it sees all the same.
+        visible: Folders that it sees all the same.
     """
     top = [path for path in Path("/").iterdir() if path.name not in SYSTEM and path.is_dir() and not path.is_symlink()]
-    veiled = _outermost(_and_resolved([path for path in (*top, *hidden) if path.parent != path]))  # a home may be /
-    shown = [path for path in _outermost(_and_resolved([work, *kept, *_interpreter()])) if _lies_in(path, veiled)]
+    veiled = _outermost(path for path in (*top, *hidden) if path.parent != path)  # a home may be /
+    shown = [path for path in _outermost([work, *visible, *_interpreter()]) if _lies_in(path, veiled)]
     lines = ["set -e", f"mount -t tmpfs none {STORE}"]
     for number, path in enumerate((tmp, *shown)):
         lines += [f"mkdir {STORE}/{number}", f"mount --rbind {shlex.quote(str(path))} {STORE}/{number}"]
     lines += [f"mount -t tmpfs none {shlex.quote(str(path))}" for path in veiled]
-    for number, path in enumerate((TMP, *shown)):
-        there = shlex.quote(str(path))
-        lines += [f"mkdir -p {there}", f"mount --rbind {STORE}/{number} {there}"]
+    for number, target in enumerate(shlex.quote(str(path)) for path in (TMP, *shown)):
+        lines += [f"mkdir -p {target}", f"mount --rbind {STORE}/{number} {target}"]
     lines += [f"umount --recursive --lazy {STORE}", f"cd {shlex.quote(str(work))}", 'exec "$@"']
-    return [*UNSHARE, shutil.which("sh") or "/bin/sh", "-c", "\n".join(lines), "walls", *command]
+    return [*UNSHARE, shutil.which("sh") or "/bin/sh", "-c", "\n".join(lines), "isolation", *command]
 
 
 def _interpreter() -> list[Path]:
     """Return the folders of Python and its packages, and those that its links lead through."""
-    found = [Path(sys.prefix), Path(sys.base_prefix)]
     project = Path(__file__).resolve().parents[3]
-    found += [path for path in map(Path, sys.path) if path.is_dir() and path.resolve() != project]
-    hop = Path(sys.executable)
-    while hop.is_symlink():
-        hop = hop.parent / os.readlink(hop)
-        found.append(hop.parent)
-    return found
-
-
-def _and_resolved(paths: Iterable[Path]) -> list[Path]:
-    return [path for one in paths for path in (Path(os.path.abspath(one)), one.resolve())]
+    packages = [path for path in map(Path, sys.path) if path.is_dir() and path.resolve() != project]
+    folders = [Path(sys.prefix), Path(sys.base_prefix), *packages]
+    link = Path(sys.executable)
+    while link.is_symlink():
+        link = link.parent / os.readlink(link)
+        folders.append(link.parent)
+    return folders
 
 
 def _outermost(paths: Iterable[Path]) -> list[Path]:
-    """Leave out what lies in another one."""
-    found: list[Path] = []
-    for path in sorted(set(paths), key=lambda one: (len(one.parts), one)):
-        if not _lies_in(path, found):
-            found.append(path)
-    return found
+    """Return the paths, and what links resolve them to, without those that lie in another one."""
+    resolved = {path for given in paths for path in (Path(os.path.abspath(given)), given.resolve())}
+    outermost: list[Path] = []
+    for path in sorted(resolved, key=lambda path: (len(path.parts), path)):
+        if not _lies_in(path, outermost):
+            outermost.append(path)
+    return outermost
 
 
 def _lies_in(path: Path, folders: Iterable[Path]) -> bool:

@@ -1,1 +1,1 @@
-"""What `jobs doctor` looks at, a module for each part of it."""
+"""The checks of `jobs doctor`. Each is a generator of results; an error that it raises is a result too."""

@@ -1,6 +1,6 @@
-"""What jobs may do in their role, and what we may do to start them, as IAM would decide it.
+"""Checks of what jobs may do in their role, and of what we may do to start them, as IAM would decide it.
 
-The simulation reads the policies of a role or a user. Those of buckets and keys it does not see: the probe does.
+The simulation reads the policies of a role or a user. It does not see those of buckets and keys: the probe does.
 
 Source: https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
 """
@@ -8,15 +8,13 @@ Source: https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipa
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from ....config import load_platform
-from ... import remote
-from .. import client, storage
-from .account import SERVICE, Caller, caller
-from .instances import REGISTRY
-from .project import specs
-from .result import CheckResult, Findings, boto_client, mend, ok, unasked
+from ...transfer import public_remote
+from ..client import log_group, noun, split_uri
+from ..request import jobs_uri
+from .project import SERVICE, CheckResult, Results, ask, ask_pages, broken, caller, ok, specs, unknown
+from .resources import REGISTRY
 
 ASSUMED = re.compile(r"arn:(?P<partition>[a-z-]+):sts::(?P<account>\d{12}):assumed-role/(?P<name>[^/]+)/.+")
 # What DVC, and SageMaker for a job, do with objects.
@@ -24,154 +22,141 @@ OBJECTS = ("s3:GetObject", "s3:PutObject")
 PULL = ("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer")
 WRITE_LOG = ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents")
 READ_LOG = ("logs:DescribeLogStreams", "logs:GetLogEvents")
-INTERFACES = tuple(f"ec2:{verb}NetworkInterface{of}" for verb in ("Create", "Delete") for of in ("", "Permission"))
-LOOK_AT_VPC = tuple(
-    f"ec2:Describe{one}" for one in ("DhcpOptions", "NetworkInterfaces", "SecurityGroups", "Subnets", "Vpcs")
+INTERFACES = tuple(f"ec2:{verb}NetworkInterface{part}" for verb in ("Create", "Delete") for part in ("", "Permission"))
+DESCRIBE_VPC = tuple(
+    f"ec2:Describe{part}" for part in ("DhcpOptions", "NetworkInterfaces", "SecurityGroups", "Subnets", "Vpcs")
 )
 SERVER = tuple(
-    f"sagemaker-mlflow:{one}"
-    for one in ("GetExperimentByName", "CreateRun", "GetRun", "SearchRuns", "UpdateRun", "LogBatch", "LogInputs")
+    f"sagemaker-mlflow:{verb}"
+    for verb in ("GetExperimentByName", "CreateRun", "GetRun", "SearchRuns", "UpdateRun", "LogBatch", "LogInputs")
 )
 
 
 @dataclass(frozen=True)
 class Permission:
-    """What somebody is to be allowed.
+    """Actions that a principal needs."""
 
-    Args:
-        actions: IAM's names.
-        resource: ARN, or "*" for actions that know no resources.
-        context: What conditions may ask for.
-    """
-
-    actions: tuple[str, ...]
-    resource: str
-    context: dict[str, str] = field(default_factory=dict)
+    actions: tuple[str, ...]  # IAM's names
+    resource: str  # ARN, or "*" for actions that know no resources
+    context: dict[str, str] = field(default_factory=dict)  # values for the conditions of policies
 
 
-def of_role() -> Findings:
-    """See that jobs may do what they need to."""
-    role = load_platform().role_arn or ""
-    yield from simulated(role, "the role", [*_data(caller()), *_for_jobs(caller())])
+def of_role() -> Results:
+    """Check that jobs may do what they need to."""
+    yield from simulate(load_platform().role_arn or "", "the role", [*_data(), *_for_jobs()])
 
 
-def of_caller() -> Findings:
-    """See that we may start, watch and stop jobs, and give them their role."""
+def of_caller() -> Results:
+    """Check that we may start, watch and stop jobs, and pass them their role."""
     if caller().arn.endswith(":root"):
         yield ok("we are the account's root user, who may do everything: a user or role of less power is safer")
         return
-    yield from simulated(principal(caller().arn), "we", [*_data(caller()), *_to_start_jobs(caller())])
+    yield from simulate(principal(caller().arn), "we", [*_data(), *_to_start_jobs()])
 
 
 def principal(arn: str) -> str:
     """Return the user or role whose policies hold for a caller's ARN."""
-    from botocore.exceptions import ClientError
-
     session = ASSUMED.fullmatch(arn)
     if not session:
         return arn
-    try:
-        return str(boto_client("iam").get_role(RoleName=session["name"])["Role"]["Arn"])
-    except ClientError:  # then a guess: the session does not tell the path that a role's ARN may have
+    response, error = ask("iam", "get_role", ".", RoleName=session["name"])
+    if error:  # a guess: the session does not tell the path that a role's ARN may have
         return f"arn:{session['partition']}:iam::{session['account']}:role/{session['name']}"
+    return str(response["Role"]["Arn"])
 
 
-def _data(me: Caller) -> Iterator[Permission]:
-    """Give what both need: the data, and the keys that encrypt them."""
-    for uri in (remote.public()["url"], storage.jobs_uri()):
-        bucket, prefix = storage.split(uri.rstrip("/"))
-        yield Permission(("s3:ListBucket",), f"arn:{me.partition}:s3:::{bucket}", {"s3:prefix": f"{prefix}/"})
-        yield Permission(OBJECTS, f"arn:{me.partition}:s3:::{bucket}/{prefix}/*")
-    for key in _keys(me):
+def _arn(service: str, resource: str) -> str:
+    """Return an ARN in the region and the account of the jobs."""
+    return f"arn:{caller().partition}:{service}:{load_platform().region}:{caller().account}:{resource}"
+
+
+def _data() -> Iterator[Permission]:
+    """Give what jobs and launchers need: the data, and the keys that encrypt them."""
+    for uri in (public_remote()["url"], jobs_uri()):
+        bucket, prefix = split_uri(uri.rstrip("/"))
+        arn = f"arn:{caller().partition}:s3:::{bucket}"
+        yield Permission(("s3:ListBucket",), arn, {"s3:prefix": f"{prefix}/"})
+        yield Permission(OBJECTS, f"{arn}/{prefix}/*")
+    for key in _keys():
         via = f"s3.{load_platform().region}.amazonaws.com"
         yield Permission(("kms:Decrypt", "kms:GenerateDataKey"), key, {"kms:ViaService": via})
 
 
-def _keys(me: Caller) -> list[str]:
-    """Return the ARNs of the keys in use."""
-    return [_arn(key, me) for key in sorted({spec.kms_key for spec in specs().values() if spec.kms_key})]
+def _keys() -> Iterator[str]:
+    """Give the ARNs of the keys in use; policies do not name aliases."""
+    for key in sorted({spec.kms_key for spec in specs().values() if spec.kms_key}):
+        if "alias/" in key:
+            yield str(ask("kms", "describe_key", KeyId=key)[0]["KeyMetadata"]["Arn"])
+        else:
+            yield key if key.startswith("arn:") else _arn("kms", f"key/{key}")
 
 
-def _arn(key: str, me: Caller) -> str:
-    if "alias/" in key:  # of which policies do not speak
-        return str(boto_client("kms").describe_key(KeyId=key)["KeyMetadata"]["Arn"])
-    return key if key.startswith("arn:") else f"arn:{me.partition}:kms:{load_platform().region}:{me.account}:key/{key}"
-
-
-def _for_jobs(me: Caller) -> Iterator[Permission]:
-    """Give what a job needs besides."""
-    place = f"{load_platform().region}:{me.account}"
-    for kind in _kinds():
-        group = client.KINDS[kind].log_group
-        yield Permission(WRITE_LOG, f"arn:{me.partition}:logs:{place}:log-group:{group}:log-stream:*")
-    for key in _keys(me):
+def _for_jobs() -> Iterator[Permission]:
+    """Give what a job needs besides data."""
+    for kind in sorted({spec.kind for spec in specs().values()}):
+        yield Permission(WRITE_LOG, _arn("logs", f"log-group:{log_group(kind)}:log-stream:*"))
+    for key in _keys():
         yield Permission(("kms:CreateGrant",), key, {"kms:GrantIsForAWSResource": "true"})
-    own = [found for spec in specs().values() if (found := REGISTRY.fullmatch(spec.image or ""))]
-    for repository in sorted({f"{one['region']}:{one['account']}:repository/{one['repository']}" for one in own}):
+    images = [image for spec in specs().values() if (image := REGISTRY.fullmatch(spec.image or ""))]
+    for place in sorted({f"{image['region']}:{image['account']}:repository/{image['repository']}" for image in images}):
         yield Permission(("ecr:GetAuthorizationToken",), "*")
-        yield Permission(PULL, f"arn:{me.partition}:ecr:{repository}")
+        yield Permission(PULL, f"arn:{caller().partition}:ecr:{place}")
     if any(spec.subnets for spec in specs().values()):
-        yield Permission(INTERFACES, f"arn:{me.partition}:ec2:{place}:network-interface/*")
-        yield Permission(LOOK_AT_VPC, "*")
+        yield Permission(INTERFACES, _arn("ec2", "network-interface/*"))
+        yield Permission(DESCRIBE_VPC, "*")
     uri = load_platform().tracking_uri or ""
     if uri.startswith("arn:"):
         yield Permission(("sagemaker:CallMlflowAppApi",) if ":mlflow-app/" in uri else SERVER, uri)
 
 
-def _to_start_jobs(me: Caller) -> Iterator[Permission]:
-    """Give what whoever starts jobs needs besides."""
-    platform, place = load_platform(), f"{load_platform().region}:{me.account}"
-    for kind in _kinds():
-        noun, group = client.KINDS[kind].noun, client.KINDS[kind].log_group
-        own = f"arn:{me.partition}:sagemaker:{place}:{kind}-job/{platform.project}-*"
-        yield Permission(
-            (*(f"sagemaker:{verb}{noun}" for verb in ("Create", "Describe", "Stop")), "sagemaker:AddTags"), own
-        )
-        yield Permission((f"sagemaker:List{noun}s",), "*")
-        yield Permission(READ_LOG, f"arn:{me.partition}:logs:{place}:log-group:{group}:log-stream:*")
+def _to_start_jobs() -> Iterator[Permission]:
+    """Give what whoever starts jobs needs besides data."""
+    platform = load_platform()
+    for kind in sorted({spec.kind for spec in specs().values()}):
+        verbs = tuple(f"sagemaker:{verb}{noun(kind)}" for verb in ("Create", "Describe", "Stop"))
+        yield Permission((*verbs, "sagemaker:AddTags"), _arn("sagemaker", f"{kind}-job/{platform.project}-*"))
+        yield Permission((f"sagemaker:List{noun(kind)}s",), "*")
+        yield Permission(READ_LOG, _arn("logs", f"log-group:{log_group(kind)}:log-stream:*"))
     if platform.role_arn:
         yield Permission(("iam:PassRole",), platform.role_arn, {"iam:PassedToService": SERVICE})
 
 
-def _kinds() -> list[str]:
-    return sorted({spec.kind for spec in specs().values()})
+def simulate(principal: str, who: str, permissions: list[Permission]) -> Results:
+    """Report what IAM would refuse to a user or role: `principal` is its ARN, `who` is how a person calls it."""
+    results = [result for permission in permissions for result in _refusals(principal, who, permission)]
+    yield from results
+    if not results:
+        count = sum(len(permission.actions) for permission in permissions)
+        yield ok(f"{who} may do all {count} things that were asked ({principal})")
 
 
-def simulated(principal: str, who: str, rights: list[Permission]) -> Findings:
-    """See what IAM would decide.
-
-    Args:
-        principal: ARN of a user or role.
-        who: The same, for people.
-        rights: What is needed.
-    """
-    found = [finding for right in rights for finding in _one(principal, who, right)]
-    yield from found
-    if not found:
-        yield ok(f"{who} may do all {sum(len(right.actions) for right in rights)} things that were asked ({principal})")
-
-
-def _one(principal: str, who: str, right: Permission) -> Iterator[CheckResult]:
-    """Give what is wrong with one right, if anything is."""
-    pages = boto_client("iam").get_paginator("simulate_principal_policy")
-    entries = [_entry(key, value) for key, value in right.context.items()]
-    asked = {"ActionNames": list(right.actions), "ResourceArns": [right.resource], "ContextEntries": entries}
-    results = [one for page in pages.paginate(PolicySourceArn=principal, **asked) for one in page["EvaluationResults"]]
-    refused = [one for one in results if one["EvalDecision"] != "allowed"]
-    unsure = [one for one in refused if one.get("MissingContextValues")]
-    denied = [one["EvalActionName"] for one in refused if one not in unsure]
+def _refusals(principal: str, who: str, permission: Permission) -> Iterator[CheckResult]:
+    entries = [
+        {
+            "ContextKeyName": key,
+            "ContextKeyType": "boolean" if value in ("true", "false") else "string",
+            "ContextKeyValues": [value],
+        }
+        for key, value in permission.context.items()
+    ]
+    answers = ask_pages(
+        "iam",
+        "simulate_principal_policy",
+        PolicySourceArn=principal,
+        ActionNames=list(permission.actions),
+        ResourceArns=[permission.resource],
+        ContextEntries=entries,
+    )
+    refused = [answer for answer in answers.search("EvaluationResults[]") if answer["EvalDecision"] != "allowed"]
+    denied = [decision["EvalActionName"] for decision in refused if not decision.get("MissingContextValues")]
     if denied:
-        yield mend(
-            f"{who} may not {', '.join(denied)} on {right.resource}",
+        yield broken(
+            f"{who} may not {', '.join(denied)} on {permission.resource}",
             f"make aws-setup; or allow that in the IAM policies of {principal}",
         )
-    for one in unsure:
-        yield unasked(
-            f"{who} may {one['EvalActionName']} on {right.resource} only where a condition holds",
-            f"see {', '.join(one['MissingContextValues'])} in the IAM policies of {principal}",
-        )
-
-
-def _entry(key: str, value: str) -> dict[str, Any]:
-    kind = "boolean" if value in ("true", "false") else "string"
-    return {"ContextKeyName": key, "ContextKeyType": kind, "ContextKeyValues": [value]}
+    for decision in refused:
+        if decision.get("MissingContextValues"):
+            yield unknown(
+                f"{who} may {decision['EvalActionName']} on {permission.resource} only where a condition holds",
+                f"see {', '.join(decision['MissingContextValues'])} in the IAM policies of {principal}",
+            )

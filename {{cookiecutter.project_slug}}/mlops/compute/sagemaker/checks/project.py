@@ -1,9 +1,15 @@
-"""What this clone brings: how jobs are asked for, its commit, its MLflow."""
+"""What a check returns; checks of job settings, commit, MLflow, credentials and role."""
 
+import difflib
 import functools
 import ipaddress
 import os
+import re
 import socket
+from collections.abc import Iterator
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ....config import load_platform
@@ -13,51 +19,171 @@ from ....tracking.git import git, head, without_credentials
 from ....tracking.snapshot import snapshot
 from ... import fingerprint
 from ...spec import JobSpec, job_stages, needs_mlflow, spec_of
-from .result import Findings, mend, ok, unasked
+from .. import client
+
+SERVICE = "sagemaker.amazonaws.com"
+ROLE = re.compile(r"arn:[a-z-]+:iam::(?P<account>\d{12}):role/(?:.+/)?(?P<name>[^/]+)")
+LOG_IN = "aws configure, AWS_PROFILE=<a profile>, or aws sso login; aws sts get-caller-identity tells who you are"
+SET_ROLE = "make aws-setup, or platform.yaml:role_arn: the ARN of a role"
+
+
+class CheckStatus(StrEnum):
+    """Outcome of one check."""
+
+    OK = "ok"
+    BROKEN = "to be mended"  # a job would fail
+    UNKNOWN = "could not be asked"
+    SKIPPED = "skipped"  # because a check that it depends on failed
+
+
+class CheckResult(NamedTuple):
+    """One result of a check."""
+
+    status: CheckStatus
+    message: str  # what was seen, with values
+    fix: str = ""  # "" where nothing is to be done
+
+
+Results = Iterator[CheckResult]
+
+
+ok = functools.partial(CheckResult, CheckStatus.OK)
+broken = functools.partial(CheckResult, CheckStatus.BROKEN)
+unknown = functools.partial(CheckResult, CheckStatus.UNKNOWN)
+
+
+# A person waits, so a call is tried twice only.
+ask = functools.partial(client.attempt, tries=2)
+ask_pages = functools.partial(client.pages, tries=2)
 
 
 @functools.cache
 def specs() -> dict[str, JobSpec]:
-    """Return how the job of each stage that has one is asked for.
-
-    Raises:
-        ProjectError: See `spec_of`.
-    """
+    """Return the job settings of each stage that has a job, or raise what `spec_of` does."""
     return {stage: spec_of(stage) for stage in job_stages()}
 
 
-def jobs() -> Findings:
-    """See that the jobs are asked for as they can be."""
+class Caller(NamedTuple):
+    """Whose credentials these are: a user, or a session in a role."""
+
+    arn: str
+    account: str  # twelve digits
+    partition: str  # of AWS, such as aws or aws-cn
+
+
+@functools.cache
+def caller() -> Caller:
+    """Ask AWS whose credentials these are."""
+    identity, _ = ask("sts", "get_caller_identity")
+    return Caller(identity["Arn"], identity["Account"], identity["Arn"].split(":")[1])
+
+
+def jobs() -> Results:
+    """Validate the job settings of every stage."""
     stages = job_stages()
     if not stages:
-        yield mend("no stage has a meta.job", "dvc.yaml:stages.train.meta.job: {kind: training}")
+        yield broken("no stage has a meta.job", "dvc.yaml:stages.train.meta.job: {kind: training}")
     for stage in stages:
         try:
             spec = spec_of(stage)
         except ProjectError as error:
-            yield mend(error.problem, error.fix)
+            yield broken(error.problem, error.fix)
         else:
             yield ok(f"{stage}: {spec.kind} on {spec.instance_count} x {spec.instance_type}{' spot' * spec.spot}")
 
 
-def commit() -> Findings:
-    """See that Git has all that the stages need."""
+def commit() -> Results:
+    """Check that Git has all that the stages need."""
     from dvc.repo import Repo
 
     parent, stages = head(), job_stages()
-    snapshot(stages[-1])
+    snapshot(stages[-1])  # refuses files that Git does not track
     with Repo(os.getcwd()) as repo:
         for stage in stages:
             fingerprint.check_in_project(repo, repo.stage.load_one(name=stage))
     changes = len(git("status", "--porcelain", "--untracked-files=no").splitlines())
-    more = f", and {changes} change(s) of the work tree, which go along" if changes else ""
-    yield ok(f"{parent[:10]}{more}")
+    yield ok(parent[:10] + (f", and {changes} change(s) of the work tree, which go along" if changes else ""))
 
 
-def tracking() -> Findings:
-    """See that MLflow answers, and whether jobs can reach it."""
-    platform = load_platform()
-    uri = platform.tracking_uri
+def region() -> Results:
+    """Check that SageMaker exists in the region."""
+    import boto3
+
+    name, aws = client.region(), boto3.Session()
+    partitions = aws.get_available_partitions()
+    regions = [region for partition in partitions for region in aws.get_available_regions("sagemaker", partition)]
+    if name in regions:
+        yield ok(name)
+    else:
+        nearest = difflib.get_close_matches(name, regions, n=1)
+        yield broken(f"SageMaker is in no region {name!r}", f"platform.yaml:region: such as {(nearest or regions)[0]}")
+
+
+def credentials() -> Results:
+    """Check that AWS accepts the credentials."""
+    import boto3
+
+    try:
+        with client.translate_errors():
+            me = caller()
+    except ProjectError as error:
+        yield broken(error.problem, error.fix if isinstance(error, client.AwsUnavailableError) else LOG_IN)
+        return
+    keys = boto3.Session().get_credentials()
+    expiry = getattr(keys, "_expiry_time", None)  # of those that boto3 renews by itself
+    end = "; temporary, until an unknown time" if keys and keys.token else ""
+    if expiry:
+        end = f"; until {expiry:%Y-%m-%d %H:%M %Z}, then renewed while the login lasts"
+    yield ok(f"{me.arn}, account {me.account}{end}")
+
+
+def role() -> Results:
+    """Check that the role of jobs exists, and that SageMaker may assume it."""
+    arn = load_platform().role_arn
+    if not arn:
+        yield broken("no role is set for SageMaker's jobs", SET_ROLE)
+        return
+    parts = ROLE.fullmatch(arn)
+    if not parts or parts["account"] != caller().account:
+        problem = f"{arn} is a role of another account than ours, {caller().account}"
+        yield broken(problem if parts else f"{arn!r} is not the ARN of a role", SET_ROLE)
+        return
+    response, error = ask("iam", "get_role", "NoSuchEntity:", RoleName=parts["name"])
+    if error:
+        yield broken(f"there is no role {arn}", SET_ROLE)
+    elif response["Role"]["Arn"] != arn:
+        actual = response["Role"]["Arn"]
+        yield broken(f"there is no role {arn}, but {actual}", f"platform.yaml:role_arn: {actual}")
+    elif trusts(response["Role"]["AssumeRolePolicyDocument"]):
+        yield ok(f"{arn}, which SageMaker may assume")
+    else:
+        yield broken(
+            f"SageMaker may not assume {arn}",
+            f"make aws-setup; or in its trust policy: Allow, Principal: {{Service: {SERVICE}}}, Action: sts:AssumeRole",
+        )
+
+
+def trusts(policy: dict[str, Any]) -> bool:
+    """Return whether a trust policy lets SageMaker assume its role; conditions of an Allow are not evaluated."""
+    statements = [statement for statement in _as_list(policy["Statement"]) if _is_about_sagemaker(statement)]
+    denied = any(statement["Effect"] == "Deny" and not statement.get("Condition") for statement in statements)
+    return not denied and any(statement["Effect"] == "Allow" for statement in statements)
+
+
+def _is_about_sagemaker(statement: dict[str, Any]) -> bool:
+    principal = statement.get("Principal", {})
+    services = ["*"] if principal == "*" else _as_list(principal.get("Service", []))
+    actions = [action.lower() for action in _as_list(statement.get("Action", []))]
+    return bool({"*", SERVICE} & set(services)) and any(fnmatchcase("sts:assumerole", action) for action in actions)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def tracking() -> Results:
+    """Check that MLflow answers, and whether jobs can reach it."""
+    uri, region = load_platform().tracking_uri, load_platform().region
     if not uri or not mlflow_client.is_remote(uri):
         yield ok("a file of this machine: runs are in MLflow when their job has ended")
         return
@@ -66,33 +192,31 @@ def tracking() -> Findings:
     if uri.startswith("http"):
         yield from reach(uri)
     else:
-        far = "arn:" in uri and uri.split(":")[3] != platform.region
-        yield ok(f"{uri} answers{f', in another region than the jobs, {platform.region}' if far else ''}")
+        is_far = "arn:" in uri and uri.split(":")[3] != region
+        yield ok(f"{uri} answers{f', in another region than the jobs, {region}' if is_far else ''}")
 
 
-def reach(uri: str) -> Findings:
-    """See whether the address of a server means it in a job too."""
+def reach(uri: str) -> Results:
+    """Check that the URL of an MLflow server is reachable from inside a job (not localhost)."""
     shown, host = without_credentials(uri), urlsplit(uri).hostname or ""
     try:
-        kind = kind_of([str(found[4][0]) for found in socket.getaddrinfo(host, None)])
-    except OSError as error:  # a proxy may know more names than this machine
-        yield unasked(
-            f"{shown} answers here, but this machine knows no address of it: {error}", "see that jobs reach it"
-        )
+        kind = kind_of([str(info[4][0]) for info in socket.getaddrinfo(host, None)])
+    except OSError as error:  # a proxy may resolve names that this machine does not
+        yield unknown(f"{shown} answers here, but this machine can't resolve it: {error}", "check that jobs reach it")
         return
     if kind == "public" or (kind == "private" and all(spec.subnets for spec in specs().values())):
         yield ok(f"{shown} answers here; its address is {kind}")
         return
-    cut_off = f"{shown} answers here, but its address is {kind}: SageMaker's jobs can't reach it"
-    if [stage for stage in specs() if needs_mlflow(stage)]:
-        yield mend(cut_off, "platform.yaml:tracking_uri: an address for jobs too; or platform.yaml:job.subnets")
+    unreachable = f"{shown} answers here, but its address is {kind}: SageMaker's jobs can't reach it"
+    if any(needs_mlflow(stage) for stage in specs()):
+        yield broken(unreachable, "platform.yaml:tracking_uri: an address for jobs too; or platform.yaml:job.subnets")
     else:
-        yield ok(f"{cut_off}. Runs are in MLflow when their job has ended")
+        yield ok(f"{unreachable}. Runs are in MLflow when their job has ended")
 
 
 def kind_of(addresses: list[str]) -> str:
-    """Return how far a server's addresses are known: "public", "private" or "this machine's own"."""
-    found = [ipaddress.ip_address(address.partition("%")[0]) for address in addresses]
-    if any(one.is_loopback for one in found):
+    """Return from where a server's addresses can be reached: "public", "private" or "this machine's own"."""
+    parsed = [ipaddress.ip_address(address.partition("%")[0]) for address in addresses]
+    if any(address.is_loopback for address in parsed):
         return "this machine's own"
-    return "private" if any(one.is_private for one in found) else "public"
+    return "private" if any(address.is_private for address in parsed) else "public"

@@ -6,7 +6,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from mlops.compute import archive
+from mlops.compute import transfer
 from mlops.files import sha256
 
 
@@ -41,17 +41,17 @@ def test_pack_holds_the_project_of_the_commit_only(repository: Path, tmp_path: P
     for name in (".env", "untracked.py"):
         (repository / name).write_text("secret", encoding="utf-8")
     (repository / "code.py").write_text("not committed", encoding="utf-8")
-    archive.pack("HEAD", tmp_path / "code.tar.gz")
-    archive.unpack(tmp_path / "code.tar.gz", tmp_path / "job")
+    transfer.pack("HEAD", tmp_path / "code.tar.gz")
+    transfer.unpack(tmp_path / "code.tar.gz", tmp_path / "job")
     assert [path.name for path in (tmp_path / "job").iterdir()] == ["code.py"]
     assert (tmp_path / "job" / "code.py").read_text(encoding="utf-8") == "print()\n"
 
 
 def test_pack_again_gives_the_same_bytes(repository: Path, tmp_path: Path) -> None:
-    archive.pack("HEAD", tmp_path / "one.tar.gz")
+    transfer.pack("HEAD", tmp_path / "first.tar.gz")
     git("config", "tar.umask", "user")
-    archive.pack("HEAD", tmp_path / "other.tar.gz")
-    assert sha256(tmp_path / "one.tar.gz") == sha256(tmp_path / "other.tar.gz")
+    transfer.pack("HEAD", tmp_path / "second.tar.gz")
+    assert sha256(tmp_path / "first.tar.gz") == sha256(tmp_path / "second.tar.gz")
 
 
 def test_unpack_refuses_what_leads_out_of_the_folder(tmp_path: Path) -> None:
@@ -59,5 +59,5 @@ def test_unpack_refuses_what_leads_out_of_the_folder(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "code.tar.gz", "w:gz") as packed:
         packed.add(tmp_path / "file", arcname="../outside")
     with pytest.raises(tarfile.TarError, match="outside"):
-        archive.unpack(tmp_path / "code.tar.gz", tmp_path / "job")
+        transfer.unpack(tmp_path / "code.tar.gz", tmp_path / "job")
     assert not (tmp_path / "outside").exists()

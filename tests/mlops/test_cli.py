@@ -1,0 +1,128 @@
+"""The command line: fast where it only reads files, and only in the code of the working directory."""
+
+import io
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlops.records import shards
+from mlops.records.source import Record
+from PIL import Image
+
+from .conftest import SKELETON
+
+FILES = {
+    "params.yaml": "data: {source: digits, consent: required}\n",
+    "platform.yaml": "project: demo\ntracking_uri: null\nrun_on: local\nallow_other_environment: true\n",
+    "pyproject.toml": '[tool.mlops]\npackage = "team"\nnumeric = []\n',
+    "environment.json": "{}\n",
+    "dvc.yaml": "stages:\n  prepare:\n    cmd: python -m mlops stage prepare\n",
+    "data/consent.csv": "subject_id,consent_status,effective_at\na,active,2025-01-01T00:00:00Z\n",
+}
+HEAVY = "torch", "mlflow", "torchvision", "sagemaker"
+COUNTED = f"""
+import atexit, sys
+atexit.register(lambda: print("HEAVY:", *sorted(sys.modules.keys() & {set(HEAVY)}), file=sys.stderr))
+from mlops.cli import main
+main()
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with the code of this template, of which only a few files matter; Git and DVC know it."""
+    folder = tmp_path / "project"
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(SKELETON / "mlops", folder / "mlops", ignore=ignore)
+    shutil.copytree(SKELETON / "{{cookiecutter.package_name}}", folder / "team", ignore=ignore)
+    (folder / "data").mkdir()
+    for name, text in FILES.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    for command in ("git init --quiet", "dvc init --quiet"):
+        subprocess.run(command.split(), cwd=folder, check=True)
+    return folder
+
+
+def run(folder: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "output"),
+    [
+        ("--help", "Commands:"),
+        ("setup --help", "--help"),
+        ("registry list --help", "--json"),
+        ("consent status a", "a: active by line 2"),
+        ("consent check", "The registry is in order"),
+        ("consent history a", "line 2: a active from"),
+        ("data export images", "1 images in images"),
+        ("jobs list", ""),
+    ],
+)
+def test_verb_that_only_reads_files_imports_no_torch_and_no_mlflow(project: Path, arguments: str, output: str) -> None:
+    image = io.BytesIO()
+    Image.new("L", (8, 8)).save(image, "png")
+    shards.write({"train": [Record("r", "a", "cat", image.getvalue, "")]}, 1, project / "data/dataset")
+    done = run(project, "-c", COUNTED, *arguments.split())
+    assert done.returncode == 0, done.stderr
+    assert output in done.stdout
+    assert done.stderr.splitlines()[-1].split() == ["HEAVY:"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="resource is Unix's")
+def test_help_takes_half_a_second_at_most(project: Path) -> None:
+    """Of CPU time, which other processes do not change; the best of three, since the first compiles."""
+
+    def cpu_s() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert run(project, "-m", "mlops", "--help").returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(cpu_s() for _ in range(3)) <= 0.5
+
+
+def test_stage_of_an_installed_copy_is_refused(project: Path, tmp_path: Path) -> None:
+    installed = tmp_path / "installed"
+    installed.mkdir()
+    (project / "mlops").rename(installed / "mlops")
+    done = run(project, "-m", "mlops", "stage", "prepare", PYTHONPATH=str(installed))
+    assert done.returncode == 2
+    assert f"the code that would run is {installed / 'mlops'}, outside the working directory {project}" in done.stderr
+    assert "Fix: uninstall that copy" in done.stderr
+
+
+def test_stage_of_a_copy_installed_below_the_project_is_refused(project: Path) -> None:
+    installed = project / ".venv/site-packages"
+    installed.mkdir(parents=True)
+    (project / "mlops").rename(installed / "mlops")
+    done = run(project, "-m", "mlops", "stage", "prepare", PYTHONPATH=str(installed))
+    assert done.returncode == 2
+    assert f"the code that would run is {installed / 'mlops'}, outside the working directory" in done.stderr
+
+
+def test_safe_path_that_hides_the_team_s_package_is_reported(project: Path, tmp_path: Path) -> None:
+    shards.write({"train": [Record("r", "a", "cat", lambda: b"x", "")]}, 1, project / "data/dataset")
+    shutil.copytree(project / "mlops", tmp_path / "installed/mlops")
+    safe = {"PYTHONSAFEPATH": "1", "PYTHONPATH": str(tmp_path / "installed")}
+    done = run(project, "-m", "mlops", "data", "export", "images", **safe)
+    assert done.returncode == 2
+    assert f"Python can't import team.interface, and {project} has it" in done.stderr
+    assert "Fix: unset PYTHONSAFEPATH" in done.stderr
+    done = run(project, "-m", "mlops", "data", "export", "images", PYTHONSAFEPATH="1", PYTHONPATH=str(project))
+    assert "the content of record 'r' is damaged" in done.stderr, "the same code, by another way"
+
+
+def test_team_s_package_that_does_not_exist_is_named(project: Path) -> None:
+    shards.write({"train": [Record("r", "a", "cat", lambda: b"x", "")]}, 1, project / "data/dataset")
+    (project / "team").rename(project / "other")
+    done = run(project, "-m", "mlops", "data", "export", "images")
+    assert done.returncode == 2
+    assert f"there is no module team.interface in {project}" in done.stderr
+    assert "Fix: write team/interface.py" in done.stderr and "pyproject.toml:tool.mlops.package" in done.stderr

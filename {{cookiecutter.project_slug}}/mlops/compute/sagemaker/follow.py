@@ -1,0 +1,164 @@
+"""Follow a job until it ends: what it prints (CloudWatch), its phase, and why it failed.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/logging-cloudwatch.html
+"""
+
+import logging
+import re
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ...errors import ProjectError
+from ...files import read_json
+from ...tracking.git import without_credentials
+from ..backend import State
+from ..worker import FAILURE
+from . import client
+from .client import Job, retry_forever
+
+log = logging.getLogger(__name__)
+
+SHORTEST_S, LONGEST_S = 1.0, 10.0  # between two looks: a tenth of the time that the job has taken
+LAST_LINES_S = 2.0  # CloudWatch has the last lines later than SageMaker the end
+TAIL = 5  # lines of the log in an error
+
+# Access keys, and what is named as a secret or a token.
+# Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html
+SECRET = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}|(?i:(?<=secret_access_key=)|(?<=session_token=))\S+")
+
+FULL = "No space left"
+HINTS = {  # words in SageMaker's reason of a failure, and the fix
+    "CapacityError": "the same command, later; or another instance_type in meta.job",
+    "137": "it ran out of memory, so a larger instance_type in meta.job; then the same command",
+    "MaxRuntimeExceeded": "a larger max_runtime_s in meta.job, then the same command",
+    "MaxWaitTimeExceeded": "a larger max_wait_s in meta.job, or spot: false; then the same command",
+    FULL: "a larger volume_gb in meta.job, then the same command",
+}
+
+
+class Log:
+    """The log of a job: a stream for each machine, and new ones after an interruption."""
+
+    def __init__(self, job: Job) -> None:
+        self._name, self._group = job.name, client.log_group(job.kind)
+        self._tokens: dict[str, str | None] = {}  # of each stream: the position in it
+        self.is_at_end = False  # whether the last read came to the end of each stream
+
+    def new_lines(self, refresh: bool) -> Iterator[str]:
+        """Give the new lines, up to 10,000 of each stream and none twice; `refresh` looks for new streams too."""
+        if refresh or not self._tokens:
+            self._find_streams()  # there are none before the job prints
+        self.is_at_end = True
+        for stream, token in self._tokens.items():
+            position: dict[str, Any] = {"startFromHead": True, **({"nextToken": token} if token else {})}
+            page = client.call("logs", "get_log_events", logGroupName=self._group, logStreamName=stream, **position)
+            self._tokens[stream] = page["nextForwardToken"]
+            self.is_at_end &= page["nextForwardToken"] == token
+            yield from (mask_secrets(event["message"]) for event in page["events"])
+
+    def _find_streams(self) -> None:
+        request: dict[str, Any] = {"logGroupName": self._group, "logStreamNamePrefix": f"{self._name}/"}
+        with client.translate_errors():
+            try:
+                streams = list(client.pages("logs", "describe_log_streams", **request).search("logStreams[]"))
+            except client.client("logs", client.TRIES).exceptions.ResourceNotFoundException:
+                return
+        for stream in sorted(streams, key=lambda stream: int(stream.get("creationTime", 0))):
+            self._tokens.setdefault(stream["logStreamName"], None)
+
+
+def mask_secrets(line: str) -> str:
+    """Return a line without credentials: those in addresses, and AWS's."""
+    return SECRET.sub("****", without_credentials(line))
+
+
+def read_log(job: Job) -> list[str]:
+    """Return all lines that a job printed."""
+    reader = Log(job)
+    lines = list(reader.new_lines(refresh=True))
+    while not reader.is_at_end:  # an empty page need not be the last
+        lines += reader.new_lines(refresh=False)
+    return lines
+
+
+def follow(job: Job) -> tuple[Job, bool]:
+    """Print the log of a job until it ends. Ctrl-C stops the job, a second one leaves it running.
+
+    Returns:
+        The ended job, and whether Ctrl-C stopped it.
+
+    Raises:
+        KeyboardInterrupt: The job was left running.
+        ProjectError: AWS refuses. While it can't be reached, this waits.
+    """
+    reader, phase, is_stopping = Log(job), "", False
+    while True:
+        try:
+            job = retry_forever(partial(_refresh, job))
+            _print_new(reader, refresh=job.phase != phase)
+            if job.phase != phase:
+                log.info("job %s: %s", job.name, job.phase)
+                phase = job.phase
+            if job.state is not State.RUNNING:
+                break
+            # With 50 jobs that take minutes, AWS gets 5 requests a second of each kind.
+            elapsed_s = (datetime.now(UTC) - job.details["CreationTime"]).total_seconds()
+            time.sleep(min(max(elapsed_s / 10, SHORTEST_S), LONGEST_S))
+        except KeyboardInterrupt:
+            if is_stopping:
+                print(f"\nJob {job.name} goes on stopping by itself.", flush=True)
+                raise
+            retry_forever(partial(client.stop, job))
+            print(f"\nStopping job {job.name}; Ctrl-C again leaves it to itself.", flush=True)
+            is_stopping = True
+    quiet_since = time.monotonic()
+    while time.monotonic() - quiet_since < LAST_LINES_S:
+        time.sleep(LAST_LINES_S / 4)
+        if _print_new(reader, refresh=True):
+            quiet_since = time.monotonic()
+    if job.billable_s is not None:
+        log.info("job %s: %s s to pay for on %s", job.name, job.billable_s, job.machines)
+    return job, is_stopping
+
+
+def _refresh(job: Job) -> Job:
+    current = client.describe(job.name, job.kind)
+    if not current:
+        raise ProjectError(f"SageMaker no longer has job {job.name}", "the same command: it starts a new job")
+    return current
+
+
+def _print_new(reader: Log, refresh: bool) -> int:
+    """Print new lines; return how many. An error of the log is a warning: it must not block the results."""
+    count = 0
+    try:
+        for line in reader.new_lines(refresh):
+            print(line, flush=True)
+            count += 1
+    except ProjectError as error:
+        log.warning("the log can't be read: %s", error.problem)
+    return count
+
+
+def failure(job: Job, out: Path) -> ProjectError:
+    """Return the error for a failed or stopped job, given the folder of its output, which may be empty."""
+    outcome, page = f"job {job.name} {job.state.lower()}", f"Its page: {job.page}"
+    if job.state is State.FAILED and (out / FAILURE).exists():  # of a stopped job, it only says that it was interrupted
+        report = read_json(out / FAILURE)
+        return ProjectError(f"{outcome}: {report['reason']}", f"{report['fix']}. {page}")
+    if job.state is State.STOPPED and "Max" not in job.phase:
+        return ProjectError(f"{outcome}: somebody stopped it", f"the same command: it starts a new job. {page}")
+    try:
+        tail = "".join(f"\n  | {line}" for line in read_log(job)[-TAIL:])
+    except ProjectError:
+        tail = ""
+    text = f"{job.phase} {job.reason}"
+    hints = [hint for words, hint in HINTS.items() if words in text or (words == FULL and words in tail)]
+    fix = hints[0] if hints else "correct that, then the same command: it starts a new job"
+    return ProjectError(
+        f"{outcome}: {job.reason}{tail}", f"{fix}. The whole log: python -m mlops jobs logs {job.name}. {page}"
+    )
