@@ -57,18 +57,18 @@ def test_repro_in_a_fresh_clone_with_pulled_data_runs_nothing(by_jobs: Counted, 
 
 
 def test_repro_by_jobs_puts_and_gets_each_object_once(by_jobs: Counted) -> None:
-    told = "\n".join(f"{name}: {traffic.summary()}" for name, traffic in by_jobs.traffic.items())
+    summary = "\n".join(f"{name}: {traffic.summary()}" for name, traffic in by_jobs.traffic.items())
     puts = {name: traffic.objects("PUT") for name, traffic in by_jobs.traffic.items()}
     gets = {name: _files(traffic.objects("GET")) for name, traffic in by_jobs.traffic.items()}
     put = sum(puts.values(), Counter[str]())
-    assert set(put.values()) == {1}, told
-    assert not puts[LAPTOP], f"the laptop put what jobs had put\n{told}"
-    assert gets[LAPTOP] == _files(put), f"the laptop gets all that was made, once\n{told}"
-    assert not gets["prepare"], told
-    assert gets["manifest"] == _files(puts["prepare"]), told
+    assert set(put.values()) == {1}, summary
+    assert not puts[LAPTOP], f"the laptop put what jobs had put\n{summary}"
+    assert gets[LAPTOP] == _files(put), f"the laptop gets all that was made, once\n{summary}"
+    assert not gets["prepare"], summary
+    assert gets["manifest"] == _files(puts["prepare"]), summary
     of_manifest = _files(puts["manifest"]) & gets["train"]
-    assert len(of_manifest) == 1, f"of manifest's outputs, train reads data/manifest.parquet alone\n{told}"
-    assert gets["train"] == _files(puts["prepare"]) + of_manifest, told
+    assert len(of_manifest) == 1, f"of manifest's outputs, train reads data/manifest.parquet alone\n{summary}"
+    assert gets["train"] == _files(puts["prepare"]) + of_manifest, summary
 
 
 def _files(objects: Counter[str]) -> Counter[str]:
@@ -78,7 +78,7 @@ def _files(objects: Counter[str]) -> Counter[str]:
 
 def test_laptop_hashes_nothing_large(by_jobs: Counted) -> None:
     assert len(by_jobs.hashed) > len(JOBS), "nothing was counted"
-    assert [one for one in by_jobs.hashed if one.size_bytes > LARGE_BYTES] == []
+    assert [file for file in by_jobs.hashed if file.size_bytes > LARGE_BYTES] == []
 
 
 def test_counter_of_hashes_sees_a_large_file(by_jobs: Counted, monkeypatch: pytest.MonkeyPatch) -> None:

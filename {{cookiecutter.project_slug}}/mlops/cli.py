@@ -10,7 +10,7 @@ import click
 
 from .errors import ProjectError
 
-# Each adds its `groups` of verbs; any of them but `registry` may be deleted.
+# The module `cli` of each adds its `groups` of verbs; any of them but `registry` may be deleted.
 FOLDERS = ("registry", "consent", "compute", "audit", "optout")
 
 
@@ -114,5 +114,5 @@ def data_export(folder: Path) -> None:
 
 for _folder in FOLDERS:
     if importlib.util.find_spec(f".{_folder}", __package__):
-        for _group in importlib.import_module(f".{_folder}", __package__).groups:
+        for _group in importlib.import_module(f".{_folder}.cli", __package__).groups:
             main.add_command(_group)

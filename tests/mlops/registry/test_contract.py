@@ -91,8 +91,8 @@ def test_package_of_tables_is_trained_registered_audited_compared_and_promoted(p
     client = mlflow_client.client()
     assert metrics.items() <= client.get_run(str(client.get_model_version("flowers", "1").run_id)).data.metrics.items()
     promotion.promote("1", why="the first")
-    asked = ask("find", "plant-02")
-    assert [(row["exposure"], *row["versions"]) for row in asked["rows"]] == [("direct", "flowers/1 @champion")]
+    known = ask("find", "plant-02")
+    assert [(row["exposure"], *row["versions"]) for row in known["rows"]] == [("direct", "flowers/1 @champion")]
     assert ask("deployed")["verdict"] == "PASS"
 
     params = Path("params.yaml")

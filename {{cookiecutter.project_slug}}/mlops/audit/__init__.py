@@ -17,13 +17,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .cli import verbs
-
 if TYPE_CHECKING:
     from .audit import Audit
     from .report import AuditReport
-
-groups = (verbs,)  # of the command line
 
 
 def find(subjects: Iterable[str], source: str = "mlflow", experiments: Iterable[str] = ()) -> "AuditReport":

@@ -163,3 +163,6 @@ def _print(report: "AuditReport", form: str | None) -> None:
     for text in {"json": report.json, "csv": report.csv}.get(form or "", report.text)():
         click.echo(text, nl=form is None)
     sys.exit(report.exit_code)
+
+
+groups = (verbs,)

@@ -6,19 +6,7 @@ What comes back equals a local run's, to the byte of `dvc.lock`. The rest of `ml
 folder, stages run on this machine; without one of its sub-folders, on the other backends.
 """
 
-import importlib
 from collections.abc import Callable
-from pathlib import Path
-
-from .cli import verbs as jobs
-
-__all__ = ["groups", "run"]
-
-groups = [jobs]  # of the command line
-for _path in sorted(Path(__file__).parent.glob("*/cli.py")):
-    _cli = importlib.import_module(f".{_path.parent.name}.cli", __package__)
-    groups.extend(getattr(_cli, "groups", ()))
-    getattr(_cli, "extend", lambda _: None)(jobs)  # adds verbs to `jobs`
 
 
 def run(stage: str, publish: Callable[[str], None]) -> None:

@@ -1,5 +1,6 @@
 """The verbs `python -m mlops jobs …`; backends add their own (`extend` in `<backend>/cli.py`)."""
 
+import importlib
 from pathlib import Path
 
 import click
@@ -82,3 +83,10 @@ def run(job_file: Path, out: Path) -> None:
     from .worker import run as run_job
 
     run_job(job_file, out)
+
+
+groups = [verbs]
+for _path in sorted(Path(__file__).parent.glob("*/cli.py")):
+    _cli = importlib.import_module(f".{_path.parent.name}.cli", __package__)
+    groups.extend(getattr(_cli, "groups", ()))
+    getattr(_cli, "extend", lambda _: None)(verbs)  # adds verbs to `jobs`

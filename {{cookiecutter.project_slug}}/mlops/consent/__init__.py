@@ -4,11 +4,8 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from .cli import at
-from .cli import verbs as consent
 
-__all__ = ["at", "groups", "revoke"]
-
-groups = (consent,)  # of the command line
+__all__ = ["at", "revoke"]
 
 
 def revoke(subjects: Iterable[str], at: datetime | None = None, unlisted: bool = False) -> list[str]:

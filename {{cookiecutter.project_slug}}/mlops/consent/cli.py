@@ -88,3 +88,6 @@ def pull(url: str, query: str, table: str, present: bool, replace: bool) -> None
     if bool(query) == bool(table):
         raise ProjectError("one of --query and --table is needed", "consent pull URL --table consents")
     click.echo(database.pull(url, query, table, present, replace))
+
+
+groups = (verbs,)

@@ -2,7 +2,3 @@
 
 revoke -> plan -> dvc repro -> promote -> verify, each by its public command's function, and a report of it all
 """
-
-from .cli import optout
-
-groups = (optout,)  # of the command line

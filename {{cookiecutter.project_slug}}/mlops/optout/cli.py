@@ -29,3 +29,6 @@ def optout(subjects: tuple[str, ...], dry_run: bool, at: datetime | None, unlist
         report, verdict = steps.optout(subjects, at, unlisted, anyway, click.echo)
     click.echo(f"{report.path.as_posix()}, and .html to print\n{verdict}")
     sys.exit(verdict.exit_code)
+
+
+groups = (optout,)

@@ -2,7 +2,3 @@
 
 versions <- aliases <- promotion, repair
 """
-
-from .cli import mirror, registry
-
-groups = (mirror, registry)

@@ -197,3 +197,6 @@ def doubts(registry: "Registry") -> list[str]:
     except ProjectError as error:
         lines.append(f"{error.problem}\nFix: {error.fix}")
     return lines
+
+
+groups = (mirror, registry)

@@ -3,7 +3,7 @@
 Everything about the run goes to files in `reports/train`, which DVC keeps; MLflow gets a copy meanwhile.
 
 An interrupted training continues from a checkpoint wherever the inputs are the same. It continues as the same run where
-SageMaker starts the job again under its run id, or a clone starts the same commit and experiment again. Otherwise it is
+a backend starts the job again under its run id, or a clone starts the same commit and experiment again. Otherwise it is
 a new run that names the earlier one, and begins with its curves.
 """
 
@@ -143,7 +143,7 @@ def training_run(parents: Sequence[RegisteredModel] = ()) -> Iterator[TrainingRu
 def checkpoint_inputs() -> dict[str, Any]:
     """Return what the result of the running stage depends on, by name: deps, params, packages.
 
-    On SageMaker also the run: its checkpoints are not deleted at the end, and must serve no other run.
+    Where the backend keeps checkpoints after the end, also the run: they must serve no other.
     """
     stage = pipeline.running_stage()
     deps = [Path(dep) for dep in stage.deps]
@@ -269,7 +269,7 @@ def _facts(context: RunContext, parents: list[str]) -> dict[str, Any]:
         "parents": parents,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "environment_differences": [f"{name} {have}" for name, (_, have) in differences().items()],
-        **{name: value for name, value in machine.items() if value},  # image and instance type on SageMaker only
+        **{name: value for name, value in machine.items() if value},
     }
 
 

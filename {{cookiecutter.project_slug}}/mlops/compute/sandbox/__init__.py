@@ -1,1 +1,1 @@
-"""The backend `sandbox`: jobs on this machine, as on SageMaker and at no cost."""
+"""The backend `sandbox`: jobs on this machine, at no cost."""

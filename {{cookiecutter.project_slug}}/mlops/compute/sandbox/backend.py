@@ -1,4 +1,4 @@
-"""Local backend: run jobs on this machine the way SageMaker would.
+"""Run jobs on this machine, each in a folder of its own.
 
 Each job has a folder in `.dvc/tmp/jobs`, with working folders that hold the code and no more. A supervisor process
 starts the job, waits for it, and records how it ended. It outlives the launcher: a later one finds the job's folder.

@@ -1,4 +1,4 @@
-"""AWS credentials for a job, as SageMaker gives them: served at an address, never on disk or in the environment.
+"""AWS credentials for a job, as containers get them: served at an address, never on disk or in the environment.
 
 Credentials that expire are renewed as long as ours are.
 """

@@ -1,7 +1,7 @@
 """The process that runs a job: it starts the job, waits for its end, records how it ended.
 
-The job gets a folder, a cache and a home of its own, no secret of our environment, and AWS credentials as SageMaker
-gives them.
+The job gets a folder, a cache and a home of its own, no secret of our environment, and AWS credentials as containers get
+them.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from .backend import CODE, DESCRIPTION, ENDED, OUT, SCRATCH, STARTED, SUPERVISED
 LOCK_WAIT_S = 5.0  # others hold the lock for a moment, to test it
 POLL_S = 0.5
 FULL_DISK_BYTES = 1_000_000  # a disk with less free is full
-GRACE_S = 30.0  # between asking a job to stop and killing it: SageMaker's is 120
+GRACE_S = 30.0  # between asking a job to stop and killing it
 SIGNALS = 2  # the first one may reach a thread that is not Python's main one, and wait there
 # Of our environment, the variables that hold addresses and no secrets.
 PASSED = """
@@ -126,7 +126,7 @@ class _Supervisor:
             print("This system has no user namespaces: paths that only this machine has are not caught.", flush=True)
             return command
         url = self._description["remote"]["url"]
-        # Folders that outlive a job, as SageMaker's S3 does.
+        # Folders that outlive a job, as a bucket does.
         shared = [*([] if "://" in url else [url]), self._spec["environment"].get("CHECKPOINT_DIR")]
         folders = [Path(path) for path in shared if path]
         for folder in folders:
