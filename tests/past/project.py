@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import tarfile
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ..conftest import TEMPLATE, BakedProject
 from ..projects import commit, edit
@@ -107,7 +108,7 @@ def remember_template(project: BakedProject) -> None:
     }
     named = {"project_slug": MADE_AT.name, "package_name": PACKAGE, "_template": str(template)}
     named["author_name"] = "The Digit Classifier authors"
-    state = {"template": str(template), "commit": old, "checkout": None, "directory": None}
+    state: dict[str, Any] = {"template": str(template), "commit": old, "checkout": None, "directory": None}
     state["context"] = {"cookiecutter": {**{name: answers[name] for name in answers if name[0] != "_"}, **named}}
     (project.path / ".cruft.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
     commit(project, "Remember the template")

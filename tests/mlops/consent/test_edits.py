@@ -116,7 +116,7 @@ MERGED = {
 @pytest.mark.parametrize("lines", MERGED.values(), ids=MERGED)
 @pytest.mark.parametrize("do", [edits.add, edits.revoke])
 def test_withdrawal_that_lost_in_a_merge_is_settled_by_either_word(
-    registry: Path, do: Callable[[list[str]], list[str]], lines: list[str]
+    registry: Path, do: Callable[..., list[str]], lines: list[str]
 ) -> None:
     registry.write_bytes(LINES + "".join(f"x,{line}T00:00:00Z\n" for line in lines).encode())
     content = consent.read(registry)

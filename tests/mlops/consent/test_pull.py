@@ -8,7 +8,7 @@ from mlops.consent.pull import pull
 from mlops.errors import ProjectError
 from mlops.records import consent
 
-ROWS = [
+ROWS: list[tuple[object, object, object]] = [
     ("form-01", "active", "2025-01-01T01:00:00+01:00"),
     ("form-02", "revoked", "2025-06-01T00:00:00Z"),
     ("form-02", "active", "2025-01-01T00:00:00Z"),

@@ -214,7 +214,13 @@ def test_random_numbers_of_all_three_generators_are_restored(tmp_path: Path, cap
 
 
 def test_unpack_gives_what_was_packed() -> None:
-    plain = {"text": "ä", "none": None, "yes": True, "numbers": [1, 0.1, -math.inf, 5e-324, 2**60], "empty": {}}
+    plain: dict[str, Any] = {
+        "text": "ä",
+        "none": None,
+        "yes": True,
+        "numbers": [1, 0.1, -math.inf, 5e-324, 2**60],
+        "empty": {},
+    }
     state = {**plain, "list": [[], (1, 2)], "keys": {0: {"step": torch.tensor(3.0)}, "0": 1}}
     unpacked = unpack(pack(state))
     assert torch.equal(unpacked["keys"][0].pop("step"), torch.tensor(3.0))
@@ -247,6 +253,6 @@ def member(rank: int, size: int, port: int, folder: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="torch for Windows lacks libuv, which its rendezvous asks for")
 def test_cut_off_processes_that_resume_end_with_the_same_bits(tmp_path: Path) -> None:
     size = 3  # for two, the order of a sum would not matter
-    torch.multiprocessing.spawn(member, (size, free_port(), tmp_path), nprocs=size)
+    torch.multiprocessing.spawn(member, (size, free_port(), tmp_path), nprocs=size)  # type: ignore[attr-defined, no-untyped-call]
     assert len(list(tmp_path.glob("* is done"))) == size
     assert not list((tmp_path / "elsewhere").glob("*"))

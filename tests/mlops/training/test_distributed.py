@@ -78,7 +78,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Result]]:
     if os.name == "nt":
         pytest.skip("torch for Windows lacks libuv, which its rendezvous asks for")
     folder = tmp_path_factory.mktemp("pair")
-    torch.multiprocessing.spawn(one_of_two, (free_port(), folder), nprocs=2)
+    torch.multiprocessing.spawn(one_of_two, (free_port(), folder), nprocs=2)  # type: ignore[attr-defined, no-untyped-call]
     loaded = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
     return [
         {name: Result(Epoch(**result["best"]), result["epochs"], result["weights"]) for name, result in results.items()}

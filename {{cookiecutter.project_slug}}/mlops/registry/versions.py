@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -117,7 +118,7 @@ def _tag_prefix_here(name: str) -> str:
     return _tag_prefix(git("rev-parse", "--show-prefix"), name)
 
 
-def _check_next_number(client: "MlflowClient", name: str, tag_prefix: str, git_tags: tuple[str, ...]) -> None:
+def _check_next_number(client: "MlflowClient", name: str, tag_prefix: str, git_tags: Sequence[str]) -> None:
     last = client.search_model_versions(f"name = '{name}'", max_results=1, order_by=["version_number DESC"])
     number = int(last[0].version) + 1 if last else 1
     if (tag := f"{tag_prefix}{number}.0.0") in git_tags:

@@ -113,7 +113,7 @@ def fit(
     steps = params.epochs * len(_batches(train, params.batch_size, run))
     schedule = OneCycleLR(optimizer, max_lr=params.max_lr, total_steps=steps)
     parallel = run.group.parallel(module)
-    parts = {"module": module, "optimizer": optimizer, "schedule": schedule}
+    parts: dict[str, Any] = {"module": module, "optimizer": optimizer, "schedule": schedule}
     begin, best, weights = 0, Epoch(-1, math.inf, math.inf, -1.0, 0.0), module.state_dict()  # any epoch is better
     if state := run.checkpoint:
         _warm_up_ddp(parallel, train, normalise)

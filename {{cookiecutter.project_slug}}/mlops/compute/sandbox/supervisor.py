@@ -1,7 +1,7 @@
 """The process that runs a job: it starts the job, waits for its end, records how it ended.
 
-The job gets a folder, a cache and a home of its own, no secret of our environment, and AWS credentials as containers get
-them.
+The job gets a folder, a cache and a home of its own, no secret of our environment, and AWS credentials as containers
+get them.
 """
 
 import contextlib
