@@ -164,6 +164,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pipeline = "stages: {train: {cmd: x, deps: [code.py, data/dataset], params: [train], outs: [model]}}"
     Path("dvc.yaml").write_text(pipeline, encoding="utf-8")
     Repo.init(no_scm=True)
+    Path(".dvcignore").write_text("*.swp\n", encoding="utf-8")
     monkeypatch.setenv("DVC_STAGE", "train")
     Path("params.yaml").write_text("train: {seed: 0}\ndata: {x: 1}\n", encoding="utf-8")
     write_json(Path("environment.json"), {})
@@ -178,12 +179,13 @@ def rewrite(name: str, content: str) -> None:
     ("name", "content", "named"),
     [
         ("code.py", "other", {"code.py"}),
-        ("data/dataset/val/shard.parquet", "other", {"data/dataset/val/shard.parquet"}),
-        ("data/dataset/val/shard-2.parquet", "new", {"data/dataset/val/shard-2.parquet"}),
+        ("data/dataset/val/shard.parquet", "other", {"data/dataset"}),
+        ("data/dataset/val/shard-2.parquet", "new", {"data/dataset"}),
         ("params.yaml", "train: {seed: 1}\n", {"params.yaml:train"}),
         ("environment.json", '{"torch": "0"}', {"other packages than in environment.json"}),
         ("params.yaml", "train: {seed: 0}\ndata: {x: 2}\n", set()),
         ("README.md", "new", set()),
+        ("data/dataset/val/.shard.swp", "new", set()),
     ],
 )
 def test_checkpoint_inputs_are_what_the_result_depends_on(

@@ -104,6 +104,14 @@ def test_snapshot_untracked_dependency_is_refused(repository: Path, ignored: boo
         snapshot("train")
 
 
+def test_snapshot_file_that_dvc_ignores_is_no_part_of_it(repository: Path, run: Run) -> None:
+    Path(".dvcignore").write_text("*.sw?\n", encoding="utf-8")
+    run("git", "add", ".dvcignore")
+    before = snapshot("train")
+    Path("code/.model.py.swp").touch()  # DVC hashes the folder `code` without it
+    assert snapshot("train") == before
+
+
 def test_snapshot_dvc_tracked_input_needs_its_metafile_in_git(repository: Path, run: Run) -> None:
     Path("raw").mkdir()
     Path("raw/one.txt").write_text("1", encoding="utf-8")

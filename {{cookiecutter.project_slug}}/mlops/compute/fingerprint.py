@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -115,7 +116,8 @@ def check_in_project(repo: "Repo", stage: "PipelineStage") -> None:
         ProjectError: A file is elsewhere, or no commit can hold it.
     """
     project, root = Path.cwd().resolve(), Path(git("rev-parse", "--show-toplevel")).resolve()
-    reader = Reader(root, [Path(out.fs_path) for out in repo.index.outs], ())
+    is_ignored = partial(repo.dvcignore.is_ignored, repo.fs, ignore_subrepos=False)
+    reader = Reader(root, [Path(out.fs_path) for out in repo.index.outs], (), is_ignored)
     deps = [Path(dep.fs_path) for dep in stage.deps if dep.protocol == "local"]
     for path in (project / package_name(), project / "mlops", *deps):
         reader.read(path)

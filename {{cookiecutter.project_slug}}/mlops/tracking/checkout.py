@@ -8,7 +8,7 @@ import filecmp
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,14 +29,17 @@ class Reader:
         root: The top folder of the Git repository, without links. Everything that is read must be below it.
         cached: Files and folders below it that DVC stores; they are left out.
         deps: Folders and files that DVC hashes.
+        is_ignored: Whether DVC ignores a path; such a file, an editor's swap file say, is no part of what is read.
 
     Attributes:
         files: Regular files, by paths without a link on the way.
         links: Symbolic links on the way to them.
     """
 
-    def __init__(self, root: Path, cached: Sequence[Path], deps: Collection[Path]) -> None:
-        self.root, self.cached, self.deps = root, cached, deps
+    def __init__(
+        self, root: Path, cached: Sequence[Path], deps: Collection[Path], is_ignored: Callable[[str], bool]
+    ) -> None:
+        self.root, self.cached, self.deps, self.is_ignored = root, cached, deps, is_ignored
         self.files: set[Path] = set()
         self.links: set[Path] = set()
         self._folders: set[Path] = set()
@@ -56,7 +59,8 @@ class Reader:
             if real not in self._folders:
                 self._folders.add(real)
                 for name in sorted(set(os.listdir(real)) - set(IGNORED)):
-                    self.read(real / name)
+                    if not self.is_ignored(str(real / name)):
+                        self.read(real / name)
         elif real.is_file():
             self.files.add(real)
         elif os.path.lexists(real):

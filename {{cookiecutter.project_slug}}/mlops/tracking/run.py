@@ -24,7 +24,7 @@ import dvclive
 from .. import pipeline
 from ..config import job_file, load_platform, read_machines, read_params
 from ..environment import differences
-from ..files import read_json, sha256, write_json
+from ..files import read_json, write_json
 from ..records import manifest
 from ..training.checkpoint import Checkpoints
 from ..training.distributed import SINGLE_PROCESS, ProcessGroup, current_group
@@ -145,12 +145,16 @@ def checkpoint_inputs() -> dict[str, Any]:
 
     Where the backend keeps checkpoints after the end, also the run: they must serve no other.
     """
+    from dvc.repo import Repo
+
     stage = pipeline.running_stage()
-    deps = [Path(dep) for dep in stage.deps]
-    files = [file for dep in deps for file in ([dep] if dep.is_file() else sorted(dep.rglob("*"))) if file.is_file()]
+    with Repo(os.getcwd()) as repo:
+        loaded = repo.stage.load_one(name=stage.name)
+        loaded.save_deps()  # hashes what DVC does not ignore
+        deps = {dep.def_path: dep.hash_info.value for dep in loaded.deps if dep.def_path in stage.deps}
     context = run_context.from_job() if read_machines()["keeps_checkpoints"] else None
     return {
-        **{file.as_posix(): sha256(file) for file in files},
+        **deps,
         **{f"params.yaml:{name}": read_params()[name] for name in stage.params},
         "other packages than in environment.json": {name: have for name, (_, have) in differences().items()},
         "run": context.run if context else "",

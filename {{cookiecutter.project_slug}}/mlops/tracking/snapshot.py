@@ -8,7 +8,9 @@ code, the parameters and the data of the run. HEAD, the index and the work tree 
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ..contract import package_name
@@ -29,6 +31,7 @@ class _Scope:  # what the commit for one stage holds; paths are relative to the 
     required: tuple[str, ...]  # files and folders that the pipeline reads and no stage makes
     deps: tuple[str, ...]  # those of them that DVC hashes
     cached: tuple[str, ...]  # outputs that DVC stores, so Git need not
+    is_ignored: Callable[[str], bool]  # whether DVC ignores an absolute path
 
 
 def note_files() -> None:
@@ -133,6 +136,7 @@ def _scope(stage: str) -> _Scope:
             required=tuple(sorted(code | variables | inputs)),
             deps=tuple(sorted(inputs)),
             cached=tuple(_relative(out.fs_path) for out in outs if out.use_cache),
+            is_ignored=partial(repo.dvcignore.is_ignored, repo.fs, ignore_subrepos=False),
         )
 
 
@@ -151,7 +155,7 @@ def _read_files(scope: _Scope) -> Reader:
     files = (getattr(module, "__file__", None) or "" for module in list(sys.modules.values()))
     modules = [Path(os.path.realpath(file)) for file in files if file.startswith(prefixes)]
     imported = [path for path in modules if path.is_relative_to(root) and not path.is_relative_to(environment)]
-    reader = Reader(root, cached, deps)
+    reader = Reader(root, cached, deps, scope.is_ignored)
     for path in (*required, *imported):
         reader.read(path)
     return reader
