@@ -67,5 +67,5 @@ def test_import_of_the_command_line_needs_click_alone() -> None:
 
 @pytest.mark.parametrize("folder", cli.FOLDERS)
 def test_every_folder_adds_verbs(folder: str) -> None:
-    groups = importlib.import_module(f"mlops.{folder}").groups
+    groups = importlib.import_module(f"mlops.{folder}.cli").groups
     assert groups and all(cli.main.commands[group.name] is group for group in groups)

@@ -101,6 +101,6 @@ def test_pull_of_what_is_no_registry_says_what_to_do(
 def test_pull_from_a_server_that_is_down_tells_no_password(project: BakedProject, clinic: str) -> None:
     address = clinic.replace("mlflow@", "mlflow:hunter2@").replace("?host=", "?host=/nowhere")
     output = pull(project, address, "--table", "consents", check=False)
-    assert "can't be asked" in output
+    assert "can't be queried" in output
     assert "Fix: see that the server is up" in output
     assert "hunter2" not in output

@@ -22,7 +22,6 @@ class Stage:
     outs: tuple[str, ...]  # metrics and plots too
     meta: dict[str, Any]  # not part of the stage's identity
     upstream: tuple[str, ...]  # names of the stages that it depends on, directly or not
-    downstream: tuple[str, ...]  # names of the stages that depend on it, directly or not
 
     @property
     def job(self) -> dict[str, Any] | None:
@@ -110,21 +109,15 @@ def _load(root: str, _content: bytes) -> dict[str, Stage]:
             position = {stage: number for number, stage in enumerate(repo.index.stages)}
             order = networkx.lexicographical_topological_sort(graph.reverse(), key=position.__getitem__)
             stages = [stage for stage in order if isinstance(stage, PipelineStage)]
-            before = {stage: networkx.descendants(graph, stage) for stage in stages}
             return {
-                stage.addressing: _stage_of(
-                    stage,
-                    root,
-                    upstream=[other.addressing for other in stages if other in before[stage]],
-                    downstream=[other.addressing for other in stages if stage in before[other]],
-                )
-                for stage in stages
+                stage.addressing: _stage_of(stage, root, [other.addressing for other in stages if other in before])
+                for stage, before in ((stage, networkx.descendants(graph, stage)) for stage in stages)
             }
     except DvcException as error:
         raise ProjectError(f"DVC refuses dvc.yaml: {error}", "correct it: dvc stage list says more") from error
 
 
-def _stage_of(stage: Any, root: str, upstream: list[str], downstream: list[str]) -> Stage:
+def _stage_of(stage: Any, root: str, upstream: list[str]) -> Stage:
     from dvc.dependency.param import ParamsDependency
 
     def relative(paths: list[str]) -> tuple[str, ...]:
@@ -138,5 +131,4 @@ def _stage_of(stage: Any, root: str, upstream: list[str], downstream: list[str])
         outs=relative([out.fs_path for out in stage.outs]),
         meta=stage.meta or {},
         upstream=tuple(upstream),
-        downstream=tuple(downstream),
     )

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 RESULT, SMALL, FAILURE = "result.json", "small.tar", "failure.json"
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # between two attempts to push
+# Of each request to S3, which may be busy for a while, where many jobs start at once; botocore's own are 5 attempts.
+S3_RETRIES = {"AWS_RETRY_MODE": "standard", "AWS_MAX_ATTEMPTS": "10"}
 
 
 def run(job_file: Path, out: Path) -> None:
@@ -89,6 +91,8 @@ def _run(job: dict[str, Any], out: Path) -> None:
 
 def _configure(remote: dict[str, str]) -> None:
     """Write the DVC configuration of the job: no Git, the remote without secrets, a cache in this folder."""
+    for variable, value in S3_RETRIES.items():
+        os.environ.setdefault(variable, value)
     name = remote.pop("name")
     file = Path(".dvc", "config")
     file.unlink(missing_ok=True)

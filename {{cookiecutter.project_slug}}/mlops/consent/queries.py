@@ -129,6 +129,7 @@ def lost_in_merges(content: bytes) -> tuple[list[str], list[str]]:
     A line is lost if a parent had it, and neither the merge nor the registry has it: the merge took one side's file.
     What a commit took out before the merge was not lost in it. Return the lost lines, and what can't be compared.
     """
+    _entries_at.cache_clear()  # since the last call, versions may have been fetched
     keys = {entry.key for entry in consent.entries(content, NAME)}
     lost: dict[str, None] = {}
     unreadable: dict[str, None] = {}
