@@ -27,7 +27,7 @@ def test_repro_from_nothing_registers_a_good_model(reproduced: BakedProject) -> 
     shown = json.loads(reproduced.run("dvc", "metrics", "show", "--json").stdout)
     figures = {name: value for file in shown[""]["data"].values() for name, value in file["data"].items()}
     assert set(figures) == METRICS
-    assert figures["test_acc"] >= 0.93
+    assert figures["test_acc"] >= 0.95
     assert (figures["records"], figures["subjects"], figures["excluded"], figures["version"]) == (1797, 14, 0, 1)
     assert list(versions(reproduced)) == [1]
 

@@ -12,6 +12,7 @@ from {{ cookiecutter.package_name }}.model.networks import build
 from {{ cookiecutter.package_name }}.model.training import Epoch, TrainParams, fit, make_deterministic
 from {{ cookiecutter.package_name }}.model.transforms import Normalise
 
+from ..settings import SMALL
 from .conftest import Halves
 
 
@@ -27,9 +28,7 @@ class Recorded(TrainingRun):
 
 
 def params(**changes: Any) -> TrainParams:
-    values = {"epochs": 4, "batch_size": 16, "max_lr": 3e-3, "weight_decay": 1e-4}
-    rest = {"arch": "small_cnn", "weights": None, "init_from": None, "image_px": 8, "seed": 0, "threads": 1}
-    return TrainParams(**{**rest, **values, "processes": 1, **changes})
+    return TrainParams(**{**SMALL, "batch_size": 16, **changes})
 
 
 def run(train: Images, val: Images, **changes: Any) -> tuple[torch.nn.Module, Epoch, list[dict[str, float]]]:
