@@ -8,13 +8,12 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..contract import package_name
 from ..errors import ProjectError
-from ..tracking.checkout import Reader, shown
+from ..tracking.checkout import Reader, ignored_by_dvc, shown
 from ..tracking.git import git
 
 if TYPE_CHECKING:
@@ -116,8 +115,7 @@ def check_in_project(repo: "Repo", stage: "PipelineStage") -> None:
         ProjectError: A file is elsewhere, or no commit can hold it.
     """
     project, root = Path.cwd().resolve(), Path(git("rev-parse", "--show-toplevel")).resolve()
-    is_ignored = partial(repo.dvcignore.is_ignored, repo.fs, ignore_subrepos=False)
-    reader = Reader(root, [Path(out.fs_path) for out in repo.index.outs], (), is_ignored)
+    reader = Reader(root, [Path(out.fs_path) for out in repo.index.outs], (), ignored_by_dvc(repo))
     deps = [Path(dep.fs_path) for dep in stage.deps if dep.protocol == "local"]
     for path in (project / package_name(), project / "mlops", *deps):
         reader.read(path)

@@ -90,7 +90,7 @@ def _run(job: dict[str, Any], out: Path) -> None:
 
 
 def _configure(remote: dict[str, str]) -> None:
-    """Write the DVC configuration of the job: no Git, the remote without secrets, a cache in this folder."""
+    """Configure DVC for the job: no Git, the remote without secrets, a cache in this folder, more retries of S3."""
     for variable, value in S3_RETRIES.items():
         os.environ.setdefault(variable, value)
     name = remote.pop("name")

@@ -10,16 +10,26 @@ import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import ProjectError
 from .git import GitError, git, paths, untracked_error
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
 
 # As in a clone without user settings: a commit must not mean other bytes to another person.
 PLAIN = ("-c", "core.autocrlf=false", "-c", "core.eol=lf", "-c", f"core.attributesFile={os.devnull}")
 SUBMODULE = "160000"  # Git's mode of an entry that names a commit
 MAX_LINKS = 40  # on the way to one file; Linux follows no more
 IGNORED = (".git", "__pycache__")
+
+
+def ignored_by_dvc(repo: "Repo") -> Callable[[str], bool]:
+    """Return a function that tells whether DVC ignores an absolute path; it works when `repo` is closed too."""
+    return partial(repo.dvcignore.is_ignored, repo.fs, ignore_subrepos=False)
 
 
 class Reader:

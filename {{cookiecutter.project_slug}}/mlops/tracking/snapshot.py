@@ -10,12 +10,11 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from ..contract import package_name
 from ..errors import ProjectError
-from .checkout import Reader, add_and_check
+from .checkout import Reader, add_and_check, ignored_by_dvc
 from .git import AUTHOR, GitError, git, head, paths
 
 LOCK = "dvc.lock"
@@ -136,7 +135,7 @@ def _scope(stage: str) -> _Scope:
             required=tuple(sorted(code | variables | inputs)),
             deps=tuple(sorted(inputs)),
             cached=tuple(_relative(out.fs_path) for out in outs if out.use_cache),
-            is_ignored=partial(repo.dvcignore.is_ignored, repo.fs, ignore_subrepos=False),
+            is_ignored=ignored_by_dvc(repo),
         )
 
 
