@@ -12,7 +12,6 @@ import pytest
 from ruamel.yaml import YAML
 
 from .conftest import TEMPLATE, Bake, BakedProject
-from .projects import edit
 
 PROMPTS = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
 CHOICES: dict[str, list[str]] = {
@@ -53,30 +52,6 @@ TAKEN_AWAY = {
         *(f"docs/{page}.md" for page in ("audits", "records-athena", "records-walkthrough")),
     ),
 }
-
-STAGE = '''"""Stage `sizes`: how many records each split has."""
-
-from pathlib import Path
-
-from mlops import read_split, write_report
-
-
-def main() -> None:
-    """Count them."""
-    sizes = {split: len(read_split(Path("data/dataset", split))) for split in ("train", "val", "test")}
-    write_report(Path("reports/sizes.json"), sizes)
-'''
-ENTRY = """
-  sizes:
-    cmd: python -m mlops stage sizes
-    deps:
-      - {package}/stages/sizes.py
-      - mlops/records
-      - environment.json
-      - data/dataset
-    metrics:
-      - reports/sizes.json: {{cache: false}}
-"""
 
 HOSTILE = {
     "apostrophe": "O'Connor's",
@@ -261,21 +236,6 @@ def test_bake_own_tests_pass(bake: Bake) -> None:
     baked = bake(project_name="A Project's Own Tests", package_name="own_tests")
     done = baked.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", check=False)
     assert done.returncode == 0, done.stdout[-5000:]
-
-
-@pytest.mark.slow
-def test_bake_with_a_stage_more_its_tests_of_the_pipeline_pass(bake: Bake) -> None:
-    project = bake()
-    (project.path / project.package / "stages" / "sizes.py").write_text(STAGE, encoding="utf-8")
-    edit(project, "dvc.yaml", "\nplots:\n  - loss", f"{ENTRY.format(package=project.package)}\nplots:\n  - loss")
-    done = project.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_pipeline.py", check=False)
-    assert done.returncode == 0, done.stdout[-5000:]
-    # Whoever forgets a dep is told.
-    edit(project, "dvc.yaml", f"      - {project.package}/stages/sizes.py\n      - mlops/records\n", "")
-    test = "tests/test_pipeline.py::test_all_that_a_stage_imports_lies_below_one_of_its_deps"
-    done = project.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", test, check=False)
-    assert f"dvc.yaml:stages.sizes.deps lacks {project.package}/stages/sizes.py" in done.stdout
-    assert "dvc.yaml:stages.sizes.deps lacks mlops/records/" in done.stdout
 
 
 def test_lock_pins_every_direct_dependency_and_no_host_or_path(bake: Bake) -> None:

@@ -1,0 +1,169 @@
+"""What the owner of a project changes every day: each of it is one or two files of theirs, and nothing else moves."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from .conftest import BakedProject
+from .projects import commit, edit, executed, read
+
+Change = Callable[[BakedProject], None]
+
+NETWORK = '''def _tiny(classes: int, weights: str | None, width: int = 8) -> nn.Module:
+    """A network of one convolution."""
+    if weights:
+        raise ValueError(f"tiny has no {weights} weights")
+    return nn.Sequential(_conv(1, width), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * width, classes))
+
+
+NETWORKS: dict['''
+
+SOURCE = '''"""The first half of the forms."""
+
+from collections.abc import Iterator
+
+from mlops import Record
+
+from . import digits
+
+
+def records() -> Iterator[Record]:
+    """Yield the records of forms 0 to 6."""
+    return (record for record in digits.records() if int(record.subject_id.removeprefix("form-")) < 7)
+'''
+
+STAGE = '''"""Stage `sizes`: how many records each split has."""
+
+from pathlib import Path
+
+from mlops import read_split, write_report
+
+
+def main() -> None:
+    """Count them."""
+    sizes = {split: len(read_split(Path("data/dataset", split))) for split in ("train", "val", "test")}
+    write_report(Path("reports/sizes.json"), sizes)
+'''
+ENTRY = """
+  sizes:
+    cmd: python -m mlops stage sizes
+    deps:
+      - {package}/stages/sizes.py
+      - mlops/records
+      - environment.json
+      - data/dataset
+    metrics:
+      - reports/sizes.json: {{cache: false}}
+
+plots:
+  - loss"""
+
+
+def write(project: BakedProject, name: str, text: str) -> None:
+    """Write a new file of the package."""
+    (project.path / project.package / name).write_text(text, encoding="utf-8", newline="\n")
+
+
+def add_network(project: BakedProject) -> None:
+    """Add a network that has a parameter of its own, and train it."""
+    networks = f"{project.package}/model/networks.py"
+    edit(project, networks, '"mobilenet_v3_small"]', '"mobilenet_v3_small", "tiny"]')
+    edit(project, networks, "NETWORKS: dict[", NETWORK)
+    edit(project, networks, "_mobilenet_v3_small),\n}", '_mobilenet_v3_small),\n    "tiny": (1, _tiny),\n}')
+    edit(project, "params.yaml", "  arch: small_cnn ", "  arch: tiny\n  arch_options: {width: 16}\n  # was: small_cnn ")
+
+
+def add_augmentation(project: BakedProject) -> None:
+    """Shift the training images by a pixel, each another way."""
+    edit(
+        project,
+        f"{project.package}/model/transforms.py",
+        "    return pixels\n",
+        "    shifts = torch.randint(-1, 2, (len(pixels),)).tolist()\n"
+        "    return torch.stack([image.roll(shift, -1) for image, shift in zip(pixels, shifts, strict=True)])\n",
+    )
+
+
+def add_metric(project: BakedProject) -> None:
+    """Report macro F1, on both splits."""
+    edit(
+        project,
+        f"{project.package}/model/evaluation.py",
+        'return {"acc": float(metrics.accuracy_score(actual, predicted))}',
+        'return {\n        "acc": float(metrics.accuracy_score(actual, predicted)),\n'
+        '        "f1": float(metrics.f1_score(actual, predicted, average="macro")),\n    }',
+    )
+
+
+def change_schedule(project: BakedProject) -> None:
+    """Make the length of the learning rate's rise a parameter."""
+    training = f"{project.package}/model/training.py"
+    edit(project, training, "    weight_decay: float", "    rise: float = Field(gt=0, lt=1)\n    weight_decay: float")
+    edit(project, training, "total_steps=steps)", "total_steps=steps, pct_start=params.rise)")
+    edit(project, "params.yaml", "  seed: 0 ", "  rise: 0.2   # part of the steps\n  seed: 0 ")
+
+
+def add_source(project: BakedProject) -> None:
+    """Add a source of records, and do not use it yet."""
+    write(project, "data/halves.py", SOURCE)
+
+
+def use_source(project: BakedProject) -> None:
+    """Use it; a model that learned from half of the data passes an easier gate."""
+    edit(project, "params.yaml", "  source: digits ", "  source: halves ")
+    edit(project, "params.yaml", "    test_acc: 0.9\n", "    test_acc: 0.5\n")
+
+
+def add_stage(project: BakedProject) -> None:
+    """Add a fifth stage, with a metric that DVC shows."""
+    write(project, "stages/sizes.py", STAGE)
+    edit(project, "dvc.yaml", "\nplots:\n  - loss", ENTRY.format(package=project.package))
+
+
+def run_tests(project: BakedProject, *tests: str) -> str:
+    """Run the project's own tests, and return what was printed."""
+    return project.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, check=False).stdout
+
+
+@pytest.mark.slow
+def test_owners_changes_are_two_files_each_at_most_and_no_test_of_the_project_fails(project: BakedProject) -> None:
+    stages_that_run: dict[Change, list[str]] = {
+        add_source: ["prepare"],  # which makes the same dataset: no training for a source that nobody uses
+        add_network: ["train", "register"],
+        add_augmentation: ["train", "register"],
+        add_metric: ["train", "register"],
+        change_schedule: ["train", "register"],
+        add_stage: ["sizes"],
+        use_source: ["prepare", "manifest", "train", "register", "sizes"],
+    }
+    package = project.package
+    for change, stages in stages_that_run.items():
+        change(project)
+        files = project.run("git", "status", "--porcelain", "-uall").stdout.split("\n")[:-1]
+        changed = [line[3:] for line in files]
+        assert 1 <= len(changed) <= 2, change
+        assert all(name.startswith(f"{package}/") or name in ("params.yaml", "dvc.yaml") for name in changed), changed
+        assert executed(project.run("dvc", "repro").stdout) == stages, change
+        commit(project, change.__name__)
+    metrics = read(project, "reports/metrics.json")
+    assert {"test_f1", "val_f1"} <= metrics.keys()
+    assert read(project, "models/model/model.json")["options"] == {"width": 16}
+    shown = json.loads(project.run("dvc", "metrics", "show", "--json").stdout)[""]["data"]
+    assert shown["reports/sizes.json"]["data"] == read(project, "reports/sizes.json")
+    project.run("ruff", "check", package)
+    project.run("mypy")
+    output = run_tests(project)
+    assert " failed" not in output, output[-5000:]
+    assert " passed" in output, output[-5000:]
+
+
+@pytest.mark.slow
+def test_owner_who_forgets_a_dep_of_a_new_stage_is_told_by_the_project_s_test(project: BakedProject) -> None:
+    add_stage(project)
+    test = "tests/test_pipeline.py::test_all_that_a_stage_imports_lies_below_one_of_its_deps"
+    assert "1 passed" in run_tests(project, test)
+    edit(project, "dvc.yaml", f"      - {project.package}/stages/sizes.py\n      - mlops/records\n", "")
+    output = run_tests(project, test)
+    assert f"dvc.yaml:stages.sizes.deps lacks {project.package}/stages/sizes.py" in output
+    assert "dvc.yaml:stages.sizes.deps lacks mlops/records/" in output
