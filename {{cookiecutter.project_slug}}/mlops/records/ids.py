@@ -76,19 +76,19 @@ def match_key(subject: str) -> str:
 
     Spreadsheets make 7 of 007. Look-alikes are those of Unicode Technical Standard 39.
     """
-    subject = normalize_id(subject)
-    key = (subject.lower() if subject.isascii() else _fold(subject)).translate(LOOKS)
+    key = normalize_id(subject)
+    if key.isascii():
+        key = key.lower()
+    else:
+        key = re.sub(r"[^\W_]+|[^\x00-\x7f]+", _looks, key)
+        key = str(icu.Normalizer2.getNFDInstance().normalize(icu.CaseMap.fold(key)))
+        key = " ".join(key.replace("i\u0307", "i").split())  # in Turkish, the capital of i is İ
+    key = key.translate(LOOKS)
     for character, look in WIDE:
         key = key.replace(character, look)
     if "  " in key:
         key = " ".join(key.split())
     return key if key[:1] != "o" or key.strip("ol23456789") else key.lstrip("o") or "o"
-
-
-def _fold(subject: str) -> str:
-    looks = re.sub(r"[^\W_]+|[^\x00-\x7f]+", _looks, subject)
-    key = str(icu.Normalizer2.getNFDInstance().normalize(icu.CaseMap.fold(looks)))
-    return " ".join(key.replace("i\u0307", "i").split())  # in Turkish, the capital of i is İ
 
 
 def _looks(word: re.Match[str]) -> str:

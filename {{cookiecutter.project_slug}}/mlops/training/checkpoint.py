@@ -42,10 +42,9 @@ def unpack(data: bytes) -> State:
     if hashlib.sha256(data[32:]).digest() != data[:32]:
         raise ValueError("its SHA-256 does not match its content")
     try:
-        state: State = torch.load(io.BytesIO(data[32:]), weights_only=True)
+        return dict(torch.load(io.BytesIO(data[32:]), weights_only=True))
     except Exception as error:  # which type depends on what the content is
         raise ValueError(f"it is not a checkpoint: {error}") from error
-    return state
 
 
 class Checkpoints:
