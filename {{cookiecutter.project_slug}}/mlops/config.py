@@ -66,9 +66,8 @@ def load_params(section: str, shape: type[AnySection]) -> AnySection:
     """
     content = read_params()
     if section not in content:
-        raise ProjectError(
-            f"params.yaml has no section {section!r}{_nearest(section, content)}", f"add `{section}:` to params.yaml"
-        )
+        problem = f"params.yaml has no section {section!r}{_nearest(section, content)}"
+        raise ProjectError(problem, f"add `{section}:` to params.yaml")
     return check("params.yaml", section, content[section], shape)
 
 
@@ -80,15 +79,14 @@ def read_params() -> dict[str, Any]:
 def load_platform() -> Platform:
     """Read `platform.yaml` in the working directory; `MLFLOW_TRACKING_URI` and `RUN_ON` override it."""
     content = _read("platform.yaml")
-    for key, variable in (("tracking_uri", "MLFLOW_TRACKING_URI"), ("run_on", "RUN_ON")):
-        if os.environ.get(variable):
-            content[key] = os.environ[variable]
+    overrides = {"tracking_uri": os.environ.get("MLFLOW_TRACKING_URI"), "run_on": os.environ.get("RUN_ON")}
+    content |= {key: value for key, value in overrides.items() if value}
     return check("platform.yaml", "", content, Platform)
 
 
 def load_tool_settings() -> ToolSettings:
     """Read `[tool.mlops]` of `pyproject.toml` in the working directory."""
-    content = _parse_toml(_read_text("pyproject.toml")).get("tool", {}).get("mlops")
+    content = _read("pyproject.toml").get("tool", {}).get("mlops")
     if content is None:
         raise ProjectError("pyproject.toml has no section [tool.mlops]", 'add it, with package = "<your package>"')
     return check("pyproject.toml", "tool.mlops", content, ToolSettings)
@@ -119,49 +117,31 @@ def read_machines() -> dict[str, Any]:
 
 def _read(name: str) -> dict[str, Any]:
     try:
-        content = copy.deepcopy(_parse(_read_text(name)))
-    except YAMLError as error:
-        raise ProjectError(f"{name} is not valid YAML: {error}", f"correct {name}") from error
-    if not isinstance(content, dict):
-        raise ProjectError(f"{name} holds no keys", f"restore it: git checkout {name}")
-    return content
-
-
-def _read_text(name: str) -> str:
-    try:
-        return Path(name).read_text(encoding="utf-8")
+        content = copy.deepcopy(_parse(name, Path(name).read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         fix = "run from the project's root, where dvc.yaml is"
         raise ProjectError(f"{name} is not in {Path.cwd()}", fix) from error
     except UnicodeDecodeError as error:
         raise ProjectError(f"{name} is not UTF-8: {error}", f"save {name} as UTF-8") from error
+    if not isinstance(content, dict):
+        raise ProjectError(f"{name} holds no keys", f"restore it: git checkout {name}")
+    return content
 
 
 @functools.lru_cache(maxsize=8)
-def _parse_toml(text: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ProjectError(f"pyproject.toml is not valid TOML: {error}", "correct pyproject.toml") from error
-
-
-@functools.lru_cache(maxsize=8)
-def _parse(text: str) -> Any:
+def _parse(name: str, text: str) -> Any:
     # Cached: some commands read a file ten times, at 2 ms each.
-    return YAML(typ="safe").load(text)
+    kind, parse = ("TOML", tomllib.loads) if name.endswith(".toml") else ("YAML", YAML(typ="safe").load)
+    try:
+        return parse(text)
+    except (tomllib.TOMLDecodeError, YAMLError) as error:
+        raise ProjectError(f"{name} is not valid {kind}: {error}", f"correct {name}") from error
 
 
 def check(name: str, section: str, content: Any, shape: type[AnySection]) -> AnySection:
-    """Validate the content of a section.
+    """Make a model of a section's content; raise ProjectError if a key is unknown, missing, or out of range.
 
-    Args:
-        name: The file, for errors.
-        section: The section's key in it, with dots, for errors; "" for the whole file.
-        content: As it was read.
-        shape: The model to make of it.
-
-    Raises:
-        ProjectError: A key is unknown, missing, or out of range.
+    Errors name the file (`name`) and the key in it; `section` may have dots, and is "" for the whole file.
     """
     try:
         return shape.model_validate(content)
@@ -170,8 +150,7 @@ def check(name: str, section: str, content: Any, shape: type[AnySection]) -> Any
         first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
         key = ".".join(str(part) for part in ((section,) if section else ()) + first["loc"])
         if first["type"] == "extra_forbidden":
-            nearest = _nearest(str(first["loc"][-1]), shape.model_fields)
-            problem = f"{name} has an unknown key: {key}{nearest}"
+            problem = f"{name} has an unknown key: {key}{_nearest(str(first['loc'][-1]), shape.model_fields)}"
             raise ProjectError(problem, f"correct or remove {name}:{key}") from error
         if first["type"] == "missing":
             raise ProjectError(f"{name} lacks the key {key}", f"add {key} to {name}") from error

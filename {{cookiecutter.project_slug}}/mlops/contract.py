@@ -49,30 +49,20 @@ def package_name() -> str:
 
 
 def interface() -> Interface:
-    """Import the team's `interface`.
-
-    Raises:
-        ProjectError: The package can't be found.
-    """
+    """Import the team's `interface`; raise ProjectError if the package can't be found."""
     return cast(Interface, _import("interface"))
 
 
 def stage_main(name: str) -> Callable[[], None]:
-    """Import the function that a stage runs.
-
-    Raises:
-        ProjectError: There is no such module, or it has no `main`.
-    """
+    """Import the function that a stage runs; raise ProjectError if there is no such module, or it has no `main`."""
     module = _import(f"stages.{name}")
-    main = getattr(module, "main", None)
-    if main is None:
+    if not hasattr(module, "main"):
         raise ProjectError(f"{module.__file__} has no function main()", "define it: the stage runs it")
-    return cast(Callable[[], None], main)
+    return cast(Callable[[], None], module.main)
 
 
 def _import(name: str) -> ModuleType:
-    package = package_name()
-    full = f"{package}.{name}"
+    full = f"{package_name()}.{name}"
     try:
         return importlib.import_module(full)
     except ModuleNotFoundError as error:
@@ -82,23 +72,15 @@ def _import(name: str) -> ModuleType:
         if Path(file).exists():  # the working directory is not on Python's path
             problem = f"Python can't import {full}, and {Path.cwd()} has it"
             raise ProjectError(problem, "unset PYTHONSAFEPATH, and run from the project's root") from error
-        raise ProjectError(
-            f"there is no module {full} in {Path.cwd()}",
-            f"write {file}, or correct pyproject.toml:tool.mlops.package; if it exists, run from the project's root",
-        ) from error
+        fix = f"write {file}, or correct pyproject.toml:tool.mlops.package; if it exists, run from the project's root"
+        raise ProjectError(f"there is no module {full} in {Path.cwd()}", fix) from error
 
 
 def load_model(directory: Path) -> Any:
-    """Load the model of a directory.
-
-    Raises:
-        ProjectError: A file is missing or damaged.
-    """
+    """Load the model of a directory; raise ProjectError if a file is missing or damaged."""
     try:
         return interface().load(directory)
     except (OSError, ValueError, RuntimeError, LookupError, TypeError) as error:
         path = directory.as_posix()
-        raise ProjectError(
-            f"the model in {path} is damaged: {error}",
-            f"restore it: dvc pull --force {path}; or train again: dvc repro --force train",
-        ) from error
+        fix = f"restore it: dvc pull --force {path}; or train again: dvc repro --force train"
+        raise ProjectError(f"the model in {path} is damaged: {error}", fix) from error

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +33,6 @@ def write_json(path: Path, content: Any) -> None:
         new.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8", newline="\n")
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV, in UTF-8 with line feeds; the keys of the first one are the header."""
-    with atomic_write(path) as new, new.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def write_report(path: Path, content: Any) -> None:
     """Write a report of a stage, whole or not at all, in the format that its suffix names.
 
@@ -52,7 +44,10 @@ def write_report(path: Path, content: Any) -> None:
         case ".json":
             write_json(path, content)
         case ".csv":
-            write_csv(path, content)
+            with atomic_write(path) as new, new.open("w", encoding="utf-8", newline="") as file:
+                writer = csv.DictWriter(file, list(content[0]), lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(content)
         case _:
             with atomic_write(path) as new:
                 content.save(new)

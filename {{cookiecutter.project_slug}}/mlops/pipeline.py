@@ -57,10 +57,8 @@ def load_stage(name: str) -> Stage:
     """Return one stage; raise ProjectError if `dvc.yaml` has no such stage."""
     stages = load_stages()
     if name not in stages:
-        raise ProjectError(
-            f"dvc.yaml has no stage {name!r}; it has {', '.join(stages)}",
-            f"correct the name, or add dvc.yaml:stages.{name}",
-        )
+        problem = f"dvc.yaml has no stage {name!r}; it has {', '.join(stages)}"
+        raise ProjectError(problem, f"correct the name, or add dvc.yaml:stages.{name}")
     return stages[name]
 
 
@@ -81,10 +79,8 @@ def require_dep(path: str) -> None:
         return
     stage = running_stage()
     if not any(Path(path).is_relative_to(dep) for dep in stage.deps):
-        raise ProjectError(
-            f"{stage.name} reads {path}, which dvc.yaml does not name",
-            f"add `- {path}` to dvc.yaml:stages.{stage.name}.deps",
-        )
+        problem = f"{stage.name} reads {path}, which dvc.yaml does not name"
+        raise ProjectError(problem, f"add `- {path}` to dvc.yaml:stages.{stage.name}.deps")
 
 
 def training_stage() -> Stage:

@@ -2,8 +2,8 @@
 
 import errno
 import importlib
+import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 from . import environment, pipeline
 from .config import home, job_file, load_platform
@@ -25,9 +25,15 @@ def run_stage(name: str) -> None:
     _check_code_is_here()
     try:
         if runs_as_job(name):
-            _compute().run(name, publish)
+            if not importlib.util.find_spec(".compute", __package__):
+                problem = f"this project has no {__package__}/compute, so its stages run on this machine only"
+                raise ProjectError(problem, "unset RUN_ON, or set platform.yaml:run_on: local")
+            importlib.import_module(".compute", __package__).run(name, publish)
         else:
-            _run_here(name)
+            environment.check(load_platform().allow_other_environment)
+            if not job_file():  # a job's files are those of the commit already
+                note_files()
+            stage_main(name)()
             publish(name)
     except ImportError as error:
         _check_untracked(error)
@@ -52,25 +58,6 @@ def publish(name: str) -> None:
         versions.publish()
 
 
-def _compute() -> ModuleType:
-    try:
-        return importlib.import_module(".compute", __package__)
-    except ModuleNotFoundError as error:
-        if error.name != f"{__package__}.compute":
-            raise
-        raise ProjectError(
-            f"this project has no {__package__}/compute, so its stages run on this machine only",
-            "unset RUN_ON, or set platform.yaml:run_on: local",
-        ) from error
-
-
-def _run_here(name: str) -> None:
-    environment.check(load_platform().allow_other_environment)
-    if not job_file():  # a job's files are those of the commit already
-        note_files()
-    stage_main(name)()
-
-
 def _check_untracked(error: ImportError) -> None:
     """Raise ProjectError if a module can't be imported in an experiment's copy because Git does not track it.
 
@@ -89,7 +76,6 @@ def _check_code_is_here() -> None:
     # An installed copy, or PYTHONSAFEPATH, would silently run other code than that of the commit that the run names.
     package = Path(__file__).resolve().parent
     if package.parent != Path.cwd().resolve():
-        raise ProjectError(
-            f"the code that would run is {package}, outside the working directory {Path.cwd()}",
-            "uninstall that copy (`pip uninstall`), unset PYTHONSAFEPATH, and run from the project's root",
-        )
+        problem = f"the code that would run is {package}, outside the working directory {Path.cwd()}"
+        fix = "uninstall that copy (`pip uninstall`), unset PYTHONSAFEPATH, and run from the project's root"
+        raise ProjectError(problem, fix)

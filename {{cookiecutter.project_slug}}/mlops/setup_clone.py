@@ -6,43 +6,35 @@ from urllib.parse import unquote
 
 from .config import load_platform
 from .errors import ProjectError
+from .tracking import dvc_remote, mlflow_client
+from .tracking.git import git, remote_url
 
 STORAGE = "dvc-storage"  # git-ignored folder that stands in for the bucket
 
 
 def set_up() -> list[str]:
     """Set a local default for the DVC remote and MLflow, where none is configured; return what is used, in lines."""
-    from .tracking import mlflow_client
-
     storage = _storage()
     if not load_platform().tracking_uri:
         mlflow_client.client()
-    return [f"DVC remote: {storage}", f"MLflow:     {mlflow_client.tracking_uri()}", *_limits(storage)]
-
-
-def _limits(storage: str) -> list[str]:
-    """Return what DVC can't do in this clone: it writes the configuration of an experiment's copy in ASCII."""
-    from .tracking.git import git
-
-    texts = {
+    lines = [f"DVC remote: {storage}", f"MLflow:     {mlflow_client.tracking_uri()}"]
+    texts = {  # DVC writes the configuration of an experiment's copy in ASCII
         "the project's path": os.getcwd(),
         "the DVC remote's address": storage,
         "the names and addresses in .git/config": git("config", "--local", "--list"),
     }
-    named = ", ".join(name for name, text in texts.items() if not text.isascii())
-    if not named:
-        return []
-    return [
-        f"Note:       dvc exp run --temp and --queue fail in this clone: DVC copies {named}, and can write ASCII only. "
-        "Plain dvc exp run works; for the others, clone to a path in ASCII, and give names with git config --global"
-    ]
+    if named := ", ".join(name for name, text in texts.items() if not text.isascii()):
+        lines.append(
+            f"Note:       dvc exp run --temp and --queue fail in this clone: DVC copies {named}, and can write "
+            "ASCII only. Plain dvc exp run works; for the others, clone to a path in ASCII, and give names with "
+            "git config --global"
+        )
+    return lines
 
 
 def _storage() -> str:
     """Point the DVC remote to a local folder when `.dvc/config` names none."""
     from dvc.repo import Repo
-
-    from .tracking import dvc_remote
 
     with Repo(os.getcwd()) as repo:
         name = repo.config["core"].get("remote")
@@ -59,8 +51,6 @@ def _storage() -> str:
 def _storage_of_origin(name: str) -> str:
     """Return the storage of the repository that this one was cloned from, when it is on this machine."""
     from dvc.repo import Repo
-
-    from .tracking.git import git, remote_url
 
     address = remote_url(Path())
     if address.startswith("file://"):

@@ -85,36 +85,31 @@ def check_subjects(manifest: Path) -> None:
     denied = sorted(subject for subject in subjects if not registry.allows(subject))
     if denied:
         doubts = registry.doubts(denied)
-        raise ProjectError(
-            f"the dataset holds {len(denied)} subject(s) without consent: {', '.join(denied[:5])}",
-            f"dvc repro: prepare leaves them out{f'; {doubts}' if doubts else ''}",
-        )
+        problem = f"the dataset holds {len(denied)} subject(s) without consent: {', '.join(denied[:5])}"
+        raise ProjectError(problem, f"dvc repro: prepare leaves them out{f'; {doubts}' if doubts else ''}")
 
 
 def read(path: Path, now: datetime | None = None) -> Registry:
-    """Read a registry.
-
-    Args:
-        path: The CSV file.
-        now: The time, with a zone, after which no grant may be dated; by default the present.
+    """Read a registry; `now` is the time, with a zone, after which no grant may be dated, by default the present.
 
     Raises:
         ProjectError: The file isn't there, is malformed, has no row, a line names nobody, a time is no time or lacks
             its zone, or a grant is dated in the future.
     """
     content = load(path)
-    persons = by_person(entries(content, path.as_posix(), now))
-    states = {person: decide(lines)[0] for person, lines in persons.items()}
-    active = {entry.subject_id for person, lines in persons.items() if states[person] == "active" for entry in lines}
+    active, counts = set[str](), Counter[str]()
     ended: dict[str, datetime | None] = {}
     doubtful: dict[str, tuple[int, ...]] = {}
-    for person, lines in persons.items():
-        if states[person] == DOUBT:
-            doubtful[lines[0].subject_id] = tuple(entry.line for entry in overruled(lines))
-        elif states[person] != "active" and any(entry.status == "active" for entry in lines):
-            ended |= dict.fromkeys((entry.subject_id for entry in lines), _end_of_consent(lines))
-    sha256 = hashlib.sha256(content).hexdigest()
-    return Registry(frozenset(active), dict(Counter(states.values())), sha256, ended, doubtful)
+    for lines in by_person(entries(content, path.as_posix(), now)).values():
+        state, ids = decide(lines)[0], [entry.subject_id for entry in lines]
+        counts[state] += 1
+        if state == "active":
+            active.update(ids)
+        elif state == DOUBT:
+            doubtful[ids[0]] = tuple(entry.line for entry in overruled(lines))
+        elif any(entry.status == "active" for entry in lines):
+            ended |= dict.fromkeys(ids, _end_of_consent(lines))
+    return Registry(frozenset(active), dict(counts), hashlib.sha256(content).hexdigest(), ended, doubtful)
 
 
 def _end_of_consent(lines: list[Entry]) -> datetime | None:
@@ -202,10 +197,8 @@ def parse_entry(cells: list[str], line: int, name: str, now: datetime) -> Entry:
     status = status.lower() if status.lower() in ("active", "revoked") else "unknown"
     since = parse_time(when, f"{where}: effective_at") if when else None
     if status == "active" and since and since > now:
-        raise ProjectError(
-            f"{where}: a consent from {when} on, which is in the future, can't be used yet",
-            "take the line out, and append it again when that day has come",
-        )
+        problem = f"{where}: a consent from {when} on, which is in the future, can't be used yet"
+        raise ProjectError(problem, "take the line out, and append it again when that day has come")
     return Entry(line, subject_id, status, since)
 
 

@@ -13,10 +13,9 @@ from ..pipeline import require_dep
 
 
 def open_file(path: Path, missing: ProjectError) -> BinaryIO:
-    """Open a regular file; a pipe, which would block for ever, is refused.
+    """Open a regular file; raise `missing` if it isn't there.
 
-    Raises:
-        ProjectError: `missing`, when the file isn't there; or it can't be read, or is a folder, a pipe or a device.
+    It is a ProjectError too if the file can't be read, or is a folder, a device, or a pipe, which would block for ever.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -58,38 +57,32 @@ def rows(
 
     With `on_error`, a malformed line is passed to it and left out, instead of raised.
     """
-    lines = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
-    places: list[int] = []
-    width = count = 0
+    reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
+    lines = (cells for cells in reader if "".join(cells).strip())
+    count = 0
     try:
+        header = [cell.strip().lower() for cell in next(lines, columns)]
+        if "\0" in "".join(header):
+            raise ProjectError(f"{name} line {reader.line_num} holds a NUL character", "remove it")
+        if len(set(header)) != len(header) or not set(columns) <= set(header):
+            fix = f"its first line must name, once each: {','.join(columns)}"
+            raise ProjectError(f"{name} has the columns {', '.join(header)}", fix)
+        places = [header.index(column) for column in columns]
         for cells in lines:
-            if not "".join(cells).strip():
-                continue
-            problem = _check_cells(cells, width, f"{name} line {lines.line_num}")
-            if problem and not (on_error and width):
-                raise problem
-            if not width:
-                names = [cell.strip().lower() for cell in cells]
-                if len(set(names)) != len(names) or not set(columns) <= set(names):
-                    fix = f"its first line must name, once each: {','.join(columns)}"
-                    raise ProjectError(f"{name} has the columns {', '.join(names)}", fix)
-                width, places = len(names), [names.index(column) for column in columns]
-                continue
             count += 1
-            if problem and on_error:
-                on_error(problem)
+            if len(cells) != len(header):
+                problem = f"has {len(cells)} cells, the header has {len(header)}"
+                fix = "correct the line; put a cell that holds a comma in double quotes"
+            elif "\0" in "".join(cells):
+                problem, fix = "holds a NUL character", "remove it"
+            else:
+                yield reader.line_num, [cells[place] for place in places]
                 continue
-            yield lines.line_num, [cells[place] for place in places]
+            malformed = ProjectError(f"{name} line {reader.line_num} {problem}", fix)
+            if not on_error:
+                raise malformed
+            on_error(malformed)
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ProjectError(f"{name} line {lines.line_num}: {error}", f"save {name} as CSV in UTF-8") from error
+        raise ProjectError(f"{name} line {reader.line_num}: {error}", f"save {name} as CSV in UTF-8") from error
     if not count:
         raise ProjectError(f"{name} holds no rows", f"add rows below the header: {','.join(columns)}")
-
-
-def _check_cells(cells: list[str], width: int, where: str) -> ProjectError | None:
-    if width and len(cells) != width:
-        return ProjectError(
-            f"{where} has {len(cells)} cells, the header has {width}",
-            "correct the line; put a cell that holds a comma in double quotes",
-        )
-    return ProjectError(f"{where} holds a NUL character", "remove it") if "\0" in "".join(cells) else None

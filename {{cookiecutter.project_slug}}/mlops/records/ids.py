@@ -2,12 +2,14 @@
 
 `normalize_id` gives the one way to write an id; `match_key` is equal for ids that may mean one person. The Unicode
 tables are those of ICU, in every version of Python: which characters are assigned, invisible or look alike (Unicode
-Technical Standard 39). ICU takes 20 ms to load, and an ASCII id needs none of it.
+Technical Standard 39). An ASCII id needs none of it, which is faster.
 """
 
 import re
 from difflib import SequenceMatcher
 from functools import cache
+
+import icu
 
 from ..errors import ProjectError
 
@@ -47,16 +49,12 @@ def normalize_id(text: str) -> str:
     """Return an id as it must be written: Unicode NFKC, without invisible characters or white space around it."""
     if text.isascii() and text.isprintable():
         return text.strip()
-    import icu
-
     nfkc = icu.Normalizer2.getNFKCInstance()
     return str(nfkc.normalize("".join(c for c in nfkc.normalize(text) if not _is_invisible(c)))).strip()
 
 
 @cache
 def _is_invisible(character: str) -> bool:
-    import icu
-
     kinds, kind = icu.UCharCategory, icu.Char.charType(character)
     return (
         kind in (kinds.CONTROL_CHAR, kinds.FORMAT_CHAR, kinds.LINE_SEPARATOR, kinds.PARAGRAPH_SEPARATOR)
@@ -69,8 +67,6 @@ def unassigned(text: str) -> str:
     """Name the first code point of a text that is no character: a part of one (such as a byte), or not assigned."""
     if text.isascii():
         return ""
-    import icu
-
     none = (icu.UCharCategory.UNASSIGNED, icu.UCharCategory.SURROGATE)
     return next((f"U+{ord(c):04X}, which is no character" for c in text if icu.Char.charType(c) in none), "")
 
@@ -80,8 +76,14 @@ def match_key(subject: str) -> str:
 
     Spreadsheets make 7 of 007. Look-alikes are those of Unicode Technical Standard 39.
     """
-    subject = normalize_id(subject)
-    key = (subject.lower() if subject.isascii() else _fold(subject)).translate(LOOKS)
+    key = normalize_id(subject)
+    if key.isascii():
+        key = key.lower()
+    else:
+        key = re.sub(r"[^\W_]+|[^\x00-\x7f]+", _looks, key)
+        key = str(icu.Normalizer2.getNFDInstance().normalize(icu.CaseMap.fold(key)))
+        key = " ".join(key.replace("i\u0307", "i").split())  # in Turkish, the capital of i is İ
+    key = key.translate(LOOKS)
     for character, look in WIDE:
         key = key.replace(character, look)
     if "  " in key:
@@ -89,29 +91,19 @@ def match_key(subject: str) -> str:
     return key if key[:1] != "o" or key.strip("ol23456789") else key.lstrip("o") or "o"
 
 
-def _fold(subject: str) -> str:
-    import icu
-
-    looks = re.sub(r"[^\W_]+|[^\x00-\x7f]+", lambda word: _looks(word[0]), subject)
-    key = str(icu.Normalizer2.getNFDInstance().normalize(icu.CaseMap.fold(looks)))
-    return " ".join(key.replace("i\u0307", "i").split())  # in Turkish, the capital of i is İ
-
-
-def _looks(word: str) -> str:
+def _looks(word: re.Match[str]) -> str:
     """Return what a word looks like.
 
     Small and capital letters of other scripts may look like different ASCII letters (those of the Greek nu look like v
     and N). Among ASCII letters such a letter counts as it is: it is there by mistake. Elsewhere its capital counts, so
     that words in other case stay alike.
     """
-    mixed = any(c.isascii() and c.isalpha() for c in word)
-    return "".join(c if c.isascii() else _look(c, mixed) for c in word)
+    mixed = any(c.isascii() and c.isalpha() for c in word[0])
+    return "".join(c if c.isascii() else _look(c, mixed) for c in word[0])
 
 
 @cache
 def _look(character: str, mixed: bool) -> str:
-    import icu
-
     skeleton = icu.SpoofChecker().getSkeleton
     digit, look = icu.Char.charDigitValue(character), str(skeleton(0, character))
     if not (mixed and look.isascii() and look.isalnum()):
@@ -125,7 +117,6 @@ def _look(character: str, mixed: bool) -> str:
 
 def difference(text: str, other: str) -> str:
     """Name the characters that a text has in place of another's."""
-    import icu
 
     def named(part: str) -> str:
         return " ".join(f"U+{ord(c):04X} {icu.Char.charName(c)}".strip() for c in part) or "nothing"

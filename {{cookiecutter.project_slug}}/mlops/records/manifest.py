@@ -73,10 +73,8 @@ def verify(path: Path, dataset: Path, report: Path) -> None:
     """Raise ProjectError unless a manifest, and its report, list what is in the dataset: audits rely on it."""
     digest_in_file, digest_in_report = digest_of(path), read_json(report)["sha256"]
     if [digest_in_file] != digest_in_report or digest_in_file != digest(build(dataset)):
-        raise ProjectError(
-            f"{path.as_posix()} is not the list of the records in {dataset.as_posix()}",
-            "dvc repro --force manifest, then: dvc repro",
-        )
+        problem = f"{path.as_posix()} is not the list of the records in {dataset.as_posix()}"
+        raise ProjectError(problem, "dvc repro --force manifest, then: dvc repro")
 
 
 def build(dataset: Path, at_once: int = PART) -> Iterator[pa.Table]:
@@ -117,13 +115,12 @@ def write(parts: Iterable[pa.Table], path: Path, dataset: Path = Path()) -> Summ
     parts = iter(parts)
     head = next(parts)
     distinct = max(1, min(ROW_GROUP, pc.count_distinct(head["subject_id"]).as_py()))
-    options: dict[str, Any] = {"bloom_filter_options": {"subject_id": {"ndv": distinct, "fpp": 0.01}}}
-    records = subjects = 0
+    options = {"bloom_filter_options": {"subject_id": {"ndv": distinct, "fpp": 0.01}}}
+    subjects = 0
     sha, counts, first, rest = Digest(), Counter[tuple[str, str]](), SCHEMA.empty_table(), SCHEMA.empty_table()
     with atomic_write(path) as new, pq.ParquetWriter(new, SCHEMA, compression="zstd", **options) as file:
         for part in chain([head], parts):
             sha.update(part)
-            records += len(part)
             subjects += pc.count_distinct(part["subject_id"]).as_py()
             for row in part.group_by(["split", "label"]).aggregate([([], "count_all")]).to_pylist():
                 counts[row["split"], row["label"]] += row["count_all"]
@@ -136,14 +133,14 @@ def write(parts: Iterable[pa.Table], path: Path, dataset: Path = Path()) -> Summ
             file.write_table(rest, ROW_GROUP)
     pairs = ((split, label) for split in SPLITS for label in sorted({label for _, label in counts}))
     listed = [{"split": split, "label": label, "records": counts[split, label]} for split, label in pairs]
-    return Summary(records, subjects, listed, first, sha.hexdigest(), dataset)
+    return Summary(sum(counts.values()), subjects, listed, first, sha.hexdigest(), dataset)
 
 
 def _first(table: pa.Table) -> pa.Table:
     """Return the `FIRST` rows, by record, of each split and label."""
     ordered = table.sort_by([("split", "ascending"), ("label", "ascending"), ("record_id", "ascending")])
-    pairs = pc.binary_join_element_wise(ordered["split"], ordered["label"], "/").combine_chunks().dictionary_encode()
-    sizes = np.bincount(pairs.indices.to_numpy())  # in order, since they are numbered as they come
+    pairs = ordered.group_by(["split", "label"], use_threads=False).aggregate([([], "count_all")])  # as they come
+    sizes = pairs["count_all"].to_numpy()
     place = np.arange(len(ordered)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     return ordered.filter(pa.array(place < FIRST)).combine_chunks()
 
@@ -162,22 +159,19 @@ class Digest:
         """Add the next rows, with the columns `COLUMNS`."""
         table = rows if isinstance(rows, pa.Table) else pa.Table.from_batches([rows])
         for batch in table.to_batches(max_chunksize=ROW_GROUP):
-            self._sha.update(_as_csv(batch))
+            if any(pc.any(pc.match_substring_regex(column, QUOTED)).as_py() for column in batch.columns):
+                text = io.StringIO(newline="")
+                cells = (column.to_pylist() for column in batch.columns)
+                csv.writer(text, lineterminator="\n").writerows(zip(*cells, strict=True))
+                self._sha.update(text.getvalue().encode())
+            elif len(batch):  # what the csv module makes of such cells, only faster
+                lines = pc.binary_join_element_wise(*batch.columns, ",")
+                self._sha.update(pc.binary_join(pa.ListArray.from_arrays([0, len(lines)], lines), "\n")[0].as_buffer())
+                self._sha.update(b"\n")
 
     def hexdigest(self) -> str:
         """Return the digest of all rows so far."""
         return self._sha.hexdigest()
-
-
-def _as_csv(batch: pa.RecordBatch) -> bytes:
-    if not any(pc.any(pc.match_substring_regex(column, QUOTED)).as_py() for column in batch.columns):
-        lines = pc.binary_join_element_wise(*batch.columns, ",")  # what the csv module makes of such cells, only faster
-        text: bytes = pc.binary_join(pa.ListArray.from_arrays([0, len(lines)], lines), "\n")[0].as_buffer().to_pybytes()
-        return text + b"\n" if text else b""
-    written = io.StringIO(newline="")
-    cells = (column.to_pylist() for column in batch.columns)
-    csv.writer(written, lineterminator="\n").writerows(zip(*cells, strict=True))
-    return written.getvalue().encode()
 
 
 def digest(parts: Iterable[pa.Table | pa.RecordBatch]) -> str:

@@ -5,8 +5,8 @@ Athena and Hugging Face `datasets` read them as they are.
 """
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -56,14 +56,13 @@ def write(parts: Mapping[str, Sequence[Record]], shards: int, path: Path) -> Non
     with atomic_write(path) as new, tqdm(total=total, desc="Writing shards", unit=" images", delay=2) as progress:
         for split, records in parts.items():
             (new / split).mkdir(parents=True)
-            placed = sorted((_shard_of(record.subject_id, shards), record.record_id, record) for record in records)
-            for shard, rows in groupby(placed, key=lambda place: place[0]):
-                _write_shard(new / split / f"shard-{shard:03}.parquet", [row[2] for row in rows], problems, progress)
+            by_shard: defaultdict[int, list[Record]] = defaultdict(list)
+            for record in sorted(records, key=lambda record: record.record_id):
+                digest = hashlib.sha256(record.subject_id.encode()).digest()
+                by_shard[int.from_bytes(digest[:8], "big") % shards].append(record)
+            for shard, rows in sorted(by_shard.items()):
+                _write_shard(new / split / f"shard-{shard:03}.parquet", rows, problems, progress)
         raise_problems([error.problem for error in problems], problems[0].fix if problems else "")
-
-
-def _shard_of(subject_id: str, shards: int) -> int:
-    return int.from_bytes(hashlib.sha256(subject_id.encode()).digest()[:8], "big") % shards
 
 
 def _write_shard(file: Path, records: Sequence[Record], problems: list[ProjectError], progress: Any) -> None:
@@ -111,9 +110,8 @@ def read_shard(file: Path, columns: list[str] | None = None, where: pc.Expressio
     try:
         return pq.read_table(file, columns=columns, filters=where, partitioning=None)
     except pa.ArrowInvalid as error:
-        raise ProjectError(
-            f"{file.as_posix()} is damaged: {error}", "make the dataset again: dvc repro --force prepare"
-        ) from error
+        problem = f"{file.as_posix()} is damaged: {error}"
+        raise ProjectError(problem, "make the dataset again: dvc repro --force prepare") from error
 
 
 def export(dataset: Path, folder: Path) -> int:

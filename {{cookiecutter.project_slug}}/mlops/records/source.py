@@ -53,6 +53,7 @@ def read_records(candidates: Iterable[Record], source: str) -> list[Record]:
             alike of which one is not ASCII, or there are no records.
     """
     records: dict[str, Record] = {}
+    subjects: dict[str, Record] = {}  # the first record of each
     problems: list[str] = []
     for record in tqdm(candidates, desc=f"Records of {source}", unit=" records", delay=2):
         columns = ((name, id_problem(getattr(record, name))) for name in ("record_id", "subject_id", "label"))
@@ -60,7 +61,11 @@ def read_records(candidates: Iterable[Record], source: str) -> list[Record]:
             problems.append(f"{record.origin}: {problem}")
         elif (first := records.setdefault(record.record_id, record)) is not record:
             problems.append(f"{record.origin}: record_id {record.record_id!r} was given before, at {first.origin}")
-    pairs = _look_alikes(records.values())
+        else:
+            subjects.setdefault(record.subject_id, record)
+    earlier: dict[str, Record] = {}  # the first record of the subjects that look alike
+    alike = ((earlier.setdefault(match_key(subject), record), record) for subject, record in subjects.items())
+    pairs = [(first, record) for first, record in alike if first is not record]
     problems += [_describe(*pair) for pair in pairs if not all(record.subject_id.isascii() for record in pair)]
     raise_problems(problems, "correct these records where they are defined; nothing was changed")
     if not records:
@@ -97,16 +102,6 @@ def raise_problems(problems: list[str], fix: str) -> None:
         listed = "".join(f"\n  {problem}" for problem in problems[:5])
         more = f"\n  … and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise ProjectError(f"bad records: {len(problems)}{listed}{more}", fix)
-
-
-def _look_alikes(records: Iterable[Record]) -> list[tuple[Record, Record]]:
-    """Return records of subjects whose ids look like an earlier one's: the first record of each, the earlier first."""
-    subjects: dict[str, Record] = {}
-    for record in records:
-        subjects.setdefault(record.subject_id, record)
-    earlier: dict[str, Record] = {}
-    pairs = ((earlier.setdefault(match_key(subject), record), record) for subject, record in subjects.items())
-    return [(first, record) for first, record in pairs if first is not record]
 
 
 def _describe(first: Record, second: Record) -> str:

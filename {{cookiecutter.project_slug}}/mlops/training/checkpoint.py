@@ -34,8 +34,7 @@ def pack(state: State) -> bytes:
     """Return tensors, numbers and texts, in dicts and lists, as `torch.save` writes them, behind their SHA-256."""
     file = io.BytesIO()
     torch.save(state, file)
-    content = file.getvalue()
-    return hashlib.sha256(content).digest() + content
+    return hashlib.sha256(file.getbuffer()).digest() + file.getbuffer()
 
 
 def unpack(data: bytes) -> State:
@@ -43,10 +42,9 @@ def unpack(data: bytes) -> State:
     if hashlib.sha256(data[32:]).digest() != data[:32]:
         raise ValueError("its SHA-256 does not match its content")
     try:
-        state: State = torch.load(io.BytesIO(data[32:]), weights_only=True)
+        return dict(torch.load(io.BytesIO(data[32:]), weights_only=True))
     except Exception as error:  # which type depends on what the content is
         raise ValueError(f"it is not a checkpoint: {error}") from error
-    return state
 
 
 class Checkpoints:
@@ -76,24 +74,23 @@ class Checkpoints:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ProjectError(f"CHECKPOINT_DIR can't be used: {error}", "set it to a folder, or unset it") from error
+        paths = [path for path in (folder / name for name in NAMES) if path.exists()]
         candidates = []
-        for number, name in enumerate(NAMES):
+        for path in paths:
             try:
-                data = (folder / name).read_bytes()
-                candidates.append((unpack(data), number, data))
-            except FileNotFoundError:
-                continue
+                data = path.read_bytes()
+                candidates.append((unpack(data), path, data))
             except (OSError, ValueError) as error:
-                log.warning("the checkpoint %s is damaged: %s", folder / name, error)
-        for saved, number, data in sorted(candidates, key=lambda candidate: -int(candidate[0]["state"]["epochs"])):
-            path, old = folder / NAMES[number], saved["inputs"]
+                log.warning("the checkpoint %s is damaged: %s", path, error)
+        for saved, path, data in sorted(candidates, key=lambda candidate: -int(candidate[0]["state"]["epochs"])):
+            old = saved["inputs"]
             changed = [key for key in old | self._inputs if old.get(key) != self._inputs.get(key)]
             if not changed:
                 log.info("training resumes after epoch %s of %s", saved["state"]["epochs"], path)
-                self._next = 1 - number
+                self._next = 1 - NAMES.index(path.name)
                 return data
             log.warning("the checkpoint %s was made from other inputs: %s", path, ", ".join(changed))
-        if any((folder / name).exists() for name in NAMES):
+        if paths:
             log.warning("training starts from its first epoch")
         return b""
 
@@ -104,9 +101,9 @@ class Checkpoints:
         begin = time.monotonic()
         generators = self._group.all_gather(_generator_states())
         if self._group.rank == 0:
-            files = {name: np.frombuffer(bytearray(content), np.uint8) for name, content in self.extra_files().items()}
-            tensors = {name: torch.from_numpy(content) for name, content in files.items()}
-            data = pack({"inputs": self._inputs, "state": {**state, "random": generators}, "files": tensors})
+            contents = self.extra_files().items()
+            files = {name: torch.tensor(np.frombuffer(content, np.uint8)) for name, content in contents}
+            data = pack({"inputs": self._inputs, "state": {**state, "random": generators}, "files": files})
             try:
                 with atomic_write(self._folder / NAMES[self._next]) as new:
                     new.write_bytes(data)

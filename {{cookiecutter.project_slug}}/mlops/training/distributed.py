@@ -155,7 +155,14 @@ def run_processes(work: Callable[[], None], processes: int, threads: int) -> Non
     for name in ("torch.distributed.elastic", "torch.distributed.run"):  # they log what `first_failure` reports
         logging.getLogger(name).addHandler(logging.NullHandler())
         logging.getLogger(name).propagate = False
-    _forward_as_interrupt()
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        # The processes get SIGTERM and SIGHUP as Ctrl-C: torchrun's SIGTERM says that another one failed.
+        raise SignalException(f"signal {number}", signal.SIGINT)
+
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), interrupt)
     with tempfile.TemporaryDirectory(prefix="torchrun-") as logs:
         try:
             main([*options(processes), "--log-dir", logs, "-m", "mlops", *sys.argv[1:]])
@@ -173,10 +180,8 @@ def should_launch(processes: int) -> bool:
         return processes > 1
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != processes:
-        raise ProjectError(
-            f"torchrun started {started} processes, params.yaml:train.processes is {processes}",
-            "start the stage without torchrun, which it starts itself: dvc repro train",
-        )
+        problem = f"torchrun started {started} processes, params.yaml:train.processes is {processes}"
+        raise ProjectError(problem, "start the stage without torchrun, which it starts itself: dvc repro train")
     return False
 
 
@@ -185,33 +190,29 @@ def options(processes: int) -> list[str]:
     config = read_machines()
     hosts = sorted(config["hosts"])
     if processes % len(hosts):
-        raise ProjectError(
-            f"params.yaml:train.processes is {processes}, which {len(hosts)} machines can't share evenly",
-            f"set params.yaml:train.processes to a multiple of {len(hosts)}",
-        )
-    # One process prints for all. For the signals, see _forward_as_interrupt.
+        problem = f"params.yaml:train.processes is {processes}, which {len(hosts)} machines can't share evenly"
+        raise ProjectError(problem, f"set params.yaml:train.processes to a multiple of {len(hosts)}")
+    # One process prints for all. For the signals, see run_processes.
     common = [f"--nproc-per-node={processes // len(hosts)}", "--local-ranks-filter=0", "--signals-to-handle=SIGINT"]
     if len(hosts) == 1:  # by address, since a laptop's name may not resolve
         return ["--standalone", "--local-addr=127.0.0.1", *common]
-    rank = hosts.index(config["current_host"])
-    first = [f"--master-addr={hosts[0]}", f"--master-port={PORT}"]
-    return [f"--nnodes={len(hosts)}", f"--node-rank={rank}", *first, *common]
+    nodes = [f"--nnodes={len(hosts)}", f"--node-rank={hosts.index(config['current_host'])}"]
+    return [*nodes, f"--master-addr={hosts[0]}", f"--master-port={PORT}", *common]
 
 
 def first_failure(failures: Mapping[int, "ProcessFailure"], processes: int) -> Exception:
     """Return the first error that one of `processes` reported; else what is known of how one ended, by rank."""
     reports = {rank: failure.error_file_data for rank, failure in failures.items() if "time" in failure.error_file_data}
     if reports:
-        rank = min(reports, key=lambda rank: reports[rank]["time"])
-        report = reports[rank]
+        rank, report = min(reports.items(), key=lambda item: item[1]["time"])
         if "fix" in report:
             return ProjectError(report["problem"], report["fix"])
         error = OSError(*report["os"]) if "os" in report else RuntimeError(f"process {rank} of {processes} failed")
         error.add_note(f"In process {rank} of {processes}:\n{report['message']}")
         return error
     for rank, failure in failures.items():
-        if failure.exitcode not in (PEER_FAILED, -signal.SIGTERM):
-            code = failure.exitcode
+        code = failure.exitcode
+        if code not in (PEER_FAILED, -signal.SIGTERM):
             how = f"was killed by {failure.signal_name()}" if code < 0 else f"ended with code {code}"
             fix = "run again: dvc repro train; if memory ran out (each process holds all images), lower "
             problem = f"process {rank} (of 0 to {processes - 1}) {how}, and training with it"
@@ -251,15 +252,3 @@ def _exit_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(POLL_S)
     os._exit(1)
-
-
-def _forward_as_interrupt() -> None:
-    """Forward SIGTERM and SIGHUP to the processes as Ctrl-C; torchrun's SIGTERM says that another one failed."""
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-
-    def stop(number: int, frame: object) -> NoReturn:
-        raise SignalException(f"signal {number}", signal.SIGINT)
-
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), stop)
