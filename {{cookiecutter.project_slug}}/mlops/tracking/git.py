@@ -67,21 +67,29 @@ def head() -> str:
         ) from error
 
 
+def try_git(*args: str, where: Path = Path()) -> str | None:
+    """Run git; return its output, or None if it failed."""
+    try:
+        return git(*args, where=where)
+    except GitError:
+        return None
+
+
 def exists(commit: str) -> bool:
     """Return whether this clone has a commit."""
-    try:
-        git("cat-file", "-e", f"{commit}^{{commit}}")
-    except GitError:
-        return False
-    return True
+    return try_git("cat-file", "-e", f"{commit}^{{commit}}") is not None
+
+
+def commit_tree(tree: str, parents: Sequence[str], message: str, date: str = "") -> str:
+    """Commit a tree and return the commit's id, which depends on the arguments alone; without a date, on the clock."""
+    options = [option for parent in parents for option in ("-p", parent)]
+    dates = dict.fromkeys(("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"), date) if date else {}
+    return git("commit-tree", tree, *options, "-m", message, env={**AUTHOR, **dates})
 
 
 def remote_url(where: Path) -> str:
     """Return the address of a repository's `origin` without credentials, or "" when it has none."""
-    try:
-        return without_credentials(git("remote", "get-url", "origin", where=where))
-    except GitError:
-        return ""
+    return without_credentials(try_git("remote", "get-url", "origin", where=where) or "")
 
 
 def without_credentials(url: str) -> str:

@@ -37,12 +37,7 @@ TAGS = {  # MLflow's pages show the first four as user, source and commit
     "mlflow.source.git.branch": "git_branch",
     "mlflow.source.git.repoURL": "git_remote_url",
     MIRROR_ID: "run",
-    "dvc_exp_name": "dvc_exp_name",
-    "baseline_commit": "baseline_commit",
-    "job": "job",
-    "image": "image",
-    "instance_type": "instance_type",
-    "resumed_from": "resumed_from",
+    **{name: name for name in ("dvc_exp_name", "baseline_commit", "job", "image", "instance_type", "resumed_from")},
 }
 
 
@@ -53,9 +48,8 @@ class RunDeletedError(ProjectError):
 def sync(root: Path = Path()) -> str:
     """Send to MLflow what it lacks of the ended run below `root`, and return MLflow's id of the run.
 
-    Raises:
-        RunDeletedError: A person deleted the run there.
-        ProjectError: There is no run, MLflow can't be reached, or the manifest below `root` is another run's.
+    It raises RunDeletedError if a person deleted the run there, and ProjectError if there is no run, MLflow can't be
+    reached, or the manifest below `root` is another run's.
     """
     run_files.read_facts(root)
     with mlflow_client.translate_errors("python -m mlops mirror sync"):
@@ -107,11 +101,8 @@ class Mirror:
         self._send_params()
         self._send_dataset()
         self._send_rows()
-        for name in run_files.ARTIFACTS:
-            if (self._root / name).exists():
-                self._send_file(self._root / name, Path(name).parent)
-        for path, config in run_files.files(self._root).items():
-            self._send_file(path, path.parent.relative_to(self._root / run_files.RUN_DIR), config)
+        for path, folder, config in run_files.files(self._root):
+            self._send_file(path, folder, config)
 
     def finish(self) -> None:
         """Send what is new, and then how the run ended."""
@@ -120,7 +111,7 @@ class Mirror:
         self.push()
         status, ended_ms = run_files.end(self._root)
         figures = run_files.summary(self._root)
-        names = sorted(figures.keys() - self._curves.names())  # no curves, such as the figures of the test set
+        names = sorted(figures.keys() - self._curves.sent.keys())  # no curves, such as the figures of the test set
         self._send_points([Metric(_key(name), figures[name], ended_ms, 0) for name in names])
         self._send_file(self._root / run_files.LINEAGE)
         self._client.set_terminated(self.run_id, status, ended_ms)
@@ -207,13 +198,12 @@ class Mirror:
             self._client.log_inputs(self.run_id, [DatasetInput(dataset, input_tags)])
         self._sent["dataset"] = True
 
-    def _send_file(self, path: Path, folder: Path | None = None, config: dict[str, Any] | None = None) -> None:
-        """Send a file that is new or changed; of a plot, `config` says how to draw it."""
+    def _send_file(self, path: Path, target: str | None = None, config: dict[str, Any] | None = None) -> None:
+        """Send a file that is new or changed to the folder `target`; of a plot, `config` says how to draw it."""
         stat = path.stat()
         version = (stat.st_size, stat.st_mtime_ns)
         if self._sent.get(str(path)) == version:
             return
-        target = folder.as_posix() if folder else None
         if config is not None:
             with tempfile.TemporaryDirectory() as scratch:
                 picture = Path(scratch, f"{path.stem}.png")

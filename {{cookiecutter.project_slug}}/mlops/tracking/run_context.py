@@ -1,8 +1,7 @@
 """Facts that only the clone that starts a stage knows: the commit that it reads, who starts it, labels and tags.
 
-A job has no Git: the clone that starts it writes them to the job's file. Elsewhere, Git is asked.
-A label of a dataset, such as v1.0, is an annotated Git tag `data/<label>` whose message is the dataset's hash. It is
-outside the cache key: a new label runs nothing again.
+A job has no Git: the clone that starts it writes them to the job's file. A label of a dataset, such as v1.0, is an
+annotated Git tag `data/<label>` whose message is the dataset's hash; outside the cache key, it runs nothing again.
 """
 
 import getpass
@@ -18,7 +17,7 @@ from ..config import home, job_file, load_platform
 from ..errors import ProjectError
 from ..files import read_json
 from . import dvc_remote, lineage_log
-from .git import GitError, git, head, remote_url
+from .git import git, head, remote_url, try_git
 from .snapshot import LOCK, snapshot
 
 DATASET = "data/dataset"
@@ -55,17 +54,17 @@ def from_job() -> RunContext | None:
 def collect(stage: str) -> RunContext:
     """Return the context of a stage that this clone is about to start.
 
-    Raises:
-        ProjectError: There is no commit; the stage depends on a file that Git does not track; or, for the training
-            stage, it was not started by DVC, or an earlier stage is out of date: the run would name what it did not
-            read.
+    It raises what `snapshot` does, and ProjectError for a training that was not started by DVC, or while an earlier
+    stage is out of date: the run would name what it did not read.
     """
-    loaded = pipeline.load_stage(stage)
+    loaded, label = pipeline.load_stage(stage), ""
     if loaded.is_training:
         _check_upstream(loaded)
-    try:
-        user = git("config", "user.name", where=home())
-    except GitError:
+        md5 = dataset_md5()
+        tags = git("tag", "--list", "data/*", "--format=%(contents:subject) %(refname:strip=3)", where=home())
+        label = dict(line.rsplit(" ", 1) for line in reversed(tags.splitlines())).get(md5, md5[:8])
+    user = try_git("config", "user.name", where=home())
+    if user is None:
         try:
             user = getpass.getuser()
         except (KeyError, OSError):  # a user without a name
@@ -79,7 +78,7 @@ def collect(stage: str) -> RunContext:
         baseline_commit=os.environ.get("DVC_EXP_BASELINE_REV") or head(),
         dvc_exp_name=os.environ.get("DVC_EXP_NAME", ""),
         dvc_remote_url=dvc_remote.remote_url(),
-        data_version=_label(dataset_md5()) if loaded.is_training else "",
+        data_version=label,
         folder=git("rev-parse", "--show-prefix"),
         release_tags=git("tag", "--list", "*@v*", where=home()).split(),
     )
@@ -100,8 +99,7 @@ def _check_upstream(stage: pipeline.Stage) -> None:
         raise ProjectError(problem, f"dvc repro {stage.name}")
     with Repo(os.getcwd()) as repo:
         status = repo.status(targets=list(stage.upstream))
-    changed = [name for name, changes in status.items() if _is_modified(changes)]
-    if changed:
+    if changed := [name for name, changes in status.items() if _is_modified(changes)]:
         problem = f"{' and '.join(changed)} changed and did not run since: {status}"
         raise ProjectError(problem, f"dvc repro {stage.name}")
 
@@ -125,25 +123,13 @@ def dataset_md5() -> str:
     raise ProjectError(f"dvc.lock does not name {DATASET}", "run the stage through DVC: dvc repro")
 
 
-def _label(md5: str) -> str:
-    tags = git("tag", "--list", "data/*", "--format=%(refname:strip=2) %(contents:subject)", where=home())
-    for line in tags.splitlines():
-        name, _, subject = line.partition(" ")
-        if subject == md5:
-            return name.removeprefix("data/")
-    return md5[:8]
-
-
 def tag_dataset(label: str) -> str:
     """Label the dataset of the work tree with the annotated Git tag `data/<label>`; return the commit that pins it.
 
-    Raises:
-        ProjectError: The label is in use for another commit, or is no valid tag name.
+    It raises ProjectError if the label is in use for another commit, or is no valid tag name.
     """
     commit = snapshot(pipeline.training_stage().name)
-    try:
-        git("check-ref-format", f"refs/tags/data/{label}")
-    except GitError as error:
-        raise ProjectError(f"{label!r} is no valid label", "use letters, digits, dots and dashes: v1.0") from error
+    if try_git("check-ref-format", f"refs/tags/data/{label}") is None:
+        raise ProjectError(f"{label!r} is no valid label", "use letters, digits, dots and dashes: v1.0")
     lineage_log.tag(f"data/{label}", commit, dataset_md5())
     return commit

@@ -41,10 +41,9 @@ MAX_PARAM_CHARACTERS = 5000  # MLflow takes 6,000
 def read_facts(root: Path = Path()) -> dict[str, Any]:
     """Read what the run below `root` is made from, and how it ended, if it has; raise ProjectError without a run."""
     try:
-        facts: dict[str, Any] = read_json(root / LINEAGE)
+        return dict(read_json(root / LINEAGE))
     except FileNotFoundError as error:
         raise ProjectError(f"there is no run in {root / RUN_DIR}", "dvc repro train, or dvc pull train") from error
-    return facts
 
 
 def check_manifest(root: Path) -> None:
@@ -66,11 +65,9 @@ def params(root: Path) -> dict[str, str]:
     facts = read_facts(root)
     values = {name.replace("/", "."): value for name, value in _flatten(logged)} | {name: facts[name] for name in FACTS}
     texts = {name: v if isinstance(v, str) else json.dumps(v, default=str) for name, v in values.items()}
-    limit = MAX_PARAM_CHARACTERS
-    return {
-        name: text if len(text) <= limit else f"{text[: limit - 30]}… ({len(text)} characters)"
-        for name, text in texts.items()
-    }
+    long = {name: text for name, text in texts.items() if len(text) > MAX_PARAM_CHARACTERS}
+    cut = MAX_PARAM_CHARACTERS - 30
+    return texts | {name: f"{text[:cut]}… ({len(text)} characters)" for name, text in long.items()}
 
 
 def summary(root: Path) -> dict[str, float]:
@@ -84,16 +81,16 @@ def summary(root: Path) -> dict[str, float]:
     return {name: float(value) for name, value in figures.items() if isinstance(value, int | float) and name != "step"}
 
 
-def files(root: Path) -> dict[Path, dict[str, Any] | None]:
-    """Return images, plots and artifacts, and how DVCLive would draw each plot; None for what is no plot."""
+def files(root: Path) -> Iterator[tuple[Path, str, dict[str, Any] | None]]:
+    """Yield the files that are artifacts in MLflow, their folder there, and how to draw those that are plots."""
+    yield from ((root / name, Path(name).parent.as_posix(), None) for name in ARTIFACTS if (root / name).exists())
     folder = root / RUN_DIR
     configs = read_json(folder / PLOTS) if (folder / PLOTS).exists() else {}
-    paths = [path for name in ("plots", "artifacts") for path in sorted((folder / name).rglob("*")) if path.is_file()]
-    names = {path: path.relative_to(folder) for path in paths if not path.is_relative_to(folder / CURVES)}
-    return {
-        path: configs.get(name.as_posix(), {}) if name.parts[0] == "plots" and name.suffix == ".json" else None
-        for path, name in names.items()
-    }
+    for path in (path for part in ("plots", "artifacts") for path in sorted((folder / part).rglob("*"))):
+        name = path.relative_to(folder)
+        if path.is_file() and not name.is_relative_to(CURVES):
+            is_plot = name.parts[0] == "plots" and name.suffix == ".json"
+            yield path, name.parent.as_posix(), configs.get(name.as_posix(), {}) if is_plot else None
 
 
 def end(root: Path) -> tuple[str, int]:
@@ -140,29 +137,25 @@ class Curves:
     def __init__(self, run_dir: Path, started_ms: int) -> None:
         self._folder = run_dir / CURVES
         self._started_ms = started_ms
-        self._sent: dict[str, int] = {}  # bytes, by curve
+        self.sent: dict[str, int] = {}  # bytes, by the names of curves
 
     def new_rows(self) -> Iterator[Row]:
         """Yield the rows after the last one passed to `done`, curve by curve."""
         for path in sorted(self._folder.rglob("*.tsv")):
             name = path.relative_to(self._folder).with_suffix("").as_posix()
-            if path.stat().st_size > self._sent.get(name, 0):
+            if path.stat().st_size > self.sent.get(name, 0):
                 yield from self._read(path, name)
 
     def done(self, row: Row) -> None:
         """Never yield this row, or one before it in its curve, again."""
-        self._sent[row.name] = row.end
-
-    def names(self) -> set[str]:
-        """Return the names of the curves that have rows."""
-        return set(self._sent)
+        self.sent[row.name] = row.end
 
     def _read(self, path: Path, name: str) -> Iterator[Row]:
         csv.field_size_limit(sys.maxsize)  # a text metric may be a page
         with path.open("rb") as file:
             header = file.readline()
             columns = next(csv.reader([header.decode()], delimiter="\t"), [])
-            end = file.seek(max(self._sent.get(name, 0), len(header)))
+            end = file.seek(max(self.sent.get(name, 0), len(header)))
             for line in file:
                 if not line.endswith(b"\n"):
                     return  # the rest of the row is not written yet
@@ -172,12 +165,10 @@ class Curves:
 
     def _parse(self, line: str, columns: list[str], name: str, end: int) -> Row | None:
         fields = next(csv.reader([line], delimiter="\t"), [])
-        values = dict(zip(columns[:-1], fields, strict=False))
         try:
-            step = int(float(values["step"])) if len(fields) == len(columns) else None
-        except ValueError:
-            step = None
-        if step is None:  # cut off by a full disk, or the second line of a text of several lines
+            values = dict(zip(columns[:-1], fields[:-1], strict=True))
+            step = int(float(values["step"]))
+        except (KeyError, ValueError):  # cut off by a full disk, or the second line of a text of several lines
             log.warning("unreadable row in %s: %r", name, line[:80])
             return None
         try:

@@ -71,8 +71,6 @@ def _link(source: Path, target: Path) -> None:
     scratch.unlink(missing_ok=True)
     try:
         os.link(source.resolve(), scratch)
-    except FileNotFoundError:
-        raise
     except OSError:  # another disk, or one without links
         shutil.copy2(source, scratch)
     os.replace(scratch, target)
