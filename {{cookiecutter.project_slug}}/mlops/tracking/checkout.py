@@ -68,11 +68,9 @@ class Reader:
     def _resolve(self, path: Path) -> Path:
         """Return where a path leads, step by step, and add the links on the way."""
         if not path.is_relative_to(self.root):
-            raise ProjectError(
-                f"the run would depend on {shown(path)}, which is outside the Git repository {self.root}, so no commit "
-                "can hold it",
-                f"copy it into the repository and name that in dvc.yaml; data: dvc import-url {shown(path)} data/raw",
-            )
+            problem = f"the run would depend on {shown(path)}, which is outside the Git repository {self.root}"
+            fix = f"copy it into the repository and name that in dvc.yaml; data: dvc import-url {shown(path)} data/raw"
+            raise ProjectError(f"{problem}, so no commit can hold it", fix)
         todo, folder, followed = list(reversed(path.relative_to(self.root).parts)), self.root, 0
         while todo:
             part = todo.pop()
@@ -111,10 +109,8 @@ def shown(path: Path) -> str:
 
 
 def _link_error(path: Path, problem: str) -> ProjectError:
-    return ProjectError(
-        f"{shown(path)} is a link {problem}, so no commit can hold what it gives",
-        f"put the file itself in place of the link, or a relative link to a file that Git tracks: {shown(path)}",
-    )
+    fix = f"put the file itself in place of the link, or a relative link to a file that Git tracks: {shown(path)}"
+    return ProjectError(f"{shown(path)} is a link {problem}, so no commit can hold what it gives", fix)
 
 
 @dataclass
@@ -230,10 +226,9 @@ def _is_same(path: Path, restored: Path) -> bool:
 
 
 def write(commit: str, folder: Path) -> Path:
-    """Write the project's files at a commit, with its submodules, as a fresh checkout has them.
+    """Write the project's files at a commit, with its submodules, as a fresh checkout has them; return their folder.
 
-    `folder` stands for the top folder of the Git repository; the project's folder in it is returned. It raises
-    ProjectError where this clone lacks the commit, or a submodule the one that it names.
+    `folder` is the top folder of the Git repository. It raises ProjectError where a commit, or a submodule's, lacks.
     """
     root, project = Path(git("rev-parse", "--show-toplevel")), git("rev-parse", "--show-prefix")
     with tempfile.TemporaryDirectory() as scratch:

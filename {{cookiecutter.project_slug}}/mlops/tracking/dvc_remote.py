@@ -24,13 +24,10 @@ class ArtifactMissingError(ProjectError):
 
 
 def push(stages: list[str]) -> None:
-    """Push the cached outputs of `stages`, and all that they depend on. A job pulled them from there: it does nothing.
-
-    It raises ProjectError if no remote is set, it is a throw-away folder, or it can't be reached.
-    """
+    """Push the cached outputs of `stages`, and all that they depend on; raise ProjectError if the remote refuses."""
     from dvc.repo import Repo
 
-    if job_file():
+    if job_file():  # a job pulled them from there
         return
     with Repo(os.getcwd()) as repo:
         address = url(repo)
@@ -138,13 +135,9 @@ def restore(commit: str, paths: tuple[str, ...], folder: Path) -> None:
 
 
 def restore_run(commit: str, folder: Path, *more: str) -> dict[str, Any]:
-    """Restore what MLflow needs of the run whose results a commit holds, and `more`; return its facts.
-
-    It raises what `restore` does, and ProjectError if the files, or the manifest, are another run's.
-    """
+    """Restore what MLflow needs of the run whose results a commit holds, and `more`; check it, and return its facts."""
     restore(commit, (RUN_REPORT, RUN_DIR.as_posix(), *ARTIFACTS, *more), folder)
-    missing = [path for path in (RUN_REPORT, LINEAGE.as_posix(), *more) if not (folder / path).exists()]
-    if missing:
+    if missing := [path for path in (RUN_REPORT, LINEAGE.as_posix(), *more) if not (folder / path).exists()]:
         problem = f"commit {commit[:10]} has no {', '.join(missing)}"
         raise ArtifactMissingError(problem, f"git show {commit[:10]}:dvc.lock")
     facts, run = read_facts(folder), read_json(folder / RUN_REPORT)["run"]

@@ -22,10 +22,9 @@ class GitError(ProjectError):
 
 def untracked_error(files: Sequence[str]) -> ProjectError:
     """Return the error for a run that depends on files that Git does not track."""
-    return ProjectError(
-        f"the run would depend on {len(files)} file(s) that Git does not track: {', '.join(files[:5])}",
-        f"git add {' '.join(files[:5])}   (data: dvc add; and check that no .gitignore names them)",
-    )
+    problem = f"the run would depend on {len(files)} file(s) that Git does not track: {', '.join(files[:5])}"
+    fix = f"git add {' '.join(files[:5])}   (data: dvc add; and check that no .gitignore names them)"
+    return ProjectError(problem, fix)
 
 
 def git(*args: str, where: Path = Path(), env: dict[str, str] | None = None, stdin: str | None = None) -> str:
@@ -61,10 +60,8 @@ def head() -> str:
     except GitError as error:
         if "safe.directory" in error.problem:
             raise
-        raise ProjectError(
-            f"{Path.cwd()} has no Git commit, so a run has nothing to name",
-            "git init && git add . && git commit -m 'Start'",
-        ) from error
+        problem = f"{Path.cwd()} has no Git commit, so a run has nothing to name"
+        raise ProjectError(problem, "git init && git add . && git commit -m 'Start'") from error
 
 
 def try_git(*args: str, where: Path = Path()) -> str | None:

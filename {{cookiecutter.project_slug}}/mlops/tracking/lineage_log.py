@@ -7,13 +7,11 @@ branches, tags and experiments, also those that were fetched.
 
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from ..config import home, load_platform
 from ..errors import ProjectError
-from ..pipeline import RUN_REPORT
+from ..pipeline import LOCK, RUN_REPORT
 from .git import AUTHOR, GitError, commit_tree, git, try_git
-from .snapshot import LOCK
 
 BRANCH = "lineage"
 REF = f"refs/heads/{BRANCH}"
@@ -56,10 +54,8 @@ def record(commit: str, message: str) -> None:
             return
         except GitError as error:  # another run was faster: merge with its entry
             refusal = error
-    raise ProjectError(
-        f"the branch {BRANCH} can't be written: {refusal}",
-        f"check that {BRANCH} is not checked out anywhere and that {repository} is writable",
-    )
+    fix = f"check that {BRANCH} is not checked out anywhere and that {repository} is writable"
+    raise ProjectError(f"the branch {BRANCH} can't be written: {refusal}", fix)
 
 
 def record_once(commit: str, message: str) -> None:
@@ -137,13 +133,10 @@ def tag(name: str, commit: str, message: str) -> None:
     if tagged == commit:
         return
     if tagged:
-        raise ProjectError(
-            f"the tag {name} names commit {tagged[:10]} already, not {commit[:10]}",
-            f"choose another name; or, if that one is given up: git tag -d {name}",
-        )
+        problem = f"the tag {name} names commit {tagged[:10]} already, not {commit[:10]}"
+        raise ProjectError(problem, f"choose another name; or, if that one is given up: git tag -d {name}")
     git("tag", "--force", "--annotate", "--no-sign", "--message", message, name, commit, env=AUTHOR)
-    if Path(repository).resolve() != Path(git("rev-parse", "--show-toplevel")).resolve():
-        git("push", "--quiet", "--no-verify", repository, f"refs/tags/{name}")
+    git("push", "--quiet", "--no-verify", repository, f"refs/tags/{name}")  # new there to an experiment's copy
 
 
 def runs() -> dict[str, KnownRun]:

@@ -44,18 +44,15 @@ def tracking_uri() -> str:
     file of the clone that started it.
     """
     if not is_reachable():
-        raise ProjectError(
-            "a job can't see mlflow.db of the clone that started it",
-            "platform.yaml:tracking_uri: an MLflow server; or run this stage where you are: RUN_ON=local dvc repro",
-        )
+        fix = "platform.yaml:tracking_uri: an MLflow server; or run this stage where you are: RUN_ON=local dvc repro"
+        raise ProjectError("a job can't see mlflow.db of the clone that started it", fix)
     uri = load_platform().tracking_uri
     if not uri:
         return f"{SQLITE}{(home() / DATABASE).as_posix()}"
     is_sqlite = uri.startswith(SQLITE)
     if not uri.startswith("arn:") and ("://" not in uri or (is_sqlite and not Path(uri[len(SQLITE) :]).is_absolute())):
-        raise ProjectError(
-            f"the tracking URI {uri!r} is a relative path", "platform.yaml:tracking_uri: null, or an absolute address"
-        )
+        fix = "platform.yaml:tracking_uri: null, or an absolute address"
+        raise ProjectError(f"the tracking URI {uri!r} is a relative path", fix)
     return uri
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ProjectError
-from . import mlflow_client, plots, run_files
+from . import mlflow_client, run_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -64,7 +64,7 @@ class Mirror:
     """One run below `root`, copied to one MLflow. After an error, another `push` or `finish` sends the rest."""
 
     def __init__(self, root: Path, client: "MlflowClient") -> None:
-        facts = run_files.read_facts(root)
+        facts = self._facts = run_files.read_facts(root)
         self._root, self._client = root, client
         self._started_ms = run_files.milliseconds(facts["started_at"])
         self._curves = run_files.Curves(root / run_files.RUN_DIR, self._started_ms)
@@ -93,8 +93,7 @@ class Mirror:
 
     def check_not_deleted(self) -> None:
         """Raise RunDeletedError if a person deleted the run in MLflow meanwhile."""
-        facts = run_files.read_facts(self._root)
-        find(self._client, facts["run"], facts["project"])
+        find(self._client, self._facts["run"], self._facts["project"])
 
     def push(self) -> None:
         """Send what is new."""
@@ -182,7 +181,7 @@ class Mirror:
 
         if "dataset" in self._sent:
             return
-        facts, inputs = run_files.read_facts(self._root), self._client.get_run(self.run_id).inputs
+        facts, inputs = self._facts, self._client.get_run(self.run_id).inputs
         if not (inputs and inputs.dataset_inputs):
             source = {
                 "url": facts["git_remote_url"],
@@ -208,7 +207,7 @@ class Mirror:
             with tempfile.TemporaryDirectory() as scratch:
                 picture = Path(scratch, f"{path.stem}.png")
                 try:
-                    plots.render(path, config, picture)
+                    run_files.render(path, config, picture)
                     self._client.log_artifact(self.run_id, str(picture), target)
                 except ProjectError as error:  # of `render`
                     log.warning("%s", error.problem)
@@ -226,9 +225,8 @@ def find(client: "MlflowClient", run: str, project: str) -> str | None:
         return None
     info = min((match.info for match in matches), key=lambda info: info.lifecycle_stage == "deleted")
     if info.lifecycle_stage == "deleted":
-        raise RunDeletedError(
-            f"run {run} was deleted in MLflow", f"to have it back: mlflow runs restore --run-id {info.run_id}"
-        )
+        fix = f"to have it back: mlflow runs restore --run-id {info.run_id}"
+        raise RunDeletedError(f"run {run} was deleted in MLflow", fix)
     return str(info.run_id)
 
 

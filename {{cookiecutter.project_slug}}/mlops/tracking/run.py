@@ -1,6 +1,4 @@
-"""One training run: its identity, what it is made from, and its record.
-
-Everything about the run goes to files in `reports/train`, which DVC keeps; MLflow gets a copy meanwhile.
+"""One training run: its identity, what it is made from, and its record in `reports/train`, which DVC keeps.
 
 An interrupted training continues from a checkpoint wherever the inputs are the same. It continues as the same run where
 a backend starts the job again under its run id, or a clone starts the same commit and experiment again. Otherwise it is
@@ -215,11 +213,8 @@ def recorded(facts: dict[str, Any], earlier_files: dict[str, bytes] | None = Non
         write_json(LINEAGE, facts)
         process = _start_upload(run)
         try:
-            live = Live(str(RUN_DIR), bool(earlier_files), save_dvc_exp=False, dvcyaml=None, report=None)
-            try:
+            with Live(str(RUN_DIR), bool(earlier_files), save_dvc_exp=False, dvcyaml=None, report=None) as live:
                 yield live
-            finally:
-                live.end()
             status = "FINISHED"
         except KeyboardInterrupt:
             status = "KILLED"
