@@ -45,10 +45,7 @@ class Reader:
     _folders: set[Path] = field(default_factory=set)
 
     def read(self, path: Path) -> None:
-        """Add a file, or all files of a folder, if it exists; `path` is absolute and normalised.
-
-        It raises ProjectError for what no commit can hold: a path or link that leads out, no regular file.
-        """
+        """Add the file, or all files of the folder, at an absolute path; raise ProjectError if no commit holds it."""
         if self._cached_parent(path):
             return
         real = self._resolve(path)

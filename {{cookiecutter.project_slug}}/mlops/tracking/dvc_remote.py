@@ -66,10 +66,7 @@ def url(repo: Any) -> str:
 
 
 def write_config(path: Path, sections: dict[str, dict[str, Any]]) -> None:
-    """Add sections, such as `remote "<name>"`, to a configuration file of DVC, which need not exist.
-
-    It raises ProjectError, and changes nothing, if a value has a character that DVC could not read back.
-    """
+    """Add sections to a configuration file of DVC; raise ProjectError if DVC could not read a character of theirs."""
     from configobj import ConfigObj
 
     encoding = locale.getpreferredencoding(False)  # as DVC reads it
@@ -89,12 +86,10 @@ def write_config(path: Path, sections: dict[str, dict[str, Any]]) -> None:
 
 
 def config_url(url: str, file: Path) -> str:
-    """Return the address of a remote as a configuration file should hold it.
-
-    A folder is relative to the file where only that is ASCII: DVC reads it in any locale, and can rewrite the file.
-    """
+    """Return the address of a remote as a configuration file should hold it."""
     if "://" in url or url.isascii():
         return url
+    # DVC reads ASCII in any locale, and can rewrite the file.
     try:
         relative = Path(os.path.relpath(url, file.absolute().parent)).as_posix()
     except ValueError:  # on another drive of Windows

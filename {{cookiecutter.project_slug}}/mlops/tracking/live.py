@@ -20,7 +20,7 @@ from dvclive.serialize import dump_json, dump_yaml
 from ruamel.yaml.representer import RepresenterError
 
 from ..files import atomic_write, write_json
-from .run_files import PLOTS
+from .run_files import CURVES, PLOTS, Curves
 
 SYNC_S = 5.0  # between two writes of summary and report, and two signals to the VS Code extension
 FLUSH_SHARE = 0.003  # the share of the time that flushing rows may take
@@ -144,19 +144,12 @@ class Live(dvclive.Live):
 
     def _init_resume(self) -> None:
         super()._init_resume()
-        if self._step == 0 and any(Path(self.plots_dir, Metric.subfolder).rglob("*.tsv")):
+        if self._step == 0 and any((Path(self.dir) / CURVES).rglob("*.tsv")):
             self._step = 1  # DVCLive takes a run of one step for one of none
 
     def read_step(self) -> int:
         """Return the last step of a run to resume; the summary may be seconds behind the curves."""
-        last_step = int(super().read_step())
-        for path in Path(self.plots_dir, Metric.subfolder).rglob("*.tsv"):
-            with path.open("rb") as file:
-                file.seek(max(path.stat().st_size - 4096, 0))
-                rows = [row.split("\t") for row in file.read().decode(errors="replace").splitlines()]
-            steps = [int(row[1]) for row in rows if len(row) == 3 and row[1].isdigit()]
-            last_step = max([last_step, *steps[-1:]])
-        return last_step
+        return max([int(super().read_step()), *(row.step for row in Curves(Path(self.dir), 0).new_rows())])
 
 
 class _Curve:

@@ -46,11 +46,7 @@ class RunDeletedError(ProjectError):
 
 
 def sync(root: Path = Path()) -> str:
-    """Send to MLflow what it lacks of the ended run below `root`, and return MLflow's id of the run.
-
-    It raises RunDeletedError if a person deleted the run there, and ProjectError if there is no run, MLflow can't be
-    reached, or the manifest below `root` is another run's.
-    """
+    """Send to MLflow what it lacks of the ended run below `root`; return MLflow's id of it, or raise ProjectError."""
     run_files.read_facts(root)
     with mlflow_client.translate_errors("python -m mlops mirror sync"):
         mirror = Mirror(root, mlflow_client.client())

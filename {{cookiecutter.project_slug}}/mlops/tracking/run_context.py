@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,10 +144,10 @@ def tag_dataset(label: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Scope:  # what the commit for one stage holds; paths are relative to the project's root
+class _Scope:  # what the commit for one stage holds
     stages: set[str]  # the running stage and all that depend on it
     outs: list[str]  # their outputs: DVC deletes them before the stage runs, which reads none of them
-    carried: list[str]  # outputs of earlier stages that DVC doesn't cache, such as metrics: Git has them
+    carried: list[Path]  # outputs of earlier stages that DVC doesn't cache, such as metrics: Git has them
     reader: Reader  # what the pipeline reads and no stage makes
 
 
@@ -183,7 +183,7 @@ def snapshot(stage: str) -> str:
         git("read-tree", "HEAD", env=env)
         git("add", "--update", "--", ".", env=env)
         staged = git("diff", "--cached", "--name-only", "--diff-filter=A", "--no-renames", "--relative", "-z", "HEAD")
-        if new := [path for path in (*paths(staged), *scope.carried) if Path(path).exists()]:
+        if new := [str(path) for path in (*paths(staged), *scope.carried) if Path(path).exists()]:
             git("add", "--force", "--", *new, env=env)
         add_and_check(index, scope.reader)
         tree = _write_tree(env, scope, Path(LOCK).read_text(encoding="utf-8") if Path(LOCK).exists() else None)
@@ -214,28 +214,25 @@ def _scope(stage: str) -> _Scope:
 
     project, root = Path.cwd().resolve(), Path(git("rev-parse", "--show-toplevel")).resolve()
 
-    def relative(path: str) -> str:
-        return Path(os.path.relpath(path)).as_posix()
-
-    def absolute(names: Iterable[str]) -> list[Path]:
-        return [Path(os.path.normpath(project / name)) for name in names]
+    def absolute(path: str) -> Path:
+        return Path(os.path.normpath(project / os.path.relpath(path)))
 
     with Repo(os.getcwd()) as repo:
         graph, outs = repo.index.graph, list(repo.index.outs)
         running = repo.stage.load_one(name=stage)
         # An edge points from a stage to one that it depends on.
         before, after = networkx.descendants(graph, running), {running, *networkx.ancestors(graph, running)}
-        carried = sorted(relative(out.fs_path) for item in before for out in item.outs if not out.use_cache)
+        carried = sorted(absolute(out.fs_path) for item in before for out in item.outs if not out.use_cache)
         deps = (dep for item in (running, *before) for dep in item.deps if dep.protocol == "local")
-        inputs = {relative(dep.fs_path) for dep in deps} - {relative(out.fs_path) for out in outs}
-        variables = {Path(path).as_posix() for path in running.dvcfile.resolver.context.imports}  # `vars` of dvc.yaml
+        inputs = {absolute(dep.fs_path) for dep in deps} - {absolute(out.fs_path) for out in outs}
+        variables = running.dvcfile.resolver.context.imports  # `vars` of dvc.yaml
         # Both packages whole: a commit without a module that no stage depends on can't run.
-        code = {"dvc.yaml", "pyproject.toml", package_name(), "mlops", *(relative(item.path) for item in before)}
-        cached = absolute(relative(out.fs_path) for out in outs if out.use_cache)
-        reader = Reader(root, cached, absolute(inputs), ignored_by_dvc(repo))
-        for path in (*absolute([*sorted(code | variables | inputs), *carried]), *_imported_files(root)):
+        code = ("dvc.yaml", "pyproject.toml", package_name(), "mlops", *(item.path for item in before))
+        cached = [absolute(out.fs_path) for out in outs if out.use_cache]
+        reader = Reader(root, cached, inputs, ignored_by_dvc(repo))
+        for path in (*sorted({*map(absolute, (*code, *variables)), *inputs}), *carried, *_imported_files(root)):
             reader.read(path)
-        outputs = [relative(out.fs_path) for item in after for out in item.outs]
+        outputs = [str(absolute(out.fs_path)) for item in after for out in item.outs]
         return _Scope({item.name for item in after if hasattr(item, "name")}, outputs, carried, reader)
 
 

@@ -100,10 +100,7 @@ def upload(root: Path = Path()) -> str:
 
 
 def upload_all() -> list[str]:
-    """Upload the runs in the outbox, then the one in the work tree; return MLflow's ids of them.
-
-    It raises the ProjectError of the first upload that failed; the other runs were sent all the same.
-    """
+    """Upload the runs in the outbox and the one here; return MLflow's ids, or raise the first error at the end."""
     runs, run_ids, problems = waiting(), [], []
     roots = [folder() / run for run in runs]
     if LINEAGE.exists() and read_facts()["run"] not in runs:
