@@ -57,7 +57,7 @@ def tracking_uri() -> str:
 
 
 def client() -> "MlflowClient":
-    """Connect to MLflow. A new SQLite file gets its tables, under a lock: processes that start at once corrupt it."""
+    """Connect to MLflow. A new SQLite file gets its tables under a lock: two processes at once would corrupt it."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow

@@ -202,7 +202,7 @@ def recorded(facts: dict[str, Any], earlier_files: dict[str, bytes] | None = Non
     """Write the files of a run with these facts, while another process copies them to MLflow; give the logger.
 
     When MLflow can't be reached, training succeeds all the same, and `mirror sync` sends the rest. `earlier_files` are
-    those of the run, or of an earlier one, that it continues; content by name.
+    those of the run that it continues, itself or an earlier one; content by name.
     """
     run, status = facts["run"], "FAILED"
     with uploader.training(run):
@@ -211,7 +211,15 @@ def recorded(facts: dict[str, Any], earlier_files: dict[str, bytes] | None = Non
             (RUN_DIR / name).parent.mkdir(parents=True, exist_ok=True)
             (RUN_DIR / name).write_bytes(content)
         write_json(LINEAGE, facts)
-        process = _start_upload(run)
+        process: uploader.UploadProcess | None = None
+        try:
+            if mlflow_client.is_reachable():
+                uploader.stage_files(run)
+                process = uploader.UploadProcess(run)
+            else:
+                log.info("MLflow gets run %s when the results of the job are applied", run)
+        except OSError as error:  # no space, no process: no reason to end a training
+            log.warning("nothing copies the run to MLflow while it trains: %s", error)
         try:
             with Live(str(RUN_DIR), bool(earlier_files), save_dvc_exp=False, dvcyaml=None, report=None) as live:
                 yield live
@@ -227,18 +235,6 @@ def recorded(facts: dict[str, Any], earlier_files: dict[str, bytes] | None = Non
                 log.warning("the outbox does not take the last files of the run, which are in %s: %s", RUN_DIR, error)
             if not (process and process.close()) and mlflow_client.is_reachable():
                 log.warning("MLflow does not have all of the run yet. To send the rest: python -m mlops mirror sync")
-
-
-def _start_upload(run: str) -> uploader.UploadProcess | None:
-    if not mlflow_client.is_reachable():
-        log.info("MLflow gets run %s when the results of the job are applied", run)
-        return None
-    try:
-        uploader.stage_files(run)
-        return uploader.UploadProcess(run)
-    except OSError as error:  # no space, no process: no reason to end a training
-        log.warning("nothing copies the run to MLflow while it trains: %s", error)
-        return None
 
 
 def _facts(context: RunContext, parents: list[str]) -> dict[str, Any]:
