@@ -221,8 +221,11 @@ def recorded(facts: dict[str, Any], earlier_files: dict[str, bytes] | None = Non
         except OSError as error:  # no space, no process: no reason to end a training
             log.warning("nothing copies the run to MLflow while it trains: %s", error)
         try:
-            with Live(str(RUN_DIR), bool(earlier_files), save_dvc_exp=False, dvcyaml=None, report=None) as live:
+            live = Live(str(RUN_DIR), bool(earlier_files), save_dvc_exp=False, dvcyaml=None, report=None)
+            try:
                 yield live
+            finally:
+                live.end()
             status = "FINISHED"
         except KeyboardInterrupt:
             status = "KILLED"
