@@ -45,7 +45,7 @@ class Reader:
     _folders: set[Path] = field(default_factory=set)
 
     def read(self, path: Path) -> None:
-        """Add the file, or all files of the folder, at an absolute path; raise ProjectError if no commit holds it."""
+        """Add a file, or a folder's, by its absolute, normalised path; raise ProjectError if no commit can hold it."""
         if self._cached_parent(path):
             return
         real = self._resolve(path)
@@ -225,7 +225,7 @@ def _is_same(path: Path, restored: Path) -> bool:
 def write(commit: str, folder: Path) -> Path:
     """Write the project's files at a commit, with its submodules, as a fresh checkout has them; return their folder.
 
-    `folder` is the top folder of the Git repository. It raises ProjectError where a commit, or a submodule's, lacks.
+    `folder` is the top folder of the Git repository. It raises ProjectError where a clone lacks its commit.
     """
     root, project = Path(git("rev-parse", "--show-toplevel")), git("rev-parse", "--show-prefix")
     with tempfile.TemporaryDirectory() as scratch:

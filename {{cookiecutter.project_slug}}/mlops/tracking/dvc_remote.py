@@ -24,7 +24,7 @@ class ArtifactMissingError(ProjectError):
 
 
 def push(stages: list[str]) -> None:
-    """Push the cached outputs of `stages`, and all that they depend on; raise ProjectError if the remote refuses."""
+    """Push the cached outputs of `stages`, and all that they depend on; raise ProjectError if that fails."""
     from dvc.repo import Repo
 
     if job_file():  # a job pulled them from there
@@ -66,7 +66,7 @@ def url(repo: Any) -> str:
 
 
 def write_config(path: Path, sections: dict[str, dict[str, Any]]) -> None:
-    """Add sections to a configuration file of DVC; raise ProjectError if DVC could not read a character of theirs."""
+    """Add sections to a configuration file of DVC; raise ProjectError, and change nothing, if DVC could not read it."""
     from configobj import ConfigObj
 
     encoding = locale.getpreferredencoding(False)  # as DVC reads it
@@ -89,7 +89,7 @@ def config_url(url: str, file: Path) -> str:
     """Return the address of a remote as a configuration file should hold it."""
     if "://" in url or url.isascii():
         return url
-    # DVC reads ASCII in any locale, and can rewrite the file.
+    # A folder is relative to the file where only that is ASCII: DVC reads it in any locale, and can rewrite the file.
     try:
         relative = Path(os.path.relpath(url, file.absolute().parent)).as_posix()
     except ValueError:  # on another drive of Windows

@@ -136,7 +136,7 @@ def tag(name: str, commit: str, message: str) -> None:
         problem = f"the tag {name} names commit {tagged[:10]} already, not {commit[:10]}"
         raise ProjectError(problem, f"choose another name; or, if that one is given up: git tag -d {name}")
     git("tag", "--force", "--annotate", "--no-sign", "--message", message, name, commit, env=AUTHOR)
-    git("push", "--quiet", "--no-verify", repository, f"refs/tags/{name}")  # new there to an experiment's copy
+    git("push", "--quiet", "--no-verify", repository, f"refs/tags/{name}")  # another one than an experiment's copy
 
 
 def runs() -> dict[str, KnownRun]:
@@ -152,7 +152,7 @@ def runs() -> dict[str, KnownRun]:
 
 
 def log() -> list[Entry]:
-    """Return the entries of this project, ours and those fetched, the newest first; raises `check_not_shallow`'s."""
+    """Return this project's entries, ours and those fetched, the newest first; raise ShallowCloneError if some lack."""
     check_not_shallow()
     if not (refs := log_refs()):
         return []

@@ -190,7 +190,7 @@ def render(json_path: Path, config: dict[str, Any], png_path: Path) -> None:
     """Draw a plot of `Live.log_plot` or `Live.log_sklearn_plot`, 800 pixels wide or more.
 
     `config` is DVCLive's: `template`, `x`, `y` (a field or more), `title`, `x_label`, `y_label`. Where it is empty, the
-    last field is drawn row by row, as in DVC. It raises ProjectError if the file is no whole plot, or no `config`'s.
+    last field is drawn row by row, as in DVC. It raises ProjectError if the file is no whole plot or does not fit.
     """
     from matplotlib.figure import Figure
 
