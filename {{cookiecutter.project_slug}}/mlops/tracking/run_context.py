@@ -183,7 +183,7 @@ def snapshot(stage: str) -> str:
         git("read-tree", "HEAD", env=env)
         git("add", "--update", "--", ".", env=env)
         staged = git("diff", "--cached", "--name-only", "--diff-filter=A", "--no-renames", "--relative", "-z", "HEAD")
-        if new := [str(path) for path in (*paths(staged), *scope.carried) if Path(path).exists()]:
+        if new := [str(path) for path in (*map(Path, paths(staged)), *scope.carried) if path.exists()]:
             git("add", "--force", "--", *new, env=env)
         add_and_check(index, scope.reader)
         tree = _write_tree(env, scope, Path(LOCK).read_text(encoding="utf-8") if Path(LOCK).exists() else None)
