@@ -8,6 +8,7 @@ from typing import Any
 
 from .errors import ProjectError
 
+LOCK = "dvc.lock"
 RUN_REPORT = "reports/run.json"  # an output of the stage that trains
 REGISTER_REPORT = "reports/register.json"  # an output of the stage that registers
 

@@ -10,7 +10,7 @@ from .config import home, job_file, load_platform
 from .contract import package_name, stage_main
 from .errors import ProjectError
 from .tracking.git import git, paths, untracked_error
-from .tracking.snapshot import note_files
+from .tracking.run_context import note_files
 
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -61,7 +61,7 @@ def publish(name: str) -> None:
 def _check_untracked(error: ImportError) -> None:
     """Raise ProjectError if a module can't be imported in an experiment's copy because Git does not track it.
 
-    The copy holds what Git tracks. In the work tree, such a file is refused before a training (`tracking/snapshot.py`).
+    The copy holds what Git tracks. In the work tree, such a file is refused before a training (`run_context.snapshot`).
     """
     packages = (package_name(), "mlops")
     if (error.name or "").partition(".")[0] not in packages or home() == Path.cwd().resolve():

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from mlops.compute import transfer
 from mlops.errors import ProjectError
-from mlops.tracking.snapshot import snapshot
+from mlops.tracking.run_context import snapshot
 
 from .conftest import Run, commit_all
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from mlops.errors import ProjectError
 from mlops.tracking.live import Live
-from mlops.tracking.plots import render
-from mlops.tracking.run_files import PLOTS
+from mlops.tracking.run_files import PLOTS, render
 from PIL import Image
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from mlops.errors import ProjectError
-from mlops.tracking import snapshot as snapshots
-from mlops.tracking.snapshot import snapshot
+from mlops.tracking import run_context as snapshots
+from mlops.tracking.run_context import snapshot
 from ruamel.yaml import YAML
 
 from .conftest import Run, commit_all

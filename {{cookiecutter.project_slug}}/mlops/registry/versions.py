@@ -27,8 +27,8 @@ from ..records import consent
 from ..tracking import dvc_remote, lineage_log, mlflow_client, run_context
 from ..tracking.git import GitError, exists, git
 from ..tracking.run import RegisteredModel
+from ..tracking.run_context import snapshot
 from ..tracking.run_files import read_facts
-from ..tracking.snapshot import snapshot
 from ..tracking.uploader import upload
 from . import pyfunc
 

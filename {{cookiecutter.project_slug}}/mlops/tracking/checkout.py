@@ -8,8 +8,8 @@ import filecmp
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,34 +32,20 @@ def ignored_by_dvc(repo: "Repo") -> Callable[[str], bool]:
     return partial(repo.dvcignore.is_ignored, repo.fs, ignore_subrepos=False)
 
 
+@dataclass
 class Reader:
-    """Collect the files that are read, and the symbolic links that lead to them: a commit must hold both.
+    """The files that are read, and the symbolic links that lead to them: a commit must hold both."""
 
-    Args:
-        root: The top folder of the Git repository, without links. Everything that is read must be below it.
-        cached: Files and folders below it that DVC stores; they are left out.
-        deps: Folders and files that DVC hashes.
-        is_ignored: Whether DVC ignores a path; such a file, an editor's swap file say, is no part of what is read.
-
-    Attributes:
-        files: Regular files, by paths without a link on the way.
-        links: Symbolic links on the way to them.
-    """
-
-    def __init__(
-        self, root: Path, cached: Sequence[Path], deps: Collection[Path], is_ignored: Callable[[str], bool]
-    ) -> None:
-        self.root, self.cached, self.deps, self.is_ignored = root, cached, deps, is_ignored
-        self.files: set[Path] = set()
-        self.links: set[Path] = set()
-        self._folders: set[Path] = set()
+    root: Path  # the top folder of the Git repository, without links; everything that is read must be below it
+    cached: Sequence[Path]  # files and folders below it that DVC stores; they are left out
+    deps: Collection[Path]  # folders and files that DVC hashes
+    is_ignored: Callable[[str], bool]  # whether DVC ignores a path, such as an editor's swap file: it is not read
+    files: set[Path] = field(default_factory=set)  # regular ones, by paths without a link on the way
+    links: set[Path] = field(default_factory=set)  # symbolic ones on the way to them
+    _folders: set[Path] = field(default_factory=set)
 
     def read(self, path: Path) -> None:
-        """Add a file, or all files of a folder, if it exists; `path` is absolute and normalised.
-
-        Raises:
-            ProjectError: It is outside the repository, a commit can't hold a link, or it is no regular file.
-        """
+        """Add a file, or a folder's, by its absolute, normalised path; raise ProjectError if no commit can hold it."""
         if self._cached_parent(path):
             return
         real = self._resolve(path)
@@ -79,11 +65,9 @@ class Reader:
     def _resolve(self, path: Path) -> Path:
         """Return where a path leads, step by step, and add the links on the way."""
         if not path.is_relative_to(self.root):
-            raise ProjectError(
-                f"the run would depend on {shown(path)}, which is outside the Git repository {self.root}, so no commit "
-                "can hold it",
-                f"copy it into the repository and name that in dvc.yaml; data: dvc import-url {shown(path)} data/raw",
-            )
+            problem = f"the run would depend on {shown(path)}, which is outside the Git repository {self.root}"
+            fix = f"copy it into the repository and name that in dvc.yaml; data: dvc import-url {shown(path)} data/raw"
+            raise ProjectError(f"{problem}, so no commit can hold it", fix)
         todo, folder, followed = list(reversed(path.relative_to(self.root).parts)), self.root, 0
         while todo:
             part = todo.pop()
@@ -122,19 +106,18 @@ def shown(path: Path) -> str:
 
 
 def _link_error(path: Path, problem: str) -> ProjectError:
-    return ProjectError(
-        f"{shown(path)} is a link {problem}, so no commit can hold what it gives",
-        f"put the file itself in place of the link, or a relative link to a file that Git tracks: {shown(path)}",
-    )
+    fix = f"put the file itself in place of the link, or a relative link to a file that Git tracks: {shown(path)}"
+    return ProjectError(f"{shown(path)} is a link {problem}, so no commit can hold what it gives", fix)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Repository:
     """A repository with an index of its own: the project's, or a submodule's."""
 
     root: Path  # its top folder
     index: Path
     parent: "_Repository | None" = None  # the repository that it is a submodule of; None for the project's
+    names: list[str] = field(default_factory=list)  # of the files in question, from its top folder
 
     def git(self, *args: str, stdin: str | None = None, **env: str) -> str:
         return git(*args, where=self.root, env={"GIT_INDEX_FILE": str(self.index), **env}, stdin=stdin)
@@ -148,55 +131,48 @@ class _Repository:
 def add_and_check(index: Path, reader: Reader) -> None:
     """Add to an index of the project's repository the files that are read, and check what a checkout of it gives.
 
-    Raises:
-        ProjectError: Git does not track a file, in this index or the real one; a submodule was edited and not
-            committed; or a checkout would give a file other bytes.
+    It raises ProjectError if Git tracks a file neither in this index nor in the real one, a submodule was edited and
+    not committed, or a checkout would give a file other bytes.
     """
     with tempfile.TemporaryDirectory() as scratch:
         repositories = {reader.root: _Repository(reader.root, index)}
-        names_by_root: dict[Path, list[str]] = {}
         for path in sorted(reader.files | reader.links):
-            root = _repository_root(path.parent, repositories, Path(scratch))
-            names_by_root.setdefault(root, []).append(path.relative_to(root).as_posix())
-        for root, repository in repositories.items():  # outer repositories come before their submodules
-            names = names_by_root.get(root, [])
-            if repository.parent is None:
-                _add(repository, names)
-            else:
+            repository = _repository_of(path.parent, repositories, Path(scratch))
+            repository.names.append(path.relative_to(repository.root).as_posix())
+        for repository in repositories.values():  # outer repositories come before their submodules
+            if repository.parent:
                 _pin_submodule(repository, repository.parent)
-                tracked = repository.entries()
-                if missing := [name for name in names if name not in tracked]:
-                    raise _uncommitted_error(repository, missing)
-        for number, (root, names) in enumerate(names_by_root.items()):
-            _compare(repositories[root], names, Path(scratch, f"restored-{number}"))
+            else:
+                _add(repository)
+        for number, repository in enumerate(repositories.values()):
+            _compare(repository, Path(scratch, f"restored-{number}"))
 
 
-def _repository_root(folder: Path, repositories: dict[Path, _Repository], scratch: Path) -> Path:
-    """Return the top folder of the repository that a folder belongs to, and add that repository."""
+def _repository_of(folder: Path, repositories: dict[Path, _Repository], scratch: Path) -> _Repository:
+    """Return the repository that a folder belongs to, and add it to those by their top folders."""
     if folder in repositories:
-        return folder
-    outer = _repository_root(folder.parent, repositories, scratch)
+        return repositories[folder]
+    outer = _repository_of(folder.parent, repositories, scratch)
     if not os.path.lexists(folder / ".git"):
         return outer
-    inner = _Repository(folder, scratch / f"index-{len(repositories)}", repositories[outer])
+    inner = _Repository(folder, scratch / f"index-{len(repositories)}", outer)
     try:
         inner.git("read-tree", "HEAD")
     except GitError as error:
-        raise ProjectError(
-            f"{shown(folder)} is a Git repository without a commit", f"rm -r {shown(folder)}/.git"
-        ) from error
+        problem = f"{shown(folder)} is a Git repository without a commit"
+        raise ProjectError(problem, f"rm -r {shown(folder)}/.git") from error
     repositories[folder] = inner
-    return folder
+    return inner
 
 
-def _add(repository: _Repository, names: Sequence[str]) -> None:
+def _add(repository: _Repository) -> None:
     new = git("diff", "--cached", "--name-only", "--diff-filter=A", "--no-renames", "-z", "HEAD", where=repository.root)
     tracked = repository.entries().keys() | set(paths(new))
-    if missing := [shown(repository.root / name) for name in names if name not in tracked]:
+    if missing := [shown(repository.root / name) for name in repository.names if name not in tracked]:
         raise untracked_error(missing)
-    if names:
+    if repository.names:
         options = ("--force", "--pathspec-from-file=-", "--pathspec-file-nul")
-        repository.git("add", *options, stdin=_nul_terminated(names), GIT_LITERAL_PATHSPECS="1")
+        repository.git("add", *options, stdin="\0".join(repository.names), GIT_LITERAL_PATHSPECS="1")
 
 
 def _pin_submodule(inner: _Repository, outer: _Repository) -> None:
@@ -212,6 +188,9 @@ def _pin_submodule(inner: _Repository, outer: _Repository) -> None:
         outer.git("update-index", "--cacheinfo", f"{SUBMODULE},{head},{name}")
     elif commit != head:
         raise _uncommitted_error(outer, [name])
+    tracked = inner.entries()
+    if missing := [name for name in inner.names if name not in tracked]:
+        raise _uncommitted_error(inner, missing)
 
 
 def _uncommitted_error(repository: _Repository, names: Sequence[str]) -> ProjectError:
@@ -223,9 +202,9 @@ def _uncommitted_error(repository: _Repository, names: Sequence[str]) -> Project
     )
 
 
-def _compare(repository: _Repository, names: Sequence[str], folder: Path) -> None:
-    _write(repository, names, folder)
-    changed = [name for name in names if not _is_same(repository.root / name, folder / name)]
+def _compare(repository: _Repository, folder: Path) -> None:
+    _write(repository, folder)
+    changed = [name for name in repository.names if not _is_same(repository.root / name, folder / name)]
     if repository.parent and changed:
         raise _uncommitted_error(repository, changed)
     if changed:
@@ -244,14 +223,9 @@ def _is_same(path: Path, restored: Path) -> bool:
 
 
 def write(commit: str, folder: Path) -> Path:
-    """Write the project's files at a commit of this clone, with its submodules, as a fresh checkout has them.
+    """Write the project's files at a commit, with its submodules, as a fresh checkout has them; return their folder.
 
-    Args:
-        commit: Raises ProjectError where this clone lacks it, or a submodule lacks the commit that it names.
-        folder: Stands for the top folder of the Git repository.
-
-    Returns:
-        The project's folder in it.
+    `folder` is the top folder of the Git repository. It raises ProjectError where a clone lacks its commit.
     """
     root, project = Path(git("rev-parse", "--show-toplevel")), git("rev-parse", "--show-prefix")
     with tempfile.TemporaryDirectory() as scratch:
@@ -262,7 +236,8 @@ def write(commit: str, folder: Path) -> Path:
 def _write_tree(repository: _Repository, commit: str, prefix: str, folder: Path) -> None:
     repository.git("read-tree", commit)
     entries = {name: entry for name, entry in repository.entries().items() if name.startswith(prefix)}
-    _write(repository, [name for name, (mode, *_) in entries.items() if mode != SUBMODULE], folder)
+    repository.names = [name for name, (mode, *_) in entries.items() if mode != SUBMODULE]
+    _write(repository, folder)
     for name, (mode, inner, *_) in entries.items():
         root = repository.root / name
         if mode == SUBMODULE and os.path.lexists(root / ".git"):  # one that is not checked out was not read
@@ -270,8 +245,8 @@ def _write_tree(repository: _Repository, commit: str, prefix: str, folder: Path)
             _write_tree(_Repository(root, index), inner, "", folder / name)
 
 
-def _write(repository: _Repository, names: Iterable[str], folder: Path) -> None:
-    """Check files out of the index of a repository into a folder, as a clone without user settings would."""
+def _write(repository: _Repository, folder: Path) -> None:
+    """Check the named files out of a repository's index into a folder, as a clone without user settings would."""
     folder.mkdir(parents=True, exist_ok=True)
     # In a worktree, the Git directory of the main repository.
     git_dir = (repository.root / git("rev-parse", "--git-common-dir", where=repository.root)).resolve()
@@ -289,8 +264,4 @@ def _write(repository: _Repository, names: Iterable[str], folder: Path) -> None:
             "GIT_WORK_TREE": str(folder),
             "GIT_ATTR_NOSYSTEM": "1",
         }
-        git(*PLAIN, *lfs, "checkout-index", "--stdin", "-z", where=folder, env=env, stdin=_nul_terminated(names))
-
-
-def _nul_terminated(names: Iterable[str]) -> str:
-    return "".join(f"{name}\0" for name in names)
+        git(*PLAIN, *lfs, "checkout-index", "--stdin", "-z", where=folder, env=env, stdin="\0".join(repository.names))

@@ -6,7 +6,6 @@ another character, its own writer fails and leaves an empty file. `write_config`
 
 import hashlib
 import locale
-import logging
 import os
 import shutil
 from pathlib import Path
@@ -19,22 +18,16 @@ from ..pipeline import RUN_REPORT
 from .git import git, without_credentials
 from .run_files import ARTIFACTS, LINEAGE, RUN_DIR, check_manifest, read_facts
 
-log = logging.getLogger(__name__)
-
 
 class ArtifactMissingError(ProjectError):
     """Files of a commit can't be fetched, or are not what they should be."""
 
 
 def push(stages: list[str]) -> None:
-    """Push the cached outputs of `stages`, and all that they depend on. A job pulled them from there: it does nothing.
-
-    Raises:
-        ProjectError: No remote is set, it is a throw-away folder, or it can't be reached.
-    """
+    """Push the cached outputs of `stages`, and all that they depend on; raise ProjectError if that fails."""
     from dvc.repo import Repo
 
-    if job_file():
+    if job_file():  # a job pulled them from there
         return
     with Repo(os.getcwd()) as repo:
         address = url(repo)
@@ -45,16 +38,6 @@ def push(stages: list[str]) -> None:
                 without_credentials(f"the DVC remote {address} does not take the data: {error.__cause__ or error}"),
                 "repair the connection, then: dvc push",
             ) from error
-
-
-def push_or_owe(stages: list[str]) -> bool:
-    """Push, and return whether that worked; if not, warn: `register` pushes again, and refuses if it can't."""
-    try:
-        push(stages)
-    except ProjectError as error:
-        log.warning("%s. Training goes on; `register` pushes the data.", error.problem)
-        return False
-    return True
 
 
 def remote_url() -> str:
@@ -73,23 +56,17 @@ def url(repo: Any) -> str:
     name = repo.config["core"].get("remote")
     url = repo.config["remote"].get(name, {}).get("url")
     if not url:
-        raise ProjectError(
-            "no DVC remote is set", "python -m mlops setup (a local folder), or: dvc remote add -d storage s3://…"
-        )
+        fix = "python -m mlops setup (a local folder), or: dvc remote add -d storage s3://…"
+        raise ProjectError("no DVC remote is set", fix)
     if "://" not in url and ".dvc/tmp" in Path(url).as_posix():
         # A relative url resolves inside the throw-away copy of `dvc exp run --temp`: the data would be deleted with it.
-        raise ProjectError(
-            f"the DVC remote {url} is a throw-away folder", "python -m mlops setup, which writes an absolute url"
-        )
+        fix = "python -m mlops setup, which writes an absolute url"
+        raise ProjectError(f"the DVC remote {url} is a throw-away folder", fix)
     return str(url)
 
 
 def write_config(path: Path, sections: dict[str, dict[str, Any]]) -> None:
-    """Add sections, such as `remote "<name>"`, to a configuration file of DVC, which need not exist.
-
-    Raises:
-        ProjectError: A value has a character that DVC could not read back. The file is unchanged.
-    """
+    """Add sections to a configuration file of DVC; raise ProjectError, and change nothing, if DVC could not read it."""
     from configobj import ConfigObj
 
     encoding = locale.getpreferredencoding(False)  # as DVC reads it
@@ -109,12 +86,10 @@ def write_config(path: Path, sections: dict[str, dict[str, Any]]) -> None:
 
 
 def config_url(url: str, file: Path) -> str:
-    """Return the address of a remote as a configuration file should hold it.
-
-    A folder is relative to the file where only that is ASCII: DVC reads it in any locale, and can rewrite the file.
-    """
+    """Return the address of a remote as a configuration file should hold it."""
     if "://" in url or url.isascii():
         return url
+    # A folder is relative to the file where only that is ASCII: DVC reads it in any locale, and can rewrite the file.
     try:
         relative = Path(os.path.relpath(url, file.absolute().parent)).as_posix()
     except ValueError:  # on another drive of Windows
@@ -126,10 +101,7 @@ def restore(commit: str, paths: tuple[str, ...], folder: Path) -> None:
     """Write files and folders of the project, as they were at a commit of this clone, below an empty folder.
 
     They come from Git, DVC's cache or its remote; the work tree does not change. `paths` start at the project's root;
-    those that the commit doesn't have are left out.
-
-    Raises:
-        ArtifactMissingError: Some of them can't be fetched, or one is damaged.
+    those that the commit doesn't have are left out. It raises ArtifactMissingError for one that is lost or damaged.
     """
     from dvc.api import DVCFileSystem
     from dvc.repo import Repo
@@ -158,14 +130,9 @@ def restore(commit: str, paths: tuple[str, ...], folder: Path) -> None:
 
 
 def restore_run(commit: str, folder: Path, *more: str) -> dict[str, Any]:
-    """Restore what MLflow needs of the run whose results a commit holds, and `more`; return its facts.
-
-    Raises:
-        ProjectError: See `restore`; or the files, or the manifest, are another run's.
-    """
+    """Restore what MLflow needs of the run whose results a commit holds, and `more`; check it, and return its facts."""
     restore(commit, (RUN_REPORT, RUN_DIR.as_posix(), *ARTIFACTS, *more), folder)
-    missing = [path for path in (RUN_REPORT, LINEAGE.as_posix(), *more) if not (folder / path).exists()]
-    if missing:
+    if missing := [path for path in (RUN_REPORT, LINEAGE.as_posix(), *more) if not (folder / path).exists()]:
         problem = f"commit {commit[:10]} has no {', '.join(missing)}"
         raise ArtifactMissingError(problem, f"git show {commit[:10]}:dvc.lock")
     facts, run = read_facts(folder), read_json(folder / RUN_REPORT)["run"]

@@ -22,10 +22,9 @@ class GitError(ProjectError):
 
 def untracked_error(files: Sequence[str]) -> ProjectError:
     """Return the error for a run that depends on files that Git does not track."""
-    return ProjectError(
-        f"the run would depend on {len(files)} file(s) that Git does not track: {', '.join(files[:5])}",
-        f"git add {' '.join(files[:5])}   (data: dvc add; and check that no .gitignore names them)",
-    )
+    problem = f"the run would depend on {len(files)} file(s) that Git does not track: {', '.join(files[:5])}"
+    fix = f"git add {' '.join(files[:5])}   (data: dvc add; and check that no .gitignore names them)"
+    return ProjectError(problem, fix)
 
 
 def git(*args: str, where: Path = Path(), env: dict[str, str] | None = None, stdin: str | None = None) -> str:
@@ -61,27 +60,33 @@ def head() -> str:
     except GitError as error:
         if "safe.directory" in error.problem:
             raise
-        raise ProjectError(
-            f"{Path.cwd()} has no Git commit, so a run has nothing to name",
-            "git init && git add . && git commit -m 'Start'",
-        ) from error
+        problem = f"{Path.cwd()} has no Git commit, so a run has nothing to name"
+        raise ProjectError(problem, "git init && git add . && git commit -m 'Start'") from error
+
+
+def try_git(*args: str, where: Path = Path()) -> str | None:
+    """Run git; return its output, or None if it failed."""
+    try:
+        return git(*args, where=where)
+    except GitError:
+        return None
 
 
 def exists(commit: str) -> bool:
     """Return whether this clone has a commit."""
-    try:
-        git("cat-file", "-e", f"{commit}^{{commit}}")
-    except GitError:
-        return False
-    return True
+    return try_git("cat-file", "-e", f"{commit}^{{commit}}") is not None
+
+
+def commit_tree(tree: str, parents: Sequence[str], message: str, date: str = "") -> str:
+    """Commit a tree and return the commit's id, which depends on the arguments alone; without a date, on the clock."""
+    options = [option for parent in parents for option in ("-p", parent)]
+    dates = dict.fromkeys(("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"), date) if date else {}
+    return git("commit-tree", tree, *options, "-m", message, env={**AUTHOR, **dates})
 
 
 def remote_url(where: Path) -> str:
     """Return the address of a repository's `origin` without credentials, or "" when it has none."""
-    try:
-        return without_credentials(git("remote", "get-url", "origin", where=where))
-    except GitError:
-        return ""
+    return without_credentials(try_git("remote", "get-url", "origin", where=where) or "")
 
 
 def without_credentials(url: str) -> str:

@@ -7,20 +7,18 @@ branches, tags and experiments, also those that were fetched.
 
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from ..config import home, load_platform
 from ..errors import ProjectError
-from ..pipeline import RUN_REPORT
-from .git import AUTHOR, GitError, git
-from .snapshot import LOCK
+from ..pipeline import LOCK, RUN_REPORT
+from .git import AUTHOR, GitError, commit_tree, git, try_git
 
 BRANCH = "lineage"
 REF = f"refs/heads/{BRANCH}"
 TRIES = 50  # 8 clones that write at once needed 7
 TRAINED = re.compile(r"train (?P<name>.+)")
 REGISTERED = re.compile(r"register (?P<model>.+) version (?P<number>\d+)")
-RUN_OF_COMMIT = re.compile(r'^at ([0-9a-f]+)\n\s*\{[^{}<]*?"run":\s*"([^"]+)"', re.MULTILINE)  # for `_commits_by_run`
+RUN_OF_COMMIT = re.compile(r'^at ([0-9a-f]+)\n\s*\{[^{}<]*?"run":\s*"([^"]+)"', re.MULTILINE)  # for `runs`
 
 
 class ShallowCloneError(ProjectError):
@@ -56,31 +54,23 @@ def record(commit: str, message: str) -> None:
             return
         except GitError as error:  # another run was faster: merge with its entry
             refusal = error
-    raise ProjectError(
-        f"the branch {BRANCH} can't be written: {refusal}",
-        f"check that {BRANCH} is not checked out anywhere and that {repository} is writable",
-    )
+    fix = f"check that {BRANCH} is not checked out anywhere and that {repository} is writable"
+    raise ProjectError(f"the branch {BRANCH} can't be written: {refusal}", fix)
 
 
 def record_once(commit: str, message: str) -> None:
     """Record an entry unless the log has it: a process that was killed after it wrote the entry calls this again."""
-    subject = message.partition("\n")[0]
-    try:
-        options = ("--first-parent", "--format=%B%x00", "--fixed-strings", f"--grep={subject}")
-        entries = [entry.strip() for entry in git("log", *options, REF, where=home()).split("\0")]
-    except GitError:  # there is no such branch yet
-        entries = []
-    if message.strip() not in entries:
+    options = ("--first-parent", "--format=%B%x00", "--fixed-strings", f"--grep={message.splitlines()[0]}")
+    entries = try_git("log", *options, REF, where=home()) or ""  # at first, there is no such branch
+    if message.strip() not in map(str.strip, entries.split("\0")):
         record(commit, message)
 
 
 def push(remote: str = "origin", tags: tuple[str, ...] = ()) -> str:
     """Publish the branch, and the tags whose names match a pattern; return the commit that both sides now have.
 
-    Entries that another clone published stay, and ours come after them.
-
-    Raises:
-        ProjectError: There is nothing to publish, no such Git remote, or the remote refuses.
+    Entries that another clone published stay, and ours come after them. It raises ProjectError if there is nothing to
+    publish, no such Git remote, or the remote refuses.
     """
     if remote not in git("remote").split():
         raise ProjectError(f"there is no Git remote {remote!r}", f"git remote add {remote} <address>")
@@ -118,13 +108,8 @@ def _append(ours: str, theirs: str) -> str:
 
 def _merge(tip: str, commit: str, message: str, date: str = "") -> str:
     # The log begins with an empty commit, the same in every clone, so that logs can be joined.
-    root = tip or _commit(git("mktree", stdin=""), (), "The log begins", "2000-01-01T00:00:00Z")
-    return _commit(f"{commit}^{{tree}}", ("-p", root, "-p", commit), message, date)
-
-
-def _commit(tree: str, parents: tuple[str, ...], message: str, date: str) -> str:
-    dates = dict.fromkeys(("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"), date) if date else {}
-    return git("commit-tree", tree, *parents, "-m", message, env={**AUTHOR, **dates})
+    root = tip or commit_tree(git("mktree", stdin=""), [], "The log begins", "2000-01-01T00:00:00Z")
+    return commit_tree(f"{commit}^{{tree}}", [root, commit], message, date)
 
 
 def _fetch_tip(repository: str) -> str:
@@ -148,47 +133,41 @@ def tag(name: str, commit: str, message: str) -> None:
     if tagged == commit:
         return
     if tagged:
-        raise ProjectError(
-            f"the tag {name} names commit {tagged[:10]} already, not {commit[:10]}",
-            f"choose another name; or, if that one is given up: git tag -d {name}",
-        )
+        problem = f"the tag {name} names commit {tagged[:10]} already, not {commit[:10]}"
+        raise ProjectError(problem, f"choose another name; or, if that one is given up: git tag -d {name}")
     git("tag", "--force", "--annotate", "--no-sign", "--message", message, name, commit, env=AUTHOR)
-    if Path(repository).resolve() != Path(git("rev-parse", "--show-toplevel")).resolve():
-        git("push", "--quiet", "--no-verify", repository, f"refs/tags/{name}")
+    git("push", "--quiet", "--no-verify", repository, f"refs/tags/{name}")  # another one than an experiment's copy
 
 
 def runs() -> dict[str, KnownRun]:
     """Return the runs of this project that the log or a commit names, by id; the oldest of the log first."""
     by_id = {entry.run: KnownRun(entry.run, entry.name) for entry in reversed(log()) if entry.version is None}
-    for run, commits in _commits_by_run().items():
-        by_id[run] = replace(by_id.get(run, KnownRun(run, run)), commits=tuple(commits))
+    # The commits that name a run, the newest first, without those that changed none of its results.
+    commits = git("log", "--all", "--full-history", "--format=%H", "--", RUN_REPORT, LOCK).split()
+    queries = "".join(f"{commit}:./{RUN_REPORT} {commit}\n" for commit in commits)
+    for commit, run in RUN_OF_COMMIT.findall(git("cat-file", "--batch=at %(rest)", stdin=queries)):
+        past = by_id.get(run, KnownRun(run, run))
+        by_id[run] = replace(past, commits=(*past.commits, commit))
     return by_id
 
 
 def log() -> list[Entry]:
-    """Return the entries of this project in the branch `lineage`, ours and those fetched; the newest first.
-
-    Raises:
-        ShallowCloneError: This clone is shallow.
-    """
+    """Return this project's entries, ours and those fetched, the newest first; raise ShallowCloneError if some lack."""
     check_not_shallow()
     if not (refs := log_refs()):
         return []
     commits = git("log", "--first-parent", "-z", "--grep=^run: ", "--format=%P%n%B", *refs)
     project = load_platform().project  # one repository may hold several
-    entries = dict.fromkeys(_parse(text, project) for text in commits.split("\0") if text)
-    return [entry for entry in entries if entry]
-
-
-def _parse(text: str, project: str) -> Entry | None:
-    parents, subject, *body = text.split("\n")
-    fields = dict(line.split(": ", 1) for line in body if ": " in line)
-    trained, registered = TRAINED.fullmatch(subject), REGISTERED.fullmatch(subject)
-    if trained and fields.get("project", project) == project:
-        return Entry(fields["run"], parents.split()[1], trained["name"], None)
-    if registered and registered["model"] == project:
-        return Entry(fields["run"], parents.split()[1], "", int(registered["number"]))
-    return None
+    entries: dict[Entry, None] = {}  # an ordered set: two logs may share entries
+    for text in filter(None, commits.split("\0")):
+        parents, subject, *body = text.split("\n")
+        fields, commit = dict(line.split(": ", 1) for line in body if ": " in line), parents.split()[-1]
+        trained, registered = TRAINED.fullmatch(subject), REGISTERED.fullmatch(subject)
+        if trained and fields.get("project", project) == project:
+            entries[Entry(fields["run"], commit, trained["name"], None)] = None
+        elif registered and registered["model"] == project:
+            entries[Entry(fields["run"], commit, "", int(registered["number"]))] = None
+    return list(entries)
 
 
 def is_behind_remote(log_ref: str = REF) -> bool:
@@ -207,13 +186,3 @@ def check_not_shallow() -> None:
     """Raise ShallowCloneError if the history of this clone is cut off: what it lacks would seem never to have been."""
     if git("rev-parse", "--is-shallow-repository", where=home()) == "true":
         raise ShallowCloneError("this clone is shallow: its history is cut off", "git fetch --unshallow")
-
-
-def _commits_by_run() -> dict[str, list[str]]:
-    """Return the commits that name each run, the newest first, without those that changed none of its results."""
-    commits = git("log", "--all", "--full-history", "--format=%H", "--", RUN_REPORT, LOCK).split()
-    queries = "".join(f"{commit}:./{RUN_REPORT} {commit}\n" for commit in commits)
-    by_run: dict[str, list[str]] = {}
-    for commit, run in RUN_OF_COMMIT.findall(git("cat-file", "--batch=at %(rest)", stdin=queries)):
-        by_run.setdefault(run, []).append(commit)
-    return by_run

@@ -20,7 +20,7 @@ from dvclive.serialize import dump_json, dump_yaml
 from ruamel.yaml.representer import RepresenterError
 
 from ..files import atomic_write, write_json
-from .run_files import PLOTS
+from .run_files import CURVES, PLOTS, Curves
 
 SYNC_S = 5.0  # between two writes of summary and report, and two signals to the VS Code extension
 FLUSH_SHARE = 0.003  # the share of the time that flushing rows may take
@@ -46,16 +46,18 @@ class Live(dvclive.Live):
 
         Args:
             name: Slashes group curves: `train/loss`.
-            val: A number (NaN and infinity are valid), or a text.
+            val: A number (NaN and infinity are valid), or a text; others raise InvalidDataTypeError.
             timestamp: Ignored: MLflow needs one in each row.
             plot: Whether to add the row, or only set the summary.
-
-        Raises:
-            InvalidDataTypeError: `val` is neither number nor text.
         """
         curve = self._curves.get(name)
         if type(val) is not float or curve is None or not plot or not math.isfinite(val):
-            self._log_checked(name, val, plot)
+            super().log_metric(name, val, plot=False)  # checks it, and sets the summary
+            if plot:
+                with self._opening:  # DVCLive's monitor of the machine logs from a thread
+                    if name not in self._curves:
+                        self._curves[name] = _Curve(self._metrics[name])
+                self._curves[name].write(self._step or 0, _quoted(str(val)))
             return
         curve.write(self._step or 0, repr(val))
         summary = self.summary
@@ -64,15 +66,6 @@ class Live(dvclive.Live):
         summary[curve.key] = val
         if time.monotonic() > self._flush_due + MAX_ROW_AGE_S:  # the caller ends no steps
             self._flush()
-
-    def _log_checked(self, name: str, val: float | str, plot: bool) -> None:
-        super().log_metric(name, val, plot=False)  # checks it, and sets the summary
-        if not plot:
-            return
-        with self._opening:  # DVCLive's monitor of the machine logs from a thread
-            if name not in self._curves:
-                self._curves[name] = _Curve(self._metrics[name])
-        self._curves[name].write(self._step or 0, _quoted(str(val)))
 
     def next_step(self) -> None:
         """End the current step."""
@@ -86,12 +79,11 @@ class Live(dvclive.Live):
     def sync(self) -> None:
         """Write curves, summary and report, where due. Lightning calls it at each step."""
         now = time.monotonic()
-        if now >= self._sync_due:
+        if now >= min(self._sync_due, self._flush_due):
             self._flush()
+        if now >= self._sync_due:
             super().sync()
             self._sync_due = time.monotonic() + self._sync_s
-        elif now >= self._flush_due:
-            self._flush()
 
     def _flush(self) -> None:
         begin = time.monotonic()
@@ -152,19 +144,12 @@ class Live(dvclive.Live):
 
     def _init_resume(self) -> None:
         super()._init_resume()
-        if self._step == 0 and any(Path(self.plots_dir, Metric.subfolder).rglob("*.tsv")):
+        if self._step == 0 and any((Path(self.dir) / CURVES).rglob("*.tsv")):
             self._step = 1  # DVCLive takes a run of one step for one of none
 
     def read_step(self) -> int:
         """Return the last step of a run to resume; the summary may be seconds behind the curves."""
-        last_step = int(super().read_step())
-        for path in Path(self.plots_dir, Metric.subfolder).rglob("*.tsv"):
-            with path.open("rb") as file:
-                file.seek(max(path.stat().st_size - 4096, 0))
-                rows = [row.split("\t") for row in file.read().decode(errors="replace").splitlines()]
-            steps = [int(row[1]) for row in rows if len(row) == 3 and row[1].isdigit()]
-            last_step = max([last_step, *steps[-1:]])
-        return last_step
+        return max([int(super().read_step()), *(row.step for row in Curves(Path(self.dir), 0).new_rows())])
 
 
 class _Curve:

@@ -40,31 +40,24 @@ def is_remote(uri: str) -> bool:
 def tracking_uri() -> str:
     """Return where MLflow is: `platform.yaml:tracking_uri`, or the SQLite file of the repository (absolute).
 
-    Raises:
-        ProjectError: It is a relative path, which means another file inside `dvc exp run --temp`; or this is a job,
-            and it is a file of the clone that started it.
+    It raises ProjectError for a relative path, which means another file inside `dvc exp run --temp`, and in a job for a
+    file of the clone that started it.
     """
     if not is_reachable():
-        raise ProjectError(
-            "a job can't see mlflow.db of the clone that started it",
-            "platform.yaml:tracking_uri: an MLflow server; or run this stage where you are: RUN_ON=local dvc repro",
-        )
+        fix = "platform.yaml:tracking_uri: an MLflow server; or run this stage where you are: RUN_ON=local dvc repro"
+        raise ProjectError("a job can't see mlflow.db of the clone that started it", fix)
     uri = load_platform().tracking_uri
     if not uri:
         return f"{SQLITE}{(home() / DATABASE).as_posix()}"
     is_sqlite = uri.startswith(SQLITE)
     if not uri.startswith("arn:") and ("://" not in uri or (is_sqlite and not Path(uri[len(SQLITE) :]).is_absolute())):
-        raise ProjectError(
-            f"the tracking URI {uri!r} is a relative path", "platform.yaml:tracking_uri: null, or an absolute address"
-        )
+        fix = "platform.yaml:tracking_uri: null, or an absolute address"
+        raise ProjectError(f"the tracking URI {uri!r} is a relative path", fix)
     return uri
 
 
 def client() -> "MlflowClient":
-    """Connect to MLflow.
-
-    A new SQLite file gets its tables here, under a lock: processes that start at once would corrupt it.
-    """
+    """Connect to MLflow. A new SQLite file gets its tables under a lock: two processes at once would corrupt it."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
@@ -96,11 +89,10 @@ def translate_errors(fix: str) -> Iterator[None]:
     except _mlflow_errors() as error:  # imported only then: boto3 takes 0.15 s
         uri, problem = tracking_uri(), str(error)
         if re.search(r"\b40[13]\b|UNAUTHENTICATED|PERMISSION_DENIED|SignatureDoesNotMatch", problem):
+            login = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, then"
             if uri.startswith("arn:"):
-                fix = f"aws sts get-caller-identity shows your AWS identity; with the right credentials: {fix}"
-            else:
-                login = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-                fix = f"set {login}, then: {fix}"
+                login = "aws sts get-caller-identity shows your AWS identity; with the right credentials"
+            fix = f"{login}: {fix}"
         raise MlflowError(without_credentials(f"MLflow at {uri} failed: {problem}"), fix) from error
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ProjectError
-from . import mlflow_client, plots, run_files
+from . import mlflow_client, run_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,12 +37,7 @@ TAGS = {  # MLflow's pages show the first four as user, source and commit
     "mlflow.source.git.branch": "git_branch",
     "mlflow.source.git.repoURL": "git_remote_url",
     MIRROR_ID: "run",
-    "dvc_exp_name": "dvc_exp_name",
-    "baseline_commit": "baseline_commit",
-    "job": "job",
-    "image": "image",
-    "instance_type": "instance_type",
-    "resumed_from": "resumed_from",
+    **{name: name for name in ("dvc_exp_name", "baseline_commit", "job", "image", "instance_type", "resumed_from")},
 }
 
 
@@ -51,12 +46,7 @@ class RunDeletedError(ProjectError):
 
 
 def sync(root: Path = Path()) -> str:
-    """Send to MLflow what it lacks of the ended run below `root`, and return MLflow's id of the run.
-
-    Raises:
-        RunDeletedError: A person deleted the run there.
-        ProjectError: There is no run, MLflow can't be reached, or the manifest below `root` is another run's.
-    """
+    """Send to MLflow what it lacks of the ended run below `root`; return MLflow's id of it, or raise ProjectError."""
     run_files.read_facts(root)
     with mlflow_client.translate_errors("python -m mlops mirror sync"):
         mirror = Mirror(root, mlflow_client.client())
@@ -70,7 +60,7 @@ class Mirror:
     """One run below `root`, copied to one MLflow. After an error, another `push` or `finish` sends the rest."""
 
     def __init__(self, root: Path, client: "MlflowClient") -> None:
-        facts = run_files.read_facts(root)
+        facts = self._facts = run_files.read_facts(root)
         self._root, self._client = root, client
         self._started_ms = run_files.milliseconds(facts["started_at"])
         self._curves = run_files.Curves(root / run_files.RUN_DIR, self._started_ms)
@@ -99,19 +89,15 @@ class Mirror:
 
     def check_not_deleted(self) -> None:
         """Raise RunDeletedError if a person deleted the run in MLflow meanwhile."""
-        facts = run_files.read_facts(self._root)
-        find(self._client, facts["run"], facts["project"])
+        find(self._client, self._facts["run"], self._facts["project"])
 
     def push(self) -> None:
         """Send what is new."""
         self._send_params()
         self._send_dataset()
         self._send_rows()
-        for name in run_files.ARTIFACTS:
-            if (self._root / name).exists():
-                self._send_file(self._root / name, Path(name).parent)
-        for path, config in run_files.files(self._root).items():
-            self._send_file(path, path.parent.relative_to(self._root / run_files.RUN_DIR), config)
+        for path, folder, config in run_files.files(self._root):
+            self._send_file(path, folder, config)
 
     def finish(self) -> None:
         """Send what is new, and then how the run ended."""
@@ -120,7 +106,7 @@ class Mirror:
         self.push()
         status, ended_ms = run_files.end(self._root)
         figures = run_files.summary(self._root)
-        names = sorted(figures.keys() - self._curves.names())  # no curves, such as the figures of the test set
+        names = sorted(figures.keys() - self._curves.sent.keys())  # no curves, such as the figures of the test set
         self._send_points([Metric(_key(name), figures[name], ended_ms, 0) for name in names])
         self._send_file(self._root / run_files.LINEAGE)
         self._client.set_terminated(self.run_id, status, ended_ms)
@@ -191,7 +177,7 @@ class Mirror:
 
         if "dataset" in self._sent:
             return
-        facts, inputs = run_files.read_facts(self._root), self._client.get_run(self.run_id).inputs
+        facts, inputs = self._facts, self._client.get_run(self.run_id).inputs
         if not (inputs and inputs.dataset_inputs):
             source = {
                 "url": facts["git_remote_url"],
@@ -207,18 +193,17 @@ class Mirror:
             self._client.log_inputs(self.run_id, [DatasetInput(dataset, input_tags)])
         self._sent["dataset"] = True
 
-    def _send_file(self, path: Path, folder: Path | None = None, config: dict[str, Any] | None = None) -> None:
-        """Send a file that is new or changed; of a plot, `config` says how to draw it."""
+    def _send_file(self, path: Path, target: str | None = None, config: dict[str, Any] | None = None) -> None:
+        """Send a file that is new or changed to the folder `target`; of a plot, `config` says how to draw it."""
         stat = path.stat()
         version = (stat.st_size, stat.st_mtime_ns)
         if self._sent.get(str(path)) == version:
             return
-        target = folder.as_posix() if folder else None
         if config is not None:
             with tempfile.TemporaryDirectory() as scratch:
                 picture = Path(scratch, f"{path.stem}.png")
                 try:
-                    plots.render(path, config, picture)
+                    run_files.render(path, config, picture)
                     self._client.log_artifact(self.run_id, str(picture), target)
                 except ProjectError as error:  # of `render`
                     log.warning("%s", error.problem)
@@ -236,9 +221,8 @@ def find(client: "MlflowClient", run: str, project: str) -> str | None:
         return None
     info = min((match.info for match in matches), key=lambda info: info.lifecycle_stage == "deleted")
     if info.lifecycle_stage == "deleted":
-        raise RunDeletedError(
-            f"run {run} was deleted in MLflow", f"to have it back: mlflow runs restore --run-id {info.run_id}"
-        )
+        fix = f"to have it back: mlflow runs restore --run-id {info.run_id}"
+        raise RunDeletedError(f"run {run} was deleted in MLflow", fix)
     return str(info.run_id)
 
 

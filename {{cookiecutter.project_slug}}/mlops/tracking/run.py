@@ -1,6 +1,4 @@
-"""One training run: its identity, what it is made from, and its record.
-
-Everything about the run goes to files in `reports/train`, which DVC keeps; MLflow gets a copy meanwhile.
+"""One training run: its identity, what it is made from, and its record in `reports/train`, which DVC keeps.
 
 An interrupted training continues from a checkpoint wherever the inputs are the same. It continues as the same run where
 a backend starts the job again under its run id, or a clone starts the same commit and experiment again. Otherwise it is
@@ -24,6 +22,7 @@ import dvclive
 from .. import pipeline
 from ..config import job_file, load_platform, read_machines, read_params
 from ..environment import differences
+from ..errors import ProjectError
 from ..files import read_json, write_json
 from ..records import manifest
 from ..training.checkpoint import Checkpoints
@@ -54,7 +53,6 @@ class TrainingRun:
     Attributes:
         group: The processes that train together, and the rank of this one.
         live: DVCLive's logger, for the callbacks of frameworks; None where nothing is recorded.
-        summary: Figures of the whole run, by name; MLflow and DVC show them beside the last values of the curves.
     """
 
     def __init__(
@@ -68,7 +66,7 @@ class TrainingRun:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """Return the figures of the whole run, to add to."""
+        """Figures of the whole run, by name, to add to; MLflow and DVC show them beside the last values of curves."""
         return self._unrecorded if self.live is None else self.live.summary  # DVCLive makes a new dict at times
 
     def log(self, metrics: Mapping[str, float]) -> None:
@@ -91,8 +89,7 @@ class TrainingRun:
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Save a state if `CHECKPOINT_DIR` is set and a save is due; every process calls it after the same epoch.
 
-        Args:
-            state: Tensors, numbers and texts in dicts and lists; `epochs` is the number of epochs done.
+        It holds tensors, numbers and texts in dicts and lists; `epochs` is the number of epochs done.
         """
         self._checkpoints.save(state)
 
@@ -103,16 +100,13 @@ class TrainingRun:
 
 @contextlib.contextmanager
 def training_run(parents: Sequence[RegisteredModel] = ()) -> Iterator[TrainingRun]:
-    """Record the training in the block as one run.
+    """Record the training in the block as one run, in `reports/train`; MLflow gets a copy meanwhile.
 
     Before the block, a Git commit pins code, parameters and data, the data are pushed to the DVC remote, and the data
     manifest is compared with the dataset. With `CHECKPOINT_DIR`, an interrupted training continues.
 
     Args:
         parents: Registered versions whose weights this training starts from, as `load_version` returned them.
-
-    Yields:
-        The run, which writes to `reports/train`; MLflow gets a copy meanwhile.
 
     Raises:
         ProjectError: The stage was not started by DVC, a commit can't hold what it reads, or the manifest is not the
@@ -123,13 +117,11 @@ def training_run(parents: Sequence[RegisteredModel] = ()) -> Iterator[TrainingRu
         inputs = checkpoint_inputs() if group.rank == 0 else None  # only the first process compares them
         checkpoints = Checkpoints(Path(folder), inputs, group)
     if group.rank > 0:
-        yield TrainingRun(group, checkpoints, None)
+        yield TrainingRun(group, checkpoints)
         return
     manifest.verify(MANIFEST, Path(DATASET), MANIFEST_REPORT)
     earlier = json.loads(checkpoints.files[LINEAGE.name]) if checkpoints.files else {}
-    context, pushed = _start(earlier)
-    facts = {**_facts(context, [parent.run for parent in parents]), "data_pushed": pushed}
-    facts = with_history(facts, earlier)
+    facts = with_history(_start(earlier, [parent.run for parent in parents]), earlier)
     write_json(Path(pipeline.RUN_REPORT), {"run": facts["run"]})
     with recorded(facts, checkpoints.files) as live:
         sections = pipeline.running_stage().params_of_all()
@@ -188,30 +180,29 @@ def is_same_training(earlier: dict[str, Any], commit: str, dvc_exp_name: str) ->
     return (earlier.get("data_git_commit_id"), earlier.get("dvc_exp_name")) == (commit, dvc_exp_name)
 
 
-def _start(earlier: dict[str, Any]) -> tuple[RunContext, bool]:
-    """Return where the training was started, and whether its data are in the DVC remote."""
-    if context := run_context.from_job():
-        return context, True  # a job pulled them from there
-    stage = pipeline.running_stage()
-    context = run_context.collect(stage.name)
-    if is_same_training(earlier, context.commit, context.dvc_exp_name):
-        context = dataclasses.replace(context, run=earlier["run"])
-    run_context.log_training(context)
-    return context, dvc_remote.push_or_owe(list(stage.upstream))
+def _start(earlier: dict[str, Any], parents: list[str]) -> dict[str, Any]:
+    """Push the data, write the training to the log, and return its facts."""
+    context, pushed = run_context.from_job(), True  # a job pulled its data from the DVC remote
+    if context is None:
+        stage = pipeline.running_stage()
+        context = run_context.collect(stage.name)
+        if is_same_training(earlier, context.commit, context.dvc_exp_name):
+            context = dataclasses.replace(context, run=earlier["run"])
+        run_context.log_training(context)
+        try:
+            dvc_remote.push(list(stage.upstream))
+        except ProjectError as error:
+            log.warning("%s. Training goes on; `register` pushes the data.", error.problem)
+            pushed = False
+    return {**_facts(context, parents), "data_pushed": pushed}
 
 
 @contextlib.contextmanager
 def recorded(facts: dict[str, Any], earlier_files: dict[str, bytes] | None = None) -> Iterator[Live]:
-    """Write the files of a run, while another process copies them to MLflow.
+    """Write the files of a run with these facts, while another process copies them to MLflow; give the logger.
 
-    When MLflow can't be reached, training succeeds all the same, and `mirror sync` sends the rest.
-
-    Args:
-        facts: The run's identity and what it is made from.
-        earlier_files: Its files, or an earlier run's, when it continues them; content by name.
-
-    Yields:
-        The logger.
+    When MLflow can't be reached, training succeeds all the same, and `mirror sync` sends the rest. `earlier_files` are
+    those of the run that it continues, itself or an earlier one; content by name.
     """
     run, status = facts["run"], "FAILED"
     with uploader.training(run):
@@ -220,7 +211,15 @@ def recorded(facts: dict[str, Any], earlier_files: dict[str, bytes] | None = Non
             (RUN_DIR / name).parent.mkdir(parents=True, exist_ok=True)
             (RUN_DIR / name).write_bytes(content)
         write_json(LINEAGE, facts)
-        process = _start_upload(run)
+        process: uploader.UploadProcess | None = None
+        try:
+            if mlflow_client.is_reachable():
+                uploader.stage_files(run)
+                process = uploader.UploadProcess(run)
+            else:
+                log.info("MLflow gets run %s when the results of the job are applied", run)
+        except OSError as error:  # no space, no process: no reason to end a training
+            log.warning("nothing copies the run to MLflow while it trains: %s", error)
         try:
             live = Live(str(RUN_DIR), bool(earlier_files), save_dvc_exp=False, dvcyaml=None, report=None)
             try:
@@ -239,18 +238,6 @@ def recorded(facts: dict[str, Any], earlier_files: dict[str, bytes] | None = Non
                 log.warning("the outbox does not take the last files of the run, which are in %s: %s", RUN_DIR, error)
             if not (process and process.close()) and mlflow_client.is_reachable():
                 log.warning("MLflow does not have all of the run yet. To send the rest: python -m mlops mirror sync")
-
-
-def _start_upload(run: str) -> uploader.UploadProcess | None:
-    if not mlflow_client.is_reachable():
-        log.info("MLflow gets run %s when the results of the job are applied", run)
-        return None
-    try:
-        uploader.stage_files(run)
-        return uploader.UploadProcess(run)
-    except OSError as error:  # no space, no process: no reason to end a training
-        log.warning("nothing copies the run to MLflow while it trains: %s", error)
-        return None
 
 
 def _facts(context: RunContext, parents: list[str]) -> dict[str, Any]:

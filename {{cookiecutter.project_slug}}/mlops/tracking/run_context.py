@@ -1,12 +1,17 @@
 """Facts that only the clone that starts a stage knows: the commit that it reads, who starts it, labels and tags.
 
-A job has no Git: the clone that starts it writes them to the job's file. Elsewhere, Git is asked.
-A label of a dataset, such as v1.0, is an annotated Git tag `data/<label>` whose message is the dataset's hash. It is
-outside the cache key: a new label runs nothing again.
+A job has no Git: the clone that starts it writes them to the job's file. A label of a dataset, such as v1.0, is an
+annotated Git tag `data/<label>` whose message is the dataset's hash; outside the cache key, it runs nothing again.
+
+The commit holds the tracked files as they are, whatever the state of the work tree, and `dvc.lock` without the entries
+of the running stage and of those after it, which describe an earlier run. `git checkout` of it, then `dvc pull
+--allow-missing`, restores code, parameters and data of the run. HEAD, the index and the work tree do not change.
 """
 
 import getpass
 import os
+import sys
+import tempfile
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +20,17 @@ from typing import Any
 
 from .. import pipeline
 from ..config import home, job_file, load_platform
+from ..contract import package_name
 from ..errors import ProjectError
 from ..files import read_json
+from ..pipeline import LOCK
 from . import dvc_remote, lineage_log
-from .git import GitError, git, head, remote_url
-from .snapshot import LOCK, snapshot
+from .checkout import Reader, add_and_check, ignored_by_dvc
+from .git import commit_tree, git, head, paths, remote_url, try_git
 
 DATASET = "data/dataset"
+
+_file_states: dict[Path, tuple[int, int, int] | None] = {}
 
 
 @dataclass(frozen=True)
@@ -55,23 +64,25 @@ def from_job() -> RunContext | None:
 def collect(stage: str) -> RunContext:
     """Return the context of a stage that this clone is about to start.
 
-    Raises:
-        ProjectError: There is no commit; the stage depends on a file that Git does not track; or, for the training
-            stage, it was not started by DVC, or an earlier stage is out of date: the run would name what it did not
-            read.
+    It raises what `snapshot` does, and ProjectError for a training that was not started by DVC, or while an earlier
+    stage is out of date: the run would name what it did not read.
     """
     loaded = pipeline.load_stage(stage)
     if loaded.is_training:
         _check_upstream(loaded)
-    try:
-        user = git("config", "user.name", where=home())
-    except GitError:
+    commit, label = snapshot(stage), ""
+    if loaded.is_training:
+        md5 = dataset_md5()
+        tags = git("tag", "--list", "data/*", "--format=%(contents:subject) %(refname:strip=3)", where=home())
+        label = dict(line.rsplit(" ", 1) for line in reversed(tags.splitlines())).get(md5, md5[:8])
+    user = try_git("config", "user.name", where=home())
+    if user is None:
         try:
             user = getpass.getuser()
         except (KeyError, OSError):  # a user without a name
             user = "unknown"
     return RunContext(
-        commit=snapshot(stage),
+        commit=commit,
         run=uuid.uuid4().hex[:12],
         user=user,
         git_remote_url=remote_url(home()),
@@ -79,7 +90,7 @@ def collect(stage: str) -> RunContext:
         baseline_commit=os.environ.get("DVC_EXP_BASELINE_REV") or head(),
         dvc_exp_name=os.environ.get("DVC_EXP_NAME", ""),
         dvc_remote_url=dvc_remote.remote_url(),
-        data_version=_label(dataset_md5()) if loaded.is_training else "",
+        data_version=label,
         folder=git("rev-parse", "--show-prefix"),
         release_tags=git("tag", "--list", "*@v*", where=home()).split(),
     )
@@ -100,8 +111,7 @@ def _check_upstream(stage: pipeline.Stage) -> None:
         raise ProjectError(problem, f"dvc repro {stage.name}")
     with Repo(os.getcwd()) as repo:
         status = repo.status(targets=list(stage.upstream))
-    changed = [name for name, changes in status.items() if _is_modified(changes)]
-    if changed:
+    if changed := [name for name, changes in status.items() if _is_modified(changes)]:
         problem = f"{' and '.join(changed)} changed and did not run since: {status}"
         raise ProjectError(problem, f"dvc repro {stage.name}")
 
@@ -117,33 +127,118 @@ def dataset_md5() -> str:
     """Return the hash of the dataset directory in `dvc.lock`; raise ProjectError if it is not in there."""
     from ruamel.yaml import YAML
 
-    lock = YAML(typ="safe").load(Path(LOCK).read_text(encoding="utf-8")) if Path(LOCK).exists() else {}
-    for stage in lock.get("stages", {}).values():
-        for out in stage.get("outs", []):
-            if out["path"] == DATASET:
-                return str(out["md5"])
+    lock = YAML(typ="safe").load(Path(LOCK)) if Path(LOCK).exists() else {}
+    outs = (out for stage in lock.get("stages", {}).values() for out in stage.get("outs", []))
+    if md5 := next((out["md5"] for out in outs if out["path"] == DATASET), None):
+        return str(md5)
     raise ProjectError(f"dvc.lock does not name {DATASET}", "run the stage through DVC: dvc repro")
 
 
-def _label(md5: str) -> str:
-    tags = git("tag", "--list", "data/*", "--format=%(refname:strip=2) %(contents:subject)", where=home())
-    for line in tags.splitlines():
-        name, _, subject = line.partition(" ")
-        if subject == md5:
-            return name.removeprefix("data/")
-    return md5[:8]
-
-
 def tag_dataset(label: str) -> str:
-    """Label the dataset of the work tree with the annotated Git tag `data/<label>`; return the commit that pins it.
-
-    Raises:
-        ProjectError: The label is in use for another commit, or is no valid tag name.
-    """
+    """Label the dataset here with an annotated Git tag, unless that names another; return the commit that pins it."""
     commit = snapshot(pipeline.training_stage().name)
-    try:
-        git("check-ref-format", f"refs/tags/data/{label}")
-    except GitError as error:
-        raise ProjectError(f"{label!r} is no valid label", "use letters, digits, dots and dashes: v1.0") from error
+    if try_git("check-ref-format", f"refs/tags/data/{label}") is None:
+        raise ProjectError(f"{label!r} is no valid label", "use letters, digits, dots and dashes: v1.0")
     lineage_log.tag(f"data/{label}", commit, dataset_md5())
     return commit
+
+
+@dataclass(frozen=True)
+class _Scope:  # what the commit for one stage holds
+    stages: set[str]  # the running stage and all that depend on it
+    outs: list[str]  # their outputs: DVC deletes them before the stage runs, which reads none of them
+    carried: list[Path]  # outputs of earlier stages that DVC doesn't cache, such as metrics: Git has them
+    reader: Reader  # what the pipeline reads and no stage makes
+
+
+def note_files() -> None:
+    """Note the state of code and parameters before a stage imports and reads them.
+
+    `snapshot` refuses files that were edited since: the commit would hold code that did not run.
+    """
+    files = (path for name in (package_name(), "mlops") for path in Path(name).rglob("*") if path.suffix != ".pyc")
+    _file_states.update({path: _state(path) for path in (*files, Path("params.yaml")) if path.is_file()})
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    stat = path.stat() if path.exists() else None
+    return (stat.st_mtime_ns, stat.st_size, stat.st_ino) if stat else None
+
+
+def snapshot(stage: str) -> str:
+    """Return the id of a commit whose tree is what `stage` reads; HEAD itself when it holds exactly that.
+
+    Author and date are fixed, so the same content gives the same id. It raises ProjectError where there is no commit
+    yet, or none can hold what the stage depends on, byte for byte: a file that Git does not track, a link that leads
+    out, an edited submodule, a file that attributes change, or one that was edited since `note_files`.
+    """
+    if edited := [path.as_posix() for path, state in _file_states.items() if _state(path) != state]:
+        problem = f"{', '.join(edited[:5])} changed while the stage began, so it is unknown which version it read"
+        raise ProjectError(problem, "run the same command again")
+    parent, scope = head(), _scope(stage)
+    with tempfile.TemporaryDirectory() as folder:
+        # Never a copy of the real index: its stat cache hides a same-size edit that DVC just made (`0.1` to `0.5`).
+        index = Path(folder, "index")
+        env = {"GIT_INDEX_FILE": str(index)}
+        git("read-tree", "HEAD", env=env)
+        git("add", "--update", "--", ".", env=env)
+        staged = git("diff", "--cached", "--name-only", "--diff-filter=A", "--no-renames", "--relative", "-z", "HEAD")
+        if new := [str(path) for path in (*map(Path, paths(staged)), *scope.carried) if path.exists()]:
+            git("add", "--force", "--", *new, env=env)
+        add_and_check(index, scope.reader)
+        tree = _write_tree(env, scope, Path(LOCK).read_text(encoding="utf-8") if Path(LOCK).exists() else None)
+        git("read-tree", "HEAD", env=env)
+        if tree == _write_tree(env, scope, try_git("show", f"{parent}:./{LOCK}")):
+            return parent
+    return commit_tree(tree, [parent], f"What {stage} reads", git("show", "-s", "--format=%cI", parent))
+
+
+def _write_tree(env: dict[str, str], scope: _Scope, lock: str | None) -> str:
+    """Write the tree of an index without the outputs of the stages to come, and with the rest of dvc.lock's text."""
+    from dvc.utils.serialize import dumps_yaml, parse_yaml
+
+    git("rm", "-r", "--cached", "--quiet", "--ignore-unmatch", "--", *scope.outs, LOCK, env=env)
+    if lock is not None:
+        content = parse_yaml(lock, LOCK)
+        stages = content.get("stages", {}).items()
+        content["stages"] = {name: entry for name, entry in stages if name not in scope.stages}
+        blob = git("hash-object", "-w", "--stdin", stdin=str(dumps_yaml(content)))
+        path = git("rev-parse", "--show-prefix") + LOCK
+        git("update-index", "--add", "--cacheinfo", f"100644,{blob},{path}", env=env)
+    return git("write-tree", env=env)
+
+
+def _scope(stage: str) -> _Scope:
+    import networkx
+    from dvc.repo import Repo
+
+    project, root = Path.cwd().resolve(), Path(git("rev-parse", "--show-toplevel")).resolve()
+
+    def absolute(path: str) -> Path:
+        return Path(os.path.normpath(project / os.path.relpath(path)))
+
+    with Repo(os.getcwd()) as repo:
+        graph, outs = repo.index.graph, list(repo.index.outs)
+        running = repo.stage.load_one(name=stage)
+        # An edge points from a stage to one that it depends on.
+        before, after = networkx.descendants(graph, running), {running, *networkx.ancestors(graph, running)}
+        carried = sorted(absolute(out.fs_path) for item in before for out in item.outs if not out.use_cache)
+        deps = (dep for item in (running, *before) for dep in item.deps if dep.protocol == "local")
+        inputs = {absolute(dep.fs_path) for dep in deps} - {absolute(out.fs_path) for out in outs}
+        variables = running.dvcfile.resolver.context.imports  # `vars` of dvc.yaml
+        # Both packages whole: a commit without a module that no stage depends on can't run.
+        code = ("dvc.yaml", "pyproject.toml", package_name(), "mlops", *(item.path for item in before))
+        cached = [absolute(out.fs_path) for out in outs if out.use_cache]
+        reader = Reader(root, cached, inputs, ignored_by_dvc(repo))
+        for path in (*sorted({*map(absolute, (*code, *variables)), *inputs}), *carried, *_imported_files(root)):
+            reader.read(path)
+        outputs = [str(absolute(out.fs_path)) for item in after for out in item.outs]
+        return _Scope({item.name for item in after if hasattr(item, "name")}, outputs, carried, reader)
+
+
+def _imported_files(root: Path) -> list[Path]:
+    """Return the modules below `root` that this process has imported: `dvc.yaml` need not name them."""
+    prefixes, environment = (str(root), os.getcwd()), Path(sys.prefix).resolve()  # which may be below `root`
+    files = (getattr(module, "__file__", None) or "" for module in list(sys.modules.values()))
+    modules = [Path(os.path.realpath(file)) for file in files if file.startswith(prefixes)]
+    return [path for path in modules if path.is_relative_to(root) and not path.is_relative_to(environment)]

@@ -1,17 +1,26 @@
-"""The files of one run: where they are, what they say, and the new rows of its curves while they grow."""
+"""The files of one run: where they are, what they say, the new rows of its curves while they grow, and its pictures.
+
+MLflow shows pictures, and can't draw the plots that DVCLive writes as JSON. Lines, dots, bars and matrices look as in
+`dvc plots show`. Other templates, which only DVC knows, become lines.
+"""
 
 import csv
 import json
 import logging
+import math
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ProjectError
 from ..files import read_json
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 log = logging.getLogger(__name__)
 
@@ -36,25 +45,27 @@ FACTS = (  # what the run is made from; params in MLflow, where they can't be ch
     "environment_differences",
 )
 MAX_PARAM_CHARACTERS = 5000  # MLflow takes 6,000
+MAX_VALUE = 1e300  # of a picture; beyond, matplotlib's axes overflow
+MAX_NUMBERED = 25  # labels of a matrix up to which each cell shows its number
+MAX_TICKS = 40  # names on an axis, and characters of each; of more names, every n-th is shown
+
+Point = dict[str, Any]  # of a plot
 
 
 def read_facts(root: Path = Path()) -> dict[str, Any]:
     """Read what the run below `root` is made from, and how it ended, if it has; raise ProjectError without a run."""
     try:
-        facts: dict[str, Any] = read_json(root / LINEAGE)
+        return dict(read_json(root / LINEAGE))
     except FileNotFoundError as error:
         raise ProjectError(f"there is no run in {root / RUN_DIR}", "dvc repro train, or dvc pull train") from error
-    return facts
 
 
 def check_manifest(root: Path) -> None:
     """Raise ProjectError unless the data manifest below `root` is the one that the run read."""
     facts, report = read_facts(root), root / "reports" / "manifest.json"
     if not report.exists() or read_json(report)["sha256"] != [facts["manifest_sha256"]]:
-        raise ProjectError(
-            f"data/manifest.parquet is not the one of run {facts['run']}",
-            f"git checkout {facts['data_git_commit_id']} -- dvc.lock reports/manifest.json && dvc checkout manifest",
-        )
+        fix = f"git checkout {facts['data_git_commit_id']} -- dvc.lock reports/manifest.json && dvc checkout manifest"
+        raise ProjectError(f"data/manifest.parquet is not the one of run {facts['run']}", fix)
 
 
 def params(root: Path) -> dict[str, str]:
@@ -66,11 +77,9 @@ def params(root: Path) -> dict[str, str]:
     facts = read_facts(root)
     values = {name.replace("/", "."): value for name, value in _flatten(logged)} | {name: facts[name] for name in FACTS}
     texts = {name: v if isinstance(v, str) else json.dumps(v, default=str) for name, v in values.items()}
-    limit = MAX_PARAM_CHARACTERS
-    return {
-        name: text if len(text) <= limit else f"{text[: limit - 30]}… ({len(text)} characters)"
-        for name, text in texts.items()
-    }
+    long = {name: text for name, text in texts.items() if len(text) > MAX_PARAM_CHARACTERS}
+    cut = MAX_PARAM_CHARACTERS - 30
+    return texts | {name: f"{text[:cut]}… ({len(text)} characters)" for name, text in long.items()}
 
 
 def summary(root: Path) -> dict[str, float]:
@@ -84,16 +93,16 @@ def summary(root: Path) -> dict[str, float]:
     return {name: float(value) for name, value in figures.items() if isinstance(value, int | float) and name != "step"}
 
 
-def files(root: Path) -> dict[Path, dict[str, Any] | None]:
-    """Return images, plots and artifacts, and how DVCLive would draw each plot; None for what is no plot."""
+def files(root: Path) -> Iterator[tuple[Path, str, dict[str, Any] | None]]:
+    """Yield the files that are artifacts in MLflow, their folder there, and how to draw those that are plots."""
+    yield from ((root / name, Path(name).parent.as_posix(), None) for name in ARTIFACTS if (root / name).exists())
     folder = root / RUN_DIR
     configs = read_json(folder / PLOTS) if (folder / PLOTS).exists() else {}
-    paths = [path for name in ("plots", "artifacts") for path in sorted((folder / name).rglob("*")) if path.is_file()]
-    names = {path: path.relative_to(folder) for path in paths if not path.is_relative_to(folder / CURVES)}
-    return {
-        path: configs.get(name.as_posix(), {}) if name.parts[0] == "plots" and name.suffix == ".json" else None
-        for path, name in names.items()
-    }
+    for path in (path for part in ("plots", "artifacts") for path in sorted((folder / part).rglob("*"))):
+        name = path.relative_to(folder)
+        if path.is_file() and not name.is_relative_to(CURVES):
+            is_plot = name.parts[0] == "plots" and name.suffix == ".json"
+            yield path, name.parent.as_posix(), configs.get(name.as_posix(), {}) if is_plot else None
 
 
 def end(root: Path) -> tuple[str, int]:
@@ -138,46 +147,35 @@ class Curves:
     """The rows below a run's folder that have not been sent yet, also while DVCLive writes more."""
 
     def __init__(self, run_dir: Path, started_ms: int) -> None:
-        self._folder = run_dir / CURVES
-        self._started_ms = started_ms
-        self._sent: dict[str, int] = {}  # bytes, by curve
+        self._folder, self._started_ms = run_dir / CURVES, started_ms
+        self.sent: dict[str, int] = {}  # bytes, by the names of curves
 
     def new_rows(self) -> Iterator[Row]:
         """Yield the rows after the last one passed to `done`, curve by curve."""
+        csv.field_size_limit(sys.maxsize)  # a text metric may be a page
         for path in sorted(self._folder.rglob("*.tsv")):
             name = path.relative_to(self._folder).with_suffix("").as_posix()
-            if path.stat().st_size > self._sent.get(name, 0):
-                yield from self._read(path, name)
+            with path.open("rb") as file:
+                header = file.readline()
+                columns = next(csv.reader([header.decode()], delimiter="\t"), [])
+                end = file.seek(max(self.sent.get(name, 0), len(header)))
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break  # the rest of the row is not written yet
+                    end += len(line)
+                    if row := self._parse(line.decode(errors="replace"), columns, name, end):
+                        yield row
 
     def done(self, row: Row) -> None:
         """Never yield this row, or one before it in its curve, again."""
-        self._sent[row.name] = row.end
-
-    def names(self) -> set[str]:
-        """Return the names of the curves that have rows."""
-        return set(self._sent)
-
-    def _read(self, path: Path, name: str) -> Iterator[Row]:
-        csv.field_size_limit(sys.maxsize)  # a text metric may be a page
-        with path.open("rb") as file:
-            header = file.readline()
-            columns = next(csv.reader([header.decode()], delimiter="\t"), [])
-            end = file.seek(max(self._sent.get(name, 0), len(header)))
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return  # the rest of the row is not written yet
-                end += len(line)
-                if row := self._parse(line.decode(errors="replace"), columns, name, end):
-                    yield row
+        self.sent[row.name] = row.end
 
     def _parse(self, line: str, columns: list[str], name: str, end: int) -> Row | None:
         fields = next(csv.reader([line], delimiter="\t"), [])
-        values = dict(zip(columns[:-1], fields, strict=False))
         try:
-            step = int(float(values["step"])) if len(fields) == len(columns) else None
-        except ValueError:
-            step = None
-        if step is None:  # cut off by a full disk, or the second line of a text of several lines
+            values = dict(zip(columns[:-1], fields[:-1], strict=True))
+            step = int(float(values["step"]))
+        except (KeyError, ValueError):  # cut off by a full disk, or the second line of a text of several lines
             log.warning("unreadable row in %s: %r", name, line[:80])
             return None
         try:
@@ -186,3 +184,88 @@ class Curves:
             value = fields[-1]
         # Without a timestamp (stock DVCLive), always the same one: rows are identified by it.
         return Row(name, int(values.get("timestamp", self._started_ms + step)), step, value, end)
+
+
+def render(json_path: Path, config: dict[str, Any], png_path: Path) -> None:
+    """Draw a plot of `Live.log_plot` or `Live.log_sklearn_plot`, 800 pixels wide or more.
+
+    `config` is DVCLive's: `template`, `x`, `y` (a field or more), `title`, `x_label`, `y_label`. Where it is empty, the
+    last field is drawn row by row, as in DVC. It raises ProjectError if the file is no whole plot or does not fit.
+    """
+    from matplotlib.figure import Figure
+
+    template = config.get("template") or "linear"
+    figure = Figure(figsize=(8, 6), dpi=100, layout="constrained")  # without pyplot, which has global state
+    axes = figure.subplots()
+    try:
+        points = read_json(json_path)
+        if isinstance(points, dict):  # scikit-learn's kinds have the list inside an object
+            (points,) = points.values()
+        if not all(isinstance(point, dict) for point in points):
+            raise ValueError("it holds no list of points")
+        x, y = config.get("x"), config.get("y", list(points[0])[-1] if points else "")
+        fields = [str(field) for field in (y if isinstance(y, list) else [y])]
+        if template.startswith("confusion"):
+            _draw_matrix(axes, points, str(x), fields[0], normalized=template.endswith("normalized"))
+            side = max(8.0, 0.4 * len(axes.get_xticks()))
+            figure.set_size_inches(side, side)
+        elif template.startswith("bar"):
+            _draw_bars(axes, points, str(x), fields[0], is_sorted=template.endswith("sorted"))
+        else:
+            _draw_lines(axes, points, x, fields, "o" if template.startswith("scatter") else "-")
+        axes.set_title(config.get("title", json_path.stem), parse_math=False)
+        axes.set_xlabel(config.get("x_label", str(x or "row")), parse_math=False)
+        axes.set_ylabel(config.get("y_label", ", ".join(fields)), parse_math=False)
+        figure.savefig(png_path, format="png")
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"no field {error}" if isinstance(error, KeyError) else str(error)
+        raise ProjectError(f"{json_path.name} can't be drawn: {reason}", "log the plot again: live.log_plot") from error
+
+
+def _draw_lines(axes: "Axes", points: list[Point], x: Any, fields: list[str], style: str) -> None:
+    across = range(len(points)) if x is None else _values([point[str(x)] for point in points])
+    for field in fields:
+        axes.plot(across, _values([point[field] for point in points]), style, label=field)
+    axes.grid(alpha=0.3)
+    if len(fields) > 1:
+        axes.legend()
+
+
+def _draw_bars(axes: "Axes", points: list[Point], length: str, name: str, is_sorted: bool) -> None:
+    bars = [(str(point[name]), float(point[length])) for point in points]
+    if is_sorted:
+        bars.sort(key=lambda bar: -bar[1])
+    axes.barh(range(len(bars)), [width for _, width in bars])
+    axes.set_yticks(*_ticks([name for name, _ in bars]))
+    axes.invert_yaxis()
+
+
+def _draw_matrix(axes: "Axes", points: list[Point], across: str, down: str, normalized: bool) -> None:
+    pairs = Counter((str(point[down]), str(point[across])) for point in points)
+    names = sorted({name for pair in pairs for name in pair}, key=lambda name: (len(name), name))
+    counts = [[pairs[y, x] for x in names] for y in names]
+    cells = [[count / (sum(row) or 1) for count in row] if normalized else row for row in counts]
+    image = axes.imshow(cells or [[0]], cmap="Blues", vmin=0)
+    if axes.figure:
+        axes.figure.colorbar(image, shrink=0.8)
+    axes.set_xticks(*_ticks(names), rotation=90 if len(names) > MAX_NUMBERED else 0)
+    axes.set_yticks(*_ticks(names))
+    top = max((max(row) for row in cells), default=0)
+    for y, row in enumerate(cells if len(names) <= MAX_NUMBERED else []):
+        for x, cell in enumerate(row):
+            color = "white" if cell > top / 2 else "black"
+            axes.text(x, y, format(cell, ".2f" if normalized else "d"), ha="center", va="center", color=color)
+
+
+def _ticks(names: list[str]) -> tuple[list[int], list[str]]:
+    places = list(range(0, len(names), math.ceil(len(names) / MAX_TICKS) or 1))
+    return places, [names[place][:MAX_TICKS] for place in places]
+
+
+def _values(column: list[Any]) -> list[Any]:
+    """Return numbers, with gaps for what is not finite; or texts, when any of them is one."""
+    try:
+        numbers = [math.nan if value is None else float(value) for value in column]
+    except ValueError:
+        return [str(value) for value in column]
+    return [number if abs(number) < MAX_VALUE else math.nan for number in numbers]

@@ -102,10 +102,8 @@ def fetch_states(client: "MlflowClient", runs: Iterable[str]) -> dict[str, Mlflo
     if experiment is None:
         return {}
     if experiment.lifecycle_stage == "deleted":
-        raise ProjectError(
-            f"the MLflow experiment {experiment.name} was deleted at {tracking_uri()}",
-            f"to have it back: mlflow experiments restore --experiment-id {experiment.experiment_id}",
-        )
+        fix = f"to have it back: mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        raise ProjectError(f"the MLflow experiment {experiment.name} was deleted at {tracking_uri()}", fix)
     # A digest: the address may hold a password.
     server = hashlib.sha256(f"{tracking_uri()} {experiment.experiment_id}".encode()).hexdigest()[:12]
     path = home() / ".dvc" / "tmp" / "mirrored" / f"{server}.json"
@@ -124,11 +122,13 @@ def _search_states(search: Search, runs: set[str], cached: dict[str, str]) -> di
         if _count_is(search, f"{query} and {IS_COMPLETE}", len(ids)):
             states |= {run: MlflowRunState(run_id, complete=True, deleted=False) for run, run_id in ids.items()}
         else:
-            states |= {run: state for run, state in _read(search, query) if run in ids and not state.deleted}
+            states |= {run: state for run, state in _read(search, query).items() if run in ids and not state.deleted}
     rest = runs - states.keys()
     if len(rest) > MAX_SINGLE_QUERIES:
-        return states | {run: state for run, state in _read(search, "") if run in rest}
-    return states | {run: state for each in rest for run, state in _read(search, f"tags.{MIRROR_ID} = '{each}'")}
+        return states | {run: state for run, state in _read(search, "").items() if run in rest}
+    for run in rest:
+        states |= _read(search, f"tags.{MIRROR_ID} = '{run}'")
+    return states
 
 
 def _count_is(search: Search, query: str, number: int) -> bool:
@@ -143,13 +143,15 @@ def _count_is(search: Search, query: str, number: int) -> bool:
     return bool(after(number - 1)) and not after(number)
 
 
-def _read(search: Search, query: str) -> list[tuple[str, MlflowRunState]]:
-    """Return the runs that match, the deleted ones first: of two with one id, the other counts."""
+def _read(search: Search, query: str) -> dict[str, MlflowRunState]:
+    """Return the runs that match; of two with one id, the one that was not deleted counts."""
     from mlflow.entities import ViewType
 
-    states: list[tuple[str, MlflowRunState]] = []
     order = ["attributes.start_time ASC"]  # a run that begins meanwhile doesn't move the pages
-    for run in pages(partial(search, query, ViewType.ALL, PAGE, order)):
+    runs = list(pages(partial(search, query, ViewType.ALL, PAGE, order)))
+    runs.sort(key=lambda run: run.info.lifecycle_stage == "active")  # of two with one id, the last one counts
+    states: dict[str, MlflowRunState] = {}
+    for run in runs:
         state = MlflowRunState(run.info.run_id, run.info.status in ENDED, run.info.lifecycle_stage == "deleted")
-        states.append((run.data.tags.get(MIRROR_ID, ""), state))
-    return sorted(states, key=lambda item: not item[1].deleted)
+        states[run.data.tags.get(MIRROR_ID, "")] = state
+    return states

@@ -71,8 +71,6 @@ def _link(source: Path, target: Path) -> None:
     scratch.unlink(missing_ok=True)
     try:
         os.link(source.resolve(), scratch)
-    except FileNotFoundError:
-        raise
     except OSError:  # another disk, or one without links
         shutil.copy2(source, scratch)
     os.replace(scratch, target)
@@ -102,11 +100,7 @@ def upload(root: Path = Path()) -> str:
 
 
 def upload_all() -> list[str]:
-    """Upload the runs in the outbox, then the one in the work tree; return MLflow's ids of them.
-
-    Raises:
-        ProjectError: The first upload that failed; the other runs were sent all the same.
-    """
+    """Upload the runs in the outbox and the one here; return MLflow's ids, or raise the first error at the end."""
     runs, run_ids, problems = waiting(), [], []
     roots = [folder() / run for run in runs]
     if LINEAGE.exists() and read_facts()["run"] not in runs:
@@ -135,13 +129,12 @@ def upload_all() -> list[str]:
 @contextlib.contextmanager
 def upload_lock(run: str) -> Iterator[None]:
     """Hold the upload lock of a run; raise ProjectError when another process holds it for too long."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(_lock(f"{run}.sending", LOCK_WAIT_S))
-        except Timeout as error:
-            problem = f"another process has been sending run {run} for more than {LOCK_WAIT_S:.0f} s"
-            raise ProjectError(problem, "run the same command again when it has ended") from error
-        yield
+    try:
+        with _lock(f"{run}.sending", LOCK_WAIT_S):
+            yield
+    except Timeout as error:
+        problem = f"another process has been sending run {run} for more than {LOCK_WAIT_S:.0f} s"
+        raise ProjectError(problem, "run the same command again when it has ended") from error
 
 
 def training(run: str) -> AbstractContextManager[None]:
@@ -209,12 +202,9 @@ class UploadProcess:
         return code == DONE
 
     def _end(self) -> int:
-        if self._process.stdin:
-            # A byte too: forked workers, such as a DataLoader's, hold the other end of the pipe open.
-            with contextlib.suppress(OSError, ValueError):  # the process is dead, or the pipe is closed already
-                self._process.stdin.write(b"\n")
-                self._process.stdin.close()
-        return self._process.wait(PATIENCE_S + GRACE_S)
+        # A byte too: forked workers, such as a DataLoader's, hold the other end of the pipe open.
+        self._process.communicate(b"\n", PATIENCE_S + GRACE_S)
+        return self._process.returncode
 
 
 def follow(run: str) -> int:

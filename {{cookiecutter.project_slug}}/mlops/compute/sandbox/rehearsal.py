@@ -16,7 +16,7 @@ from tabulate import tabulate
 from ... import pipeline
 from ...errors import ProjectError
 from ...files import read_json
-from ...tracking.snapshot import snapshot
+from ...tracking.run_context import snapshot
 from ..backend import backends
 from ..spec import JobSpec, job_stages, spec_of
 from ..worker import RESULT

@@ -16,7 +16,7 @@ from ....config import load_platform
 from ....errors import ProjectError
 from ....tracking import mlflow_client
 from ....tracking.git import git, head, without_credentials
-from ....tracking.snapshot import snapshot
+from ....tracking.run_context import snapshot
 from ... import fingerprint
 from ...spec import JobSpec, job_stages, needs_mlflow, spec_of
 from .. import client
