@@ -95,7 +95,7 @@ class Backend(abc.ABC):
         return self.is_described(name)
 
     def plan(self, folder: Path, name: str, description: dict[str, Any]) -> str:
-        """Return the request that would start a job, as JSON, and write the files that it gets to `folder`."""
+        """Return the request that would start a job, as JSON, and write its files to `folder`; nothing is sent."""
         raise ProjectError(f"backend {self.NAME} has no dry run", "jobs dry-run --backend <another>")
 
     def needs(self, specs: dict[str, JobSpec]) -> list[str]:
@@ -116,10 +116,8 @@ def current_backend() -> Backend:
     """Return the backend that `RUN_ON`, or `platform.yaml:run_on`, names; raise ProjectError if there is none."""
     name, declared = load_platform().run_on, _declared()
     if name not in declared:
-        raise ProjectError(
-            f"there is no backend {name!r} to run jobs on",
-            f"RUN_ON or platform.yaml:run_on: {' | '.join(['local', *declared])}",
-        )
+        fix = f"RUN_ON or platform.yaml:run_on: {' | '.join(['local', *declared])}"
+        raise ProjectError(f"there is no backend {name!r} to run jobs on", fix)
     return _load(name, declared[name])()
 
 
@@ -137,12 +135,9 @@ def _declared() -> dict[str, str]:
     """Return where the class of each backend is, by name: a module, or `module:Class`."""
     folders = sorted(path.parent.name for path in Path(__file__).parent.glob("*/backend.py"))
     extra = load_tool_settings().backends
-    taken = extra.keys() & {"local", *folders}
-    if taken:
-        raise ProjectError(
-            f"pyproject.toml:tool.mlops.backends has {', '.join(sorted(taken))}, which mlops has already",
-            "choose another name there",
-        )
+    if taken := sorted(extra.keys() & {"local", *folders}):
+        problem = f"pyproject.toml:tool.mlops.backends has {', '.join(taken)}, which mlops has already"
+        raise ProjectError(problem, "choose another name there")
     return {name: f"{__package__}.{name}.backend" for name in folders} | extra
 
 

@@ -37,9 +37,8 @@ def from_work_tree(stage: Stage) -> Inputs:
     try:
         stage.save_deps()
     except DependencyDoesNotExistError as error:
-        raise ProjectError(
-            f"{stage.name} reads {error.path}, which does not exist", f"dvc pull, or dvc repro {stage.name}"
-        ) from error
+        problem = f"{stage.name} reads {error.path}, which does not exist"
+        raise ProjectError(problem, f"dvc pull, or dvc repro {stage.name}") from error
     return from_entry(to_single_stage_lockfile(stage))
 
 

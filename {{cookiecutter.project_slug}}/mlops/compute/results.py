@@ -52,10 +52,8 @@ def check(name: str, out: Path) -> None:
         recorded = fingerprint.plain(to_single_stage_lockfile(stage))
     _check_same(fingerprint.from_entry(recorded), entry, name)
     if not fingerprint.same(recorded, entry):
-        raise ProjectError(
-            f"what is in the work tree is not what the job of {name} made",
-            f"see that nothing else writes its outputs, then dvc repro {name}",
-        )
+        problem = f"what is in the work tree is not what the job of {name} made"
+        raise ProjectError(problem, f"see that nothing else writes its outputs, then dvc repro {name}")
 
 
 def missing_outputs(name: str, out: Path) -> list[str]:
@@ -105,8 +103,7 @@ def _fill(stage: Stage, entry: dict[str, Any]) -> None:
     from dvc.stage.loader import StageLoader
 
     StageLoader.fill_from_lock(stage, entry)
-    missing = [str(output) for output in stage.outs if not output.hash_info]
-    if missing:
+    if missing := [str(output) for output in stage.outs if not output.hash_info]:
         raise ProjectError(
             f"the job made no {', '.join(missing)}, which dvc.yaml:stages.{stage.name} names",
             f"let the stage make it, or take it from dvc.yaml; then dvc repro {stage.name}",
@@ -114,8 +111,7 @@ def _fill(stage: Stage, entry: dict[str, Any]) -> None:
 
 
 def _check_same(inputs: fingerprint.Inputs, entry: dict[str, Any], name: str) -> None:
-    changed = fingerprint.differences(fingerprint.from_entry(entry), inputs)
-    if changed:
+    if changed := fingerprint.differences(fingerprint.from_entry(entry), inputs):
         raise ProjectError(
             f"{', '.join(changed)} changed while the job of {name} ran, so its results belong to the earlier state",
             "dvc repro starts a job for the present state; with the change undone, it takes over these results",
@@ -129,21 +125,18 @@ def _fetch(stage: Stage) -> None:
     ):
         hashes = _file_hashes(stage)
         stage.repo.cloud.pull({info for infos in stage.get_used_objs().values() for info in infos})
-        missing = hashes - set(stage.repo.cache.local.oids_exist(list(hashes)))
-        if missing:
+        if missing := hashes - set(stage.repo.cache.local.oids_exist(list(hashes))):
             raise LookupError(f"{len(missing)} of {len(hashes)} files")
 
 
 def _file_hashes(stage: Stage) -> set[str]:
     """Return the hashes of all files of a stage's outputs, after fetching the lists of those in folders.
 
-    Raises:
-        LookupError: A list can't be fetched. DVC would ask the person at the terminal whether to go on without.
+    Raise LookupError if a list can't be fetched: DVC would ask the person at the terminal whether to go on without.
     """
     lists = {output.hash_info for output in stage.outs if output.use_cache and output.hash_info.isdir}
     if lists:
         stage.repo.cloud.pull(lists)
-    missing = [info.value for info in lists if not stage.repo.cache.local.exists(info.value)]
-    if missing:
+    if missing := [info.value for info in lists if not stage.repo.cache.local.exists(info.value)]:
         raise LookupError(f"it has no {', '.join(missing)}")
     return {info.value for infos in stage.get_used_objs().values() for info in infos}

@@ -76,12 +76,9 @@ def dry_run(stage: str, backend_name: str | None = None) -> str:
 def _submission(stage: str) -> Submission:
     spec = spec_of(stage)
     with fingerprint.open_stage(stage) as loaded:
-        elsewhere = [str(out) for out in loaded.outs if out.use_cache and (out.remote or not out.can_push)]
-        if elsewhere:
-            raise ProjectError(
-                f"a job can't bring {', '.join(elsewhere)} back: it is not for the default DVC remote",
-                f"take `remote` and `push` from dvc.yaml:stages.{stage}.outs",
-            )
+        if elsewhere := [str(out) for out in loaded.outs if out.use_cache and (out.remote or not out.can_push)]:
+            problem = f"a job can't bring {', '.join(elsewhere)} back: it is not for the default DVC remote"
+            raise ProjectError(problem, f"take `remote` and `push` from dvc.yaml:stages.{stage}.outs")
         fingerprint.check_in_project(loaded.repo, loaded)
         upstream = sorted(set(fingerprint.tracked_inputs(loaded).values()))
         inputs = fingerprint.from_work_tree(loaded)

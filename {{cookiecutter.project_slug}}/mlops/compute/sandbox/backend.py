@@ -103,9 +103,7 @@ class Sandbox(Backend):
         return f"{state:<11} {name}{reason}"
 
     def prepare(self, name: str, description: dict[str, Any]) -> None:
-        with atomic_write(
-            self.folder() / name
-        ) as new:  # it replaces that of a launcher killed before it started the job
+        with atomic_write(self.folder() / name) as new:  # replaces what a launcher left that was killed before `start`
             (new / OUT).mkdir(parents=True)
             transfer.pack(description["origin"]["commit"], new / CODE)
             write_json(new / DESCRIPTION, description)
@@ -161,11 +159,9 @@ class Sandbox(Backend):
             raise KeyboardInterrupt
         if self.state(name) is not State.COMPLETED:
             ending = self.ending_of(name)
-            raise ProjectError(
-                f"job {name} {ending['state'].lower()}: {ending['reason']}",
-                f"{ending.get('fix', 'correct that, then the same command: it starts a new job')}. "
-                f"What this job left is in {self.folder() / name / 'work'}",
-            )
+            problem = f"job {name} {ending['state'].lower()}: {ending['reason']}"
+            fix = ending.get("fix", "correct that, then the same command: it starts a new job")
+            raise ProjectError(problem, f"{fix}. What this job left is in {self.folder() / name / 'work'}")
 
     def stop(self, name: str) -> None:
         self.describe(name)
@@ -176,8 +172,7 @@ class Sandbox(Backend):
     def clean(self) -> int:
         ended = [name for name in self.names() if self.state(name) not in (State.RUNNING, State.PREPARED)]
         folders = [self.folder() / name / part for name in ended for part in SCRATCH]
-        files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
-        size = sum(path.lstat().st_size for path in files)
+        size = sum(path.lstat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
         for name in ended:
             self._clean_up(name)
         return size
@@ -204,7 +199,7 @@ def kill(description: Path) -> None:
 def _is_of_job(process: psutil.Process, description: Path) -> bool:
     try:
         is_named = process.environ().get("STAGE_JOB") == str(description)
-        return is_named and process.status() != psutil.STATUS_ZOMBIE
+        return bool(is_named and process.status() != psutil.STATUS_ZOMBIE)
     except (psutil.Error, OSError):  # another user's, or it has just ended
         return False
 

@@ -22,7 +22,7 @@ SYSTEM = "bin boot dev etc lib lib32 lib64 libx32 nix opt proc run sbin sys usr 
 @cache
 def is_supported() -> bool:
     """Return whether this system allows it: Linux with user namespaces."""
-    probe = [*UNSHARE, "mount", "-t", "tmpfs", "none", STORE]
+    probe = [*UNSHARE, "mount", "-t", "tmpfs", "none", str(STORE)]
     return shutil.which(UNSHARE[0]) is not None and subprocess.run(probe, capture_output=True).returncode == 0
 
 

@@ -28,8 +28,7 @@ COLUMNS = ("stage", "job", "pull s", "run s", "push s", "memory GB", "read MB", 
 
 def rehearse() -> str:
     """Run every job stage in the sandbox and return a report."""
-    stages = job_stages()
-    if not stages:
+    if not (stages := job_stages()):
         raise ProjectError("no stage has a meta.job", "dvc.yaml:stages.train.meta.job: {kind: training}")
     specs = {stage: spec_of(stage) for stage in stages}
     snapshot(stages[-1])  # refuses a file that Git does not track, and that the copy would lack

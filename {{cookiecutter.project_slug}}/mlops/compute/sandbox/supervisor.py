@@ -42,20 +42,20 @@ PASSED = """
 def supervise(name: str) -> None:
     """Run a prepared job to its end. What the process does."""
     sandbox = Sandbox()
-    job, run = sandbox.folder() / name, sandbox.describe(name)["origin"]["run"]
+    job, description = sandbox.folder() / name, sandbox.describe(name)
     with contextlib.suppress(Timeout), FileLock(job / SUPERVISED, LOCK_WAIT_S):  # Timeout: it has a supervisor already
         if (job / ENDED).exists():
             return
         write_json(job / STARTED, {"supervisor": os.getpid()})
         try:
-            ending = _run(job)
+            ending = _run(job, description)
         except Exception as error:  # whatever it is, those who wait must learn of it
             ending = {"state": State.FAILED, "reason": f"{type(error).__name__}: {error}"}
         kill(job / DESCRIPTION)  # processes that outlived the job
         if shutil.disk_usage(job).free < FULL_DISK_BYTES and ending["state"] is State.FAILED:
             ending["reason"] = f"the disk of {job} is full. {ending['reason']}"
         try:
-            transfer.queue_run(run, job / "work")
+            transfer.queue_run(description["origin"]["run"], job / "work")
             write_json(job / ENDED, ending)
         except OSError:  # the job filled the disk
             clear(job)
@@ -64,11 +64,10 @@ def supervise(name: str) -> None:
             clear(job)
 
 
-def _run(job: Path) -> dict[str, Any]:
+def _run(job: Path, description: dict[str, Any]) -> dict[str, Any]:
     """Start a job, wait for its end, and return how it ended."""
     stop_reasons: list[str] = []
     signal.signal(signal.SIGTERM, lambda *_: stop_reasons.append("somebody stopped it"))
-    description = read_json(job / DESCRIPTION)
     spec, url = description["spec"], description["remote"]["url"]
     clear(job)
     for name in SCRATCH:
