@@ -27,13 +27,9 @@ class State(StrEnum):
 
 
 class Backend(abc.ABC):
-    """Runs jobs. A job is the command `python -m mlops jobs run DESCRIPTION OUT_DIR` in the files of one commit.
+    """Runs jobs. A job is the command `python -m mlops jobs run DESCRIPTION OUT_DIR` in the files of one commit."""
 
-    Attributes:
-        NAME: What `RUN_ON` calls it: the name of its sub-folder, or its key in `[tool.mlops.backends]`.
-    """
-
-    NAME: ClassVar[str]
+    NAME: ClassVar[str]  # as `RUN_ON` has it: the name of its sub-folder, or its key in `[tool.mlops.backends]`
 
     @abc.abstractmethod
     def folder(self) -> Path:
@@ -99,10 +95,7 @@ class Backend(abc.ABC):
         return self.is_described(name)
 
     def plan(self, folder: Path, name: str, description: dict[str, Any]) -> str:
-        """Return the request that would start a job, as JSON for `jobs dry-run`; nothing is sent.
-
-        The files that the job would get are written to `folder`.
-        """
+        """Return the request that would start a job, as JSON, and write its files to `folder`; nothing is sent."""
         raise ProjectError(f"backend {self.NAME} has no dry run", "jobs dry-run --backend <another>")
 
     def needs(self, specs: dict[str, JobSpec]) -> list[str]:
@@ -115,35 +108,21 @@ class Backend(abc.ABC):
 
 
 def backends() -> dict[str, type[Backend]]:
-    """Return the backends of the project by name.
-
-    Raises:
-        ProjectError: A declared class can't be imported, is no `Backend`, or lacks a method.
-    """
+    """Return the backends of the project by name; raise ProjectError if a declared class can't be one."""
     return {name: _load(name, target) for name, target in _declared().items()}
 
 
 def current_backend() -> Backend:
-    """Return the backend that `RUN_ON`, or `platform.yaml:run_on`, names.
-
-    Raises:
-        ProjectError: There is none of that name, or see `backends`.
-    """
+    """Return the backend that `RUN_ON`, or `platform.yaml:run_on`, names; raise ProjectError if there is none."""
     name, declared = load_platform().run_on, _declared()
     if name not in declared:
-        raise ProjectError(
-            f"there is no backend {name!r} to run jobs on",
-            f"RUN_ON or platform.yaml:run_on: {' | '.join(['local', *declared])}",
-        )
+        fix = f"RUN_ON or platform.yaml:run_on: {' | '.join(['local', *declared])}"
+        raise ProjectError(f"there is no backend {name!r} to run jobs on", fix)
     return _load(name, declared[name])()
 
 
 def backend_of(name: str) -> Backend:
-    """Return the backend that has a job of this name.
-
-    Raises:
-        ProjectError: None has it, or see `backends`.
-    """
+    """Return the backend that has a job of this name; raise ProjectError if none has it."""
     known = [backend() for backend in backends().values()]
     owners = [backend for backend in known if backend.is_described(name)]
     owners = owners or [backend for backend in known if backend.has_job(name)]
@@ -152,21 +131,13 @@ def backend_of(name: str) -> Backend:
     return owners[0]
 
 
-def next_attempt(base: str, attempt: str | None) -> str:
-    """Return the name of the attempt after another one, or of the first."""
-    return f"{base}-{int(attempt.rpartition('-')[2]) + 1 if attempt else 1}"
-
-
 def _declared() -> dict[str, str]:
     """Return where the class of each backend is, by name: a module, or `module:Class`."""
     folders = sorted(path.parent.name for path in Path(__file__).parent.glob("*/backend.py"))
     extra = load_tool_settings().backends
-    taken = extra.keys() & {"local", *folders}
-    if taken:
-        raise ProjectError(
-            f"pyproject.toml:tool.mlops.backends has {', '.join(sorted(taken))}, which mlops has already",
-            "choose another name there",
-        )
+    if taken := sorted(extra.keys() & {"local", *folders}):
+        problem = f"pyproject.toml:tool.mlops.backends has {', '.join(taken)}, which mlops has already"
+        raise ProjectError(problem, "choose another name there")
     return {name: f"{__package__}.{name}.backend" for name in folders} | extra
 
 

@@ -9,51 +9,36 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from ..contract import package_name
 from ..errors import ProjectError
 from ..tracking.checkout import Reader, ignored_by_dvc, shown
 from ..tracking.git import git
 
-if TYPE_CHECKING:
-    from dvc.repo import Repo
-    from dvc.stage import PipelineStage
-
+Stage = Any  # dvc.stage.PipelineStage, which has no types and takes long to import
 Inputs = dict[str, Any]
 
 
-class TrackedInput(NamedTuple):
-    """A dep of a stage that DVC keeps: its path, and the address of the stage or `.dvc` file that has it as an out."""
-
-    path: str
-    address: str
-
-
 @contextlib.contextmanager
-def open_stage(name: str) -> Iterator[tuple["Repo", "PipelineStage"]]:
-    """Give the DVC repository in the working directory, and one stage of it."""
+def open_stage(name: str) -> Iterator[Stage]:
+    """Give a stage of the DVC repository in the working directory; its `repo` is open meanwhile."""
     from dvc.repo import Repo
 
     with Repo(os.getcwd()) as repo:
-        yield repo, repo.stage.load_one(name=name)
+        yield repo.stage.load_one(name=name)
 
 
-def from_work_tree(stage: "PipelineStage") -> Inputs:
-    """Return the inputs of a stage as they are in the work tree.
-
-    Raises:
-        ProjectError: A dep is missing.
-    """
+def from_work_tree(stage: Stage) -> Inputs:
+    """Return the inputs of a stage as they are in the work tree; raise ProjectError if a dep is missing."""
     from dvc.dependency.base import DependencyDoesNotExistError
     from dvc.stage.serialize import to_single_stage_lockfile
 
     try:
         stage.save_deps()
     except DependencyDoesNotExistError as error:
-        raise ProjectError(
-            f"{stage.name} reads {error.path}, which does not exist", f"dvc pull, or dvc repro {stage.name}"
-        ) from error
+        problem = f"{stage.name} reads {error.path}, which does not exist"
+        raise ProjectError(problem, f"dvc pull, or dvc repro {stage.name}") from error
     return from_entry(to_single_stage_lockfile(stage))
 
 
@@ -85,35 +70,33 @@ def _canonical(value: Any) -> str:
 
 def differences(first: Inputs, second: Inputs) -> list[str]:
     """Return what differs between two: "cmd" and "outs", then paths of deps, then params as `file:key`."""
-    sides: list[dict[tuple[int, str], Any]] = []
-    for inputs in (first, second):
-        side: dict[tuple[int, str], Any] = {(0, name): inputs.get(name) for name in ("cmd", "outs")}
-        side |= {(1, dep["path"]): dep for dep in inputs.get("deps", [])}
-        for file, values in inputs.get("params", {}).items():
-            side |= {(2, f"{file}:{key}"): value for key, value in values.items()}
-        sides.append(side)
-    keys = sorted(sides[0].keys() | sides[1].keys())
-    return [key[1] for key in keys if not same(sides[0].get(key), sides[1].get(key))]
+
+    def parts(inputs: Inputs) -> dict[tuple[int, str], Any]:
+        params = inputs.get("params", {})
+        return {
+            **{(0, name): inputs.get(name) for name in ("cmd", "outs")},
+            **{(1, dep["path"]): dep for dep in inputs.get("deps", [])},
+            **{(2, f"{file}:{key}"): value for file in params for key, value in params[file].items()},
+        }
+
+    before, after = parts(first), parts(second)
+    return [key[1] for key in sorted(before | after) if not same(before.get(key), after.get(key))]
 
 
-def tracked_inputs(repo: "Repo", stage: "PipelineStage") -> list[TrackedInput]:
-    """Return the deps of a stage that DVC keeps; the others are Git's."""
-    tracked = set()
+def tracked_inputs(stage: Stage) -> dict[str, str]:
+    """Return the paths of a stage's deps that DVC keeps, and the address of the stage or `.dvc` file that has each."""
+    tracked, fs = {}, stage.repo.fs
     for dep in (dep for dep in stage.deps if dep.protocol == "local" and dep.def_path):
-        for out in (out for out in repo.index.outs if out.use_cache):
-            if repo.fs.isin_or_eq(dep.fs_path, out.fs_path):
-                tracked.add(TrackedInput(dep.def_path, out.stage.addressing))
-            elif repo.fs.isin(out.fs_path, dep.fs_path):
-                tracked.add(TrackedInput(repo.fs.relpath(out.fs_path), out.stage.addressing))
-    return sorted(tracked)
+        for out in (out for out in stage.repo.index.outs if out.use_cache):
+            if fs.isin_or_eq(dep.fs_path, out.fs_path):
+                tracked[dep.def_path] = out.stage.addressing
+            elif fs.isin(out.fs_path, dep.fs_path):
+                tracked[fs.relpath(out.fs_path)] = out.stage.addressing
+    return dict(sorted(tracked.items()))
 
 
-def check_in_project(repo: "Repo", stage: "PipelineStage") -> None:
-    """Check that all files of Git's that a stage reads are below the project's root: a job has no others.
-
-    Raises:
-        ProjectError: A file is elsewhere, or no commit can hold it.
-    """
+def check_in_project(repo: Any, stage: Stage) -> None:
+    """Raise ProjectError if a file of Git's that a stage reads is not below the project's root, or in no commit."""
     project, root = Path.cwd().resolve(), Path(git("rev-parse", "--show-toplevel")).resolve()
     reader = Reader(root, [Path(out.fs_path) for out in repo.index.outs], (), ignored_by_dvc(repo))
     deps = [Path(dep.fs_path) for dep in stage.deps if dep.protocol == "local"]

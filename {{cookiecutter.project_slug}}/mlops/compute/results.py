@@ -6,30 +6,25 @@ job's own entry. Any failure makes the stage fail, and then `dvc.lock` stays as 
 
 import tarfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import ProjectError
 from ..files import read_json
 from . import fingerprint, transfer
-from .fingerprint import open_stage
+from .fingerprint import Stage, open_stage
 from .worker import RESULT, SMALL
-
-if TYPE_CHECKING:
-    from dvc.repo import Repo
-    from dvc.stage import PipelineStage
 
 
 def apply_results(name: str, out: Path) -> None:
     """Bring the outputs of a stage, whose job handed back the folder `out`, into the work tree.
 
-    Raises:
-        ProjectError: An output is missing or damaged, or the stage changed while the job ran.
+    Raise ProjectError if an output is missing or damaged, or the stage changed while the job ran.
     """
     entry = _read_entry(name, out)
-    with open_stage(name) as (repo, stage):
+    with open_stage(name) as stage:
         _fill(stage, entry)
-        _check_same(fingerprint.from_work_tree(repo.stage.load_one(name=name)), entry, name)
-        _fetch(repo, stage)
+        _check_same(fingerprint.from_work_tree(stage.repo.stage.load_one(name=name)), entry, name)
+        _fetch(stage)
         _unpack(name, out / SMALL)
         for output in (output for output in stage.outs if output.use_cache):
             with transfer.explain_errors(
@@ -40,19 +35,16 @@ def apply_results(name: str, out: Path) -> None:
 
 
 def check(name: str, out: Path) -> None:
-    """Check that DVC would record the same of the work tree as the job recorded of its own.
+    """Raise ProjectError unless DVC would record the same of the work tree as the job recorded of its own.
 
     With `dvc repro --allow-missing`, DVC would put new params beside the old hash of an output that is missing, and
     call that up to date.
-
-    Raises:
-        ProjectError: It would record something else.
     """
     from dvc.output import OutputDoesNotExistError
     from dvc.stage.serialize import to_single_stage_lockfile
 
     entry = _read_entry(name, out)
-    with open_stage(name) as (_, stage):
+    with open_stage(name) as stage:
         try:
             stage.save(run_cache=False)
         except OutputDoesNotExistError as error:
@@ -60,31 +52,25 @@ def check(name: str, out: Path) -> None:
         recorded = fingerprint.plain(to_single_stage_lockfile(stage))
     _check_same(fingerprint.from_entry(recorded), entry, name)
     if not fingerprint.same(recorded, entry):
-        raise ProjectError(
-            f"what is in the work tree is not what the job of {name} made",
-            f"see that nothing else writes its outputs, then dvc repro {name}",
-        )
+        problem = f"what is in the work tree is not what the job of {name} made"
+        raise ProjectError(problem, f"see that nothing else writes its outputs, then dvc repro {name}")
 
 
 def missing_outputs(name: str, out: Path) -> list[str]:
-    """Return the outputs of a finished job that the DVC remote has lost, for instance by `dvc gc -c`.
-
-    Raises:
-        ProjectError: The remote does not answer.
-    """
+    """Return the outputs of a finished job that the DVC remote has lost, for instance by `dvc gc -c`."""
     entry = _read_entry(name, out)
-    with open_stage(name) as (repo, stage):
+    with open_stage(name) as stage:
         _fill(stage, entry)
         with transfer.explain_errors(
             f"the DVC remote does not say whether it has the outputs of {name}",
             f"see that the remote answers, then dvc repro {name}: the job is not run again",
         ):
-            remote = repo.cloud.get_remote_odb(None)
+            remote = stage.repo.cloud.get_remote_odb(None)
             hashes = {str(output): output.hash_info.value for output in stage.outs if output.use_cache}
             present = set(remote.oids_exist(list(hashes.values())))
             if missing := [path for path, digest in hashes.items() if digest not in present]:
                 return missing
-            files = _file_hashes(repo, stage)
+            files = _file_hashes(stage)
             return sorted(files - set(remote.oids_exist(list(files))))
 
 
@@ -112,13 +98,12 @@ def _damaged(name: str, path: Path, error: Exception) -> ProjectError:
     )
 
 
-def _fill(stage: "PipelineStage", entry: dict[str, Any]) -> None:
+def _fill(stage: Stage, entry: dict[str, Any]) -> None:
     """Set the hashes of a stage to those of the job's entry."""
     from dvc.stage.loader import StageLoader
 
     StageLoader.fill_from_lock(stage, entry)
-    missing = [str(output) for output in stage.outs if not output.hash_info]
-    if missing:
+    if missing := [str(output) for output in stage.outs if not output.hash_info]:
         raise ProjectError(
             f"the job made no {', '.join(missing)}, which dvc.yaml:stages.{stage.name} names",
             f"let the stage make it, or take it from dvc.yaml; then dvc repro {stage.name}",
@@ -126,36 +111,32 @@ def _fill(stage: "PipelineStage", entry: dict[str, Any]) -> None:
 
 
 def _check_same(inputs: fingerprint.Inputs, entry: dict[str, Any], name: str) -> None:
-    changed = fingerprint.differences(fingerprint.from_entry(entry), inputs)
-    if changed:
+    if changed := fingerprint.differences(fingerprint.from_entry(entry), inputs):
         raise ProjectError(
             f"{', '.join(changed)} changed while the job of {name} ran, so its results belong to the earlier state",
             "dvc repro starts a job for the present state; with the change undone, it takes over these results",
         )
 
 
-def _fetch(repo: "Repo", stage: "PipelineStage") -> None:
+def _fetch(stage: Stage) -> None:
     with transfer.explain_errors(
         f"the outputs of {stage.name} can't be fetched from the DVC remote",
         f"see that the remote answers and the disk has room, then dvc repro {stage.name}: the job is not run again",
     ):
-        hashes = _file_hashes(repo, stage)
-        repo.cloud.pull({info for infos in stage.get_used_objs().values() for info in infos})
-        missing = hashes - set(repo.cache.local.oids_exist(list(hashes)))
-        if missing:
+        hashes = _file_hashes(stage)
+        stage.repo.cloud.pull({info for infos in stage.get_used_objs().values() for info in infos})
+        if missing := hashes - set(stage.repo.cache.local.oids_exist(list(hashes))):
             raise LookupError(f"{len(missing)} of {len(hashes)} files")
 
 
-def _file_hashes(repo: "Repo", stage: "PipelineStage") -> set[str]:
+def _file_hashes(stage: Stage) -> set[str]:
     """Return the hashes of all files of a stage's outputs, after fetching the lists of those in folders.
 
-    Raises:
-        LookupError: A list can't be fetched. DVC would ask the person at the terminal whether to go on without.
+    Raise LookupError if a list can't be fetched: DVC would ask the person at the terminal whether to go on without.
     """
     lists = {output.hash_info for output in stage.outs if output.use_cache and output.hash_info.isdir}
     if lists:
-        repo.cloud.pull(lists)
-    missing = [info.value for info in lists if not repo.cache.local.exists(info.value)]
-    if missing:
+        stage.repo.cloud.pull(lists)
+    if missing := [info.value for info in lists if not stage.repo.cache.local.exists(info.value)]:
         raise LookupError(f"it has no {', '.join(missing)}")
     return {info.value for infos in stage.get_used_objs().values() for info in infos}

@@ -19,43 +19,24 @@ SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")  # of an MLflow 
 
 
 class JobSpec(StrictModel):
-    """What a job gets. A backend uses the settings that it has a meaning for.
+    """What a job gets. A backend uses the settings that it has a meaning for."""
 
-    Args:
-        kind: Whether it trains on the machines, or processes data.
-        instance_type: Kind of machine, such as ml.m5.xlarge.
-        instance_count: Machines; more than one only for a training that `train.processes` spreads over them.
-        volume_gb: Disk of each machine, GB.
-        image: Address of the container image; null for the backend's default.
-        spot: Whether it may be interrupted, for a lower price; only a training, which resumes from its last checkpoint.
-        max_runtime_s: After so many seconds the job is stopped.
-        max_wait_s: With spot: waiting for machines and running may together take so many seconds.
-        keep_alive_s: The machine is kept so many seconds for the next job.
-        kms_key: Encrypts the machines' disks and what the job stores: a key's ARN or id; null for the account's own.
-        subnets: Of the VPC with the machines; with security_groups.
-        security_groups: Of the machines.
-        tags: Of the job, for bills.
-        environment: More environment variables of the job. Git keeps this file: no secrets.
-        extra: More fields of the backend's request, as they are.
-        patience_s: A job tries so many seconds to push its outputs while the DVC remote is away.
-    """
-
-    kind: Literal["processing", "training"]
-    instance_type: Text = "ml.m5.xlarge"
-    instance_count: int = Field(default=1, ge=1, le=100)
-    volume_gb: int = Field(default=30, ge=1, le=16_384)
-    image: Text | None = None
-    spot: bool = False
-    max_runtime_s: int = Field(default=3600, ge=1, le=2_419_200)
-    max_wait_s: int = Field(default=7200, ge=1, le=2_419_200)
-    keep_alive_s: int = Field(default=0, ge=0, le=3600)
-    kms_key: Text | None = None
-    subnets: list[Text] = Field(default_factory=list, max_length=16)
-    security_groups: list[Text] = Field(default_factory=list, max_length=5)
-    tags: dict[str, str] = Field(default_factory=dict)
-    environment: dict[str, str] = Field(default_factory=dict)
-    extra: dict[str, Any] = Field(default_factory=dict)
-    patience_s: int = Field(default=900, ge=0, le=86_400)
+    kind: Literal["processing", "training"]  # whether it trains on the machines, or processes data
+    instance_type: Text = "ml.m5.xlarge"  # kind of machine
+    instance_count: int = Field(default=1, ge=1, le=100)  # more than one only where `train.processes` spreads over them
+    volume_gb: int = Field(default=30, ge=1, le=16_384)  # disk of each machine, GB
+    image: Text | None = None  # address of the container image; null for the backend's default
+    spot: bool = False  # may be interrupted, for a lower price; only a training, which resumes from its last checkpoint
+    max_runtime_s: int = Field(default=3600, ge=1, le=2_419_200)  # after so many seconds the job is stopped
+    max_wait_s: int = Field(default=7200, ge=1, le=2_419_200)  # with spot: to wait for machines and to run
+    keep_alive_s: int = Field(default=0, ge=0, le=3600)  # the machine is kept so many seconds for the next job
+    kms_key: Text | None = None  # encrypts disks and what the job stores: ARN or id; null for the account's own
+    subnets: list[Text] = Field(default_factory=list, max_length=16)  # of the VPC; with security_groups
+    security_groups: list[Text] = Field(default_factory=list, max_length=5)  # of the machines
+    tags: dict[str, str] = Field(default_factory=dict)  # of the job, for bills
+    environment: dict[str, str] = Field(default_factory=dict)  # more variables of the job. Git keeps them: no secrets
+    extra: dict[str, Any] = Field(default_factory=dict)  # more fields of the backend's request, as they are
+    patience_s: int = Field(default=900, ge=0, le=86_400)  # to push the outputs, while the DVC remote is away
 
 
 def job_stages() -> list[str]:
@@ -64,11 +45,7 @@ def job_stages() -> list[str]:
 
 
 def spec_of(stage: str) -> JobSpec:
-    """Return how the job of a stage is requested.
-
-    Raises:
-        ProjectError: A key is unknown or out of its range, or the settings can't work together.
-    """
+    """Return how the job of a stage is requested; raise ProjectError if a key is unknown or the settings can't work."""
     defaults, own = load_platform().job, pipeline.load_stage(stage).job or {}
     check("platform.yaml", "job", {"kind": "training", **defaults}, JobSpec)
     spec = check("dvc.yaml", f"stages.{stage}.meta.job", {**defaults, **own}, JobSpec)

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -21,60 +21,34 @@ from ..errors import ProjectError
 from ..tracking import dvc_remote, run_context, uploader
 from ..tracking.run_context import RunContext
 from . import fingerprint, results, transfer
-from .backend import Backend, State, backends, current_backend, next_attempt
-from .spec import JobSpec, spec_of
+from .backend import Backend, State, backends, current_backend
+from .spec import spec_of
 
 log = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
-class Submission:
-    """A stage that is to run as a job.
+class Submission(NamedTuple):
+    """A stage that is to run as a job."""
 
-    Args:
-        stage: Its name.
-        spec: How its job is requested.
-        inputs: Of the stage, now.
-        upstream: Addresses of the stages and `.dvc` files that made its inputs.
-        remote: Options of the DVC remote that are passed to the job.
-    """
+    base: str  # name of its jobs, without the number of the attempt
+    upstream: list[str]  # addresses of the stages and `.dvc` files that made its inputs
+    description: dict[str, Any]  # what the job's file holds, but for the job's name and the run's context: no secret
 
-    stage: str
-    spec: JobSpec
-    inputs: fingerprint.Inputs
-    upstream: tuple[str, ...]
-    remote: dict[str, str]
-
-    @property
-    def base(self) -> str:
-        """Return the name of its jobs, without the number of the attempt."""
-        platform = load_platform()
-        digest = fingerprint.digest(self.inputs, self.spec.image or "", platform.run_on, self.remote["url"])
-        return f"{platform.project}-{self.stage}-{digest}"
-
-    def description(self, name: str, context: RunContext) -> dict[str, Any]:
-        """Return the content of the job's file; it holds no secret."""
-        return {
-            "name": name,
-            "stage": self.stage,
-            "inputs": self.inputs,
-            "origin": dataclasses.asdict(context),
-            "remote": self.remote,
-            "spec": self.spec.model_dump(),
-        }
+    def describe(self, name: str, context: RunContext) -> dict[str, Any]:
+        """Return what the file of the job with this name holds."""
+        return {"name": name, **self.description, "origin": dataclasses.asdict(context)}
 
 
 def run(stage: str, publish: Callable[[str], None]) -> None:
     """Run a stage as a job and take over its results; `publish` does what needs Git, which a job has not.
 
-    Raises:
-        ProjectError: It can't run as a job, or the job failed or was stopped; or see `results`.
+    Raise ProjectError if it can't run as a job, or the job failed or was stopped; or see `results`.
     """
     if os.environ.get("DVC_STAGE", "").rpartition(":")[2] != stage:
         raise ProjectError(f"{stage} was not started as this stage of DVC's, as a job must be", f"dvc repro {stage}")
     backend = current_backend()
     backend.check()
-    name = _find_or_start(_submission(stage), backend)
+    name = _find_or_start(stage, backend)
     try:
         backend.follow(name)
     finally:
@@ -86,11 +60,7 @@ def run(stage: str, publish: Callable[[str], None]) -> None:
 
 
 def dry_run(stage: str, backend_name: str | None = None) -> str:
-    """Return the request that would start the job of a stage on a backend, by default the first that makes requests.
-
-    Raises:
-        ProjectError: The stage can't run as a job, or the backend makes no requests.
-    """
+    """Return the request that would start the job of a stage on a backend, by default the first that makes requests."""
     planning = [name for name, backend in backends().items() if backend.plan is not Backend.plan]
     if not (backend_name or planning):
         raise ProjectError("no backend of this project makes requests, so there is no dry run", "make rehearse")
@@ -98,42 +68,44 @@ def dry_run(stage: str, backend_name: str | None = None) -> str:
     backend = current_backend()
     backend.check()
     submission = _submission(stage)
-    name = next_attempt(submission.base, None)
+    name = f"{submission.base}-1"
     with tempfile.TemporaryDirectory() as scratch:
-        return backend.plan(Path(scratch), name, submission.description(name, run_context.collect(stage)))
+        return backend.plan(Path(scratch), name, submission.describe(name, run_context.collect(stage)))
 
 
 def _submission(stage: str) -> Submission:
     spec = spec_of(stage)
-    with fingerprint.open_stage(stage) as (repo, loaded):
-        elsewhere = [str(out) for out in loaded.outs if out.use_cache and (out.remote or not out.can_push)]
-        if elsewhere:
-            raise ProjectError(
-                f"a job can't bring {', '.join(elsewhere)} back: it is not for the default DVC remote",
-                f"take `remote` and `push` from dvc.yaml:stages.{stage}.outs",
-            )
-        fingerprint.check_in_project(repo, loaded)
-        upstream = sorted({tracked.address for tracked in fingerprint.tracked_inputs(repo, loaded)})
+    with fingerprint.open_stage(stage) as loaded:
+        if elsewhere := [str(out) for out in loaded.outs if out.use_cache and (out.remote or not out.can_push)]:
+            problem = f"a job can't bring {', '.join(elsewhere)} back: it is not for the default DVC remote"
+            raise ProjectError(problem, f"take `remote` and `push` from dvc.yaml:stages.{stage}.outs")
+        fingerprint.check_in_project(loaded.repo, loaded)
+        upstream = sorted(set(fingerprint.tracked_inputs(loaded).values()))
         inputs = fingerprint.from_work_tree(loaded)
-        return Submission(stage, spec, inputs, tuple(upstream), transfer.public_remote())
+    platform, remote = load_platform(), transfer.public_remote()
+    digest = fingerprint.digest(inputs, spec.image or "", platform.run_on, remote["url"])
+    description = {"stage": stage, "inputs": inputs, "remote": remote, "spec": spec.model_dump()}
+    return Submission(f"{platform.project}-{stage}-{digest}", upstream, description)
 
 
-def _find_or_start(submission: Submission, backend: Backend) -> str:
+def _find_or_start(stage: str, backend: Backend) -> str:
     """Return the name of a job that runs, or has succeeded, for the same inputs; start a job if there is none."""
+    submission = _submission(stage)
     with _acquire(backend.folder() / f"{submission.base}.lock"):
         last = backend.last(submission.base)
         state = backend.state(last) if last else None
-        if last and _is_reusable(submission.stage, backend, last, state):
+        if last and _is_reusable(stage, backend, last, state):
             return last
-        name = last if last and state is State.PREPARED else next_attempt(submission.base, last)
-        context = run_context.collect(submission.stage)  # it may refuse: before large data are pushed
+        attempts = int(last.rpartition("-")[2]) if last else 0
+        name = last if last and state is State.PREPARED else f"{submission.base}-{attempts + 1}"
+        context = run_context.collect(stage)  # it may refuse: before large data are pushed
         if backend.is_described(name):  # reuse the run's id of a launcher that was killed before the job started
             earlier = backend.context_of(name)
             context = dataclasses.replace(context, run=earlier.run) if earlier.commit == context.commit else context
         if submission.upstream:
-            dvc_remote.push(list(submission.upstream))
-        backend.prepare(name, submission.description(name, context))
-        if pipeline.load_stage(submission.stage).is_training:
+            dvc_remote.push(submission.upstream)
+        backend.prepare(name, submission.describe(name, context))
+        if pipeline.load_stage(stage).is_training:
             run_context.log_training(context)
         log.info("job %s starts", name)
         backend.start(name)
@@ -152,15 +124,12 @@ def _acquire(path: Path) -> AbstractContextManager[Any]:
 
 
 def _is_reusable(stage: str, backend: Backend, name: str, state: State | None) -> bool:
-    if os.environ.get("JOB_FRESH", "0") != "0":
+    if os.environ.get("JOB_FRESH", "0") != "0" or state not in (State.RUNNING, State.COMPLETED):
         return False
     if state is State.RUNNING:
         log.info("job %s is at it already: following it", name)
         return True
-    if state is not State.COMPLETED:
-        return False
-    missing = results.missing_outputs(stage, backend.out_dir(name))
-    if missing:
+    if missing := results.missing_outputs(stage, backend.out_dir(name)):
         log.info("job %s has done it, but the DVC remote lost %s of its results: starting anew", name, len(missing))
         return False
     log.info("job %s has done it already: taking over its results (to do it again: JOB_FRESH=1 dvc repro -f)", name)
@@ -169,10 +138,9 @@ def _is_reusable(stage: str, backend: Backend, name: str, state: State | None) -
 
 def _upload(run: str) -> None:
     """Send to MLflow what the job could not send; also of a training that failed, or was stopped."""
-    if run not in uploader.waiting():
-        return
-    try:
-        uploader.upload(uploader.folder() / run)
-    except ProjectError as error:
-        if run in uploader.waiting():  # else another launcher of the same job has sent it
-            log.warning("%s. The run is kept. Fix: %s", error.problem, error.fix)
+    if run in uploader.waiting():
+        try:
+            uploader.upload(uploader.folder() / run)
+        except ProjectError as error:
+            if run in uploader.waiting():  # else another launcher of the same job has sent it
+                log.warning("%s. The run is kept. Fix: %s", error.problem, error.fix)

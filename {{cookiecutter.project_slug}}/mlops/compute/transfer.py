@@ -46,11 +46,7 @@ def _anonymize(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def unpack(path: Path, folder: Path) -> None:
-    """Write the files of a tar below `folder`.
-
-    Raises:
-        tarfile.TarError: The tar is damaged, or a file of it would lie outside `folder`.
-    """
+    """Write the files of a tar below `folder`; raise tarfile.TarError if it is damaged, or a file would lie outside."""
     with tarfile.open(path) as packed:
         # Python has the filter since 3.11.4; before, nothing is lost: the tar is our own.
         packed.extraction_filter = getattr(tarfile, "data_filter", None)
@@ -58,11 +54,7 @@ def unpack(path: Path, folder: Path) -> None:
 
 
 def remote_options() -> dict[str, Any]:
-    """Return the options of the default DVC remote on this machine, secrets among them, and its `name`.
-
-    Raises:
-        ProjectError: There is no remote, or jobs can't use one of its kind.
-    """
+    """Return options, secrets too, and `name` of the default DVC remote; raise ProjectError if jobs can't use it."""
     from dvc.repo import Repo
 
     with Repo(os.getcwd()) as repo:
@@ -76,11 +68,7 @@ def remote_options() -> dict[str, Any]:
 
 
 def public_remote() -> dict[str, str]:
-    """Return the options of the default DVC remote that are passed to a job, as text.
-
-    Raises:
-        ProjectError: There is no remote, or an address has credentials in it.
-    """
+    """Return the options of the DVC remote that a job gets, as text; raise ProjectError if a secret is in one."""
     options = remote_options()
     public = {key: str(options[key]) for key in ("name", "url", *PUBLIC.split()) if key in options}
     for key, value in public.items():
@@ -93,12 +81,7 @@ def public_remote() -> dict[str, str]:
 
 
 def queue_run(run: str, work: Path) -> None:
-    """Put the run of an ended job into this clone's upload queue, when MLflow does not have all of it.
-
-    Args:
-        run: Its id.
-        work: The folder in which the job worked.
-    """
+    """Put the run of an ended job, which worked in the folder `work`, into this clone's outbox if MLflow lacks some."""
     waiting = work / ".dvc" / "tmp" / "outbox" / run
     if waiting.exists():
         uploader.stage_files(run, work)

@@ -13,36 +13,25 @@ import sys
 import tarfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import ProjectError
 from ..files import read_json, write_json
 from ..tracking import dvc_remote
-from . import fingerprint
-from .fingerprint import open_stage
-from .transfer import explain_errors
-
-if TYPE_CHECKING:
-    from dvc.repo import Repo
-    from dvc.stage import PipelineStage
+from . import fingerprint, transfer
+from .fingerprint import Stage, open_stage
 
 log = logging.getLogger(__name__)
 
 RESULT, SMALL, FAILURE = "result.json", "small.tar", "failure.json"
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # between two attempts to push
-# Of each request to S3, which may be busy for a while, where many jobs start at once; botocore's own are 5 attempts.
-S3_RETRIES = {"AWS_RETRY_MODE": "standard", "AWS_MAX_ATTEMPTS": "10"}
 
 
 def run(job_file: Path, out: Path) -> None:
-    """Run the job that a clone described in `job_file` (`submit.py`).
+    """Run the job that a clone described in `job_file` (`submit.py`); exit with code 2 when it fails.
 
     The backend returns the content of the folder `out` to the clone: `small.tar` with the outputs that Git keeps and at
     last `result.json` with the entry for `dvc.lock`, or `failure.json` with the reason.
-
-    Raises:
-        SystemExit: The inputs can't be pulled, or differ from those that the job was started for; the stage failed;
-            or its outputs can't be pushed.
     """
     _forward_signals()
     try:
@@ -53,16 +42,12 @@ def run(job_file: Path, out: Path) -> None:
 
 
 def assist(job_file: Path) -> None:
-    """Take part in a training of several machines that another machine leads; that one alone writes results.
-
-    Raises:
-        SystemExit: The training has ended on this machine.
-    """
+    """Take part in a training of several machines that another one leads, which alone writes results; then exit."""
     _forward_signals()
     job = read_json(job_file)
     _configure(job["remote"])
-    with open_stage(job["stage"]) as (repo, stage):
-        _pull(repo, stage, job["inputs"])
+    with open_stage(job["stage"]) as stage:
+        _pull(stage, job["inputs"])
     raise SystemExit(subprocess.run([sys.executable, "-m", "mlops", "stage", job["stage"]]).returncode)
 
 
@@ -74,25 +59,40 @@ def _forward_signals() -> None:
 
 def _run(job: dict[str, Any], out: Path) -> None:
     import dvc.repo  # noqa: F401 (it sets the level of its logger)
+    from dvc.utils.serialize import load_yaml
 
     logging.getLogger("dvc").setLevel(logging.WARNING)  # the launcher's DVC has printed the rest
     _configure(job["remote"])
-    clock = [time.monotonic()]
-    with open_stage(job["stage"]) as (repo, stage):
-        pulled_bytes = _pull(repo, stage, job["inputs"])
-        clock.append(time.monotonic())
-        _reproduce(repo, stage)
-        clock.append(time.monotonic())
-    with open_stage(job["stage"]) as (repo, stage):  # again: its entry in dvc.lock is new
-        pushed_bytes = _push(repo, stage, job["spec"]["patience_s"])
-        clock.append(time.monotonic())
-        _hand_back(stage, out, clock, {"down": pulled_bytes, "up": pushed_bytes})
+    begin = time.monotonic()
+    with open_stage(job["stage"]) as stage:
+        pulled_bytes = _pull(stage, job["inputs"])
+        pulled = time.monotonic()
+        _reproduce(stage)
+        ran = time.monotonic()
+    with open_stage(job["stage"]) as stage:  # again: its entry in dvc.lock is new
+        pushed_bytes = _push(stage, job["spec"]["patience_s"])
+        pushed = time.monotonic()
+    with tarfile.open(out / SMALL, "w") as packed:
+        for small in (output for output in stage.outs if not output.use_cache):
+            packed.add(small.def_path)
+    seconds = {"pull": pulled - begin, "stage": ran - pulled, "push": pushed - ran}
+    result = {
+        "entry": fingerprint.plain(load_yaml("dvc.lock")["stages"][stage.name]),
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "bytes": {"down": pulled_bytes, "up": pushed_bytes},
+    }
+    write_json(out / RESULT, result)
 
 
 def _configure(remote: dict[str, str]) -> None:
-    """Configure DVC for the job: no Git, the remote without secrets, a cache in this folder, more retries of S3."""
-    for variable, value in S3_RETRIES.items():
-        os.environ.setdefault(variable, value)
+    """Configure DVC for the job: no Git, the remote without secrets, a cache in this folder, patience with S3."""
+    if remote["url"].startswith(transfer.S3):
+        import s3fs
+
+        # Where many jobs start at once, S3 is busy for a while. Its answer to a HEAD says so by the status alone, which
+        # s3fs takes for final. Now s3fs tries each request 5 times, and botocore each of these 5 times: for 39 s on
+        # average, and 77 s at most. (A push is tried again after that.)
+        s3fs.set_custom_error_handler(lambda error: "(503)" in str(error))
     name = remote.pop("name")
     file = Path(".dvc", "config")
     file.unlink(missing_ok=True)
@@ -105,15 +105,15 @@ def _configure(remote: dict[str, str]) -> None:
     dvc_remote.write_config(file, sections)
 
 
-def _pull(repo: "Repo", stage: "PipelineStage", expected: fingerprint.Inputs) -> int:
+def _pull(stage: Stage, expected: fingerprint.Inputs) -> int:
     """Pull the deps, and check that they are those of the clone; return their bytes."""
-    paths = [tracked.path for tracked in fingerprint.tracked_inputs(repo, stage)]
-    with explain_errors(
+    paths = list(fingerprint.tracked_inputs(stage))
+    with transfer.explain_errors(
         f"the DVC remote does not give what {stage.name} reads ({', '.join(paths)})",
         "dvc push, in the clone that has it; then the same command",
     ):
         if paths:
-            repo.pull(targets=paths)
+            stage.repo.pull(targets=paths)
     inputs = fingerprint.from_work_tree(stage)
     if not fingerprint.same(inputs, expected):
         raise ProjectError(
@@ -124,11 +124,11 @@ def _pull(repo: "Repo", stage: "PipelineStage", expected: fingerprint.Inputs) ->
     return sum(dep.meta.size or 0 for dep in stage.deps if dep.def_path in paths and dep.meta)
 
 
-def _reproduce(repo: "Repo", stage: "PipelineStage") -> None:
+def _reproduce(stage: Stage) -> None:
     from dvc.exceptions import DvcException
 
     try:
-        repo.reproduce(targets=[stage.addressing], single_item=True)
+        stage.repo.reproduce(targets=[stage.addressing], single_item=True)
     except DvcException as error:
         raise ProjectError(
             f"the stage {stage.name} failed ({error.__cause__ or error}); what it printed is above",
@@ -136,30 +136,20 @@ def _reproduce(repo: "Repo", stage: "PipelineStage") -> None:
         ) from error
 
 
-def _push(repo: "Repo", stage: "PipelineStage", patience_s: float) -> int:
+def _push(stage: Stage, patience_s: float) -> int:
     """Push the outputs, and keep trying, since they exist nowhere else; return their bytes."""
     deadline, pause_s = time.monotonic() + patience_s, FIRST_PAUSE_S
-    while True:
-        try:
-            repo.push(targets=[stage.addressing])
-            return sum(out.meta.size or 0 for out in stage.outs if out.use_cache and out.meta)
-        except Exception as error:  # each kind of remote raises its own kinds of errors
-            if time.monotonic() + pause_s > deadline:
-                raise ProjectError(
-                    f"the DVC remote did not take the outputs for {patience_s:.0f} s: {error.__cause__ or error}",
-                    "correct the connection; platform.yaml:job.patience_s lets a job try longer",
-                ) from error
-            log.warning("the DVC remote does not take the outputs: %s. Trying again", error.__cause__ or error)
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-
-
-def _hand_back(stage: "PipelineStage", out: Path, clock: list[float], moved_bytes: dict[str, int]) -> None:
-    from dvc.utils.serialize import load_yaml
-
-    with tarfile.open(out / SMALL, "w") as packed:
-        for small in (output for output in stage.outs if not output.use_cache):
-            packed.add(small.def_path)
-    seconds = {name: round(clock[n + 1] - clock[n], 2) for n, name in enumerate(("pull", "stage", "push"))}
-    entry = fingerprint.plain(load_yaml("dvc.lock")["stages"][stage.name])
-    write_json(out / RESULT, {"entry": entry, "seconds": seconds, "bytes": moved_bytes})
+    with transfer.explain_errors(
+        f"the DVC remote did not take the outputs for {patience_s:.0f} s",
+        "correct the connection; platform.yaml:job.patience_s lets a job try longer",
+    ):
+        while True:
+            try:
+                stage.repo.push(targets=[stage.addressing])
+                return sum(out.meta.size or 0 for out in stage.outs if out.use_cache and out.meta)
+            except Exception as error:  # each kind of remote raises its own kinds of errors
+                if time.monotonic() + pause_s > deadline:
+                    raise
+                log.warning("the DVC remote does not take the outputs: %s. Trying again", error.__cause__ or error)
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

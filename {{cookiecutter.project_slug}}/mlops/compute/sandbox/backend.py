@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from ...config import home, load_platform
 from ...errors import ProjectError
-from ...files import read_json, write_json
+from ...files import atomic_write, read_json, write_json
 from ...tracking.run_context import RunContext
 from .. import transfer
 from ..backend import Backend, State
@@ -55,8 +55,8 @@ class Sandbox(Backend):
         return f"{base}-{max(attempts)}" if attempts else None
 
     def names(self, everyones: bool = False) -> list[str]:
-        names = [path.parent.name for path in self.folder().glob(f"*/{DESCRIPTION}")]
-        return sorted((name for name in names if not name.startswith(".")), key=self.described_at)
+        names = [path.parent.name for path in self.folder().glob(f"[!.]*/{DESCRIPTION}")]
+        return sorted(names, key=self.described_at)
 
     def is_described(self, name: str) -> bool:
         return (self.folder() / name / DESCRIPTION).exists()
@@ -66,15 +66,10 @@ class Sandbox(Backend):
         return (self.folder() / name / DESCRIPTION).stat().st_mtime
 
     def describe(self, name: str) -> dict[str, Any]:
-        """Return the description of a job.
-
-        Raises:
-            ProjectError: There is no such job.
-        """
+        """Return the description of a job; raise ProjectError if there is no such job."""
         if not self.is_described(name):
             raise ProjectError(f"there is no job {name!r}", "python -m mlops jobs list")
-        description: dict[str, Any] = read_json(self.folder() / name / DESCRIPTION)
-        return description
+        return dict(read_json(self.folder() / name / DESCRIPTION))
 
     def context_of(self, name: str) -> RunContext:
         return RunContext(**self.describe(name)["origin"])
@@ -94,8 +89,8 @@ class Sandbox(Backend):
     def ending_of(self, name: str) -> dict[str, Any]:
         """Return `state` and `reason` of an ended job; unless its supervisor was killed, `seconds` and `peak_bytes`."""
         path = self.folder() / name / ENDED
-        killed: dict[str, Any] = {"state": State.FAILED, "reason": "it and its supervisor were killed"}
-        return read_json(path) if path.exists() else killed
+        killed = {"state": State.FAILED, "reason": "it and its supervisor were killed"}
+        return dict(read_json(path)) if path.exists() else killed
 
     def log_of(self, name: str) -> str:
         self.describe(name)
@@ -108,20 +103,16 @@ class Sandbox(Backend):
         return f"{state:<11} {name}{reason}"
 
     def prepare(self, name: str, description: dict[str, Any]) -> None:
-        job = self.folder() / name
-        new = job.with_name(f".{name}.new")
-        for leftover in (new, job):  # of a launcher that was killed before it started the job
-            shutil.rmtree(leftover, ignore_errors=True)
-        (new / OUT).mkdir(parents=True)
-        transfer.pack(description["origin"]["commit"], new / CODE)
-        write_json(new / DESCRIPTION, description)
-        os.replace(new, job)  # it exists whole or not at all
+        with atomic_write(self.folder() / name) as new:  # replaces what a launcher left that was killed before `start`
+            (new / OUT).mkdir(parents=True)
+            transfer.pack(description["origin"]["commit"], new / CODE)
+            write_json(new / DESCRIPTION, description)
 
     def start(self, name: str) -> None:
         job, description = self.folder() / name, self.describe(name)
         for earlier in self.folder().glob(f"{load_platform().project}-{description['stage']}-*-*"):
             if (earlier / STARTED).exists() and not _is_supervised(earlier):
-                clean_up(earlier)
+                self._clean_up(earlier.name)
         if credentials.are_needed(description["remote"]["url"]):
             credentials.find(transfer.remote_options())  # the supervisor finds them again, and can't report as well
         interrupts: list[int] = []
@@ -129,12 +120,10 @@ class Sandbox(Backend):
         on_interrupt = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
         try:
             with (job / LOG).open("ab") as log:
+                command = [sys.executable, "-m", "mlops", "jobs", "supervise", name]
+                # In a session of its own: Ctrl-C reaches the launcher only, which decides what becomes of the job.
                 supervisor = subprocess.Popen(
-                    [sys.executable, "-m", "mlops", "jobs", "supervise", name],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,  # Ctrl-C reaches the launcher only, which decides what becomes of the job
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
                 )
         finally:
             signal.signal(signal.SIGINT, on_interrupt)
@@ -150,30 +139,29 @@ class Sandbox(Backend):
             raise
 
     def follow(self, name: str) -> None:
-        stopping, position = False, 0
-        while True:
-            try:
-                running = self.state(name) is State.RUNNING  # before reading the log, so that its end is printed too
-                position = _print_from(self.folder() / name / LOG, position)
-                if not running:
-                    break
-                time.sleep(POLL_S)
-            except KeyboardInterrupt:
-                if stopping:
-                    print(f"\nJob {name} goes on stopping by itself.", flush=True)
-                    raise
-                self.stop(name)
-                print(f"\nStopping job {name}; Ctrl-C again leaves it to itself.", flush=True)
-                stopping = True
+        running, stopping = True, False
+        with (self.folder() / name / LOG).open("rb") as log:
+            while running:
+                try:
+                    running = self.state(name) is State.RUNNING  # before reading the log: its end is printed too
+                    sys.stdout.buffer.write(log.read())
+                    sys.stdout.flush()
+                    if running:
+                        time.sleep(POLL_S)
+                except KeyboardInterrupt:
+                    if stopping:
+                        print(f"\nJob {name} goes on stopping by itself.", flush=True)
+                        raise
+                    self.stop(name)
+                    print(f"\nStopping job {name}; Ctrl-C again leaves it to itself.", flush=True)
+                    stopping = True
         if stopping:
             raise KeyboardInterrupt
         if self.state(name) is not State.COMPLETED:
             ending = self.ending_of(name)
-            raise ProjectError(
-                f"job {name} {ending['state'].lower()}: {ending['reason']}",
-                f"{ending.get('fix', 'correct that, then the same command: it starts a new job')}. "
-                f"What this job left is in {self.folder() / name / 'work'}",
-            )
+            problem = f"job {name} {ending['state'].lower()}: {ending['reason']}"
+            fix = ending.get("fix", "correct that, then the same command: it starts a new job")
+            raise ProjectError(problem, f"{fix}. What this job left is in {self.folder() / name / 'work'}")
 
     def stop(self, name: str) -> None:
         self.describe(name)
@@ -182,28 +170,22 @@ class Sandbox(Backend):
                 psutil.Process(read_json(self.folder() / name / STARTED)["supervisor"]).terminate()
 
     def clean(self) -> int:
-        names = [name for name in self.names() if self.state(name) not in (State.RUNNING, State.PREPARED)]
-        ended = [self.folder() / name for name in names]
-        files = [path for job in ended for part in SCRATCH for path in (job / part).rglob("*") if path.is_file()]
-        size = sum(path.lstat().st_size for path in files)
-        for job in ended:
-            clean_up(job)
+        ended = [name for name in self.names() if self.state(name) not in (State.RUNNING, State.PREPARED)]
+        folders = [self.folder() / name / part for name in ended for part in SCRATCH]
+        size = sum(path.lstat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
+        for name in ended:
+            self._clean_up(name)
         return size
 
-
-def clean_up(job: Path) -> None:
-    """End what is left of a job's processes, keep its run for MLflow, delete its working folders."""
-    kill(job / DESCRIPTION)
-    queue_run(job)
-    clear(job)
+    def _clean_up(self, name: str) -> None:
+        """End what is left of a job's processes, keep its run for MLflow, delete its working folders."""
+        kill(self.folder() / name / DESCRIPTION)
+        transfer.queue_run(self.describe(name)["origin"]["run"], self.folder() / name / "work")
+        clear(self.folder() / name)
 
 
 def kill(description: Path) -> None:
-    """End all processes of a job, also those whose parent was killed or that left its session.
-
-    Args:
-        description: The job's file, which `STAGE_JOB` of each of its processes names.
-    """
+    """End all processes whose `STAGE_JOB` names the job's file, also if their parent was killed or left its session."""
     for _ in range(KILL_ROUNDS):
         processes = [process for process in psutil.process_iter() if _is_of_job(process, description)]
         if not processes:
@@ -216,8 +198,8 @@ def kill(description: Path) -> None:
 
 def _is_of_job(process: psutil.Process, description: Path) -> bool:
     try:
-        named: str = process.environ().get("STAGE_JOB", "")
-        return named == str(description) and process.status() != psutil.STATUS_ZOMBIE
+        is_named = process.environ().get("STAGE_JOB") == str(description)
+        return bool(is_named and process.status() != psutil.STATUS_ZOMBIE)
     except (psutil.Error, OSError):  # another user's, or it has just ended
         return False
 
@@ -226,20 +208,6 @@ def clear(job: Path) -> None:
     """Delete the working folders of a job."""
     for name in SCRATCH:
         shutil.rmtree(job / name, ignore_errors=True)
-
-
-def queue_run(job: Path) -> None:
-    """Put the run of an ended job into this clone's upload queue, when MLflow does not have all of it."""
-    transfer.queue_run(read_json(job / DESCRIPTION)["origin"]["run"], job / "work")
-
-
-def _print_from(path: Path, start: int) -> int:
-    """Print a file from a position to its end; return the end."""
-    with path.open("rb") as file:
-        file.seek(start)
-        sys.stdout.buffer.write(file.read())
-        sys.stdout.flush()
-        return file.tell()
 
 
 def _is_supervised(job: Path) -> bool:

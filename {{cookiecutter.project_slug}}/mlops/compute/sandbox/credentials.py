@@ -29,14 +29,7 @@ def are_needed(url: str) -> bool:
 
 
 def find(options: Mapping[str, Any]) -> Ask:
-    """Return a function that returns the present credentials of those that DVC would use for a remote in S3.
-
-    Args:
-        options: Of the remote, in DVC's configuration.
-
-    Raises:
-        ProjectError: There are none.
-    """
+    """Return a function that gives the credentials that DVC would use for a remote; raise ProjectError if none are."""
     import boto3
     from botocore.exceptions import BotoCoreError
 

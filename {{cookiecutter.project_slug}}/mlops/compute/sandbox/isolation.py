@@ -22,25 +22,18 @@ SYSTEM = "bin boot dev etc lib lib32 lib64 libx32 nix opt proc run sbin sys usr 
 @cache
 def is_supported() -> bool:
     """Return whether this system allows it: Linux with user namespaces."""
-    try:
-        return subprocess.run([*UNSHARE, "mount", "-t", "tmpfs", "none", STORE], capture_output=True).returncode == 0
-    except FileNotFoundError:
-        return False
+    probe = [*UNSHARE, "mount", "-t", "tmpfs", "none", str(STORE)]
+    return shutil.which(UNSHARE[0]) is not None and subprocess.run(probe, capture_output=True).returncode == 0
 
 
 def wrap_command(command: list[str], work: Path, tmp: Path, hidden: list[Path], visible: list[Path]) -> list[str]:
-    """Return a command that runs `command` where this machine's files can't be seen.
+    """Return a command that runs `command` in the folder `work`, where this machine's files can't be seen.
 
-    Args:
-        command: With its arguments.
-        work: Its working directory.
-        tmp: What it sees as `/tmp`.
-        hidden: More folders that look empty, wherever they are.
-        visible: Folders that it sees all the same.
+    It sees `tmp` as `/tmp`, the folders in `hidden` as empty, wherever they are, and those in `visible` all the same.
     """
     top = [path for path in Path("/").iterdir() if path.name not in SYSTEM and path.is_dir() and not path.is_symlink()]
     veiled = _outermost(path for path in (*top, *hidden) if path.parent != path)  # a home may be /
-    shown = [path for path in _outermost([work, *visible, *_interpreter()]) if _lies_in(path, veiled)]
+    shown = [path for path in _outermost([work, *visible, *_interpreter()]) if any(map(path.is_relative_to, veiled))]
     lines = ["set -e", f"mount -t tmpfs none {STORE}"]
     for number, path in enumerate((tmp, *shown)):
         lines += [f"mkdir {STORE}/{number}", f"mount --rbind {shlex.quote(str(path))} {STORE}/{number}"]
@@ -68,10 +61,6 @@ def _outermost(paths: Iterable[Path]) -> list[Path]:
     resolved = {path for given in paths for path in (Path(os.path.abspath(given)), given.resolve())}
     outermost: list[Path] = []
     for path in sorted(resolved, key=lambda path: (len(path.parts), path)):
-        if not _lies_in(path, outermost):
+        if not any(map(path.is_relative_to, outermost)):
             outermost.append(path)
     return outermost
-
-
-def _lies_in(path: Path, folders: Iterable[Path]) -> bool:
-    return any(path.is_relative_to(folder) for folder in folders)

@@ -27,36 +27,25 @@ COLUMNS = ("stage", "job", "pull s", "run s", "push s", "memory GB", "read MB", 
 
 
 def rehearse() -> str:
-    """Run every job stage in the sandbox and return a report.
-
-    Raises:
-        ProjectError: A stage can't run as a job, or its job failed; the reason was printed.
-    """
-    stages = job_stages()
-    if not stages:
+    """Run every job stage in the sandbox and return a report."""
+    if not (stages := job_stages()):
         raise ProjectError("no stage has a meta.job", "dvc.yaml:stages.train.meta.job: {kind: training}")
     specs = {stage: spec_of(stage) for stage in stages}
     snapshot(stages[-1])  # refuses a file that Git does not track, and that the copy would lack
     begin, sandbox = time.time(), Sandbox()
-    _run_experiment(stages)
+    _dvc("exp", "remove", EXPERIMENT, quiet=True)  # of an earlier rehearsal that was killed
+    failed = _dvc("exp", "run", "--quiet", "--temp", "--force", "--name", EXPERIMENT, *stages)
+    _dvc("exp", "remove", EXPERIMENT, quiet=True)
+    if failed:
+        raise ProjectError("the rehearsal failed", "correct what it says above, then: make rehearse")
     names = [name for name in sandbox.names() if sandbox.described_at(name) >= begin]
     rows = [_row(sandbox, specs, name) for name in names if sandbox.context_of(name).dvc_exp_name == EXPERIMENT]
     lines = [tabulate(rows, COLUMNS, tablefmt="plain", disable_numparse=True, colalign=["left"] * 2 + ["right"] * 6)]
     for name, backend in backends().items():
         needs = backend().needs(specs)
         lines += ["", f"To run them on {name}:", *(f"- {need}" for need in needs)] if needs else []
-    local = [stage for stage in pipeline.load_stages() if stage not in specs]
-    return "\n".join(
-        [*lines, f"- this machine for: {', '.join(local) or 'nothing but to start jobs and take results'}"]
-    )
-
-
-def _run_experiment(stages: list[str]) -> None:
-    _dvc("exp", "remove", EXPERIMENT, quiet=True)  # of an earlier rehearsal that was killed
-    failed = _dvc("exp", "run", "--quiet", "--temp", "--force", "--name", EXPERIMENT, *stages)
-    _dvc("exp", "remove", EXPERIMENT, quiet=True)
-    if failed:
-        raise ProjectError("the rehearsal failed", "correct what it says above, then: make rehearse")
+    local = ", ".join(stage for stage in pipeline.load_stages() if stage not in specs)
+    return "\n".join([*lines, f"- this machine for: {local or 'nothing but to start jobs and take results'}"])
 
 
 def _dvc(*arguments: str, quiet: bool = False) -> int:

@@ -24,7 +24,7 @@ from .. import transfer
 from ..backend import State
 from ..worker import FAILURE
 from . import credentials, isolation
-from .backend import CODE, DESCRIPTION, ENDED, OUT, SCRATCH, STARTED, SUPERVISED, Sandbox, clear, kill, queue_run
+from .backend import CODE, DESCRIPTION, ENDED, OUT, SCRATCH, STARTED, SUPERVISED, Sandbox, clear, kill
 
 LOCK_WAIT_S = 5.0  # others hold the lock for a moment, to test it
 POLL_S = 0.5
@@ -41,125 +41,105 @@ PASSED = """
 
 def supervise(name: str) -> None:
     """Run a prepared job to its end. What the process does."""
-    job = Sandbox().folder() / name
+    sandbox = Sandbox()
+    job, description = sandbox.folder() / name, sandbox.describe(name)
     with contextlib.suppress(Timeout), FileLock(job / SUPERVISED, LOCK_WAIT_S):  # Timeout: it has a supervisor already
         if (job / ENDED).exists():
             return
         write_json(job / STARTED, {"supervisor": os.getpid()})
         try:
-            ending = _Supervisor(job).run()
+            ending = _run(job, description)
         except Exception as error:  # whatever it is, those who wait must learn of it
             ending = {"state": State.FAILED, "reason": f"{type(error).__name__}: {error}"}
         kill(job / DESCRIPTION)  # processes that outlived the job
-        _record(job, ending)
+        if shutil.disk_usage(job).free < FULL_DISK_BYTES and ending["state"] is State.FAILED:
+            ending["reason"] = f"the disk of {job} is full. {ending['reason']}"
+        try:
+            transfer.queue_run(description["origin"]["run"], job / "work")
+            write_json(job / ENDED, ending)
+        except OSError:  # the job filled the disk
+            clear(job)
+            write_json(job / ENDED, ending)
         if ending["state"] is State.COMPLETED:
             clear(job)
 
 
-def _record(job: Path, ending: dict[str, Any]) -> None:
-    """Write how a job ended, even if it filled the disk."""
-    if shutil.disk_usage(job).free < FULL_DISK_BYTES and ending["state"] is State.FAILED:
-        ending = {**ending, "reason": f"the disk of {job} is full. {ending['reason']}"}
-    try:
-        queue_run(job)
-        write_json(job / ENDED, ending)
-    except OSError:
-        clear(job)
-        write_json(job / ENDED, ending)
+def _run(job: Path, description: dict[str, Any]) -> dict[str, Any]:
+    """Start a job, wait for its end, and return how it ended."""
+    stop_reasons: list[str] = []
+    signal.signal(signal.SIGTERM, lambda *_: stop_reasons.append("somebody stopped it"))
+    spec, url = description["spec"], description["remote"]["url"]
+    clear(job)
+    for name in SCRATCH:
+        (job / name).mkdir()
+    transfer.unpack(job / CODE, job / "work")
+    environment = _environment(job, spec["environment"])
+    if credentials.are_needed(url):
+        environment |= credentials.serve(credentials.find(transfer.remote_options()))
+    command = _command(job, url, spec["environment"].get("CHECKPOINT_DIR"))
+    os.chdir(home())  # the folder of an experiment may be deleted meanwhile
+    begin = time.time()
+    process = psutil.Popen(command, cwd=job / "work", env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+    peak_bytes = _wait(process, job, spec["max_runtime_s"], stop_reasons)
+    ending = {"state": State.COMPLETED, "reason": ""}
+    if process.returncode and stop_reasons:
+        ending = {"state": State.STOPPED, "reason": stop_reasons[-1]}
+    elif process.returncode:
+        was_killed, path = process.returncode == -signal.SIGKILL, job / OUT / FAILURE
+        by_code = {"reason": "it was killed" if was_killed else f"it ended with code {process.returncode}"}
+        ending = {"state": State.FAILED, **(read_json(path) if path.exists() else by_code)}
+    return {**ending, "seconds": round(time.time() - begin, 1), "peak_bytes": peak_bytes}
 
 
-class _Supervisor:
-    def __init__(self, job: Path) -> None:
-        self._job, self._description = job, read_json(job / DESCRIPTION)
-        self._spec = self._description["spec"]
-        self._stop_reason = ""
-        signal.signal(signal.SIGTERM, self._on_sigterm)
-        clear(job)
-        for name in SCRATCH:
-            (job / name).mkdir()
-        transfer.unpack(job / CODE, job / "work")
-        self._environment = self._public_environment()
-        if credentials.are_needed(self._description["remote"]["url"]):
-            self._environment |= credentials.serve(credentials.find(transfer.remote_options()))
-        self._command = self._isolated(["jobs", "run", str(job / DESCRIPTION), str(job / OUT)])
-        os.chdir(home())  # the folder of an experiment may be deleted meanwhile
+def _environment(job: Path, of_spec: dict[str, str]) -> dict[str, str]:
+    passed = {name: os.environ[name] for name in PASSED.split() if name in os.environ}
+    if uri := load_platform().tracking_uri:
+        passed["MLFLOW_TRACKING_URI"] = uri
+    return {
+        **{name: value for name, value in passed.items() if without_credentials(value) == value},
+        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
+        "HOME": str(job / "home"),
+        "TMPDIR": str(isolation.TMP if isolation.is_supported() else job / "tmp"),
+        "DVC_SITE_CACHE_DIR": str(job / "site"),
+        "DVC_NO_ANALYTICS": "1",
+        "GIT_CEILING_DIRECTORIES": str(job),
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONUNBUFFERED": "1",
+        **of_spec,
+        "RUN_ON": "local",
+        "STAGE_JOB": str(job / DESCRIPTION),
+    }
 
-    def _on_sigterm(self, *_: object) -> None:
-        self._stop_reason = "somebody stopped it"
 
-    def run(self) -> dict[str, Any]:
-        begin = time.time()
-        process = psutil.Popen(
-            self._command,
-            cwd=self._job / "work",
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        peak_bytes = self._wait(process, begin + self._spec["max_runtime_s"])
-        ending = self._ending(process.returncode)
-        return {**ending, "seconds": round(time.time() - begin, 1), "peak_bytes": peak_bytes}
+def _command(job: Path, url: str, checkpoint_dir: str | None) -> list[str]:
+    command = [sys.executable, "-m", "mlops", "jobs", "run", str(job / DESCRIPTION), str(job / OUT)]
+    if not isolation.is_supported():
+        print("This system has no user namespaces: paths that only this machine has are not caught.", flush=True)
+        return command
+    # Folders that outlive a job, as a bucket does.
+    shared = [Path(path) for path in ("" if "://" in url else url, checkpoint_dir) if path]
+    for folder in shared:
+        folder.mkdir(parents=True, exist_ok=True)
+    hidden = [home(), Path(os.path.expanduser("~"))]
+    return isolation.wrap_command(command, job / "work", job / "tmp", hidden, [job, *shared])
 
-    def _public_environment(self) -> dict[str, str]:
-        passed = {name: os.environ[name] for name in PASSED.split() if name in os.environ}
-        uri = load_platform().tracking_uri
-        if uri:
-            passed["MLFLOW_TRACKING_URI"] = uri
-        return {
-            **{name: value for name, value in passed.items() if without_credentials(value) == value},
-            "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
-            "HOME": str(self._job / "home"),
-            "TMPDIR": str(isolation.TMP if isolation.is_supported() else self._job / "tmp"),
-            "DVC_SITE_CACHE_DIR": str(self._job / "site"),
-            "DVC_NO_ANALYTICS": "1",
-            "GIT_CEILING_DIRECTORIES": str(self._job),
-            "PYTHONNOUSERSITE": "1",
-            "PYTHONUNBUFFERED": "1",
-            **self._spec["environment"],
-            "RUN_ON": "local",
-            "STAGE_JOB": str(self._job / DESCRIPTION),
-        }
 
-    def _isolated(self, arguments: list[str]) -> list[str]:
-        command = [sys.executable, "-m", "mlops", *arguments]
-        if not isolation.is_supported():
-            print("This system has no user namespaces: paths that only this machine has are not caught.", flush=True)
-            return command
-        url = self._description["remote"]["url"]
-        # Folders that outlive a job, as a bucket does.
-        shared = [*([] if "://" in url else [url]), self._spec["environment"].get("CHECKPOINT_DIR")]
-        folders = [Path(path) for path in shared if path]
-        for folder in folders:
-            folder.mkdir(parents=True, exist_ok=True)
-        hidden = [home(), Path(os.path.expanduser("~"))]
-        return isolation.wrap_command(command, self._job / "work", self._job / "tmp", hidden, [self._job, *folders])
-
-    def _wait(self, process: psutil.Popen, deadline: float) -> int:
-        """Wait for the job, stopping it on request or timeout; return its peak memory in bytes."""
-        peak, signals, signal_at = 0, 0, 0.0
-        while True:
-            try:
-                process.wait(POLL_S)
-                return peak
-            except psutil.TimeoutExpired:
-                peak = max(peak, _memory_bytes(process))
-            if time.time() > deadline and not self._stop_reason:
-                self._stop_reason = f"it ran for more than {self._spec['max_runtime_s']} s (max_runtime_s)"
-            if self._stop_reason and time.time() > signal_at:
-                if signals < SIGNALS:
-                    process.terminate()
-                else:
-                    kill(self._job / DESCRIPTION)
-                signals, signal_at = signals + 1, time.time() + GRACE_S / SIGNALS
-
-    def _ending(self, code: int) -> dict[str, Any]:
-        if code == 0:
-            return {"state": State.COMPLETED, "reason": ""}
-        if self._stop_reason:
-            return {"state": State.STOPPED, "reason": self._stop_reason}
-        path = self._job / OUT / FAILURE
-        by_code = {"reason": "it was killed" if code == -signal.SIGKILL else f"it ended with code {code}"}
-        return {"state": State.FAILED, **(read_json(path) if path.exists() else by_code)}
+def _wait(process: psutil.Popen, job: Path, max_runtime_s: float, stop_reasons: list[str]) -> int:
+    """Wait for the job, stopping it on request or timeout; return its peak memory in bytes."""
+    deadline, peak, signals, signal_at = time.time() + max_runtime_s, 0, 0, 0.0
+    while True:
+        with contextlib.suppress(psutil.TimeoutExpired):
+            process.wait(POLL_S)
+            return peak
+        peak = max(peak, _memory_bytes(process))
+        if time.time() > deadline and not stop_reasons:
+            stop_reasons.append(f"it ran for more than {max_runtime_s} s (max_runtime_s)")
+        if stop_reasons and time.time() > signal_at:
+            if signals < SIGNALS:
+                process.terminate()
+            else:
+                kill(job / DESCRIPTION)
+            signals, signal_at = signals + 1, time.time() + GRACE_S / SIGNALS
 
 
 def _memory_bytes(process: psutil.Process) -> int:
