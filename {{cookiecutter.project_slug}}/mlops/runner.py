@@ -25,10 +25,9 @@ def run_stage(name: str) -> None:
     _check_code_is_here()
     try:
         if runs_as_job(name):
-            _compute().run(name, publish)
+            _compute().run(name, _publish)
         else:
             _run_here(name)
-            publish(name)
     except ImportError as error:
         _check_untracked(error)
         raise
@@ -44,9 +43,9 @@ def runs_as_job(name: str) -> bool:
     return load_platform().run_on != "local" and pipeline.load_stage(name).job is not None
 
 
-def publish(name: str) -> None:
-    """Record a registration in Git; a job, which has no Git, leaves that to the clone that started it."""
-    if Path(pipeline.REGISTER_REPORT).exists() and not job_file() and pipeline.load_stage(name).is_registering:
+def _publish(name: str) -> None:
+    """Record in Git what a job registered, if it did: a job has no Git."""
+    if pipeline.load_stage(name).is_registering:
         from .registry import versions
 
         versions.publish()

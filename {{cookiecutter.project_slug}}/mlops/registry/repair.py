@@ -81,11 +81,7 @@ def status() -> Status:
 
 
 def repair() -> Status:
-    """Give MLflow what it lacks, and return what it lacks still, and why; what was sent stays sent.
-
-    Raises:
-        ProjectError: MLflow can't be reached, or has other versions under the numbers of ours.
-    """
+    """Give MLflow what it lacks, and return what it lacks still, and why; what was sent stays sent."""
     before = status()
     # In the order of the trainings: of runs on one dataset, MLflow keeps the source that the first one tells.
     runs = {run: left for run, item in before.runs.items() if (left := _send(before.known[run], item))}
@@ -99,11 +95,7 @@ def repair() -> Status:
 
 
 def missing(known: dict[int, TaggedVersion]) -> dict[str, Missing]:
-    """Return what MLflow's registry lacks, by `version 2`, `alias champion`.
-
-    Raises:
-        ProjectError: It has other versions under the numbers of ours.
-    """
+    """Return what MLflow's registry lacks, by `version 2`, `alias champion`."""
     registry = aliases.read(may_be_empty=True)
     versions = [_missing_of(version, registry) for version in known.values()]
     return {item.what: item for item in (*versions, *_missing_aliases(registry, known)) if item}
@@ -191,8 +183,7 @@ def _send_committed(run: str, commits: tuple[str, ...]) -> None:
 def _rebuild_all(client: "MlflowClient", known: dict[int, TaggedVersion]) -> dict[str, Missing]:
     """Make the versions that MLflow lacks, the lowest first, and complete the others.
 
-    Returns:
-        What can't be made, and the versions after it, which wait: MLflow would give them its number.
+    Return what can't be made, and the versions after it, which wait: MLflow would give them its number.
     """
     left: dict[str, Missing] = {}
     with FileLock(home() / ".dvc" / "tmp" / "register.lock"):
@@ -244,7 +235,6 @@ def _log_model(tagged: TaggedVersion, run_id: str, folder: Path) -> str:
         cwd=code,
         env={**os.environ, "PYTHONPATH": str(code), "MLFLOW_TRACKING_URI": mlflow_client.tracking_uri()},
         capture_output=True,
-        text=True,
         encoding="utf-8",
         errors="replace",
     )
