@@ -178,10 +178,9 @@ def check_required() -> None:
     data = read_params().get("data", {})
     if data.get("consent") == consent.NOT_REQUIRED and not PATH.exists():
         record = "; in cifar10 a subject is the record itself" if data.get("source") == "cifar10" else ""
-        raise ProjectError(
-            f"no consent is required here (params.yaml:data.consent is {consent.NOT_REQUIRED}{record})",
-            f"if the data are of persons: params.yaml:data.consent: required, then {VERB} add <subject>",
-        )
+        problem = f"no consent is required here (params.yaml:data.consent is {consent.NOT_REQUIRED}{record})"
+        fix = f"if the data are of persons: params.yaml:data.consent: required, then {VERB} add <subject>"
+        raise ProjectError(problem, fix)
 
 
 def normalized(subjects: Iterable[str]) -> list[str]:
@@ -204,10 +203,9 @@ def read_bytes() -> bytes:
         raise ProjectError(f"{NAME} is not checked out", f"dvc pull {DVC_FILE.as_posix()}")
     content = consent.load(PATH)
     if missing := missing_lines(tracked_by_dvc(), content):
-        raise ProjectError(
-            f"{NAME} lacks {len(missing)} line(s) of the version that {DVC_FILE.name} names, as after git pull",
-            f"dvc checkout {DVC_FILE.as_posix()}; if they were taken out on purpose: dvc add {NAME}",
-        )
+        problem = f"{NAME} lacks {len(missing)} line(s) of the version that {DVC_FILE.name} names, as after git pull"
+        fix = f"dvc checkout {DVC_FILE.as_posix()}; if they were taken out on purpose: dvc add {NAME}"
+        raise ProjectError(problem, fix)
     return content
 
 
@@ -235,11 +233,7 @@ def cached(dvc_file: str, described: str, fix: str) -> bytes:
 
 
 def replace(content: bytes) -> bool:
-    """Replace the registry, whole or not at all, and `dvc add` it where DVC tracks it; return whether it was another.
-
-    Raises:
-        ProjectError: DVC does not take it.
-    """
+    """Replace the registry, whole or not at all, and `dvc add` it where DVC tracks it; return whether it changed."""
     if changed := not PATH.exists() or content != PATH.read_bytes():
         _write(content)
     if DVC_FILE.exists() and content != tracked_by_dvc():  # else `dvc add` would wait for whoever reads the registry

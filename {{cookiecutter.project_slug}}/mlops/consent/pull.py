@@ -82,10 +82,8 @@ def _with_history(known: list[Entry], pulled: list[Entry]) -> list[Entry]:
     if twice := [subject for subject, count in subjects.items() if count > 1]:
         raise ProjectError(f"the database has several rows of {twice[0]}", "one row a person, or leave --present out")
     if missing := [lines[0].subject_id for person, lines in before.items() if person not in states]:
-        raise ProjectError(
-            f"the database lacks {len(missing)} of the {len(before)} subjects of {NAME}, such as {missing[0]}",
-            f"see that the query leaves nobody out; {REPLACE}",
-        )
+        problem = f"the database lacks {len(missing)} of the {len(before)} subjects of {NAME}, such as {missing[0]}"
+        raise ProjectError(problem, f"see that the query leaves nobody out; {REPLACE}")
     joined = list({entry.key: entry for entry in (*known, *pulled)}.values())
     for person, lines in consent.by_person(joined).items():
         state, expected = consent.decide(lines)[0], consent.decide(states[person])[0]
@@ -137,10 +135,8 @@ def _entries(connection: "Connection", query: str, table: str) -> Iterator[Entry
         result = connection.execute(source.select())
     names = [name.lower() for name in result.keys()]  # noqa: SIM118 (no dict)
     if lacking := [name for name in COLUMNS if names.count(name) != 1]:
-        raise ProjectError(
-            f"the result has the columns {', '.join(names)}, and not once each: {', '.join(lacking)}",
-            f"--query 'SELECT … AS {lacking[0]}, …'",
-        )
+        problem = f"the result has the columns {', '.join(names)}, and not once each: {', '.join(lacking)}"
+        raise ProjectError(problem, f"--query 'SELECT … AS {lacking[0]}, …'")
     places, now = [names.index(name) for name in COLUMNS], datetime.now(UTC)
     for number, row in enumerate(result, 1):
         yield consent.parse_entry(_cells([row[place] for place in places], number), number, "the result", now)

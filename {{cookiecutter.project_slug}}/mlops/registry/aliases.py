@@ -72,11 +72,7 @@ class AliasChange:
 
 
 def alias_changes(log_ref: str = lineage_log.REF) -> list[AliasChange]:
-    """Return the changes of the project's model in a log, this clone's own or a fetched one, the oldest first.
-
-    Raises:
-        ProjectError: This clone is shallow, or an entry can't be read: so who has which alias can't be known.
-    """
+    """Return the changes of the project's model in a log, the oldest first; raise if it is cut off, or damaged."""
     lineage_log.check_not_shallow()
     if not git("for-each-ref", log_ref, where=home()):
         return []

@@ -172,9 +172,7 @@ def identity() -> tuple[str, str]:
 def compare(registry: Registry, candidate: int, champion: int, by: str) -> list[Comparison]:
     """Measure two versions on the test set of the first, and on that of the second where it differs.
 
-    Raises:
-        IncomparableError: A version, its data or what it has trained on aren't there, or no record is fair to both.
-        ProjectError: Today's consent registry isn't there, or is malformed.
+    IncomparableError is raised where a version, its data or its trainings aren't there, or no record is fair to both.
     """
     if champion not in registry.versions:
         raise IncomparableError(f"{registry.name} version {champion} is not in MLflow any more", REPAIR)
@@ -227,10 +225,9 @@ def result_commit(version: "ModelVersion") -> str:
     """Return the commit that pins a version's data and results; raise IncomparableError if this clone has none."""
     commit = version.tags.get("result_commit", "")
     if not commit or not exists(commit):
-        raise IncomparableError(
-            f"this clone lacks the commit of {version.name} version {version.version}, {commit[:10] or 'none named'}",
-            "git fetch --tags origin; before that, where it was registered: python -m mlops lineage push",
-        )
+        problem = f"this clone lacks the commit of {version.name} version {version.version}"
+        fix = "git fetch --tags origin; before that, where it was registered: python -m mlops lineage push"
+        raise IncomparableError(f"{problem}, {commit[:10] or 'none named'}", fix)
     return commit
 
 
