@@ -8,7 +8,7 @@ import csv
 import difflib
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,18 +28,17 @@ ACTIVE, REVOKED = "active", "revoked"
 HEADER = f"{','.join(COLUMNS)}\n".encode()
 
 
-def add(subjects: Iterable[str], at: datetime | None = None, alike: bool = False) -> list[str]:
+def add(subjects: Collection[str], at: datetime | None = None, alike: bool = False) -> list[str]:
     """Record that subjects consent, from a time on (by default now); return the result for each, a line each.
 
     Who consents already gets no line. The first consent creates the registry. ProjectError is raised, and nothing is
     written, where the time is in the future, earlier lines outweigh it, a new id looks like another one (unless
     `alike`) or has hidden characters, or the registry is malformed.
     """
-    names = list(subjects)
     # For a withdrawal, the normalized id is enough. Consent must not be given by an id that only looks like theirs.
-    for problem in filter(None, (id_problem(name.strip()) for name in names if name.strip())):
+    for problem in filter(None, (id_problem(subject.strip()) for subject in subjects if subject.strip())):
         raise ProjectError(f"the id {problem}", f"see who consents, then: {VERB} add <their id, as it is in the data>")
-    return _append(normalized(names), ACTIVE, at, alike)
+    return _append(normalized(subjects), ACTIVE, at, alike)
 
 
 def revoke(subjects: Iterable[str], at: datetime | None = None, unlisted: bool = False) -> list[str]:

@@ -34,10 +34,7 @@ def pull(address: str, query: str, table: str, present: bool, anyway: bool) -> s
         query: Returns the columns of the registry, by their names; or
         table: has them. May name a schema: `clinic.consents`.
         present: There is one row a person, without history: the rows are added to the lines that the registry has.
-        anyway: Accept the loss of lines.
-
-    Raises:
-        ProjectError: The database can't be queried, a row is no line of a registry, or lines known before are missing.
+        anyway: Accept that lines known before are missing; else ProjectError is raised.
     """
     edits.check_required()
     pulled = _query(address, query, table)

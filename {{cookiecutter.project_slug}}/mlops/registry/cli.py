@@ -120,7 +120,6 @@ def follow(run: str) -> None:
 
 
 def _print_status(status: "Status", as_json: bool = False) -> None:
-    """Print what MLflow lacks, and exit with 1 when that is something."""
     missing = [*status.runs.values(), *status.registry.values()]
     runs, versions, count = len(status.known), len(status.versions), sum(item.counts for item in missing)
     if as_json:

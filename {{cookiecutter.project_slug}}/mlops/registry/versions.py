@@ -125,9 +125,7 @@ def _check_next_number(client: "MlflowClient", name: str, start: run_context.Run
         )
 
 
-def add_version(
-    client: "MlflowClient", name: str, run_id: str | None, model_id: str, tags: dict[str, str]
-) -> "ModelVersion":
+def add_version(client: "MlflowClient", name: str, run_id: str, model_id: str, tags: dict[str, str]) -> "ModelVersion":
     """Make the next version, of a model that was logged; the first one makes the registered model too."""
     from mlflow.exceptions import MlflowException
 
