@@ -28,13 +28,12 @@ def run_stage(name: str) -> None:
             if not importlib.util.find_spec(".compute", __package__):
                 problem = f"this project has no {__package__}/compute, so its stages run on this machine only"
                 raise ProjectError(problem, "unset RUN_ON, or set platform.yaml:run_on: local")
-            importlib.import_module(".compute", __package__).run(name, publish)
+            importlib.import_module(".compute", __package__).run(name, _publish)
         else:
             environment.check(load_platform().allow_other_environment)
             if not job_file():  # a job's files are those of the commit already
                 note_files()
             stage_main(name)()
-            publish(name)
     except ImportError as error:
         _check_untracked(error)
         raise
@@ -50,9 +49,9 @@ def runs_as_job(name: str) -> bool:
     return load_platform().run_on != "local" and pipeline.load_stage(name).job is not None
 
 
-def publish(name: str) -> None:
-    """Record a registration in Git; a job, which has no Git, leaves that to the clone that started it."""
-    if Path(pipeline.REGISTER_REPORT).exists() and not job_file() and pipeline.load_stage(name).is_registering:
+def _publish(name: str) -> None:
+    """Record in Git what a job registered, if it did: a job has no Git."""
+    if pipeline.load_stage(name).is_registering:
         from .registry import versions
 
         versions.publish()

@@ -8,10 +8,9 @@ import csv
 import difflib
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 from ruamel.yaml import YAML
@@ -26,32 +25,28 @@ NAME = PATH.as_posix()
 DVC_FILE = PATH.with_name(f"{PATH.name}.dvc")  # exists where DVC tracks the registry
 VERB = "python -m mlops consent"
 ACTIVE, REVOKED = "active", "revoked"
+HEADER = f"{','.join(COLUMNS)}\n".encode()
 
 
-def add(subjects: Iterable[str], at: datetime | None = None, alike: bool = False) -> list[str]:
+def add(subjects: Collection[str], at: datetime | None = None, alike: bool = False) -> list[str]:
     """Record that subjects consent, from a time on (by default now); return the result for each, a line each.
 
-    Who consents already gets no line. The first consent creates the registry.
-
-    Raises:
-        ProjectError: The time is in the future, earlier lines outweigh it, a new id looks like another one (unless
-            `alike`) or has hidden characters, or the registry is malformed; nothing is written then.
+    Who consents already gets no line. The first consent creates the registry. ProjectError is raised, and nothing is
+    written, where the time is in the future, earlier lines outweigh it, a new id looks like another one (unless
+    `alike`) or has hidden characters, or the registry is malformed.
     """
-    names = list(subjects)
     # For a withdrawal, the normalized id is enough. Consent must not be given by an id that only looks like theirs.
-    for problem in filter(None, (id_problem(name.strip()) for name in names if name.strip())):
+    for problem in filter(None, (id_problem(subject.strip()) for subject in subjects if subject.strip())):
         raise ProjectError(f"the id {problem}", f"see who consents, then: {VERB} add <their id, as it is in the data>")
-    return _append(normalized(names), ACTIVE, at, alike)
+    return _append(normalized(subjects), ACTIVE, at, alike)
 
 
 def revoke(subjects: Iterable[str], at: datetime | None = None, unlisted: bool = False) -> list[str]:
     """Record that subjects withdraw their consent, from a time on (by default now); return the result for each.
 
-    Who withdrew already gets no line. It holds from today, whatever `at` is.
-
-    Raises:
-        ProjectError: A subject is not in the registry, so may be misspelt (unless `unlisted`), a later grant outweighs
-            the withdrawal, or the registry is malformed; nothing is written then.
+    Who withdrew already gets no line. It holds from today, whatever `at` is. ProjectError is raised, and nothing is
+    written, where a subject is not in the registry, so may be misspelt (unless `unlisted`), a later grant outweighs the
+    withdrawal, or the registry is malformed.
     """
     return _append(normalized(subjects), REVOKED, at, unlisted)
 
@@ -63,27 +58,28 @@ def _append(subjects: list[str], status: str, at: datetime | None, anyway: bool)
     with lock():
         check_required()
         is_first = status == ACTIVE and not PATH.exists() and not DVC_FILE.exists()
-        content = f"{','.join(COLUMNS)}\n".encode() if is_first else read_bytes()
-        known = {} if is_first else _persons(content)
+        content = HEADER if is_first else read_bytes()
+        known = {} if is_first else persons_of(content)
         new = [subject for subject in subjects if not _is_recorded(known.get(match_key(subject), []), subject, status)]
         if not anyway:
             _check_ids(subjects, known)
-            for subject in new if status == REVOKED else ():
-                _check_listed(subject, known)
+            if status == REVOKED:
+                _check_listed(new, known)
         content = extended(content, [(subject, status, stamp(time)) for subject in new])
-        persons = _persons(content) if new else known
+        persons = persons_of(content) if new else known
         doubtful = [subject for subject in new if consent.decide(persons[match_key(subject)])[0] == DOUBT]
         if status == ACTIVE and doubtful:
             # The first grant after a merge might be from one of its branches. Only a second one is surely later.
             content = extended(content, [(subject, status, stamp(time)) for subject in doubtful])
-            persons = _persons(content)
+            persons = persons_of(content)
         for subject in new:
             _check_effect(persons[match_key(subject)], subject, status)
         replace(content)
     return [_result(persons[match_key(subject)], subject, subject in new, status) for subject in subjects]
 
 
-def _persons(content: bytes) -> dict[str, list[Entry]]:
+def persons_of(content: bytes) -> dict[str, list[Entry]]:
+    """Return the lines of a registry, by person."""
     return consent.by_person(consent.entries(content, NAME))
 
 
@@ -96,9 +92,8 @@ def extended(content: bytes, rows: list[tuple[str, str, str]]) -> bytes:
     end = "\r\n" if b"\r\n" in content else "\n" if b"\n" in content or b"\r" not in content else "\r"
     lines = io.StringIO(newline="")
     lines.write("" if text.endswith(("\n", "\r")) else end)
-    for row in rows:
-        cells = dict(zip(COLUMNS, row, strict=True))
-        csv.writer(lines, lineterminator=end).writerow([cells.get(name.strip().lower(), "") for name in header])
+    writer = csv.DictWriter(lines, [name.strip().lower() for name in header], lineterminator=end)
+    writer.writerows(dict(zip(COLUMNS, row, strict=True)) for row in rows)
     return content + lines.getvalue().encode()
 
 
@@ -136,8 +131,8 @@ def _check_ids(subjects: list[str], known: dict[str, list[Entry]]) -> None:
         )
 
 
-def _check_listed(subject: str, known: dict[str, list[Entry]]) -> None:
-    if match_key(subject) not in known:
+def _check_listed(subjects: list[str], known: dict[str, list[Entry]]) -> None:
+    for subject in (subject for subject in subjects if match_key(subject) not in known):
         near = difflib.get_close_matches(match_key(subject), known, n=1)
         hint = f" (did you mean {known[near[0]][0].subject_id!r}?)" if near else ""
         problem = f"{NAME} does not know {subject!r}{hint}, whose records are left out anyway"
@@ -153,11 +148,9 @@ def _check_effect(lines: list[Entry], subject: str, status: str) -> None:
         raise ProjectError(problem, "leave --at out, or give a later time")
     if result == DOUBT:
         latest = max((entry.since, entry.line) for entry in lines if entry.since)[1]
-        numbers = ", ".join(str(entry.line) for entry in consent.overruled(lines))
-        raise ProjectError(
-            f"line {latest} of {NAME} is later: {subject} would still be active by date, in doubt for line {numbers}",
-            "leave --at out, or give a time after all their lines",
-        )
+        doubt = f"in doubt for line {', '.join(str(entry.line) for entry in consent.overruled(lines))}"
+        problem = f"line {latest} of {NAME} is later: {subject} would still be active by date, {doubt}"
+        raise ProjectError(problem, "leave --at out, or give a time after all their lines")
     raise ProjectError(
         f"{subject} would still count as {result}: the lines of {', '.join(_ids(lines))} contradict each other "
         "(one without a date, two at one time, or ids that look alike)",
@@ -184,10 +177,9 @@ def check_required() -> None:
     data = read_params().get("data", {})
     if data.get("consent") == consent.NOT_REQUIRED and not PATH.exists():
         record = "; in cifar10 a subject is the record itself" if data.get("source") == "cifar10" else ""
-        raise ProjectError(
-            f"no consent is required here (params.yaml:data.consent is {consent.NOT_REQUIRED}{record})",
-            f"if the data are of persons: params.yaml:data.consent: required, then {VERB} add <subject>",
-        )
+        problem = f"no consent is required here (params.yaml:data.consent is {consent.NOT_REQUIRED}{record})"
+        fix = f"if the data are of persons: params.yaml:data.consent: required, then {VERB} add <subject>"
+        raise ProjectError(problem, fix)
 
 
 def normalized(subjects: Iterable[str]) -> list[str]:
@@ -203,17 +195,16 @@ def read_bytes() -> bytes:
     check_required()
     if not DVC_FILE.exists():
         return consent.load(PATH)
-    if "deps" in _tracked():
+    if "deps" in YAML(typ="safe").load(DVC_FILE.read_text(encoding="utf-8")):
         fix = f"change it where it comes from, then: dvc update {DVC_FILE.as_posix()}"
         raise ProjectError(f"{NAME} is a copy that DVC imports", fix)
     if not PATH.exists():
         raise ProjectError(f"{NAME} is not checked out", f"dvc pull {DVC_FILE.as_posix()}")
     content = consent.load(PATH)
     if missing := missing_lines(tracked_by_dvc(), content):
-        raise ProjectError(
-            f"{NAME} lacks {len(missing)} line(s) of the version that {DVC_FILE.name} names, as after git pull",
-            f"dvc checkout {DVC_FILE.as_posix()}; if they were taken out on purpose: dvc add {NAME}",
-        )
+        problem = f"{NAME} lacks {len(missing)} line(s) of the version that {DVC_FILE.name} names, as after git pull"
+        fix = f"dvc checkout {DVC_FILE.as_posix()}; if they were taken out on purpose: dvc add {NAME}"
+        raise ProjectError(problem, fix)
     return content
 
 
@@ -223,40 +214,37 @@ def missing_lines(before: bytes, now: bytes) -> list[Entry]:
     return [entry for entry in consent.entries(before, f"the earlier {NAME}") if entry.key not in keys]
 
 
-def _tracked() -> dict[str, Any]:
-    content: dict[str, Any] = YAML(typ="safe").load(DVC_FILE.read_text(encoding="utf-8"))
-    return content
-
-
 def tracked_by_dvc() -> bytes:
     """Return the bytes of the version that DVC tracks; raise ProjectError if DVC's cache on this machine lacks it."""
-    return cached(str(_tracked()["outs"][0]["md5"]), f"that {DVC_FILE.name} names", f"dvc fetch {DVC_FILE.as_posix()}")
+    fix = f"dvc fetch {DVC_FILE.as_posix()}"
+    return cached(DVC_FILE.read_text(encoding="utf-8"), f"that {DVC_FILE.name} names", fix)
 
 
-def cached(md5: str, described: str, fix: str) -> bytes:
-    """Return a version of the registry from DVC's cache; if it lacks the version `described`, raise with this fix."""
+def cached(dvc_file: str, described: str, fix: str) -> bytes:
+    """Return the version that the text of a .dvc file names; if DVC's cache lacks it, raise with this fix."""
     from dvc.repo import Repo
 
     with Repo(os.getcwd()) as repo:
-        path = Path(repo.cache.local.oid_to_path(md5))
+        path = Path(repo.cache.local.oid_to_path(YAML(typ="safe").load(dvc_file)["outs"][0]["md5"]))
     if not path.exists():
         raise ProjectError(f"the version of {NAME} {described} is not here", fix)
     return path.read_bytes()
 
 
-def replace(content: bytes) -> None:
-    """Replace the registry, whole or not at all, then `dvc add` it where DVC tracks it; if that fails, raise."""
-    if not PATH.exists() or content != PATH.read_bytes():
+def replace(content: bytes) -> bool:
+    """Replace the registry, whole or not at all, and `dvc add` it where DVC tracks it; return whether it changed."""
+    if changed := not PATH.exists() or content != PATH.read_bytes():
         _write(content)
-    if not DVC_FILE.exists() or content == tracked_by_dvc():  # `dvc add` would wait for whoever reads the registry
-        return
-    from dvc.repo import Repo
+    if DVC_FILE.exists() and content != tracked_by_dvc():  # else `dvc add` would wait for whoever reads the registry
+        from dvc.repo import Repo
 
-    try:
-        with Repo(os.getcwd()) as repo:
-            repo.add([NAME])
-    except Exception as error:  # each kind of storage raises errors of its own
-        raise ProjectError(f"{NAME} is changed, but DVC does not track it yet: {error}", f"dvc add {NAME}") from error
+        try:
+            with Repo(os.getcwd()) as repo:
+                repo.add([NAME])
+        except Exception as error:  # each kind of storage raises errors of its own
+            problem = f"{NAME} is changed, but DVC does not track it yet: {error}"
+            raise ProjectError(problem, f"dvc add {NAME}") from error
+    return changed
 
 
 def _write(content: bytes) -> None:

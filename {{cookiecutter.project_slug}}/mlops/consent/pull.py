@@ -6,8 +6,6 @@ The database's rows become `data/consent.csv`: sorted, in UTC, so that the same 
 only grows: a pull that would lose a line, or a person, is refused.
 """
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -19,10 +17,10 @@ from ..errors import ProjectError
 from ..records import consent
 from ..records.consent import COLUMNS, DOUBT, PATH, Entry
 from . import edits
-from .edits import DVC_FILE, NAME, VERB, stamp
+from .edits import DVC_FILE, HEADER, NAME, VERB, stamp
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnClause, Connection
+    from sqlalchemy import Connection
 
 BATCH = 10_000  # rows that are fetched at once
 REPLACE = "if that is right: --replace"
@@ -36,23 +34,16 @@ def pull(address: str, query: str, table: str, present: bool, anyway: bool) -> s
         query: Returns the columns of the registry, by their names; or
         table: has them. May name a schema: `clinic.consents`.
         present: There is one row a person, without history: the rows are added to the lines that the registry has.
-        anyway: Accept the loss of lines.
-
-    Raises:
-        ProjectError: The database can't be queried, a row is no line of a registry, or lines known before are missing.
+        anyway: Accept that lines known before are missing; else ProjectError is raised.
     """
     edits.check_required()
     pulled = _query(address, query, table)
     with edits.lock():
         known = consent.entries(edits.read_bytes(), NAME) if PATH.exists() or DVC_FILE.exists() else []
         lines = pulled if anyway else _with_history(known, pulled) if present else _checked_history(known, pulled)
-        text = io.StringIO(newline="")
-        unique = {entry.key: entry for entry in sorted(lines, key=lambda entry: entry.key)}.values()
-        cells = ((entry.subject_id, entry.status, stamp(entry.since) if entry.since else "") for entry in unique)
-        csv.writer(text, lineterminator="\n").writerows([COLUMNS, *cells])
-        content = text.getvalue().encode()
-        changed = not PATH.exists() or content != PATH.read_bytes()
-        edits.replace(content)
+        keys = sorted({entry.key for entry in lines})
+        rows = [(subject, status, since.replace("+00:00", "Z")) for subject, since, status in keys]
+        changed = edits.replace(edits.extended(HEADER, rows))
     registry = consent.read(PATH)
     counts = ", ".join(f"{count} {status}" for status, count in sorted(registry.counts.items()))
     alike = sum(len({entry.subject_id for entry in person}) > 1 for person in consent.by_person(lines).values())
@@ -88,10 +79,8 @@ def _with_history(known: list[Entry], pulled: list[Entry]) -> list[Entry]:
     if twice := [subject for subject, count in subjects.items() if count > 1]:
         raise ProjectError(f"the database has several rows of {twice[0]}", "one row a person, or leave --present out")
     if missing := [lines[0].subject_id for person, lines in before.items() if person not in states]:
-        raise ProjectError(
-            f"the database lacks {len(missing)} of the {len(before)} subjects of {NAME}, such as {missing[0]}",
-            f"see that the query leaves nobody out; {REPLACE}",
-        )
+        problem = f"the database lacks {len(missing)} of the {len(before)} subjects of {NAME}, such as {missing[0]}"
+        raise ProjectError(problem, f"see that the query leaves nobody out; {REPLACE}")
     joined = list({entry.key: entry for entry in (*known, *pulled)}.values())
     for person, lines in consent.by_person(joined).items():
         state, expected = consent.decide(lines)[0], consent.decide(states[person])[0]
@@ -109,7 +98,7 @@ def _query(address: str, query: str, table: str) -> list[Entry]:
 
     try:
         url = sqlalchemy.make_url(address)
-        engine = sqlalchemy.create_engine(url)
+        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         fix = "install it (for PostgreSQL: psycopg2-binary), and add it to pyproject.toml"
         raise ProjectError(f"Python has no driver for {address.partition(':')[0]}: {error}", fix) from error
@@ -127,8 +116,6 @@ def _query(address: str, query: str, table: str) -> list[Entry]:
         fix = "see that the server is up, the address and the query; the password may be in ~/.pgpass or alike"
         shown = f"{url.drivername}://{url.host or ''}/{url.database or ''}"
         raise ProjectError(f"{shown} can't be queried: {message}", fix) from error
-    finally:
-        engine.dispose()
     if not entries:
         raise ProjectError("the result holds no rows, and nobody would have consented", "see the query, and its WHERE")
     return entries
@@ -141,15 +128,12 @@ def _entries(connection: "Connection", query: str, table: str) -> Iterator[Entry
         result = connection.exec_driver_sql(query, execution_options={"no_parameters": True})
     else:
         schema, _, name = table.rpartition(".")
-        columns: list[ColumnClause[Any]] = [sqlalchemy.column(name) for name in COLUMNS]
-        source = sqlalchemy.table(name, *columns, schema=schema or None)
-        result = connection.execute(sqlalchemy.select(*columns).select_from(source))
+        source = sqlalchemy.table(name, *map(sqlalchemy.column, COLUMNS), schema=schema or None)
+        result = connection.execute(source.select())
     names = [name.lower() for name in result.keys()]  # noqa: SIM118 (no dict)
     if lacking := [name for name in COLUMNS if names.count(name) != 1]:
-        raise ProjectError(
-            f"the result has the columns {', '.join(names)}, and not once each: {', '.join(lacking)}",
-            f"--query 'SELECT … AS {lacking[0]}, …'",
-        )
+        problem = f"the result has the columns {', '.join(names)}, and not once each: {', '.join(lacking)}"
+        raise ProjectError(problem, f"--query 'SELECT … AS {lacking[0]}, …'")
     places, now = [names.index(name) for name in COLUMNS], datetime.now(UTC)
     for number, row in enumerate(result, 1):
         yield consent.parse_entry(_cells([row[place] for place in places], number), number, "the result", now)

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from functools import cache
 from io import BytesIO
-
-from ruamel.yaml import YAML
+from itertools import permutations
 
 from ..errors import ProjectError
 from ..records import consent
@@ -21,19 +20,15 @@ MISSING = "missing"
 
 def status(subjects: Iterable[str]) -> list[str]:
     """Return for each subject whether its records may be used, and which line decides."""
-    known = _persons()
+    known = edits.persons_of(edits.read_bytes())
     return [_status(subject, known.get(match_key(subject), [])) for subject in edits.normalized(subjects)]
 
 
 def history(subject: str) -> list[str]:
     """Return all lines of a subject in the order of the file, and what they add up to."""
     (subject,) = edits.normalized([subject])
-    lines = _persons().get(match_key(subject), [])
+    lines = edits.persons_of(edits.read_bytes()).get(match_key(subject), [])
     return [*(f"line {entry.line}: {_describe(entry)}" for entry in lines), _status(subject, lines)]
-
-
-def _persons() -> dict[str, list[Entry]]:
-    return consent.by_person(consent.entries(edits.read_bytes(), NAME))
 
 
 def _status(subject: str, lines: list[Entry]) -> str:
@@ -67,8 +62,7 @@ def _overruled(lines: list[Entry]) -> str:
 def check() -> tuple[list[str], list[str]]:
     """Check the whole registry; return all problems, and all that is only doubtful (there the answer is no).
 
-    Raises:
-        ProjectError: It isn't there, is no text, or its header is wrong: then nothing more can be checked.
+    ProjectError is raised if it isn't there, is no text, or its header is wrong: then nothing more can be checked.
     """
     edits.check_required()
     content = consent.load(PATH)
@@ -132,49 +126,39 @@ def lost_in_merges(content: bytes) -> tuple[list[str], list[str]]:
     _entries_at.cache_clear()  # since the last call, versions may have been fetched
     keys = {entry.key for entry in consent.entries(content, NAME)}
     lost: dict[str, None] = {}
-    unreadable: dict[str, None] = {}
+    unreadable: list[str] = []
     if _git("rev-parse", "--is-shallow-repository") == "true":
-        unreadable["this clone is shallow, so merges may be cut off its history: git fetch --unshallow"] = None
+        unreadable.append("this clone is shallow, so merges may be cut off its history: git fetch --unshallow")
     # Without --full-history, Git leaves out just those merges that took one side's file.
     paths = (f"./{NAME}", f"./{DVC_FILE.as_posix()}")
     merges = _git("rev-list", "--merges", "--full-history", "--parents", "HEAD", "--", *paths)
     for commit, *parents in map(str.split, merges.splitlines()):
         try:
-            for entry, parent in _lost_in_merge(commit, parents):
-                if entry.key not in keys:
-                    line = " ".join(filter(None, entry.key))
+            present = keys | _entries_at(commit).keys()
+            for parent, other in permutations(parents, 2):
+                base = _entries_at(_git("merge-base", parent, other)).keys()
+                removed = base - _entries_at(other).keys()  # on purpose, by a commit of the other side
+                for key in (key for key in _entries_at(parent) if key not in present | removed):
                     where = f"of commit {parent[:10]} that the merge {commit[:10]} lost"
-                    lost[f"{NAME} lacks a line {where}: {line}"] = None
+                    lost[f"{NAME} lacks a line {where}: {' '.join(filter(None, key))}"] = None
         except ProjectError as error:
-            unreadable[f"the merge {commit[:10]} can't be compared: {error.problem}. {error.fix}"] = None
-    return list(lost), list(unreadable)
-
-
-def _lost_in_merge(commit: str, parents: list[str]) -> Iterator[tuple[Entry, str]]:
-    after = _entries_at(commit).keys()
-    for parent in parents:
-        for other in (commit for commit in parents if commit != parent):
-            base = _entries_at(_git("merge-base", parent, other)).keys()
-            removed = base - _entries_at(other).keys()  # on purpose, by a commit of the other side
-            for key, entry in _entries_at(parent).items():
-                if key not in after | removed:
-                    yield entry, parent
+            unreadable.append(f"the merge {commit[:10]} can't be compared: {error.problem}. {error.fix}")
+    return list(lost), unreadable
 
 
 @cache
 def _entries_at(commit: str) -> dict[tuple[str, str, str], Entry]:
     """Return the registry at a commit, by key; nothing where it has none. Raise if DVC's cache lacks the version."""
-    content = _show(commit, NAME) if commit else None
-    if content is None and commit and (dvc_file := _show(commit, DVC_FILE.as_posix())):
-        md5 = str(YAML(typ="safe").load(dvc_file)["outs"][0]["md5"])
-        content = edits.cached(md5, f"of commit {commit[:10]}", "dvc fetch --all-commits")
+    content = _show(commit, NAME)
+    if not content and (dvc_file := _show(commit, DVC_FILE.as_posix())):
+        content = edits.cached(dvc_file.decode(), f"of commit {commit[:10]}", "dvc fetch --all-commits")
     return {entry.key: entry for entry in consent.entries(content, f"{NAME} of {commit[:10]}")} if content else {}
 
 
-def _show(commit: str, path: str) -> bytes | None:
-    """Return a file of a commit; None where it has none."""
+def _show(commit: str, path: str) -> bytes:
+    """Return a file of a commit; nothing where it has none, or there is no such commit."""
     if not _git("ls-tree", commit, "--", f"./{path}"):
-        return None
+        return b""
     return git("show", f"{commit}:./{path}").encode("utf-8", "surrogateescape")
 
 

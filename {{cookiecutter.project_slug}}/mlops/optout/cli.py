@@ -6,7 +6,7 @@ from datetime import datetime
 import click
 
 from ..audit.cli import exit_inconclusive
-from ..consent import at
+from ..consent.cli import at
 
 
 @click.command()

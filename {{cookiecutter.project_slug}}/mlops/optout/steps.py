@@ -9,11 +9,11 @@ from typing import Any
 
 from filelock import FileLock
 
-from .. import consent as consent_commands
 from ..audit.audit import Audit, parse_subjects
 from ..audit.policy import Verdict, read_registry, worst
 from ..audit.report import format_time
 from ..config import home
+from ..consent import edits
 from ..errors import ProjectError
 from ..files import read_json
 from ..records import consent
@@ -58,7 +58,7 @@ def optout(
     ids = parse_subjects(subjects)
     read_registry()
     with FileLock(home() / ".dvc/tmp/optout.lock"):
-        for line in (lines := consent_commands.revoke(ids, at, unlisted)):
+        for line in (lines := edits.revoke(ids, at, unlisted)):
             echo(line)
         report = find_or_create(_withdrawals(ids))
         report.record("revoke", *lines)

@@ -1,4 +1,1 @@
-"""Registered versions: which there are, which is in use, and how a wiped MLflow gets them back.
-
-versions <- aliases <- promotion, repair
-"""
+"""Registered versions: which there are, which is in use, and how a wiped MLflow gets them back."""

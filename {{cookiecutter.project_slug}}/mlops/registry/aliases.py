@@ -72,15 +72,7 @@ class AliasChange:
 
 
 def alias_changes(log_ref: str = lineage_log.REF) -> list[AliasChange]:
-    """Return the changes of the project's model in a log of this repository, the oldest first.
-
-    Args:
-        log_ref: This clone's own log, or that of a Git remote, as it was fetched.
-
-    Raises:
-        ShallowCloneError: This clone is shallow.
-        ProjectError: An entry can't be read, so which version has which alias can't be known.
-    """
+    """Return the changes of the project's model in a log, the oldest first; raise if it is cut off, or damaged."""
     lineage_log.check_not_shallow()
     if not git("for-each-ref", log_ref, where=home()):
         return []
@@ -133,11 +125,7 @@ class Registry:
     def check_agrees(self, change: AliasChange | None = None) -> None:
         """Check that MLflow and the log agree: else a version would be compared with the wrong champion, or with none.
 
-        Args:
-            change: Check only what matters to this one. An interrupted command may have made it in MLflow already.
-
-        Raises:
-            ProjectError: They disagree.
+        Given a change, only what matters to it is checked; an interrupted command may have made it in MLflow already.
         """
         for alias in (CHAMPION,) if change and change.alias == CHAMPION else ALIASES:
             in_mlflow, in_log = self.aliases.get(alias), self.holder(alias)
@@ -154,11 +142,7 @@ class Registry:
 
 
 def read(may_be_empty: bool = False) -> Registry:
-    """Read what MLflow and the log know.
-
-    Raises:
-        ProjectError: MLflow can't be reached, the log can't be read, or nothing is registered yet (unless that may be).
-    """
+    """Read what MLflow and the log know; raise ProjectError if one can't be read, or (unless that may be) is empty."""
     import mlflow
 
     name, log = load_platform().project, alias_changes()
@@ -192,8 +176,7 @@ def apply(registry: Registry, aliases: dict[str, int], log: Iterable[AliasChange
 def replay() -> list[str]:
     """Give MLflow the aliases of the log that it lacks, as after a wipe, and return a line for each.
 
-    Raises:
-        ProjectError: MLflow can't be reached, or has an alias elsewhere: that stays, another clone may know better.
+    Where it has an alias elsewhere, that stays, since another clone may know better, and ProjectError is raised.
     """
     registry = read()
     wanted = {alias: number for alias in ALIASES if (number := registry.holder(alias)) in registry.versions}

@@ -120,14 +120,14 @@ def follow(run: str) -> None:
 
 
 def _print_status(status: "Status", as_json: bool = False) -> None:
-    """Print what MLflow lacks, and exit with 1 when that is something."""
-    runs, versions, count = len(status.known), len(status.versions), status.count
+    missing = [*status.runs.values(), *status.registry.values()]
+    runs, versions, count = len(status.known), len(status.versions), sum(item.counts for item in missing)
     if as_json:
-        lacking = [dataclasses.asdict(item) for item in status.missing]
+        lacking = [dataclasses.asdict(item) for item in missing]
         content = {"runs": runs, "versions": versions, "complete": not count, "lacking": lacking}
         click.echo(json.dumps(content, indent=2))
     else:
-        for item in status.missing:
+        for item in missing:
             click.echo(f"{item.what}: MLflow lacks {item.lacks}; {item.remedy}")
         head = f"{count} lack(s); this clone knows" if count else "MLflow has all that this clone knows:"
         click.echo(f"{head} {runs} run(s) and {versions} registered version(s)")
@@ -168,10 +168,10 @@ def table(rows: list[dict[str, Any]]) -> str:
 
     metrics = dict.fromkeys(name for row in rows for name in row["metrics"])
     columns = ["version", "aliases", "run", "experiment", "data_version", *metrics, "commit", "registered"]
-    short = (
-        {**row, "aliases": " ".join(row["aliases"]), "commit": row["commit"][:10], **row["metrics"]} for row in rows
-    )
-    cells = [["-" if row.get(name) in (None, "") else str(row[name]) for name in columns] for row in short]
+    cells = []
+    for row in rows:
+        short = {**row, "aliases": " ".join(row["aliases"]), "commit": row["commit"][:10], **row["metrics"]}
+        cells.append(["-" if short.get(name) in (None, "") else str(short[name]) for name in columns])
     return str(tabulate(cells, columns, "plain", disable_numparse=True))
 
 

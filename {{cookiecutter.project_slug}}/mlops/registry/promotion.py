@@ -94,12 +94,7 @@ def promote(version: str, alias: str = CHAMPION, by: str = "test_acc", why: str 
 
 
 def rollback(why: str = "") -> str:
-    """Make the version champion that was champion before the present one.
-
-    Raises:
-        ProjectError: There was none before, or it is gone; Git does not know who asks; MLflow can't be reached; or
-            MLflow and the log disagree about who is champion.
-    """
+    """Make the version champion that was champion before the present one; raises what `promote` does."""
     who = identity()
     with FileLock(home() / LOCK):
         registry = aliases.read()
@@ -150,11 +145,7 @@ def _make(registry: Registry, change: AliasChange, compared: dict[str, Any]) -> 
 
 
 def identity() -> tuple[str, str]:
-    """Return who runs this, as `AliasChange` has it: what Git knows, and what AWS knows.
-
-    Raises:
-        ProjectError: Git does not know.
-    """
+    """Return who runs this, as `AliasChange` has it: what Git and AWS know; raise ProjectError if Git does not."""
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
@@ -181,9 +172,7 @@ def identity() -> tuple[str, str]:
 def compare(registry: Registry, candidate: int, champion: int, by: str) -> list[Comparison]:
     """Measure two versions on the test set of the first, and on that of the second where it differs.
 
-    Raises:
-        IncomparableError: A version, its data or what it has trained on aren't there, or no record is fair to both.
-        ProjectError: Today's consent registry isn't there, or is malformed.
+    IncomparableError is raised where a version, its data or its trainings aren't there, or no record is fair to both.
     """
     if champion not in registry.versions:
         raise IncomparableError(f"{registry.name} version {champion} is not in MLflow any more", REPAIR)
@@ -233,17 +222,12 @@ def _seen(registry: Registry, version: "ModelVersion") -> frozenset[str]:
 
 
 def result_commit(version: "ModelVersion") -> str:
-    """Return the commit that pins a version's data and results.
-
-    Raises:
-        IncomparableError: The version names none, or this clone does not have it.
-    """
+    """Return the commit that pins a version's data and results; raise IncomparableError if this clone has none."""
     commit = version.tags.get("result_commit", "")
     if not commit or not exists(commit):
-        raise IncomparableError(
-            f"this clone lacks the commit of {version.name} version {version.version}, {commit[:10] or 'none named'}",
-            "git fetch --tags origin; before that, where it was registered: python -m mlops lineage push",
-        )
+        problem = f"this clone lacks the commit of {version.name} version {version.version}"
+        fix = "git fetch --tags origin; before that, where it was registered: python -m mlops lineage push"
+        raise IncomparableError(f"{problem}, {commit[:10] or 'none named'}", fix)
     return commit
 
 

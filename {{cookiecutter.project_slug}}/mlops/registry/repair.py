@@ -58,34 +58,16 @@ class Status:
     runs: dict[str, Missing]  # by the run's id
     registry: dict[str, Missing]  # by `version 2`, `alias champion`
 
-    @property
-    def missing(self) -> list[Missing]:
-        """Return everything that MLflow lacks."""
-        return [*self.runs.values(), *self.registry.values()]
-
-    @property
-    def count(self) -> int:
-        """Return how much of it MLflow should have."""
-        return sum(item.counts for item in self.missing)
-
 
 def status() -> Status:
-    """Compare what this clone knows with what MLflow has.
-
-    Raises:
-        ProjectError: MLflow can't be reached, or has other versions under the numbers of ours.
-    """
+    """Compare this clone with MLflow; raise ProjectError if that has other versions under the numbers of ours."""
     known, versions = sync_status.known(), tagged_versions()
     with mlflow_client.translate_errors(RETRY):
         return Status(known, versions, sync_status.missing(mlflow_client.client(), known), missing(versions))
 
 
 def repair() -> Status:
-    """Give MLflow what it lacks, and return what it lacks still, and why; what was sent stays sent.
-
-    Raises:
-        ProjectError: MLflow can't be reached, or has other versions under the numbers of ours.
-    """
+    """Give MLflow what it lacks, and return what it lacks still, and why; what was sent stays sent."""
     before = status()
     # In the order of the trainings: of runs on one dataset, MLflow keeps the source that the first one tells.
     runs = {run: left for run, item in before.runs.items() if (left := _send(before.known[run], item))}
@@ -99,11 +81,7 @@ def repair() -> Status:
 
 
 def missing(known: dict[int, TaggedVersion]) -> dict[str, Missing]:
-    """Return what MLflow's registry lacks, by `version 2`, `alias champion`.
-
-    Raises:
-        ProjectError: It has other versions under the numbers of ours.
-    """
+    """Return what MLflow's registry lacks, by `version 2`, `alias champion`."""
     registry = aliases.read(may_be_empty=True)
     versions = [_missing_of(version, registry) for version in known.values()]
     return {item.what: item for item in (*versions, *_missing_aliases(registry, known)) if item}
@@ -118,9 +96,8 @@ def _missing_of(tagged: TaggedVersion, registry: Registry) -> Missing | None:
     commit = version.tags.get("result_commit", "none")
     if commit != tagged.commit:
         raise ProjectError(
-            f"MLflow at {mlflow_client.tracking_uri()} has another model as {registry.name} version {tagged.number} "
-            f"(result commit {commit[:10]}) than Git ({tagged.tag}: {tagged.commit[:10]}), "
-            "and versions can't be renumbered",
+            f"MLflow at {mlflow_client.tracking_uri()} has another model as {registry.name} {what} (result commit "
+            f"{commit[:10]}) than Git ({tagged.tag}: {tagged.commit[:10]}), and versions can't be renumbered",
             "platform.yaml:tracking_uri: the server that these tags are of; or, to give ours up: "
             f"git tag -d {tagged.tag}",
         )
@@ -146,13 +123,12 @@ def _missing_aliases(registry: Registry, known: dict[int, TaggedVersion]) -> lis
     items = []
     for alias in ALIASES:
         in_log, in_mlflow = registry.holder(alias), registry.aliases.get(alias)
-        lacks = f"version {in_log or 'none'} as {alias}; it has {in_mlflow or 'none'}"
+        what, lacks = f"alias {alias}", f"version {in_log or 'none'} as {alias}; it has {in_mlflow or 'none'}"
         if in_mlflow and in_mlflow != in_log:
-            items.append(Missing(f"alias {alias}", "fetch", lacks, SYNC_LOG))
+            items.append(Missing(what, "fetch", lacks, SYNC_LOG))
         elif in_mlflow != in_log:
-            repairable = in_log in known
-            remedy = REPAIR if repairable else given_up
-            items.append(Missing(f"alias {alias}", "repair" if repairable else "impossible", lacks, remedy))
+            by_repair = Missing(what, "repair", lacks, REPAIR)
+            items.append(by_repair if in_log in known else Missing(what, "impossible", lacks, given_up))
     return items
 
 
@@ -191,8 +167,7 @@ def _send_committed(run: str, commits: tuple[str, ...]) -> None:
 def _rebuild_all(client: "MlflowClient", known: dict[int, TaggedVersion]) -> dict[str, Missing]:
     """Make the versions that MLflow lacks, the lowest first, and complete the others.
 
-    Returns:
-        What can't be made, and the versions after it, which wait: MLflow would give them its number.
+    Return what can't be made, and the versions after it, which wait: MLflow would give them its number.
     """
     left: dict[str, Missing] = {}
     with FileLock(home() / ".dvc" / "tmp" / "register.lock"):
@@ -227,13 +202,12 @@ def _rebuild(client: "MlflowClient", name: str, tagged: TaggedVersion) -> "Model
         unused = (model.model_id for model in logged if model.status == "READY" and model.model_uri not in used)
         model_id = next(unused, None) or _log_model(tagged, run_id, folder)  # an interrupted repair may have left one
         tags = version_tags(folder / MODEL, facts, tagged.commit)
-    for _ in range(tagged.number):  # versions that take the numbers of those that were given up are deleted
+    number = 0
+    while number < tagged.number:  # versions that take the numbers of those that were given up are deleted
         version = add_version(client, name, run_id, model_id, tags)
-        if int(version.version) == tagged.number:
+        if (number := int(version.version)) == tagged.number:
             return version
         client.delete_model_version(name, version.version)
-        if int(version.version) > tagged.number:
-            break
     raise ProjectError("MLflow has given its number before, to a version that was deleted", REPAIR)
 
 
@@ -244,7 +218,6 @@ def _log_model(tagged: TaggedVersion, run_id: str, folder: Path) -> str:
         cwd=code,
         env={**os.environ, "PYTHONPATH": str(code), "MLFLOW_TRACKING_URI": mlflow_client.tracking_uri()},
         capture_output=True,
-        text=True,
         encoding="utf-8",
         errors="replace",
     )

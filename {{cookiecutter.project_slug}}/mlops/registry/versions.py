@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections import defaultdict
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from .. import pipeline
-from ..config import home, load_platform
+from ..config import home, job_file, load_platform
 from ..contract import interface, load_model, package_name
 from ..errors import ProjectError
 from ..files import read_json, sha256, write_json
 from ..records import consent
 from ..tracking import dvc_remote, lineage_log, mlflow_client, run_context
 from ..tracking.git import GitError, exists, git
-from ..tracking.run import RegisteredModel
 from ..tracking.run_context import snapshot
 from ..tracking.run_files import read_facts
 from ..tracking.uploader import upload
@@ -35,6 +34,8 @@ from . import pyfunc
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+
+    from ..tracking.run import RegisteredModel
 
 REGISTERED = Path(pipeline.REGISTER_REPORT)
 MANIFEST = Path("data/manifest.parquet")
@@ -47,15 +48,12 @@ GIT_TAG = re.compile(r"(?P<tag>.+@v(?P<number>\d+)\.0\.0) (?P<commit>\w+)")
 
 
 def register(model_dir: Path) -> int:
-    """Register the model that the run in the work tree trained, and return the version's number.
+    """Register the model that the run in the work tree trained, in `model_dir`, and return the version's number.
 
     Before that, every subject of the dataset must have consent today, and what the model is made from is pushed to the
     DVC remote. The same weights from the same dataset and manifest are the same version, whichever run made them; the
     same weights from another dataset (without a withdrawn test record, say) are a new one. `reports/register.json` says
-    which version it is.
-
-    Args:
-        model_dir: The model's directory, as the stage that trains wrote it.
+    which version it is, and so does Git; a job, which has no Git, leaves that to the clone that started it (`publish`).
 
     Raises:
         ProjectError: A subject has no consent, the remote or MLflow can't be reached, or the model is damaged.
@@ -63,8 +61,9 @@ def register(model_dir: Path) -> int:
     facts, name = read_facts(), load_platform().project
     if facts["consent_sha256"] != consent.NOT_REQUIRED:
         consent.check_subjects(MANIFEST)
-    dvc_remote.push(list(pipeline.running_stage().upstream))
-    start = run_context.from_job() or run_context.collect(pipeline.running_stage().name)
+    stage = pipeline.running_stage()
+    dvc_remote.push(list(stage.upstream))
+    start = run_context.from_job() or run_context.collect(stage.name)
     tags, run_id = version_tags(model_dir, facts, start.commit), upload()
     # Two that register at once (`dvc queue start -j 2`) must not both find nothing and both make a version.
     with (
@@ -76,7 +75,7 @@ def register(model_dir: Path) -> int:
         identity = {key: tags[key] for key in ("model_sha256", "dataset_md5", "manifest_sha256")}
         version = next((version for version in same_weights if identity.items() <= version.tags.items()), None)
         if version is None:
-            _check_next_number(client, name, _tag_prefix(start.folder, name), start.release_tags)
+            _check_next_number(client, name, start)
             version = add_version(client, name, run_id, log_model(run_id, model_dir), tags)
         number = int(version.version)
         client.set_model_version_tag(name, version.version, TAG_RUN_PREFIX + facts["run"], facts["data_git_commit_id"])
@@ -85,21 +84,20 @@ def register(model_dir: Path) -> int:
     # version first, that of the version's.
     commits = {"commit": [start.commit], "version_commit": [version.tags["result_commit"]]}
     write_json(REGISTERED, {"version": number, **commits})
+    if not job_file():
+        publish()
     return number
 
 
 def publish() -> None:
-    """Write the registration in `reports/register.json` into Git: an entry in the log, and the version's tag.
-
-    A job, which has no Git, leaves this to the clone that started it.
-    """
+    """Write the registration in `reports/register.json` into Git: an entry in the log, and the version's tag."""
     name, report = load_platform().project, read_json(REGISTERED)
     number, commit, result = report["version"], report["version_commit"][0], report["commit"][0]
     if not exists(result):  # of a job that another clone started: here, the same content has another commit
         result = snapshot(pipeline.running_stage().name)
     lineage_log.record_once(result, f"register {name} version {number}\n\nrun: {read_facts()['run']}\n")
     if exists(commit):  # else another clone registered it, and has the tag
-        lineage_log.tag(f"{_tag_prefix_here(name)}{number}.0.0", commit, f"{name} version {number}")
+        lineage_log.tag(_tag(number, git("rev-parse", "--show-prefix")), commit, f"{name} version {number}")
 
 
 def version_tags(model_dir: Path, facts: dict[str, Any], commit: str) -> dict[str, str]:
@@ -109,19 +107,17 @@ def version_tags(model_dir: Path, facts: dict[str, Any], commit: str) -> dict[st
     return {"model_sha256": weights, **{name: facts[name] for name in names}, "result_commit": commit}
 
 
-def _tag_prefix(folder: str, name: str) -> str:
+def _tag(number: int | str, folder: str) -> str:
+    """Return the Git tag of a version; `folder` is the project's in its repository, "" for the root."""
     # DVC's artifact registry wants three numbers, and the folder when the project is not a repository of its own.
-    return f"{folder.rstrip('/')}={name}@v" if folder else f"{name}@v"
+    name = f"{load_platform().project}@v{number}.0.0"
+    return f"{folder.rstrip('/')}={name}" if folder else name
 
 
-def _tag_prefix_here(name: str) -> str:
-    return _tag_prefix(git("rev-parse", "--show-prefix"), name)
-
-
-def _check_next_number(client: "MlflowClient", name: str, tag_prefix: str, git_tags: Sequence[str]) -> None:
+def _check_next_number(client: "MlflowClient", name: str, start: run_context.RunContext) -> None:
     last = client.search_model_versions(f"name = '{name}'", max_results=1, order_by=["version_number DESC"])
     number = int(last[0].version) + 1 if last else 1
-    if (tag := f"{tag_prefix}{number}.0.0") in git_tags:
+    if (tag := _tag(number, start.folder)) in start.release_tags:
         raise ProjectError(
             f"version {number} of {name} was registered before (tag {tag}), but not in the MLflow at "
             f"{mlflow_client.tracking_uri()}, which would count it again",
@@ -129,9 +125,7 @@ def _check_next_number(client: "MlflowClient", name: str, tag_prefix: str, git_t
         )
 
 
-def add_version(
-    client: "MlflowClient", name: str, run_id: str | None, model_id: str, tags: dict[str, str]
-) -> "ModelVersion":
+def add_version(client: "MlflowClient", name: str, run_id: str, model_id: str, tags: dict[str, str]) -> "ModelVersion":
     """Make the next version, of a model that was logged; the first one makes the registered model too."""
     from mlflow.exceptions import MlflowException
 
@@ -147,9 +141,7 @@ def log_model(run_id: str, directory: Path) -> str:
     """Log a model directory to an existing MLflow run, with the tracking URI that is set, and return the model's id.
 
     `mirror repair` of later versions of this project calls it by this name, with the code of the version's commit.
-
-    Raises:
-        ProjectError: The model directory is incomplete or damaged.
+    Raises ProjectError if the model directory is incomplete or damaged.
     """
     import mlflow
     import pandas
@@ -157,6 +149,7 @@ def log_model(run_id: str, directory: Path) -> str:
 
     model = load_model(directory)  # a damaged model is not passed on
     frame = pandas.DataFrame({"image": [interface().example(model)]})
+    requirements = [f"{name}=={metadata.version(name).partition('+')[0]}" for name in interface().REQUIREMENTS]
     client = mlflow.MlflowClient()
     run = client.get_run(run_id)  # mlflow.start_run would give a finished run a new status and end
     model_id = client.create_logged_model(run.info.experiment_id, "model", run_id, params=run.data.params).model_id
@@ -173,9 +166,7 @@ def log_model(run_id: str, directory: Path) -> str:
             code_paths=[str(code)],
             input_example=frame,  # MLflow tries it: the code that goes with the model has run once
             signature=infer_signature(frame, pyfunc.ContentModel(interface(), model).predict(frame)),
-            pip_requirements=[
-                f"{name}=={metadata.version(name).partition('+')[0]}" for name in interface().REQUIREMENTS
-            ],
+            pip_requirements=requirements,
         )
     return str(model_id)
 
@@ -196,30 +187,25 @@ def _copy_code(folder: Path) -> Path:
     return copy.rename(folder / f"model_code_{digest.hexdigest()[:12]}")
 
 
-def load_version(uri: str) -> RegisteredModel:
-    """Download a registered version to start training from.
+def load_version(uri: str) -> "RegisteredModel":
+    """Download a registered version to start training from; raise ProjectError if MLflow has no such version.
 
     Args:
-        uri: `models:/<name>/<number>`; an alias moves, so it can't be a parameter that reproduces.
-
-    Raises:
-        ProjectError: The address is of another form, or MLflow has no such version.
+        uri: `models:/<name>/<number>`; an alias moves, so it can't be a parameter that reproduces, and is refused.
     """
     import mlflow
 
-    parts = MODEL_URI.fullmatch(uri)
-    if not parts:
+    from ..tracking.run import RegisteredModel
+
+    if not (parts := MODEL_URI.fullmatch(uri)):
         raise ProjectError(f"{uri!r} names no exact version", "params.yaml:train.init_from: models:/<name>/<number>")
-    with mlflow_client.translate_errors(
-        "see the versions in MLflow (make ui), then change params.yaml:train.init_from"
-    ):
+    fix = "see the versions in MLflow (make ui), then change params.yaml:train.init_from"
+    with mlflow_client.translate_errors(fix):
         version = mlflow_client.client().get_model_version(parts["name"], parts["version"])
         path = mlflow.artifacts.download_artifacts(uri, dst_path=tempfile.mkdtemp())
     if "run" not in version.tags:
-        raise ProjectError(
-            f"{uri} does not say which run made it, so its lineage is unknown",
-            "params.yaml:train.init_from: a version that a `register` stage made",
-        )
+        problem = f"{uri} does not say which run made it, so its lineage is unknown"
+        raise ProjectError(problem, "params.yaml:train.init_from: a version that a `register` stage made")
     return RegisteredModel(Path(path) / MODEL_DATA, version.tags["run"])
 
 
@@ -227,10 +213,9 @@ def metrics_at(commit: str) -> dict[str, float]:
     """Return `reports/metrics.json` of a commit; nothing when this clone lacks the commit, or Git the file."""
     try:
         # Without a commit, Git would show what is staged.
-        metrics: dict[str, float] = json.loads(git("show", f"{commit}:./reports/metrics.json")) if commit else {}
+        return dict(json.loads(git("show", f"{commit}:./reports/metrics.json"))) if commit else {}
     except GitError:
         return {}
-    return metrics
 
 
 @dataclass(frozen=True)
@@ -245,15 +230,12 @@ class TaggedVersion:
 
 def tagged_versions() -> dict[int, TaggedVersion]:
     """Return the versions that have a Git tag, by number, in order."""
-    pattern = f"{_tag_prefix_here(load_platform().project)}*.0.0"
+    pattern = _tag("*", git("rev-parse", "--show-prefix"))
     lines = git("tag", "--list", pattern, "--format=%(refname:strip=2) %(*objectname)").splitlines()
     log = lineage_log.log()
     commits = {entry.run: entry.commit for entry in log if entry.version is None}
-    made = {(entry.version, entry.run): commits.get(entry.run, "") for entry in reversed(log)}
+    made_by: defaultdict[int | None, dict[str, str]] = defaultdict(dict)
+    for entry in reversed(log):
+        made_by[entry.version][entry.run] = commits.get(entry.run, "")
     tags = {int(match["number"]): match for match in map(GIT_TAG.fullmatch, lines) if match}
-    return {
-        number: TaggedVersion(
-            number, tag["tag"], tag["commit"], {run: made[of, run] for of, run in made if of == number}
-        )
-        for number, tag in sorted(tags.items())
-    }
+    return {n: TaggedVersion(n, tag["tag"], tag["commit"], made_by[n]) for n, tag in sorted(tags.items())}
