@@ -104,14 +104,13 @@ class Job(NamedTuple):
 
 def region() -> str:
     """Return the project's region, or raise a `ProjectError` when `platform.yaml` sets none."""
-    name = load_platform().region
-    if not name:
-        raise ProjectError("no AWS region is set", "platform.yaml:region: such as us-east-1")
-    return name
+    if name := load_platform().region:
+        return name
+    raise ProjectError("no AWS region is set", "platform.yaml:region: such as us-east-1")
 
 
 @functools.cache
-def client(service: str, tries: int) -> Any:
+def client(service: str, tries: int = TRIES) -> Any:
     """Return boto3's client of a service in the project's region; it tries a call `tries` times at most."""
     import boto3
     from botocore.config import Config
@@ -152,29 +151,23 @@ def pages(service: str, operation: str, tries: int = TRIES, **request: Any) -> A
 @contextlib.contextmanager
 def translate_errors() -> Iterator[None]:
     """Turn an error of AWS or boto3 in the block into a `ProjectError`, an `AwsUnavailableError` where it fits."""
-    from botocore.exceptions import BotoCoreError, ClientError, CredentialRetrievalError, HTTPClientError
+    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
     try:
         yield
     except HTTPClientError as error:
-        raise AwsUnavailableError(
-            f"AWS can't be reached: {error}", "check the network connection, then the same command"
-        ) from error
-    except (BotoCoreError, CredentialRetrievalError) as error:
+        fix = "check the network connection, then the same command"
+        raise AwsUnavailableError(f"AWS can't be reached: {error}", fix) from error
+    except BotoCoreError as error:
         raise ProjectError(f"AWS can't be called: {error}", "aws configure, or AWS_PROFILE=<a profile>") from error
     except ClientError as error:
-        raise _project_error(error) from error
-
-
-def _project_error(error: Any) -> ProjectError:
-    code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if status >= 500 or re.fullmatch(BUSY, code):
-        return AwsUnavailableError(f"AWS is too busy: {code}: {message}", "the same command, later")
-    for codes, (problem, fix) in PROBLEMS.items():
-        if re.fullmatch(codes, code):
-            return ProjectError(f"{problem}: {message}", fix)
-    return ProjectError(f"AWS says {code}: {message}", DOCTOR)
+        code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if status >= 500 or re.fullmatch(BUSY, code):
+            raise AwsUnavailableError(f"AWS is too busy: {code}: {message}", "the same command, later") from error
+        known = (texts for codes, texts in PROBLEMS.items() if re.fullmatch(codes, code))
+        problem, fix = next(known, (f"AWS says {code}", DOCTOR))
+        raise ProjectError(f"{problem}: {message}", fix) from error
 
 
 def retry_forever(function: Callable[[], Result]) -> Result:
@@ -193,8 +186,7 @@ def retry_forever(function: Callable[[], Result]) -> Result:
 def describe(name: str, kind: str | None = None) -> Job | None:
     """Return a job as it is now, of one kind or of either; None when there is no such job."""
     for job_kind in (kind,) if kind else KINDS:
-        details = call("sagemaker", f"describe_{job_kind}_job", NO_JOB, **{f"{noun(job_kind)}Name": name})
-        if details:
+        if details := call("sagemaker", f"describe_{job_kind}_job", NO_JOB, **{f"{noun(job_kind)}Name": name}):
             return Job(name, job_kind, details)
     return None
 
@@ -243,5 +235,5 @@ def download(uri: str, folder: Path) -> bool:
         for key in keys:
             path = folder / key.removeprefix(prefix).lstrip("/")
             path.parent.mkdir(parents=True, exist_ok=True)
-            client("s3", TRIES).download_file(bucket, key, str(path))
+            client("s3").download_file(bucket, key, str(path))
     return bool(keys)

@@ -16,11 +16,11 @@ from .checks.project import CheckResult, CheckStatus, Results, broken, unknown
 
 
 class Check(NamedTuple):
-    """A check, and the names of those that must not have failed before it."""
+    """A check."""
 
     name: str
     run: Callable[[], Results]
-    after: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()  # the checks that must not have failed before it
 
 
 CHECKS = (
@@ -52,13 +52,6 @@ class DoctorReport(NamedTuple):
     def is_broken(self) -> bool:
         """Return whether something must be corrected."""
         return any(result.status is CheckStatus.BROKEN for _, result in self.rows)
-
-    def as_json(self) -> list[dict[str, str]]:
-        """Return it for programs."""
-        return [
-            {"check": name, "standing": result.status, "found": result.message, "fix": result.fix}
-            for name, result in self.rows
-        ]
 
     def table(self) -> str:
         """Return it for people."""
@@ -94,10 +87,9 @@ def _results(check: Check, before: dict[str, Future[list[CheckResult]]]) -> list
     results: list[CheckResult] = []
     try:
         results.extend(check.run())
-    except client.AwsUnavailableError as error:
-        results.append(unknown(error.problem, error.fix))
     except ProjectError as error:
-        results.append(broken(error.problem, error.fix))
+        describe = unknown if isinstance(error, client.AwsUnavailableError) else broken
+        results.append(describe(error.problem, error.fix))
     except DvcException as error:
         results.append(broken(f"DVC says: {error}", "correct that, in .dvc/config or dvc.yaml"))
     except ClientError as error:

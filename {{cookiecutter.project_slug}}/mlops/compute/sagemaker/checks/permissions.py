@@ -13,7 +13,7 @@ from ....config import load_platform
 from ...transfer import public_remote
 from ..client import log_group, noun, split_uri
 from ..request import jobs_uri
-from .project import SERVICE, CheckResult, Results, ask, ask_pages, broken, caller, ok, specs, unknown
+from .project import SERVICE, Results, ask, ask_pages, broken, caller, ok, specs, unknown
 from .resources import REGISTRY
 
 ASSUMED = re.compile(r"arn:(?P<partition>[a-z-]+):sts::(?P<account>\d{12}):assumed-role/(?P<name>[^/]+)/.+")
@@ -23,13 +23,12 @@ PULL = ("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownload
 WRITE_LOG = ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents")
 READ_LOG = ("logs:DescribeLogStreams", "logs:GetLogEvents")
 INTERFACES = tuple(f"ec2:{verb}NetworkInterface{part}" for verb in ("Create", "Delete") for part in ("", "Permission"))
-DESCRIBE_VPC = tuple(
-    f"ec2:Describe{part}" for part in ("DhcpOptions", "NetworkInterfaces", "SecurityGroups", "Subnets", "Vpcs")
-)
+VPC = tuple(f"ec2:Describe{part}" for part in ("DhcpOptions", "NetworkInterfaces", "SecurityGroups", "Subnets", "Vpcs"))
 SERVER = tuple(
     f"sagemaker-mlflow:{verb}"
     for verb in ("GetExperimentByName", "CreateRun", "GetRun", "SearchRuns", "UpdateRun", "LogBatch", "LogInputs")
 )
+TYPES = {"true": "boolean", "false": "boolean"}  # of values for conditions; all others are strings
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,10 @@ def of_role() -> Results:
 
 def of_caller() -> Results:
     """Check that we may start, watch and stop jobs, and pass them their role."""
-    if caller().arn.endswith(":root"):
+    if caller()["Arn"].endswith(":root"):
         yield ok("we are the account's root user, who may do everything: a user or role of less power is safer")
-        return
-    yield from simulate(principal(caller().arn), "we", [*_data(), *_to_start_jobs()])
+    else:
+        yield from simulate(principal(caller()["Arn"]), "we", [*_data(), *_to_start_jobs()])
 
 
 def principal(arn: str) -> str:
@@ -65,16 +64,17 @@ def principal(arn: str) -> str:
     return str(response["Role"]["Arn"])
 
 
-def _arn(service: str, resource: str) -> str:
-    """Return an ARN in the region and the account of the jobs."""
-    return f"arn:{caller().partition}:{service}:{load_platform().region}:{caller().account}:{resource}"
+def _arn(service: str, resource: str, place: str = "") -> str:
+    """Return an ARN; its place is `<region>:<account>`, by default those of the jobs."""
+    place = place or f"{load_platform().region}:{caller()['Account']}"
+    return f"arn:{caller()['Arn'].split(':')[1]}:{service}:{place}:{resource}"
 
 
 def _data() -> Iterator[Permission]:
     """Give what jobs and launchers need: the data, and the keys that encrypt them."""
     for uri in (public_remote()["url"], jobs_uri()):
         bucket, prefix = split_uri(uri.rstrip("/"))
-        arn = f"arn:{caller().partition}:s3:::{bucket}"
+        arn = _arn("s3", bucket, ":")  # which names neither
         yield Permission(("s3:ListBucket",), arn, {"s3:prefix": f"{prefix}/"})
         yield Permission(OBJECTS, f"{arn}/{prefix}/*")
     for key in _keys():
@@ -84,7 +84,7 @@ def _data() -> Iterator[Permission]:
 
 def _keys() -> Iterator[str]:
     """Give the ARNs of the keys in use; policies do not name aliases."""
-    for key in sorted({spec.kms_key for spec in specs().values() if spec.kms_key}):
+    for key in sorted({spec.kms_key for spec in specs() if spec.kms_key}):
         if "alias/" in key:
             yield str(ask("kms", "describe_key", KeyId=key)[0]["KeyMetadata"]["Arn"])
         else:
@@ -93,17 +93,17 @@ def _keys() -> Iterator[str]:
 
 def _for_jobs() -> Iterator[Permission]:
     """Give what a job needs besides data."""
-    for kind in sorted({spec.kind for spec in specs().values()}):
+    for kind in sorted({spec.kind for spec in specs()}):
         yield Permission(WRITE_LOG, _arn("logs", f"log-group:{log_group(kind)}:log-stream:*"))
     for key in _keys():
         yield Permission(("kms:CreateGrant",), key, {"kms:GrantIsForAWSResource": "true"})
-    images = [image for spec in specs().values() if (image := REGISTRY.fullmatch(spec.image or ""))]
-    for place in sorted({f"{image['region']}:{image['account']}:repository/{image['repository']}" for image in images}):
+    images = [image for spec in specs() if (image := REGISTRY.fullmatch(spec.image or ""))]
+    for region, account, repository in sorted({image.group("region", "account", "repository") for image in images}):
         yield Permission(("ecr:GetAuthorizationToken",), "*")
-        yield Permission(PULL, f"arn:{caller().partition}:ecr:{place}")
-    if any(spec.subnets for spec in specs().values()):
+        yield Permission(PULL, _arn("ecr", f"repository/{repository}", f"{region}:{account}"))
+    if any(spec.subnets for spec in specs()):
         yield Permission(INTERFACES, _arn("ec2", "network-interface/*"))
-        yield Permission(DESCRIBE_VPC, "*")
+        yield Permission(VPC, "*")
     uri = load_platform().tracking_uri or ""
     if uri.startswith("arn:"):
         yield Permission(("sagemaker:CallMlflowAppApi",) if ":mlflow-app/" in uri else SERVER, uri)
@@ -112,8 +112,8 @@ def _for_jobs() -> Iterator[Permission]:
 def _to_start_jobs() -> Iterator[Permission]:
     """Give what whoever starts jobs needs besides data."""
     platform = load_platform()
-    for kind in sorted({spec.kind for spec in specs().values()}):
-        verbs = tuple(f"sagemaker:{verb}{noun(kind)}" for verb in ("Create", "Describe", "Stop"))
+    for kind in sorted({spec.kind for spec in specs()}):
+        verbs = (f"sagemaker:{verb}{noun(kind)}" for verb in ("Create", "Describe", "Stop"))
         yield Permission((*verbs, "sagemaker:AddTags"), _arn("sagemaker", f"{kind}-job/{platform.project}-*"))
         yield Permission((f"sagemaker:List{noun(kind)}s",), "*")
         yield Permission(READ_LOG, _arn("logs", f"log-group:{log_group(kind)}:log-stream:*"))
@@ -123,40 +123,25 @@ def _to_start_jobs() -> Iterator[Permission]:
 
 def simulate(principal: str, who: str, permissions: list[Permission]) -> Results:
     """Report what IAM would refuse to a user or role: `principal` is its ARN, `who` is how a person calls it."""
-    results = [result for permission in permissions for result in _refusals(principal, who, permission)]
-    yield from results
-    if not results:
+    is_allowed = True
+    for permission in permissions:
+        entries = [
+            {"ContextKeyName": key, "ContextKeyType": TYPES.get(value, "string"), "ContextKeyValues": [value]}
+            for key, value in permission.context.items()
+        ]
+        request = {"ActionNames": list(permission.actions), "ResourceArns": [permission.resource]}
+        request |= {"PolicySourceArn": principal, "ContextEntries": entries}
+        answers = ask_pages("iam", "simulate_principal_policy", **request).search("EvaluationResults[]")
+        refused = [answer for answer in answers if answer["EvalDecision"] != "allowed"]
+        is_allowed &= not refused
+        denied = [answer["EvalActionName"] for answer in refused if not answer.get("MissingContextValues")]
+        if denied:
+            fix = f"make aws-setup; or allow that in the IAM policies of {principal}"
+            yield broken(f"{who} may not {', '.join(denied)} on {permission.resource}", fix)
+        for answer in refused:
+            if missing := answer.get("MissingContextValues"):
+                problem = f"{who} may {answer['EvalActionName']} on {permission.resource} only where a condition holds"
+                yield unknown(problem, f"see {', '.join(missing)} in the IAM policies of {principal}")
+    if is_allowed:
         count = sum(len(permission.actions) for permission in permissions)
         yield ok(f"{who} may do all {count} things that were asked ({principal})")
-
-
-def _refusals(principal: str, who: str, permission: Permission) -> Iterator[CheckResult]:
-    entries = [
-        {
-            "ContextKeyName": key,
-            "ContextKeyType": "boolean" if value in ("true", "false") else "string",
-            "ContextKeyValues": [value],
-        }
-        for key, value in permission.context.items()
-    ]
-    answers = ask_pages(
-        "iam",
-        "simulate_principal_policy",
-        PolicySourceArn=principal,
-        ActionNames=list(permission.actions),
-        ResourceArns=[permission.resource],
-        ContextEntries=entries,
-    )
-    refused = [answer for answer in answers.search("EvaluationResults[]") if answer["EvalDecision"] != "allowed"]
-    denied = [decision["EvalActionName"] for decision in refused if not decision.get("MissingContextValues")]
-    if denied:
-        yield broken(
-            f"{who} may not {', '.join(denied)} on {permission.resource}",
-            f"make aws-setup; or allow that in the IAM policies of {principal}",
-        )
-    for decision in refused:
-        if decision.get("MissingContextValues"):
-            yield unknown(
-                f"{who} may {decision['EvalActionName']} on {permission.resource} only where a condition holds",
-                f"see {', '.join(decision['MissingContextValues'])} in the IAM policies of {principal}",
-            )

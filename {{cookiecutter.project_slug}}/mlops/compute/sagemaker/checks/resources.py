@@ -4,7 +4,7 @@ import logging
 import os
 import re
 import uuid
-from collections import Counter, defaultdict
+from collections import Counter
 from typing import Any
 
 from ....config import load_platform
@@ -16,6 +16,7 @@ from ..request import jobs_uri, s3_url
 from .project import CheckResult, Results, ask, ask_pages, broken, ok, specs, unknown
 
 PROBE = "python -m mlops jobs doctor writes this, reads it, and deletes it.\n"
+STEPS = {"ListObjectsV2": "list", "PutObject": "write", "GetObject": "read"}  # of the probe
 # Source: https://docs.aws.amazon.com/AmazonECR/latest/userguide/Registries.html
 REGISTRY = re.compile(
     r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/(?P<repository>[^:@]+)"
@@ -44,13 +45,10 @@ def buckets() -> Results:
         if error.startswith("404"):
             yield broken(f"there is no bucket {name}", f"make aws-setup, or aws s3 mb s3://{name} --region {region}")
         elif error:  # also for who may list only what is below a prefix
-            yield unknown(
-                f"bucket {name} does not tell us its region and settings",
-                "ask somebody who may list all of it; the probe tells whether jobs can start",
-            )
+            fix = "ask somebody who may list all of it; the probe tells whether jobs can start"
+            yield unknown(f"bucket {name} does not tell us its region and settings", fix)
         else:
-            headers = head["ResponseMetadata"]["HTTPHeaders"]
-            place = head.get("BucketRegion") or headers.get("x-amz-bucket-region") or region
+            place = head.get("BucketRegion") or region
             far = f", not in {region} as the jobs: slower, and traffic between regions costs money"
             yield ok(f"{name} in {place}{far if place != region else ''}; {_settings(name)}")
 
@@ -63,11 +61,10 @@ def _settings(bucket: str) -> str:
     if error:
         versions = f"versioning unknown ({error.partition(':')[0]})"
     response, error = ask("s3", "get_bucket_encryption", ".", Bucket=bucket)
-    code = error.partition(":")[0]
-    if code == "ServerSideEncryptionConfigurationNotFoundError":
+    if error.startswith("ServerSideEncryptionConfigurationNotFoundError:"):
         return f"{versions}, not encrypted"
-    if code:
-        return f"{versions}, encryption unknown ({code})"
+    if error:
+        return f"{versions}, encryption unknown ({error.partition(':')[0]})"
     rule = response["ServerSideEncryptionConfiguration"]["Rules"][0].get("ApplyServerSideEncryptionByDefault", {})
     return f"{versions}, encrypted with {rule.get('KMSMasterKeyID') or rule.get('SSEAlgorithm')}"
 
@@ -77,22 +74,18 @@ def probe() -> Results:
     from botocore.exceptions import ClientError
 
     s3, (jobs_bucket, jobs_prefix) = client("s3", 2), split_uri(jobs_uri())
-    for key in sorted({spec.kms_key or "" for spec in specs().values()}):
+    for key in sorted({spec.kms_key or "" for spec in specs()}):
         target = {"Bucket": jobs_bucket, "Key": f"{jobs_prefix}/doctor/{uuid.uuid4().hex}"}
         encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key} if key else {}
-        step = "list"
         try:
             for bucket, prefix in map(split_uri, _aws_uris()):
                 s3.list_objects_v2(Bucket=bucket, Prefix=f"{prefix.rstrip('/')}/", MaxKeys=1)
-            step = "write"
             s3.put_object(**target, Body=PROBE.encode(), **encryption)
-            step = "read"
             s3.get_object(**target)["Body"].read()
         except ClientError as error:
-            yield broken(
-                f"we can't {step} below {jobs_uri()}{f' with {key}' if key else ''}: {error}",
-                f"make aws-setup; or allow us to {step} there, in our IAM policies, the bucket's and the key's",
-            )
+            step = STEPS[error.operation_name]
+            fix = f"make aws-setup; or allow us to {step} there, in our IAM policies, the bucket's and the key's"
+            yield broken(f"we can't {step} below {jobs_uri()}{f' with {key}' if key else ''}: {error}", fix)
             continue
         with_key, leftover = f", encrypted with {key}" if key else "", ""
         try:
@@ -105,15 +98,14 @@ def probe() -> Results:
 
 def keys() -> Results:
     """Check that the keys of jobs exist and are enabled."""
-    for key in sorted({spec.kms_key for spec in specs().values() if spec.kms_key}):
+    for key in sorted({spec.kms_key for spec in specs() if spec.kms_key}):
         response, error = ask("kms", "describe_key", "(NotFoundException|InvalidArnException):", KeyId=key)
         if error:
             yield broken(f"there is no key {key}", "platform.yaml:job.kms_key: a key's ARN; or null for AWS's own keys")
-        elif response["KeyMetadata"]["KeyState"] == "Enabled":
-            yield ok(f"{response['KeyMetadata']['Arn']} is enabled")
-        else:
-            state = response["KeyMetadata"]["KeyState"]
+        elif (state := response["KeyMetadata"]["KeyState"]) != "Enabled":
             yield broken(f"the key {key} is {state}", f"aws kms enable-key --key-id {key}")
+        else:
+            yield ok(f"{response['KeyMetadata']['Arn']} is enabled")
 
 
 def pushed() -> Results:
@@ -139,7 +131,7 @@ def pushed() -> Results:
 
 def images() -> Results:
     """Check that the images exist."""
-    for uri, is_own in sorted({(image_of(spec), bool(spec.image)) for spec in specs().values()}):
+    for uri, is_own in sorted({(image_of(spec), bool(spec.image)) for spec in specs()}):
         yield _own_image(uri) if is_own else ok(f"the framework's: {uri}")
 
 
@@ -160,25 +152,21 @@ def _own_image(uri: str) -> CheckResult:
 
 def quotas() -> Results:
     """Check that the account's quotas allow the machines."""
-    needed: dict[str, int] = defaultdict(int)
-    for spec in specs().values():
-        for name in quota_names(spec):
-            needed[name] = max(needed[name], spec.instance_count)
+    needed: Counter[str] = Counter()
+    for spec in specs():
+        needed |= Counter(dict.fromkeys(quota_names(spec), spec.instance_count))  # of each name, the larger count
     console = f"https://{load_platform().region}.console.aws.amazon.com/servicequotas/home/services/sagemaker/quotas"
     account: dict[str, Any] = {}
-    # There are more than a thousand, a hundred in a page.
     for page in ask_pages("service-quotas", "list_service_quotas", ServiceCode="sagemaker"):
         account |= {quota["QuotaName"]: quota for quota in page["Quotas"] if quota["QuotaName"] in needed}
-        if len(account) == len(needed):
+        if len(account) == len(needed):  # there are more than a thousand, a hundred in a page
             break
     for name, count in needed.items():
         if not (quota := account.get(name)):
             yield unknown(f"AWS has no quota {name!r}", f"check that this machine type exists: {console}/")
         elif quota["Value"] < count:
-            yield broken(
-                f"{name}: {quota['Value']:g}, and {count} are needed",
-                f"ask for more at {console}/{quota['QuotaCode']}, or another instance_type in meta.job",
-            )
+            fix = f"ask for more at {console}/{quota['QuotaCode']}, or another instance_type in meta.job"
+            yield broken(f"{name}: {quota['Value']:g}, and {count} are needed", fix)
         else:
             yield ok(f"{name}: {quota['Value']:g}")
 
@@ -191,21 +179,19 @@ def quota_names(spec: JobSpec) -> list[str]:
 
 def networks() -> Results:
     """Check that subnets and security groups exist, in one VPC."""
-    used = {(tuple(spec.subnets), tuple(spec.security_groups)) for spec in specs().values() if spec.subnets}
+    settings = "platform.yaml:job.subnets and job.security_groups"
+    used = {(tuple(spec.subnets), tuple(spec.security_groups)) for spec in specs() if spec.subnets}
     if not used:
         yield ok("SageMaker's own: no subnets are set")
     for subnets, groups in sorted(used):
         vpc_subnets, error = ask("ec2", "describe_subnets", "Invalid", SubnetIds=list(subnets))
         vpc_groups, group_error = ask("ec2", "describe_security_groups", "Invalid", GroupIds=list(groups))
         if error or group_error:
-            fix = "platform.yaml:job.subnets and job.security_groups: those of a VPC in the region"
-            yield broken(error or group_error, fix)
+            yield broken(error or group_error, f"{settings}: those of a VPC in the region")
             continue
         vpcs = sorted({part["VpcId"] for part in (*vpc_subnets["Subnets"], *vpc_groups["SecurityGroups"])})
         if len(vpcs) == 1:
             yield ok(f"{', '.join((*subnets, *groups))} in {vpcs[0]}")
         else:
-            yield broken(
-                f"subnets and security groups are of several VPCs: {', '.join(vpcs)}",
-                "platform.yaml:job.subnets and job.security_groups: of one VPC",
-            )
+            problem = f"subnets and security groups are of several VPCs: {', '.join(vpcs)}"
+            yield broken(problem, f"{settings}: of one VPC")
