@@ -121,15 +121,18 @@ def client(service: str, tries: int = TRIES) -> Any:
 
 
 def attempt(service: str, operation: str, expected: str = "", tries: int = TRIES, **request: Any) -> tuple[Any, str]:
-    """Call an operation of a service, such as "head_bucket" of "s3"; return its response, and "".
+    """Call an operation of a service, such as "head_bucket" of "s3"; return its response, with all its pages, and "".
 
     After an error whose "<code>: <message>" begins with the regular expression `expected`, in any case, the response is
     {}, and the second value that text. Other errors are raised as boto3 does.
     """
     from botocore.exceptions import ClientError
 
+    api = client(service, tries)
     try:
-        return getattr(client(service, tries), operation)(**request), ""
+        if api.can_paginate(operation):
+            return api.get_paginator(operation).paginate(**request).build_full_result(), ""
+        return getattr(api, operation)(**request), ""
     except ClientError as error:
         text = f"{error.response['Error']['Code']}: {error.response['Error'].get('Message', '')}"
         if not (expected and re.match(expected, text, re.IGNORECASE)):
@@ -141,11 +144,6 @@ def call(service: str, operation: str, expected: str = "", **request: Any) -> An
     """Call an operation and return its response, or {} after an expected error; see `attempt`."""
     with translate_errors():
         return attempt(service, operation, expected, **request)[0]
-
-
-def pages(service: str, operation: str, tries: int = TRIES, **request: Any) -> Any:
-    """Return botocore's iterator over the pages of an operation's response."""
-    return client(service, tries).get_paginator(operation).paginate(**request)
 
 
 @contextlib.contextmanager
@@ -204,10 +202,9 @@ def stop(job: Job) -> None:
 def names(prefix: str) -> list[str]:
     """Return the names of the account's jobs that begin with `prefix`, the oldest first."""
     jobs: list[tuple[Any, str]] = []
-    with translate_errors():
-        for kind in KINDS:
-            rows = pages("sagemaker", f"list_{kind}_jobs", NameContains=prefix).search(f"{noun(kind)}Summaries[]")
-            jobs += [(row["CreationTime"], row[f"{noun(kind)}Name"]) for row in rows]
+    for kind in KINDS:
+        rows = call("sagemaker", f"list_{kind}_jobs", NameContains=prefix)[f"{noun(kind)}Summaries"]
+        jobs += [(row["CreationTime"], row[f"{noun(kind)}Name"]) for row in rows]
     return [name for _, name in sorted(jobs) if name.startswith(prefix)]
 
 
@@ -229,11 +226,10 @@ def upload(path: Path, uri: str, kms_key: str | None) -> None:
 def download(uri: str, folder: Path) -> bool:
     """Copy the objects below an S3 address into a folder, each whole or not at all; return whether there were any."""
     bucket, prefix = split_uri(uri)
-    with translate_errors():
-        listed = pages("s3", "list_objects_v2", Bucket=bucket, Prefix=prefix)
-        keys = [entry["Key"] for page in listed for entry in page.get("Contents", [])]
-        for key in keys:
-            path = folder / key.removeprefix(prefix).lstrip("/")
-            path.parent.mkdir(parents=True, exist_ok=True)
+    entries = call("s3", "list_objects_v2", Bucket=bucket, Prefix=prefix).get("Contents", [])
+    for key in (entry["Key"] for entry in entries):
+        path = folder / key.removeprefix(prefix).lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with translate_errors():
             client("s3").download_file(bucket, key, str(path))
-    return bool(keys)
+    return bool(entries)

@@ -48,23 +48,15 @@ def new_lines(job: Job, tokens: dict[str, str | None], refresh: bool) -> Iterato
     """
     group = client.log_group(job.kind)
     if refresh or not tokens:  # there are none before the job prints
-        for name in _streams(group, f"{job.name}/"):
-            tokens.setdefault(name, None)
+        request = {"logGroupName": group, "logStreamNamePrefix": f"{job.name}/"}
+        streams = client.call("logs", "describe_log_streams", "ResourceNotFound", **request).get("logStreams", [])
+        for stream in sorted(streams, key=lambda stream: int(stream.get("creationTime", 0))):
+            tokens.setdefault(stream["logStreamName"], None)
     for name, token in tokens.items():
         position: dict[str, Any] = {"startFromHead": True, **({"nextToken": token} if token else {})}
         page = client.call("logs", "get_log_events", logGroupName=group, logStreamName=name, **position)
         tokens[name] = page["nextForwardToken"]
         yield from (mask_secrets(event["message"]) for event in page["events"])
-
-
-def _streams(group: str, prefix: str) -> list[str]:
-    with client.translate_errors():
-        try:
-            streams = client.pages("logs", "describe_log_streams", logGroupName=group, logStreamNamePrefix=prefix)
-            by_age = sorted(streams.search("logStreams[]"), key=lambda stream: int(stream.get("creationTime", 0)))
-        except client.client("logs").exceptions.ResourceNotFoundException:
-            return []
-    return [stream["logStreamName"] for stream in by_age]
 
 
 def mask_secrets(line: str) -> str:
@@ -74,7 +66,9 @@ def mask_secrets(line: str) -> str:
 
 def read_log(job: Job) -> list[str]:
     """Return all lines that a job printed."""
-    lines, tokens, before = [], {}, None
+    lines: list[str] = []
+    tokens: dict[str, str | None] = {}
+    before = None
     while tokens != before:  # an empty page need not be the last
         before = dict(tokens)
         lines += new_lines(job, tokens, refresh=not before)
@@ -82,14 +76,9 @@ def read_log(job: Job) -> list[str]:
 
 
 def follow(job: Job) -> tuple[Job, bool]:
-    """Print the log of a job until it ends. Ctrl-C stops the job, a second one leaves it running.
+    """Print the log of a job until it ends; return the ended job, and whether Ctrl-C stopped it.
 
-    Returns:
-        The ended job, and whether Ctrl-C stopped it.
-
-    Raises:
-        KeyboardInterrupt: The job was left running.
-        ProjectError: AWS refuses. While it can't be reached, this waits.
+    A second Ctrl-C leaves it running, and is raised. While AWS can't be reached, this waits.
     """
     tokens: dict[str, str | None] = {}
     phase, is_stopping = "", False

@@ -32,12 +32,10 @@ def jobs_uri() -> str:
 
 def s3_url(remote: dict[str, str]) -> str:
     """Return the address of a DVC remote, given its options, or raise a `ProjectError` when it is not in S3."""
-    if not remote["url"].startswith(S3):
-        raise ProjectError(
-            f"SageMaker's jobs can't read the DVC remote {remote['url']}, a folder of this machine",
-            "make aws-setup, or dvc remote add -d -f storage s3://…; then dvc push",
-        )
-    return remote["url"]
+    if remote["url"].startswith(S3):
+        return remote["url"]
+    problem = f"SageMaker's jobs can't read the DVC remote {remote['url']}, a folder of this machine"
+    raise ProjectError(problem, "make aws-setup, or dvc remote add -d -f storage s3://…; then dvc push")
 
 
 def results_uri(kind: str, name: str) -> str:
@@ -47,10 +45,9 @@ def results_uri(kind: str, name: str) -> str:
 
 def role_arn() -> str:
     """Return the role of jobs, or raise a `ProjectError` when `platform.yaml` sets none."""
-    role = load_platform().role_arn
-    if not role:
-        raise ProjectError("no role is set for SageMaker's jobs", "make aws-setup, or platform.yaml:role_arn: an ARN")
-    return role
+    if role := load_platform().role_arn:
+        return role
+    raise ProjectError("no role is set for SageMaker's jobs", "make aws-setup, or platform.yaml:role_arn: an ARN")
 
 
 def create_request(description: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ...errors import ProjectError
 from ...files import atomic_write
 from ...tracking.dvc_remote import remote_url
 from ..transfer import S3
-from .client import call, client, pages, region, translate_errors
+from .client import call, client, region, translate_errors
 from .image import COMMON, REGISTRIES
 
 PLATFORM, TEMPLATE = Path("platform.yaml"), Path("aws/stack.yaml")
@@ -41,16 +41,10 @@ class Stack:
         return {output["OutputKey"]: output["OutputValue"] for output in self.describe().get("Outputs", [])}
 
     def propose(self, values: dict[str, str]) -> tuple[str, list[str]] | None:
-        """Make a change set for new values of parameters, the others stay.
-
-        Returns:
-            Its ARN, and what it would change, a line each; None when nothing would change.
-        """
+        """Make a change set for new values of parameters; return its ARN and a line for each change, or None."""
         stack = self.describe()
-        status, set_before = (
-            stack.get("StackStatus", ""),
-            {entry["ParameterKey"] for entry in stack.get("Parameters", [])},
-        )
+        others = {entry["ParameterKey"] for entry in stack.get("Parameters", [])} - set(values)
+        status = stack.get("StackStatus", "")
         if status in FAILED_FOR_GOOD:
             raise self._failure(status, set())
         if status.endswith("_IN_PROGRESS"):
@@ -65,7 +59,7 @@ class Stack:
             Capabilities=["CAPABILITY_IAM"],
             Parameters=[
                 *({"ParameterKey": key, "ParameterValue": value} for key, value in values.items()),
-                *({"ParameterKey": key, "UsePreviousValue": True} for key in sorted(set_before - set(values))),
+                *({"ParameterKey": key, "UsePreviousValue": True} for key in sorted(others)),
             ],
         )
         return self._wait_for_changes(change_set["Id"])
@@ -74,17 +68,16 @@ class Stack:
         from botocore.exceptions import WaiterError
 
         waiter = client("cloudformation").get_waiter("change_set_create_complete")
-        with translate_errors():
-            with contextlib.suppress(WaiterError):  # the status below says why
-                waiter.wait(ChangeSetName=arn, WaiterConfig={"Delay": POLL_S, "MaxAttempts": LONGEST_S // POLL_S})
-            parts = list(pages("cloudformation", "describe_change_set", ChangeSetName=arn))
-        status, reason = parts[0]["Status"], parts[0].get("StatusReason", "")
+        with translate_errors(), contextlib.suppress(WaiterError):  # the status below says why
+            waiter.wait(ChangeSetName=arn, WaiterConfig={"Delay": POLL_S, "MaxAttempts": LONGEST_S // POLL_S})
+        change_set = call("cloudformation", "describe_change_set", ChangeSetName=arn)
+        status, reason = change_set["Status"], change_set.get("StatusReason") or ""
         if status != "CREATE_COMPLETE":
             self.withdraw(arn)
             if "didn't contain changes" in reason or "No updates" in reason:
                 return None
             raise ProjectError(f"CloudFormation refuses {TEMPLATE}: {reason or status}", f"correct that, then {AGAIN}")
-        changes = [change["ResourceChange"] for part in parts for change in part.get("Changes", [])]
+        changes = [change["ResourceChange"] for change in change_set.get("Changes", [])]
         lines = [
             f"{change['Action']:<8} {change['ResourceType']:<28} {change['LogicalResourceId']}"
             + ("  (a new one replaces it)" if change.get("Replacement") == "True" else "")
@@ -116,9 +109,10 @@ class Stack:
 
     def _events(self) -> list[dict[str, Any]]:
         """Return the events of the stack, the oldest first."""
-        with translate_errors():
-            events = pages("cloudformation", "describe_stack_events", StackName=self.name).search("StackEvents[]")
-            return list(events)[::-1]
+        events: list[dict[str, Any]] = call("cloudformation", "describe_stack_events", StackName=self.name)[
+            "StackEvents"
+        ]
+        return events[::-1]
 
     def _failure(self, status: str, before: set[str]) -> ProjectError:
         """Return the first failure after the events `before`, except what AWS cancelled because of another one."""
@@ -134,7 +128,7 @@ class Stack:
 
 
 def propose(stack: Stack, mlflow: bool | None, erasure_role: str | None) -> tuple[str, list[str]] | None:
-    """Make a change set of what the project needs, as `Stack.propose` does.
+    """Make a change set of what the project needs, and return what `Stack.propose` does.
 
     `mlflow` says whether there is to be an MLflow App, `erasure_role` is the ARN of the only role that may delete data;
     None leaves that as it is, and without it in a new stack.

@@ -8,17 +8,16 @@ Source: https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipa
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from ....config import load_platform
 from ...transfer import public_remote
 from ..client import log_group, noun, split_uri
 from ..request import jobs_uri
-from .project import SERVICE, Results, ask, ask_pages, broken, caller, ok, specs, unknown
+from .project import SERVICE, Results, ask, broken, caller, ok, specs, unknown
 from .resources import REGISTRY
 
 ASSUMED = re.compile(r"arn:(?P<partition>[a-z-]+):sts::(?P<account>\d{12}):assumed-role/(?P<name>[^/]+)/.+")
-# What DVC, and SageMaker for a job, do with objects.
-OBJECTS = ("s3:GetObject", "s3:PutObject")
 PULL = ("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer")
 WRITE_LOG = ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents")
 READ_LOG = ("logs:DescribeLogStreams", "logs:GetLogEvents")
@@ -76,7 +75,7 @@ def _data() -> Iterator[Permission]:
         bucket, prefix = split_uri(uri.rstrip("/"))
         arn = _arn("s3", bucket, ":")  # which names neither
         yield Permission(("s3:ListBucket",), arn, {"s3:prefix": f"{prefix}/"})
-        yield Permission(OBJECTS, f"{arn}/{prefix}/*")
+        yield Permission(("s3:GetObject", "s3:PutObject"), f"{arn}/{prefix}/*")  # by DVC, and by SageMaker for a job
     for key in _keys():
         via = f"s3.{load_platform().region}.amazonaws.com"
         yield Permission(("kms:Decrypt", "kms:GenerateDataKey"), key, {"kms:ViaService": via})
@@ -129,18 +128,18 @@ def simulate(principal: str, who: str, permissions: list[Permission]) -> Results
             {"ContextKeyName": key, "ContextKeyType": TYPES.get(value, "string"), "ContextKeyValues": [value]}
             for key, value in permission.context.items()
         ]
-        request = {"ActionNames": list(permission.actions), "ResourceArns": [permission.resource]}
-        request |= {"PolicySourceArn": principal, "ContextEntries": entries}
-        answers = ask_pages("iam", "simulate_principal_policy", **request).search("EvaluationResults[]")
-        refused = [answer for answer in answers if answer["EvalDecision"] != "allowed"]
+        request: dict[str, Any] = {"PolicySourceArn": principal, "ContextEntries": entries}
+        request |= {"ActionNames": list(permission.actions), "ResourceArns": [permission.resource]}
+        results = ask("iam", "simulate_principal_policy", **request)[0]["EvaluationResults"]
+        refused = [result for result in results if result["EvalDecision"] != "allowed"]
         is_allowed &= not refused
-        denied = [answer["EvalActionName"] for answer in refused if not answer.get("MissingContextValues")]
+        denied = [result["EvalActionName"] for result in refused if not result.get("MissingContextValues")]
         if denied:
             fix = f"make aws-setup; or allow that in the IAM policies of {principal}"
             yield broken(f"{who} may not {', '.join(denied)} on {permission.resource}", fix)
-        for answer in refused:
-            if missing := answer.get("MissingContextValues"):
-                problem = f"{who} may {answer['EvalActionName']} on {permission.resource} only where a condition holds"
+        for result in refused:
+            if missing := result.get("MissingContextValues"):
+                problem = f"{who} may {result['EvalActionName']} on {permission.resource} only where a condition holds"
                 yield unknown(problem, f"see {', '.join(missing)} in the IAM policies of {principal}")
     if is_allowed:
         count = sum(len(permission.actions) for permission in permissions)

@@ -50,9 +50,7 @@ ok = functools.partial(CheckResult, CheckStatus.OK)
 broken = functools.partial(CheckResult, CheckStatus.BROKEN)
 unknown = functools.partial(CheckResult, CheckStatus.UNKNOWN)
 
-# A person waits, so a call is tried twice only.
-ask = functools.partial(client.attempt, tries=2)
-ask_pages = functools.partial(client.pages, tries=2)
+ask = functools.partial(client.attempt, tries=2)  # a person waits, so a call is tried twice only
 
 
 @functools.cache

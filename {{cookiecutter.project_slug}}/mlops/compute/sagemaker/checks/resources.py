@@ -13,7 +13,7 @@ from ...transfer import public_remote
 from ..client import client, split_uri
 from ..image import image_of
 from ..request import jobs_uri, s3_url
-from .project import CheckResult, Results, ask, ask_pages, broken, ok, specs, unknown
+from .project import CheckResult, Results, ask, broken, ok, specs, unknown
 
 PROBE = "python -m mlops jobs doctor writes this, reads it, and deletes it.\n"
 STEPS = {"ListObjectsV2": "list", "PutObject": "write", "GetObject": "read"}  # of the probe
@@ -156,11 +156,8 @@ def quotas() -> Results:
     for spec in specs():
         needed |= Counter(dict.fromkeys(quota_names(spec), spec.instance_count))  # of each name, the larger count
     console = f"https://{load_platform().region}.console.aws.amazon.com/servicequotas/home/services/sagemaker/quotas"
-    account: dict[str, Any] = {}
-    for page in ask_pages("service-quotas", "list_service_quotas", ServiceCode="sagemaker"):
-        account |= {quota["QuotaName"]: quota for quota in page["Quotas"] if quota["QuotaName"] in needed}
-        if len(account) == len(needed):  # there are more than a thousand, a hundred in a page
-            break
+    listed = ask("service-quotas", "list_service_quotas", ServiceCode="sagemaker")[0]["Quotas"]
+    account = {quota["QuotaName"]: quota for quota in listed}
     for name, count in needed.items():
         if not (quota := account.get(name)):
             yield unknown(f"AWS has no quota {name!r}", f"check that this machine type exists: {console}/")
