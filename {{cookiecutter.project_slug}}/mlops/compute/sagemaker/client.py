@@ -94,13 +94,6 @@ class Job(NamedTuple):
         resources = self.details.get("ResourceConfig") or self.details["ProcessingResources"]["ClusterConfig"]
         return f"{resources['InstanceCount']} x {resources['InstanceType']}"
 
-    @property
-    def page(self) -> str:
-        """Return the address of its page in AWS's console."""
-        job_region = self.details[f"{noun(self.kind)}Arn"].split(":")[3]
-        jobs = "jobs" if self.kind == "training" else "processing-jobs"
-        return f"https://{job_region}.console.aws.amazon.com/sagemaker/home?region={job_region}#/{jobs}/{self.name}"
-
 
 def region() -> str:
     """Return the project's region, or raise a `ProjectError` when `platform.yaml` sets none."""

@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from ...errors import ProjectError
 from . import client
-from .checks import permissions, project, resources
+from .checks import account, project
 from .checks.project import CheckResult, CheckStatus, Results, broken, unknown
 
 
@@ -28,17 +28,17 @@ CHECKS = (
     Check("git", project.commit, ("jobs",)),
     Check("region", project.region),
     Check("credentials", project.credentials, ("region",)),
-    Check("places", resources.places),
-    Check("buckets", resources.buckets, ("credentials", "places")),
-    Check("keys", resources.keys, ("credentials", "jobs")),
-    Check("probe", resources.probe, ("buckets", "keys")),
-    Check("data", resources.pushed, ("buckets",)),
+    Check("places", project.places),
+    Check("buckets", account.buckets, ("credentials", "places")),
+    Check("keys", account.keys, ("credentials", "jobs")),
+    Check("probe", account.probe, ("buckets", "keys")),
+    Check("data", project.pushed, ("buckets",)),
     Check("role", project.role, ("credentials",)),
-    Check("role's rights", permissions.of_role, ("role", "places", "jobs")),
-    Check("own rights", permissions.of_caller, ("credentials", "places", "jobs")),
-    Check("image", resources.images, ("credentials", "jobs")),
-    Check("quotas", resources.quotas, ("credentials", "jobs")),
-    Check("network", resources.networks, ("credentials", "jobs")),
+    Check("role's rights", account.of_role, ("role", "places", "jobs")),
+    Check("own rights", account.of_caller, ("credentials", "places", "jobs")),
+    Check("image", account.images, ("credentials", "jobs")),
+    Check("quotas", account.quotas, ("credentials", "jobs")),
+    Check("network", account.networks, ("credentials", "jobs")),
     Check("MLflow", project.tracking, ("jobs",)),
 )
 

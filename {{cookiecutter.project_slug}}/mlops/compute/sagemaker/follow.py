@@ -128,7 +128,10 @@ def _print_new(job: Job, tokens: dict[str, str | None], refresh: bool) -> int:
 
 def failure(job: Job, out: Path) -> ProjectError:
     """Return the error for a failed or stopped job, given the folder of its output, which may be empty."""
-    outcome, page = f"job {job.name} {job.state.lower()}", f"Its page: {job.page}"
+    region = job.details[f"{client.noun(job.kind)}Arn"].split(":")[3]
+    console = f"https://{region}.console.aws.amazon.com/sagemaker/home?region={region}"
+    page = f"Its page: {console}#/{'jobs' if job.kind == 'training' else 'processing-jobs'}/{job.name}"
+    outcome = f"job {job.name} {job.state.lower()}"
     if job.state is State.FAILED and (out / FAILURE).exists():  # of a stopped job, it only says that it was interrupted
         report = read_json(out / FAILURE)
         return ProjectError(f"{outcome}: {report['reason']}", f"{report['fix']}. {page}")

@@ -84,10 +84,9 @@ def _pinned_torch() -> str:
 def make_image(gpu: bool, echo: Callable[[str], None]) -> str:
     """Build and push the image unless ECR has it; return its address with the digest. `echo` prints a line."""
     project = load_platform().project
-    content = hashlib.sha256()  # an image is named after what it is made of: ECR refuses the same name twice
-    for name in MADE_OF:
-        content.update(Path(name).read_bytes().replace(b"\r\n", b"\n"))
-    tag = f"{'gpu' if gpu else 'cpu'}-{content.hexdigest()[:12]}"
+    # An image is named after what it is made of: ECR refuses the same name twice.
+    content = b"".join(Path(name).read_bytes().replace(b"\r\n", b"\n") for name in MADE_OF)
+    tag = f"{'gpu' if gpu else 'cpu'}-{hashlib.sha256(content).hexdigest()[:12]}"
     repositories = call("ecr", "describe_repositories", "RepositoryNotFoundException:", repositoryNames=[project])
     if not repositories:
         raise ProjectError(f"ECR has no repository {project} in {region()}", "make aws-setup")

@@ -1,11 +1,13 @@
-"""What a check returns; checks of job settings, commit, MLflow, credentials and role."""
+"""What a check returns; checks of job settings, commit, data, credentials, role and MLflow."""
 
 import difflib
 import functools
 import ipaddress
+import logging
 import os
 import re
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -19,7 +21,9 @@ from ....tracking.git import git, head, without_credentials
 from ....tracking.snapshot import snapshot
 from ... import fingerprint
 from ...spec import JobSpec, job_stages, needs_mlflow, spec_of
+from ...transfer import public_remote
 from .. import client
+from ..request import jobs_uri, s3_url
 
 SERVICE = "sagemaker.amazonaws.com"
 ROLE = re.compile(r"arn:[a-z-]+:iam::(?P<account>\d{12}):role/(?:.+/)?(?P<name>[^/]+)")
@@ -89,6 +93,34 @@ def commit() -> Results:
             fingerprint.check_in_project(repo, repo.stage.load_one(name=stage))
     changes = len(git("status", "--porcelain", "--untracked-files=no").splitlines())
     yield ok(parent[:10] + (f", and {changes} change(s) of the work tree, which go along" if changes else ""))
+
+
+def places() -> Results:
+    """Check that the DVC remote, and with it jobs' files, are in S3."""
+    remote = public_remote()
+    endpoint = f", at {remote['endpointurl']}, which jobs use too" if "endpointurl" in remote else ""
+    yield ok(f"data in {s3_url(remote)}{endpoint}; jobs' code and results in {jobs_uri()}")
+
+
+def pushed() -> Results:
+    """Report what the DVC remote lacks of what `dvc.lock` and `.dvc` files name: the next job pushes what it needs."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    logging.getLogger("dvc").setLevel(logging.ERROR)  # it warns of stages that did not run yet
+    try:
+        with Repo(os.getcwd()) as repo:
+            states: dict[str, str] = repo.status(cloud=True)
+    except (DvcException, OSError) as error:
+        yield unknown(f"the DVC remote does not tell what it has: {error.__cause__ or error}", "dvc status --cloud")
+        return
+    counts = Counter(states.values())
+    texts = {
+        "new": "object(s) are not there yet, and are pushed when a job reads them",
+        "missing": "are neither there nor here: their stage runs again",
+    }
+    report = "; ".join(f"{counts[state]} {text}" for state, text in texts.items() if counts[state])
+    yield ok(report or "the DVC remote has all that is here")
 
 
 def region() -> Results:

@@ -1,19 +1,24 @@
-"""Checks of what jobs use in the account: buckets, keys, images, machines, network."""
+"""Checks of what the account has for jobs, and of what it allows: to jobs in their role, and to us to start them.
 
-import logging
-import os
+IAM's simulation reads the policies of a role or a user. It does not see those of buckets and keys: the probe does.
+
+Source: https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
+"""
+
 import re
 import uuid
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from ....config import load_platform
 from ...spec import JobSpec
 from ...transfer import public_remote
-from ..client import client, split_uri
+from ..client import client, log_group, noun, split_uri
 from ..image import image_of
-from ..request import jobs_uri, s3_url
-from .project import CheckResult, Results, ask, broken, ok, specs, unknown
+from ..request import jobs_uri
+from .project import SERVICE, CheckResult, Results, ask, broken, caller, ok, specs, unknown
 
 PROBE = "python -m mlops jobs doctor writes this, reads it, and deletes it.\n"
 STEPS = {"ListObjectsV2": "list", "PutObject": "write", "GetObject": "read"}  # of the probe
@@ -22,13 +27,17 @@ REGISTRY = re.compile(
     r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/(?P<repository>[^:@]+)"
     r"(?::(?P<tag>[^@]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
-
-
-def places() -> Results:
-    """Check that the DVC remote, and with it jobs' files, are in S3."""
-    remote = public_remote()
-    endpoint = f", at {remote['endpointurl']}, which jobs use too" if "endpointurl" in remote else ""
-    yield ok(f"data in {s3_url(remote)}{endpoint}; jobs' code and results in {jobs_uri()}")
+ASSUMED = re.compile(r"arn:(?P<partition>[a-z-]+):sts::(?P<account>\d{12}):assumed-role/(?P<name>[^/]+)/.+")
+PULL = ("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer")
+WRITE_LOG = ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents")
+READ_LOG = ("logs:DescribeLogStreams", "logs:GetLogEvents")
+INTERFACES = tuple(f"ec2:{verb}NetworkInterface{part}" for verb in ("Create", "Delete") for part in ("", "Permission"))
+VPC = tuple(f"ec2:Describe{part}" for part in ("DhcpOptions", "NetworkInterfaces", "SecurityGroups", "Subnets", "Vpcs"))
+SERVER = tuple(
+    f"sagemaker-mlflow:{verb}"
+    for verb in ("GetExperimentByName", "CreateRun", "GetRun", "SearchRuns", "UpdateRun", "LogBatch", "LogInputs")
+)
+TYPES = {"true": "boolean", "false": "boolean"}  # of values for conditions; all others are strings
 
 
 def _aws_uris() -> list[str]:
@@ -108,27 +117,6 @@ def keys() -> Results:
             yield ok(f"{response['KeyMetadata']['Arn']} is enabled")
 
 
-def pushed() -> Results:
-    """Report what the DVC remote lacks of what `dvc.lock` and `.dvc` files name: the next job pushes what it needs."""
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
-    logging.getLogger("dvc").setLevel(logging.ERROR)  # it warns of stages that did not run yet
-    try:
-        with Repo(os.getcwd()) as repo:
-            states: dict[str, str] = repo.status(cloud=True)
-    except (DvcException, OSError) as error:
-        yield unknown(f"the DVC remote does not tell what it has: {error.__cause__ or error}", "dvc status --cloud")
-        return
-    counts = Counter(states.values())
-    texts = {
-        "new": "object(s) are not there yet, and are pushed when a job reads them",
-        "missing": "are neither there nor here: their stage runs again",
-    }
-    report = "; ".join(f"{counts[state]} {text}" for state, text in texts.items() if counts[state])
-    yield ok(report or "the DVC remote has all that is here")
-
-
 def images() -> Results:
     """Check that the images exist."""
     for uri, is_own in sorted({(image_of(spec), bool(spec.image)) for spec in specs()}):
@@ -192,3 +180,112 @@ def networks() -> Results:
         else:
             problem = f"subnets and security groups are of several VPCs: {', '.join(vpcs)}"
             yield broken(problem, f"{settings}: of one VPC")
+
+
+@dataclass(frozen=True)
+class Permission:
+    """Actions that a principal needs."""
+
+    actions: tuple[str, ...]  # IAM's names
+    resource: str  # ARN, or "*" for actions that know no resources
+    context: dict[str, str] = field(default_factory=dict)  # values for the conditions of policies
+
+
+def principal(arn: str) -> str:
+    """Return the user or role whose policies hold for a caller's ARN."""
+    session = ASSUMED.fullmatch(arn)
+    if not session:
+        return arn
+    response, error = ask("iam", "get_role", ".", RoleName=session["name"])
+    if error:  # a guess: the session does not tell the path that a role's ARN may have
+        return f"arn:{session['partition']}:iam::{session['account']}:role/{session['name']}"
+    return str(response["Role"]["Arn"])
+
+
+def _arn(service: str, resource: str, place: str = "") -> str:
+    """Return an ARN; its place is `<region>:<account>`, by default those of the jobs."""
+    place = place or f"{load_platform().region}:{caller()['Account']}"
+    return f"arn:{caller()['Arn'].split(':')[1]}:{service}:{place}:{resource}"
+
+
+def _keys() -> Iterator[str]:
+    """Give the ARNs of the keys in use; policies do not name aliases."""
+    for key in sorted({spec.kms_key for spec in specs() if spec.kms_key}):
+        if "alias/" in key:
+            yield str(ask("kms", "describe_key", KeyId=key)[0]["KeyMetadata"]["Arn"])
+        else:
+            yield key if key.startswith("arn:") else _arn("kms", f"key/{key}")
+
+
+def _for_data() -> list[Permission]:
+    """Return what jobs and launchers need: the data, and the keys that encrypt them."""
+    permissions = []
+    for uri in (public_remote()["url"], jobs_uri()):
+        bucket, prefix = split_uri(uri.rstrip("/"))
+        arn = _arn("s3", bucket, ":")  # which names neither
+        permissions.append(Permission(("s3:ListBucket",), arn, {"s3:prefix": f"{prefix}/"}))
+        permissions.append(Permission(("s3:GetObject", "s3:PutObject"), f"{arn}/{prefix}/*"))
+    via = {"kms:ViaService": f"s3.{load_platform().region}.amazonaws.com"}
+    return permissions + [Permission(("kms:Decrypt", "kms:GenerateDataKey"), key, via) for key in _keys()]
+
+
+def of_role() -> Results:
+    """Check that jobs may do what they need to."""
+    platform, permissions = load_platform(), _for_data()
+    for kind in sorted({spec.kind for spec in specs()}):
+        permissions.append(Permission(WRITE_LOG, _arn("logs", f"log-group:{log_group(kind)}:log-stream:*")))
+    for key in _keys():
+        permissions.append(Permission(("kms:CreateGrant",), key, {"kms:GrantIsForAWSResource": "true"}))
+    images = [image for spec in specs() if (image := REGISTRY.fullmatch(spec.image or ""))]
+    for region, account, repository in sorted({image.group("region", "account", "repository") for image in images}):
+        permissions.append(Permission(("ecr:GetAuthorizationToken",), "*"))
+        permissions.append(Permission(PULL, _arn("ecr", f"repository/{repository}", f"{region}:{account}")))
+    if any(spec.subnets for spec in specs()):
+        permissions += [Permission(INTERFACES, _arn("ec2", "network-interface/*")), Permission(VPC, "*")]
+    if (uri := platform.tracking_uri or "").startswith("arn:"):
+        is_app = ":mlflow-app/" in uri
+        permissions.append(Permission(("sagemaker:CallMlflowAppApi",) if is_app else SERVER, uri))
+    yield from simulate(platform.role_arn or "", "the role", permissions)
+
+
+def of_caller() -> Results:
+    """Check that we may start, watch and stop jobs, and pass them their role."""
+    if caller()["Arn"].endswith(":root"):
+        yield ok("we are the account's root user, who may do everything: a user or role of less power is safer")
+        return
+    platform, permissions = load_platform(), _for_data()
+    for kind in sorted({spec.kind for spec in specs()}):
+        verbs = (f"sagemaker:{verb}{noun(kind)}" for verb in ("Create", "Describe", "Stop"))
+        jobs = _arn("sagemaker", f"{kind}-job/{platform.project}-*")
+        permissions.append(Permission((*verbs, "sagemaker:AddTags"), jobs))
+        permissions.append(Permission((f"sagemaker:List{noun(kind)}s",), "*"))
+        permissions.append(Permission(READ_LOG, _arn("logs", f"log-group:{log_group(kind)}:log-stream:*")))
+    if platform.role_arn:
+        permissions.append(Permission(("iam:PassRole",), platform.role_arn, {"iam:PassedToService": SERVICE}))
+    yield from simulate(principal(caller()["Arn"]), "we", permissions)
+
+
+def simulate(principal: str, who: str, permissions: list[Permission]) -> Results:
+    """Report what IAM would refuse to a user or role: `principal` is its ARN, `who` is how a person calls it."""
+    is_allowed = True
+    for permission in permissions:
+        entries = [
+            {"ContextKeyName": key, "ContextKeyType": TYPES.get(value, "string"), "ContextKeyValues": [value]}
+            for key, value in permission.context.items()
+        ]
+        request: dict[str, Any] = {"PolicySourceArn": principal, "ContextEntries": entries}
+        request |= {"ActionNames": list(permission.actions), "ResourceArns": [permission.resource]}
+        results = ask("iam", "simulate_principal_policy", **request)[0]["EvaluationResults"]
+        refused = [result for result in results if result["EvalDecision"] != "allowed"]
+        is_allowed &= not refused
+        denied = [result["EvalActionName"] for result in refused if not result.get("MissingContextValues")]
+        if denied:
+            fix = f"make aws-setup; or allow that in the IAM policies of {principal}"
+            yield broken(f"{who} may not {', '.join(denied)} on {permission.resource}", fix)
+        for result in refused:
+            if missing := result.get("MissingContextValues"):
+                problem = f"{who} may {result['EvalActionName']} on {permission.resource} only where a condition holds"
+                yield unknown(problem, f"see {', '.join(missing)} in the IAM policies of {principal}")
+    if is_allowed:
+        count = sum(len(permission.actions) for permission in permissions)
+        yield ok(f"{who} may do all {count} things that were asked ({principal})")
