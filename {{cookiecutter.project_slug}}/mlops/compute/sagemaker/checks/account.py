@@ -96,12 +96,10 @@ def probe() -> Results:
             fix = f"make aws-setup; or allow us to {step} there, in our IAM policies, the bucket's and the key's"
             yield broken(f"we can't {step} below {jobs_uri()}{f' with {key}' if key else ''}: {error}", fix)
             continue
-        with_key, leftover = f", encrypted with {key}" if key else "", ""
-        try:
-            s3.delete_object(**target)
-        except ClientError as error:
-            code, uri = error.response["Error"]["Code"], f"s3://{target['Bucket']}/{target['Key']}"
-            leftover = f", but not delete ({code}), which jobs never do: {uri} stays"
+        with_key = f", encrypted with {key}" if key else ""
+        _, refusal = ask("s3", "delete_object", ".", **target)
+        stays = f"s3://{target['Bucket']}/{target['Key']} stays"
+        leftover = f", but not delete ({refusal.partition(':')[0]}), which jobs never do: {stays}" if refusal else ""
         yield ok(f"we can write and read below {jobs_uri()}{with_key}{leftover}")
 
 
