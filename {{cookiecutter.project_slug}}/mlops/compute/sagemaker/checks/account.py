@@ -97,7 +97,7 @@ def probe() -> Results:
             yield broken(f"we can't {step} below {jobs_uri()}{f' with {key}' if key else ''}: {error}", fix)
             continue
         with_key = f", encrypted with {key}" if key else ""
-        _, refusal = ask("s3", "delete_object", ".", **target)
+        _, refusal = ask("s3", "delete_object", ".", Bucket=target["Bucket"], Key=target["Key"])
         stays = f"s3://{target['Bucket']}/{target['Key']} stays"
         leftover = f", but not delete ({refusal.partition(':')[0]}), which jobs never do: {stays}" if refusal else ""
         yield ok(f"we can write and read below {jobs_uri()}{with_key}{leftover}")
