@@ -11,10 +11,9 @@ from botocore.exceptions import EndpointConnectionError
 from botocore.stub import Stubber
 from dvc.repo import Repo
 from mlops.compute.sagemaker import client, doctor
-from mlops.compute.sagemaker.checks import permissions, project
-from mlops.compute.sagemaker.checks.permissions import Permission
+from mlops.compute.sagemaker.checks import account, project
+from mlops.compute.sagemaker.checks.account import REGISTRY, Permission, quota_names
 from mlops.compute.sagemaker.checks.project import CheckResult, CheckStatus, broken, kind_of, ok, reach, specs, unknown
-from mlops.compute.sagemaker.checks.resources import REGISTRY, quota_names
 from mlops.compute.spec import JobSpec
 from mlops.errors import ProjectError
 from ruamel.yaml import YAML
@@ -112,13 +111,13 @@ def test_role_of_another_account_is_refused(aws: Stubs) -> None:
 )
 def test_principal_is_whose_policies_hold(aws: Stubs, arn: str, principal: str) -> None:
     aws("iam").add_response("get_role", role(ROLE), {"RoleName": "jobs"})
-    assert permissions.principal(arn) == principal
+    assert account.principal(arn) == principal
 
 
 def test_principal_without_a_way_to_ask_is_the_role_without_its_path(aws: Stubs) -> None:
     aws("iam").add_client_error("get_role", "AccessDenied", http_status_code=403)
     arn = f"arn:aws-cn:sts::{ACCOUNT}:assumed-role/jobs/me"
-    assert permissions.principal(arn) == f"arn:aws-cn:iam::{ACCOUNT}:role/jobs"
+    assert account.principal(arn) == f"arn:aws-cn:iam::{ACCOUNT}:role/jobs"
 
 
 def test_simulate_tells_a_denial_from_a_condition(aws: Stubs) -> None:
@@ -138,7 +137,7 @@ def test_simulate_tells_a_denial_from_a_condition(aws: Stubs) -> None:
         "ContextEntries": [context],
     }
     aws("iam").add_response("simulate_principal_policy", {"EvaluationResults": results, "IsTruncated": False}, request)
-    denied, unsure = permissions.simulate(ROLE, "the role", [permission])
+    denied, unsure = account.simulate(ROLE, "the role", [permission])
     assert (denied.status, denied.message) == (CheckStatus.BROKEN, "the role may not s3:PutObject on arn:aws:s3:::data")
     assert (unsure.status, unsure.fix) == (CheckStatus.UNKNOWN, f"see aws:SourceVpce in the IAM policies of {ROLE}")
 

@@ -35,34 +35,29 @@ class SageMaker(Backend):
     NAME = "sagemaker"
 
     def folder(self) -> Path:
-        """Return the folder of all jobs: in the real repository, also for a throw-away experiment."""
-        return home() / ".dvc" / "tmp" / "jobs" / "sagemaker"
+        return home() / ".dvc" / "tmp" / "jobs" / "sagemaker"  # the real repository's, also in a throw-away experiment
 
     def check(self) -> None:
-        """Check that the settings without which no job starts are there."""
         jobs_uri()
         role_arn()
 
     def last(self, base: str) -> str | None:
-        """Return the name of the latest attempt, of whichever clone."""
         local = [path.parent.name for path in self.folder().glob(f"{base}-*/{DESCRIPTION}")]
         numbers = [name.removeprefix(f"{base}-") for name in (*local, *client.names(f"{base}-"))]
         attempts = [int(number) for number in numbers if number.isdigit()]
         return f"{base}-{max(attempts)}" if attempts else None
 
     def names(self, everyones: bool = False) -> list[str]:
-        """Return the names of this clone's jobs, or of all that the project has in the account; the oldest first."""
         files = sorted(self.folder().glob(f"*/{DESCRIPTION}"), key=lambda path: path.stat().st_mtime)
         local = [path.parent.name for path in files]
         prefix = f"{load_platform().project}-"
         return [*(name for name in (client.names(prefix) if everyones else []) if name not in local), *local]
 
     def has_job(self, name: str) -> bool:
-        """Return whether a job may be in the account, of another clone: without a region there is none."""
+        # The account may have it, of another clone; without a region, there is none.
         return self.is_described(name) or bool(load_platform().region)
 
     def is_described(self, name: str) -> bool:
-        """Return whether this machine has the description of a job, started or not."""
         return (self.folder() / name / DESCRIPTION).exists()
 
     def describe(self, name: str) -> dict[str, Any]:
@@ -72,18 +67,13 @@ class SageMaker(Backend):
         return dict(read_json(self.folder() / name / DESCRIPTION))
 
     def context_of(self, name: str) -> RunContext:
-        """Return the context in which a job was started."""
         return RunContext(**self.describe(name)["origin"])
 
     def state(self, name: str) -> State:
-        """Return the state of a job."""
-        if not self.is_described(name):
-            return self._started(name).state
-        job = self._find(name)
+        job = self._find(name) if self.is_described(name) else self._started(name)
         return job.state if job else State.PREPARED
 
     def row(self, name: str) -> str:
-        """Return one line about a job: its state, the billed seconds, the reason of a failure."""
         job = self._find(name)
         if not job:
             return f"{State.PREPARED:<11} {name}"
@@ -92,16 +82,13 @@ class SageMaker(Backend):
         return f"{job.state:<11} {name}{cost}{reason}"
 
     def log_of(self, name: str) -> str:
-        """Return what a job printed."""
         return "".join(f"{line}\n" for line in read_log(self._started(name)))
 
     def plan(self, folder: Path, name: str, description: dict[str, Any]) -> str:
-        """Write code, description and request of a job into a folder, and return the request."""
         self._write_job(folder, name, description)
         return (folder / REQUEST).read_text(encoding="utf-8")
 
     def prepare(self, name: str, description: dict[str, Any]) -> None:
-        """Write the description and the request of a job, and upload the description and the code."""
         folder = self.folder() / name
         shutil.rmtree(folder, ignore_errors=True)  # of a launcher that was killed before it started the job
         folder.mkdir(parents=True)
@@ -123,14 +110,12 @@ class SageMaker(Backend):
         return inputs
 
     def start(self, name: str) -> None:
-        """Start a prepared job. If another clone already started this job, follow that one."""
         kind = self.describe(name)["spec"]["kind"]
         is_first = client.create(kind, read_json(self.folder() / name / REQUEST))
-        if not is_first and (job := client.describe(name, kind)):
+        if not is_first and (job := client.describe(name, kind)):  # another clone started it: that one is followed
             self._cache_description(job)
 
     def follow(self, name: str) -> None:
-        """Print the log of a job until it ends, and fetch its output."""
         job, is_interrupted = follow(self._started(name))
         out = client.retry_forever(partial(self.out_dir, name))
         if (out / RUN).exists():  # MLflow does not have all of it yet
@@ -142,7 +127,6 @@ class SageMaker(Backend):
             raise failure(job, out)
 
     def out_dir(self, name: str) -> Path:
-        """Return the folder of an ended job's output, fetched where it is not here yet."""
         out = self.folder() / name / OUT
         packed = out / "output.tar.gz"  # a training's output folder comes as one file
         with FileLock(self.folder() / f"{name}.out.lock"):  # another launcher may follow the same job
@@ -154,19 +138,17 @@ class SageMaker(Backend):
         return out
 
     def stop(self, name: str) -> None:
-        """Ask a job to stop."""
         client.stop(self._started(name))
 
     def needs(self, specs: dict[str, JobSpec]) -> list[str]:
-        """Return what must be set or exist, one line each; what is set already comes with its value."""
         platform, url = load_platform(), transfer.public_remote()["url"]
-        jobs = [f"{spec.kind} on {spec.instance_type} (up to {spec.instance_count})" for spec in specs.values()]
+        jobs = {f"{spec.kind} on {spec.instance_type} (up to {spec.instance_count})" for spec in specs.values()}
         images = sorted({spec.image or "the framework's, since no image is set" for spec in specs.values()})
         data = url if url.startswith(transfer.S3) else f"the DVC remote is {url}; see README, Data in S3"
         mlflow = platform.tracking_uri or "none, so runs reach MLflow when a job has ended"
         region = platform.region or "a region: platform.yaml:region is not set"
         return [
-            f"quota in {region} for {', '.join(sorted(set(jobs)))}",
+            f"quota in {region} for {', '.join(sorted(jobs))}",
             f"a role: {platform.role_arn or 'platform.yaml:role_arn is not set'}",
             f"data in S3: {data}",
             f"an image: {', '.join(images)}",
@@ -180,8 +162,8 @@ class SageMaker(Backend):
     def _started(self, name: str) -> client.Job:
         job = self._find(name)
         if not job:
-            place = load_platform().region
-            raise ProjectError(f"SageMaker has no job {name!r} in {place}", "python -m mlops jobs list")
+            problem = f"SageMaker has no job {name!r} in {load_platform().region}"
+            raise ProjectError(problem, "python -m mlops jobs list")
         return job
 
     def _cache_description(self, job: client.Job) -> None:

@@ -30,15 +30,14 @@ def setup(mlflow: bool | None, erasure_role: str | None, yes: bool) -> None:
     from . import setup as account
 
     stack = account.Stack()
-    change_set = account.propose(stack, mlflow, erasure_role)
-    if change_set:
-        click.echo("\n".join(change_set.changes))
+    if proposal := account.propose(stack, mlflow, erasure_role):
+        change_set, changes = proposal
+        click.echo("\n".join(changes))
         if not (yes or click.confirm(f"Change the stack {stack.name} so?")):
-            stack.withdraw(change_set.arn)
+            stack.withdraw(change_set)
             sys.exit(1)
         stack.execute(change_set, click.echo)
-    for line in account.configure(stack.outputs()) or ["The configuration has it all already"]:
-        click.echo(line)
+    click.echo("\n".join(account.configure(stack.outputs()) or ["The configuration has it all already"]))
 
 
 @aws.command()
@@ -49,8 +48,7 @@ def image(gpu: bool) -> None:
     from .setup import write_platform
 
     changes = write_platform({"job.image": make_image(gpu, click.echo)})
-    for line in changes or ["platform.yaml has this image already"]:
-        click.echo(line)
+    click.echo("\n".join(changes or ["platform.yaml has this image already"]))
 
 
 @click.command()
@@ -60,7 +58,8 @@ def doctor(as_json: bool) -> None:
     from .doctor import examine
 
     report = examine()
-    click.echo(json.dumps(report.as_json(), indent=2) if as_json else report.table())
+    rows = [{"check": name, "standing": row.status, "found": row.message, "fix": row.fix} for name, row in report.rows]
+    click.echo(json.dumps(rows, indent=2) if as_json else report.table())
     sys.exit(int(report.is_broken))
 
 

@@ -94,24 +94,16 @@ class Job(NamedTuple):
         resources = self.details.get("ResourceConfig") or self.details["ProcessingResources"]["ClusterConfig"]
         return f"{resources['InstanceCount']} x {resources['InstanceType']}"
 
-    @property
-    def page(self) -> str:
-        """Return the address of its page in AWS's console."""
-        job_region = self.details[f"{noun(self.kind)}Arn"].split(":")[3]
-        jobs = "jobs" if self.kind == "training" else "processing-jobs"
-        return f"https://{job_region}.console.aws.amazon.com/sagemaker/home?region={job_region}#/{jobs}/{self.name}"
-
 
 def region() -> str:
     """Return the project's region, or raise a `ProjectError` when `platform.yaml` sets none."""
-    name = load_platform().region
-    if not name:
-        raise ProjectError("no AWS region is set", "platform.yaml:region: such as us-east-1")
-    return name
+    if name := load_platform().region:
+        return name
+    raise ProjectError("no AWS region is set", "platform.yaml:region: such as us-east-1")
 
 
 @functools.cache
-def client(service: str, tries: int) -> Any:
+def client(service: str, tries: int = TRIES) -> Any:
     """Return boto3's client of a service in the project's region; it tries a call `tries` times at most."""
     import boto3
     from botocore.config import Config
@@ -122,15 +114,18 @@ def client(service: str, tries: int) -> Any:
 
 
 def attempt(service: str, operation: str, expected: str = "", tries: int = TRIES, **request: Any) -> tuple[Any, str]:
-    """Call an operation of a service, such as "head_bucket" of "s3"; return its response, and "".
+    """Call an operation of a service, such as "head_bucket" of "s3"; return its response, with all its pages, and "".
 
     After an error whose "<code>: <message>" begins with the regular expression `expected`, in any case, the response is
     {}, and the second value that text. Other errors are raised as boto3 does.
     """
     from botocore.exceptions import ClientError
 
+    api = client(service, tries)
     try:
-        return getattr(client(service, tries), operation)(**request), ""
+        if api.can_paginate(operation):
+            return api.get_paginator(operation).paginate(**request).build_full_result(), ""
+        return getattr(api, operation)(**request), ""
     except ClientError as error:
         text = f"{error.response['Error']['Code']}: {error.response['Error'].get('Message', '')}"
         if not (expected and re.match(expected, text, re.IGNORECASE)):
@@ -144,37 +139,26 @@ def call(service: str, operation: str, expected: str = "", **request: Any) -> An
         return attempt(service, operation, expected, **request)[0]
 
 
-def pages(service: str, operation: str, tries: int = TRIES, **request: Any) -> Any:
-    """Return botocore's iterator over the pages of an operation's response."""
-    return client(service, tries).get_paginator(operation).paginate(**request)
-
-
 @contextlib.contextmanager
 def translate_errors() -> Iterator[None]:
     """Turn an error of AWS or boto3 in the block into a `ProjectError`, an `AwsUnavailableError` where it fits."""
-    from botocore.exceptions import BotoCoreError, ClientError, CredentialRetrievalError, HTTPClientError
+    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
     try:
         yield
     except HTTPClientError as error:
-        raise AwsUnavailableError(
-            f"AWS can't be reached: {error}", "check the network connection, then the same command"
-        ) from error
-    except (BotoCoreError, CredentialRetrievalError) as error:
+        fix = "check the network connection, then the same command"
+        raise AwsUnavailableError(f"AWS can't be reached: {error}", fix) from error
+    except BotoCoreError as error:
         raise ProjectError(f"AWS can't be called: {error}", "aws configure, or AWS_PROFILE=<a profile>") from error
     except ClientError as error:
-        raise _project_error(error) from error
-
-
-def _project_error(error: Any) -> ProjectError:
-    code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if status >= 500 or re.fullmatch(BUSY, code):
-        return AwsUnavailableError(f"AWS is too busy: {code}: {message}", "the same command, later")
-    for codes, (problem, fix) in PROBLEMS.items():
-        if re.fullmatch(codes, code):
-            return ProjectError(f"{problem}: {message}", fix)
-    return ProjectError(f"AWS says {code}: {message}", DOCTOR)
+        code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if status >= 500 or re.fullmatch(BUSY, code):
+            raise AwsUnavailableError(f"AWS is too busy: {code}: {message}", "the same command, later") from error
+        known = (texts for codes, texts in PROBLEMS.items() if re.fullmatch(codes, code))
+        problem, fix = next(known, (f"AWS says {code}", DOCTOR))
+        raise ProjectError(f"{problem}: {message}", fix) from error
 
 
 def retry_forever(function: Callable[[], Result]) -> Result:
@@ -193,8 +177,7 @@ def retry_forever(function: Callable[[], Result]) -> Result:
 def describe(name: str, kind: str | None = None) -> Job | None:
     """Return a job as it is now, of one kind or of either; None when there is no such job."""
     for job_kind in (kind,) if kind else KINDS:
-        details = call("sagemaker", f"describe_{job_kind}_job", NO_JOB, **{f"{noun(job_kind)}Name": name})
-        if details:
+        if details := call("sagemaker", f"describe_{job_kind}_job", NO_JOB, **{f"{noun(job_kind)}Name": name}):
             return Job(name, job_kind, details)
     return None
 
@@ -212,10 +195,9 @@ def stop(job: Job) -> None:
 def names(prefix: str) -> list[str]:
     """Return the names of the account's jobs that begin with `prefix`, the oldest first."""
     jobs: list[tuple[Any, str]] = []
-    with translate_errors():
-        for kind in KINDS:
-            rows = pages("sagemaker", f"list_{kind}_jobs", NameContains=prefix).search(f"{noun(kind)}Summaries[]")
-            jobs += [(row["CreationTime"], row[f"{noun(kind)}Name"]) for row in rows]
+    for kind in KINDS:
+        rows = call("sagemaker", f"list_{kind}_jobs", NameContains=prefix)[f"{noun(kind)}Summaries"]
+        jobs += [(row["CreationTime"], row[f"{noun(kind)}Name"]) for row in rows]
     return [name for _, name in sorted(jobs) if name.startswith(prefix)]
 
 
@@ -237,11 +219,10 @@ def upload(path: Path, uri: str, kms_key: str | None) -> None:
 def download(uri: str, folder: Path) -> bool:
     """Copy the objects below an S3 address into a folder, each whole or not at all; return whether there were any."""
     bucket, prefix = split_uri(uri)
-    with translate_errors():
-        listed = pages("s3", "list_objects_v2", Bucket=bucket, Prefix=prefix)
-        keys = [entry["Key"] for page in listed for entry in page.get("Contents", [])]
-        for key in keys:
-            path = folder / key.removeprefix(prefix).lstrip("/")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            client("s3", TRIES).download_file(bucket, key, str(path))
-    return bool(keys)
+    entries = call("s3", "list_objects_v2", Bucket=bucket, Prefix=prefix).get("Contents", [])
+    for key in (entry["Key"] for entry in entries):
+        path = folder / key.removeprefix(prefix).lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with translate_errors():
+            client("s3").download_file(bucket, key, str(path))
+    return bool(entries)

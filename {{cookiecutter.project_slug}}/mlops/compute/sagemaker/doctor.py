@@ -11,16 +11,16 @@ from tabulate import tabulate
 
 from ...errors import ProjectError
 from . import client
-from .checks import permissions, project, resources
+from .checks import account, project
 from .checks.project import CheckResult, CheckStatus, Results, broken, unknown
 
 
 class Check(NamedTuple):
-    """A check, and the names of those that must not have failed before it."""
+    """A check."""
 
     name: str
     run: Callable[[], Results]
-    after: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()  # the checks that must not have failed before it
 
 
 CHECKS = (
@@ -28,17 +28,17 @@ CHECKS = (
     Check("git", project.commit, ("jobs",)),
     Check("region", project.region),
     Check("credentials", project.credentials, ("region",)),
-    Check("places", resources.places),
-    Check("buckets", resources.buckets, ("credentials", "places")),
-    Check("keys", resources.keys, ("credentials", "jobs")),
-    Check("probe", resources.probe, ("buckets", "keys")),
-    Check("data", resources.pushed, ("buckets",)),
+    Check("places", project.places),
+    Check("buckets", account.buckets, ("credentials", "places")),
+    Check("keys", account.keys, ("credentials", "jobs")),
+    Check("probe", account.probe, ("buckets", "keys")),
+    Check("data", project.pushed, ("buckets",)),
     Check("role", project.role, ("credentials",)),
-    Check("role's rights", permissions.of_role, ("role", "places", "jobs")),
-    Check("own rights", permissions.of_caller, ("credentials", "places", "jobs")),
-    Check("image", resources.images, ("credentials", "jobs")),
-    Check("quotas", resources.quotas, ("credentials", "jobs")),
-    Check("network", resources.networks, ("credentials", "jobs")),
+    Check("role's rights", account.of_role, ("role", "places", "jobs")),
+    Check("own rights", account.of_caller, ("credentials", "places", "jobs")),
+    Check("image", account.images, ("credentials", "jobs")),
+    Check("quotas", account.quotas, ("credentials", "jobs")),
+    Check("network", account.networks, ("credentials", "jobs")),
     Check("MLflow", project.tracking, ("jobs",)),
 )
 
@@ -52,13 +52,6 @@ class DoctorReport(NamedTuple):
     def is_broken(self) -> bool:
         """Return whether something must be corrected."""
         return any(result.status is CheckStatus.BROKEN for _, result in self.rows)
-
-    def as_json(self) -> list[dict[str, str]]:
-        """Return it for programs."""
-        return [
-            {"check": name, "standing": result.status, "found": result.message, "fix": result.fix}
-            for name, result in self.rows
-        ]
 
     def table(self) -> str:
         """Return it for people."""
@@ -94,10 +87,9 @@ def _results(check: Check, before: dict[str, Future[list[CheckResult]]]) -> list
     results: list[CheckResult] = []
     try:
         results.extend(check.run())
-    except client.AwsUnavailableError as error:
-        results.append(unknown(error.problem, error.fix))
     except ProjectError as error:
-        results.append(broken(error.problem, error.fix))
+        describe = unknown if isinstance(error, client.AwsUnavailableError) else broken
+        results.append(describe(error.problem, error.fix))
     except DvcException as error:
         results.append(broken(f"DVC says: {error}", "correct that, in .dvc/config or dvc.yaml"))
     except ClientError as error:

@@ -26,7 +26,11 @@ REASON_CHARACTERS = 1024
 
 def contain(job_file: Path, out: Path) -> None:
     """Run a job and exit with its exit code; SageMaker copies the folder `out` to S3, also when the job fails."""
-    _export_machines()
+    if RESOURCE_CONFIG.exists():  # a processing job has one machine, unnamed
+        config = read_json(RESOURCE_CONFIG)
+        machines = {name: config[name] for name in ("hosts", "current_host")}
+        machines |= {"instance_type": config.get("current_instance_type", ""), "keeps_checkpoints": True}
+        os.environ["STAGE_MACHINES"] = json.dumps(machines)  # for this process and those that it starts
     machines = read_machines()
     if machines["current_host"] != min(machines["hosts"]):
         worker.assist(job_file)
@@ -42,15 +46,6 @@ def contain(job_file: Path, out: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(read_json(out / worker.FAILURE)["reason"][:REASON_CHARACTERS], encoding="utf-8")
     raise SystemExit(code)
-
-
-def _export_machines() -> None:
-    """Set `STAGE_MACHINES` for this process and those that it starts; a processing job has one machine, unnamed."""
-    if RESOURCE_CONFIG.exists():
-        config = read_json(RESOURCE_CONFIG)
-        machines = {name: config[name] for name in ("hosts", "current_host")}
-        machines |= {"instance_type": config.get("current_instance_type", ""), "keeps_checkpoints": True}
-        os.environ["STAGE_MACHINES"] = json.dumps(machines)
 
 
 def _run(job_file: Path, out: Path) -> int:

@@ -40,35 +40,23 @@ HINTS = {  # words in SageMaker's reason of a failure, and the fix
 }
 
 
-class Log:
-    """The log of a job: a stream for each machine, and new ones after an interruption."""
+def new_lines(job: Job, tokens: dict[str, str | None], refresh: bool) -> Iterator[str]:
+    """Give the new lines of a job's log, up to 10,000 of each stream and none twice.
 
-    def __init__(self, job: Job) -> None:
-        self._name, self._group = job.name, client.log_group(job.kind)
-        self._tokens: dict[str, str | None] = {}  # of each stream: the position in it
-        self.is_at_end = False  # whether the last read came to the end of each stream
-
-    def new_lines(self, refresh: bool) -> Iterator[str]:
-        """Give the new lines, up to 10,000 of each stream and none twice; `refresh` looks for new streams too."""
-        if refresh or not self._tokens:
-            self._find_streams()  # there are none before the job prints
-        self.is_at_end = True
-        for stream, token in self._tokens.items():
-            position: dict[str, Any] = {"startFromHead": True, **({"nextToken": token} if token else {})}
-            page = client.call("logs", "get_log_events", logGroupName=self._group, logStreamName=stream, **position)
-            self._tokens[stream] = page["nextForwardToken"]
-            self.is_at_end &= page["nextForwardToken"] == token
-            yield from (mask_secrets(event["message"]) for event in page["events"])
-
-    def _find_streams(self) -> None:
-        request: dict[str, Any] = {"logGroupName": self._group, "logStreamNamePrefix": f"{self._name}/"}
-        with client.translate_errors():
-            try:
-                streams = list(client.pages("logs", "describe_log_streams", **request).search("logStreams[]"))
-            except client.client("logs", client.TRIES).exceptions.ResourceNotFoundException:
-                return
+    Each machine has a stream, and a new one after an interruption. `tokens` has the position in each, and is updated;
+    `refresh` looks for new streams too.
+    """
+    group = client.log_group(job.kind)
+    if refresh or not tokens:  # there are none before the job prints
+        request = {"logGroupName": group, "logStreamNamePrefix": f"{job.name}/"}
+        streams = client.call("logs", "describe_log_streams", "ResourceNotFound", **request).get("logStreams", [])
         for stream in sorted(streams, key=lambda stream: int(stream.get("creationTime", 0))):
-            self._tokens.setdefault(stream["logStreamName"], None)
+            tokens.setdefault(stream["logStreamName"], None)
+    for name, token in tokens.items():
+        position: dict[str, Any] = {"startFromHead": True, **({"nextToken": token} if token else {})}
+        page = client.call("logs", "get_log_events", logGroupName=group, logStreamName=name, **position)
+        tokens[name] = page["nextForwardToken"]
+        yield from (mask_secrets(event["message"]) for event in page["events"])
 
 
 def mask_secrets(line: str) -> str:
@@ -78,28 +66,29 @@ def mask_secrets(line: str) -> str:
 
 def read_log(job: Job) -> list[str]:
     """Return all lines that a job printed."""
-    reader = Log(job)
-    lines = list(reader.new_lines(refresh=True))
-    while not reader.is_at_end:  # an empty page need not be the last
-        lines += reader.new_lines(refresh=False)
+    lines: list[str] = []
+    tokens: dict[str, str | None] = {}
+    before = None
+    while tokens != before:  # an empty page need not be the last
+        before = dict(tokens)
+        lines += new_lines(job, tokens, refresh=not before)
     return lines
 
 
 def follow(job: Job) -> tuple[Job, bool]:
-    """Print the log of a job until it ends. Ctrl-C stops the job, a second one leaves it running.
+    """Print the log of a job until it ends; return the ended job, and whether Ctrl-C stopped it.
 
-    Returns:
-        The ended job, and whether Ctrl-C stopped it.
-
-    Raises:
-        KeyboardInterrupt: The job was left running.
-        ProjectError: AWS refuses. While it can't be reached, this waits.
+    A second Ctrl-C leaves it running, and is raised. While AWS can't be reached, this waits.
     """
-    reader, phase, is_stopping = Log(job), "", False
+    tokens: dict[str, str | None] = {}
+    phase, is_stopping = "", False
     while True:
         try:
-            job = retry_forever(partial(_refresh, job))
-            _print_new(reader, refresh=job.phase != phase)
+            current = retry_forever(partial(client.describe, job.name, job.kind))
+            if not current:
+                raise ProjectError(f"SageMaker no longer has job {job.name}", "the same command: it starts a new job")
+            job = current
+            _print_new(job, tokens, refresh=job.phase != phase)
             if job.phase != phase:
                 log.info("job %s: %s", job.name, job.phase)
                 phase = job.phase
@@ -118,25 +107,18 @@ def follow(job: Job) -> tuple[Job, bool]:
     quiet_since = time.monotonic()
     while time.monotonic() - quiet_since < LAST_LINES_S:
         time.sleep(LAST_LINES_S / 4)
-        if _print_new(reader, refresh=True):
+        if _print_new(job, tokens, refresh=True):
             quiet_since = time.monotonic()
     if job.billable_s is not None:
         log.info("job %s: %s s to pay for on %s", job.name, job.billable_s, job.machines)
     return job, is_stopping
 
 
-def _refresh(job: Job) -> Job:
-    current = client.describe(job.name, job.kind)
-    if not current:
-        raise ProjectError(f"SageMaker no longer has job {job.name}", "the same command: it starts a new job")
-    return current
-
-
-def _print_new(reader: Log, refresh: bool) -> int:
+def _print_new(job: Job, tokens: dict[str, str | None], refresh: bool) -> int:
     """Print new lines; return how many. An error of the log is a warning: it must not block the results."""
     count = 0
     try:
-        for line in reader.new_lines(refresh):
+        for line in new_lines(job, tokens, refresh):
             print(line, flush=True)
             count += 1
     except ProjectError as error:
@@ -146,7 +128,10 @@ def _print_new(reader: Log, refresh: bool) -> int:
 
 def failure(job: Job, out: Path) -> ProjectError:
     """Return the error for a failed or stopped job, given the folder of its output, which may be empty."""
-    outcome, page = f"job {job.name} {job.state.lower()}", f"Its page: {job.page}"
+    region = job.details[f"{client.noun(job.kind)}Arn"].split(":")[3]
+    console = f"https://{region}.console.aws.amazon.com/sagemaker/home?region={region}"
+    page = f"Its page: {console}#/{'jobs' if job.kind == 'training' else 'processing-jobs'}/{job.name}"
+    outcome = f"job {job.name} {job.state.lower()}"
     if job.state is State.FAILED and (out / FAILURE).exists():  # of a stopped job, it only says that it was interrupted
         report = read_json(out / FAILURE)
         return ProjectError(f"{outcome}: {report['reason']}", f"{report['fix']}. {page}")
@@ -157,8 +142,7 @@ def failure(job: Job, out: Path) -> ProjectError:
     except ProjectError:
         tail = ""
     text = f"{job.phase} {job.reason}"
-    hints = [hint for words, hint in HINTS.items() if words in text or (words == FULL and words in tail)]
-    fix = hints[0] if hints else "correct that, then the same command: it starts a new job"
-    return ProjectError(
-        f"{outcome}: {job.reason}{tail}", f"{fix}. The whole log: python -m mlops jobs logs {job.name}. {page}"
-    )
+    hints = (hint for words, hint in HINTS.items() if words in text or (words == FULL and words in tail))
+    fix = next(hints, "correct that, then the same command: it starts a new job")
+    whole_log = f"The whole log: python -m mlops jobs logs {job.name}"
+    return ProjectError(f"{outcome}: {job.reason}{tail}", f"{fix}. {whole_log}. {page}")

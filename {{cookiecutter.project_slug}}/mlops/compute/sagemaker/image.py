@@ -64,10 +64,8 @@ def check_image(uri: str) -> None:
     """Refuse a framework image whose torch is not the pinned one, unless `platform.yaml` allows it."""
     image = FRAMEWORK.search(uri)  # a project's own image is checked by the job, before it runs the stage
     if image and image["torch"] != _pinned_torch() and not load_platform().allow_other_environment:
-        raise ProjectError(
-            f"the framework's image has torch {image['torch']}, and environment.json pins {_pinned_torch()}",
-            f"{OWN}, or platform.yaml:allow_other_environment: true",
-        )
+        problem = f"the framework's image has torch {image['torch']}, and environment.json pins {_pinned_torch()}"
+        raise ProjectError(problem, f"{OWN}, or platform.yaml:allow_other_environment: true")
 
 
 def install_command(uri: str) -> str:
@@ -86,49 +84,39 @@ def _pinned_torch() -> str:
 def make_image(gpu: bool, echo: Callable[[str], None]) -> str:
     """Build and push the image unless ECR has it; return its address with the digest. `echo` prints a line."""
     project = load_platform().project
-    content = hashlib.sha256()  # an image is named after what it is made of: ECR refuses the same name twice
-    for name in MADE_OF:
-        content.update(Path(name).read_bytes().replace(b"\r\n", b"\n"))
-    tag = f"{'gpu' if gpu else 'cpu'}-{content.hexdigest()[:12]}"
+    # An image is named after what it is made of: ECR refuses the same name twice.
+    content = b"".join(Path(name).read_bytes().replace(b"\r\n", b"\n") for name in MADE_OF)
+    tag = f"{'gpu' if gpu else 'cpu'}-{hashlib.sha256(content).hexdigest()[:12]}"
     repositories = call("ecr", "describe_repositories", "RepositoryNotFoundException:", repositoryNames=[project])
     if not repositories:
         raise ProjectError(f"ECR has no repository {project} in {region()}", "make aws-setup")
     uri = repositories["repositories"][0]["repositoryUri"]
 
-    def find_digest() -> str:
-        wanted = {"repositoryName": project, "imageIds": [{"imageTag": tag}]}
-        images = call("ecr", "describe_images", "ImageNotFoundException:", **wanted)
-        return str(images["imageDetails"][0]["imageDigest"]) if images else ""
-
-    digest = find_digest()
-    if digest:
-        echo(f"{uri}:{tag} exists already")
+    image, request = f"{uri}:{tag}", {"repositoryName": project, "imageIds": [{"imageTag": tag}]}
+    pushed = call("ecr", "describe_images", "ImageNotFoundException:", **request)
+    if pushed:
+        echo(f"{image} exists already")
     else:
-        _build_and_push(f"{uri}:{tag}", ["--build-arg", "TORCH_INDEX="] if gpu else [], echo)
-        digest = find_digest()
-    if not digest:
-        raise ProjectError(f"docker pushed {uri}:{tag}, but ECR does not have it", "make image")
-    return f"{uri}@{digest}"
-
-
-def _build_and_push(image: str, arguments: list[str], echo: Callable[[str], None]) -> None:
-    echo(f"Building {image}")
-    # SageMaker's machines are x86, whatever this one is.
-    _docker(["build", "--platform", "linux/amd64", *arguments, "--tag", image, "."])
-    token = call("ecr", "get_authorization_token")["authorizationData"][0]["authorizationToken"]
-    user, _, password = base64.b64decode(token).decode().partition(":")
-    _docker(["login", "--username", user, "--password-stdin", image.partition("/")[0]], password)
-    echo(f"Pushing {image}")
-    _docker(["push", image])
+        echo(f"Building {image}")
+        arguments = ["--build-arg", "TORCH_INDEX="] if gpu else []
+        # SageMaker's machines are x86, whatever this one is.
+        _docker(["build", "--platform", "linux/amd64", *arguments, "--tag", image, "."])
+        token = call("ecr", "get_authorization_token")["authorizationData"][0]["authorizationToken"]
+        user, _, password = base64.b64decode(token).decode().partition(":")
+        _docker(["login", "--username", user, "--password-stdin", image.partition("/")[0]], password)
+        echo(f"Pushing {image}")
+        _docker(["push", image])
+        pushed = call("ecr", "describe_images", "ImageNotFoundException:", **request)
+    if not pushed:
+        raise ProjectError(f"docker pushed {image}, but ECR does not have it", "make image")
+    return f"{uri}@{pushed['imageDetails'][0]['imageDigest']}"
 
 
 def _docker(arguments: list[str], text: str = "") -> None:
     """Run Docker, whose output goes to the terminal."""
     if not shutil.which("docker"):
-        raise ProjectError(
-            "docker is not installed here",
-            "install it; or have somebody with the same requirements.lock run it, then: make image",
-        )
+        fix = "install it; or have somebody with the same requirements.lock run it, then: make image"
+        raise ProjectError("docker is not installed here", fix)
     # Without attestations: with them the image becomes an index, a form that SageMaker does not take.
     variables = {**os.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
     if subprocess.run(["docker", *arguments], input=text.encode(), env=variables).returncode:

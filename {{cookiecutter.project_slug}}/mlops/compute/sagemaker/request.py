@@ -32,12 +32,10 @@ def jobs_uri() -> str:
 
 def s3_url(remote: dict[str, str]) -> str:
     """Return the address of a DVC remote, given its options, or raise a `ProjectError` when it is not in S3."""
-    if not remote["url"].startswith(S3):
-        raise ProjectError(
-            f"SageMaker's jobs can't read the DVC remote {remote['url']}, a folder of this machine",
-            "make aws-setup, or dvc remote add -d -f storage s3://…; then dvc push",
-        )
-    return remote["url"]
+    if remote["url"].startswith(S3):
+        return remote["url"]
+    problem = f"SageMaker's jobs can't read the DVC remote {remote['url']}, a folder of this machine"
+    raise ProjectError(problem, "make aws-setup, or dvc remote add -d -f storage s3://…; then dvc push")
 
 
 def results_uri(kind: str, name: str) -> str:
@@ -47,14 +45,15 @@ def results_uri(kind: str, name: str) -> str:
 
 def role_arn() -> str:
     """Return the role of jobs, or raise a `ProjectError` when `platform.yaml` sets none."""
-    role = load_platform().role_arn
-    if not role:
-        raise ProjectError("no role is set for SageMaker's jobs", "make aws-setup, or platform.yaml:role_arn: an ARN")
-    return role
+    if role := load_platform().role_arn:
+        return role
+    raise ProjectError("no role is set for SageMaker's jobs", "make aws-setup, or platform.yaml:role_arn: an ARN")
 
 
 def create_request(description: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
     """Return the arguments of SageMaker's Create call; `inputs` has the S3 addresses of `code` and `job`."""
+    from dvc.config import merge
+
     spec, context = JobSpec(**description["spec"]), description["origin"]
     create = _training if spec.kind == "training" else _processing
     tags = {"project": load_platform().project, "stage": description["stage"]}
@@ -63,18 +62,19 @@ def create_request(description: dict[str, Any], inputs: dict[str, str]) -> dict[
         **create(description["name"], description["image"], spec, inputs),
         "StoppingCondition": {
             "MaxRuntimeInSeconds": spec.max_runtime_s,
-            **({"MaxWaitTimeInSeconds": spec.max_wait_s} if spec.spot else {}),
+            "MaxWaitTimeInSeconds": spec.max_wait_s if spec.spot else None,
         },
         "RoleArn": role_arn(),
         "Environment": _environment(spec),
         "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
     }
-    return _merge({name: value for name, value in fields.items() if value}, spec.extra)
+    request = _without_unset(fields)
+    merge(request, spec.extra)
+    return request
 
 
 def _training(name: str, image: str, spec: JobSpec, inputs: dict[str, str]) -> dict[str, Any]:
     source = {"S3DataType": "S3Prefix", "S3DataDistributionType": "FullyReplicated"}
-    warm_pool = {"KeepAlivePeriodInSeconds": spec.keep_alive_s} if spec.keep_alive_s else {}
     checkpoints = {"S3Uri": f"{jobs_uri()}/checkpoints/{name}", "LocalPath": CHECKPOINTS}
     return {
         "TrainingJobName": name,
@@ -87,10 +87,11 @@ def _training(name: str, image: str, spec: JobSpec, inputs: dict[str, str]) -> d
             {"ChannelName": channel, "DataSource": {"S3DataSource": {**source, "S3Uri": uri}}}
             for channel, uri in inputs.items()
         ],
-        "OutputDataConfig": {"S3OutputPath": f"{jobs_uri()}/results", **_key("KmsKeyId", spec)},
-        "ResourceConfig": {**_machines(spec), **warm_pool},
+        "OutputDataConfig": {"S3OutputPath": f"{jobs_uri()}/results", "KmsKeyId": spec.kms_key},
+        "ResourceConfig": {**_machines(spec), "KeepAlivePeriodInSeconds": spec.keep_alive_s or None},
         "VpcConfig": _vpc(spec),
-        **({"EnableManagedSpotTraining": True, "CheckpointConfig": checkpoints} if spec.spot else {}),
+        "EnableManagedSpotTraining": spec.spot or None,
+        "CheckpointConfig": checkpoints if spec.spot else None,
     }
 
 
@@ -104,22 +105,18 @@ def _processing(name: str, image: str, spec: JobSpec, inputs: dict[str, str]) ->
             {"InputName": folder, "S3Input": {**source, "S3Uri": uri, "LocalPath": f"{INPUTS[spec.kind]}/{folder}"}}
             for folder, uri in inputs.items()
         ],
-        "ProcessingOutputConfig": {"Outputs": [{"OutputName": "result", "S3Output": output}], **_key("KmsKeyId", spec)},
+        "ProcessingOutputConfig": {"Outputs": [{"OutputName": "result", "S3Output": output}], "KmsKeyId": spec.kms_key},
         "ProcessingResources": {"ClusterConfig": _machines(spec)},
-        "NetworkConfig": {"VpcConfig": _vpc(spec)} if spec.subnets else {},
+        "NetworkConfig": {"VpcConfig": _vpc(spec)},
     }
 
 
 def _machines(spec: JobSpec) -> dict[str, Any]:
     machines = {"InstanceType": spec.instance_type, "InstanceCount": spec.instance_count}
-    return {**machines, "VolumeSizeInGB": spec.volume_gb, **_key("VolumeKmsKeyId", spec)}
+    return {**machines, "VolumeSizeInGB": spec.volume_gb, "VolumeKmsKeyId": spec.kms_key}
 
 
-def _key(field: str, spec: JobSpec) -> dict[str, str]:
-    return {field: spec.kms_key} if spec.kms_key else {}
-
-
-def _vpc(spec: JobSpec) -> dict[str, Any]:
+def _vpc(spec: JobSpec) -> dict[str, list[str]]:
     return {"Subnets": spec.subnets, "SecurityGroupIds": spec.security_groups} if spec.subnets else {}
 
 
@@ -149,10 +146,7 @@ def _environment(spec: JobSpec) -> dict[str, str]:
     }
 
 
-def _merge(request: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
-    """Return a request with more fields; a dict is merged into the dict of the same name."""
-    merged = {**request, **extra}
-    for key in request.keys() & extra.keys():
-        if isinstance(request[key], dict) and isinstance(extra[key], dict):
-            merged[key] = _merge(request[key], extra[key])
-    return merged
+def _without_unset(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return a request without the fields that are None or empty, at any depth."""
+    filled = {name: _without_unset(value) if isinstance(value, dict) else value for name, value in fields.items()}
+    return {name: value for name, value in filled.items() if value not in (None, {})}

@@ -8,27 +8,20 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...config import load_platform
 from ...errors import ProjectError
 from ...files import atomic_write
 from ...tracking.dvc_remote import remote_url
 from ..transfer import S3
-from .client import TRIES, call, client, pages, region, translate_errors
+from .client import call, client, region, translate_errors
 from .image import COMMON, REGISTRIES
 
 PLATFORM, TEMPLATE = Path("platform.yaml"), Path("aws/stack.yaml")
 POLL_S, LONGEST_S = 2, 600  # between two looks; at a change set that is being computed
 FAILED_FOR_GOOD = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED")
 AGAIN = "make aws-setup"
-
-
-class ChangeSet(NamedTuple):
-    """A change set: its ARN, and what it would change, a line each."""
-
-    arn: str
-    changes: list[str]
 
 
 class Stack:
@@ -47,13 +40,11 @@ class Stack:
         """Return its outputs by name."""
         return {output["OutputKey"]: output["OutputValue"] for output in self.describe().get("Outputs", [])}
 
-    def parameters(self) -> set[str]:
-        """Return the names of the parameters that it has a value for."""
-        return {parameter["ParameterKey"] for parameter in self.describe().get("Parameters", [])}
-
-    def propose(self, values: dict[str, str]) -> ChangeSet | None:
-        """Make a change set for new values of parameters, the others stay; None when nothing would change."""
-        status = self.describe().get("StackStatus", "")
+    def propose(self, values: dict[str, str]) -> tuple[str, list[str]] | None:
+        """Make a change set for new values of parameters; return its ARN and a line for each change, or None."""
+        stack = self.describe()
+        others = {entry["ParameterKey"] for entry in stack.get("Parameters", [])} - set(values)
+        status = stack.get("StackStatus", "")
         if status in FAILED_FOR_GOOD:
             raise self._failure(status, set())
         if status.endswith("_IN_PROGRESS"):
@@ -68,32 +59,31 @@ class Stack:
             Capabilities=["CAPABILITY_IAM"],
             Parameters=[
                 *({"ParameterKey": key, "ParameterValue": value} for key, value in values.items()),
-                *({"ParameterKey": key, "UsePreviousValue": True} for key in sorted(self.parameters() - set(values))),
+                *({"ParameterKey": key, "UsePreviousValue": True} for key in sorted(others)),
             ],
         )
         return self._wait_for_changes(change_set["Id"])
 
-    def _wait_for_changes(self, arn: str) -> ChangeSet | None:
+    def _wait_for_changes(self, arn: str) -> tuple[str, list[str]] | None:
         from botocore.exceptions import WaiterError
 
-        waiter = client("cloudformation", TRIES).get_waiter("change_set_create_complete")
-        with translate_errors():
-            with contextlib.suppress(WaiterError):  # the status below says why
-                waiter.wait(ChangeSetName=arn, WaiterConfig={"Delay": POLL_S, "MaxAttempts": LONGEST_S // POLL_S})
-            parts = list(pages("cloudformation", "describe_change_set", ChangeSetName=arn))
-        status, reason = parts[0]["Status"], parts[0].get("StatusReason", "")
+        waiter = client("cloudformation").get_waiter("change_set_create_complete")
+        with translate_errors(), contextlib.suppress(WaiterError):  # the status below says why
+            waiter.wait(ChangeSetName=arn, WaiterConfig={"Delay": POLL_S, "MaxAttempts": LONGEST_S // POLL_S})
+        change_set = call("cloudformation", "describe_change_set", ChangeSetName=arn)
+        status, reason = change_set["Status"], change_set.get("StatusReason") or ""
         if status != "CREATE_COMPLETE":
             self.withdraw(arn)
             if "didn't contain changes" in reason or "No updates" in reason:
                 return None
             raise ProjectError(f"CloudFormation refuses {TEMPLATE}: {reason or status}", f"correct that, then {AGAIN}")
-        changes = [change["ResourceChange"] for part in parts for change in part.get("Changes", [])]
+        changes = [change["ResourceChange"] for change in change_set.get("Changes", [])]
         lines = [
             f"{change['Action']:<8} {change['ResourceType']:<28} {change['LogicalResourceId']}"
             + ("  (a new one replaces it)" if change.get("Replacement") == "True" else "")
             for change in changes
         ]
-        return ChangeSet(arn, lines or ["Values and outputs, no resource"])
+        return arn, lines or ["Values and outputs, no resource"]
 
     def withdraw(self, arn: str) -> None:
         """Delete a change set, and the empty shell of a stack that it was to create."""
@@ -101,11 +91,11 @@ class Stack:
         if not self.describe():
             call("cloudformation", "delete_stack", StackName=self.name)
 
-    def execute(self, change_set: ChangeSet, echo: Callable[[str], None]) -> None:
-        """Make the proposed changes and wait for their end, or raise what failed first; `echo` prints a line."""
+    def execute(self, arn: str, echo: Callable[[str], None]) -> None:
+        """Make the changes of a change set and wait for their end, or raise what failed first; `echo` prints a line."""
         before = {event["EventId"] for event in self._events()}
         shown = set(before)
-        call("cloudformation", "execute_change_set", ChangeSetName=change_set.arn)
+        call("cloudformation", "execute_change_set", ChangeSetName=arn)
         while True:
             status = self.describe().get("StackStatus", "")
             for event in [event for event in self._events() if event["EventId"] not in shown]:
@@ -119,21 +109,17 @@ class Stack:
 
     def _events(self) -> list[dict[str, Any]]:
         """Return the events of the stack, the oldest first."""
-        with translate_errors():
-            return list(pages("cloudformation", "describe_stack_events", StackName=self.name).search("StackEvents[]"))[
-                ::-1
-            ]
+        events: list[dict[str, Any]] = call("cloudformation", "describe_stack_events", StackName=self.name)[
+            "StackEvents"
+        ]
+        return events[::-1]
 
     def _failure(self, status: str, before: set[str]) -> ProjectError:
         """Return the first failure after the events `before`, except what AWS cancelled because of another one."""
-        failures = (
-            event
-            for event in self._events()
-            if event["EventId"] not in before
-            and event["ResourceStatus"].endswith("FAILED")
-            and "cancelled" not in event.get("ResourceStatusReason", "")
-        )
-        first = next(failures, {"LogicalResourceId": self.name})
+        events = (event for event in self._events() if event["EventId"] not in before)
+        failures = (event for event in events if event["ResourceStatus"].endswith("FAILED"))
+        causes = (event for event in failures if "cancelled" not in event.get("ResourceStatusReason", ""))
+        first = next(causes, {"LogicalResourceId": self.name})
         problem = f"{first['LogicalResourceId']}: {first.get('ResourceStatusReason', status)}"
         if status in FAILED_FOR_GOOD:
             delete = f"aws cloudformation delete-stack --stack-name {self.name} --region {region()}"
@@ -141,14 +127,11 @@ class Stack:
         return ProjectError(f"the stack {self.name} is as it was before. {problem}", f"correct that, then {AGAIN}")
 
 
-def propose(stack: Stack, mlflow: bool | None, erasure_role: str | None) -> ChangeSet | None:
-    """Make a change set of what the project needs; None when nothing would change.
+def propose(stack: Stack, mlflow: bool | None, erasure_role: str | None) -> tuple[str, list[str]] | None:
+    """Make a change set of what the project needs, and return what `Stack.propose` does.
 
     `mlflow` says whether there is to be an MLflow App, `erasure_role` is the ARN of the only role that may delete data;
     None leaves that as it is, and without it in a new stack.
-
-    Raises:
-        ProjectError: The DVC remote is not the stack's, or see `Stack.propose`.
     """
     platform, remote, stack_remote = load_platform(), remote_url(), stack.outputs().get("DvcRemoteUrl")
     values = {
@@ -160,18 +143,15 @@ def propose(stack: Stack, mlflow: bool | None, erasure_role: str | None) -> Chan
         values["Mlflow"] = "yes" if mlflow else "no"
     if erasure_role is not None:
         values["ErasureRoleArn"] = erasure_role
-    if not stack.parameters():
+    if stack_remote is None:  # it is a new stack
         values |= _bucket_parameters(remote, platform.project)
     elif remote.startswith(S3) and remote.rstrip("/") != stack_remote:
-        raise ProjectError(
-            f"the DVC remote is {remote}, and the stack {stack.name} is made for {stack_remote}",
-            f"dvc remote modify storage url {stack_remote}",
-        )
+        problem = f"the DVC remote is {remote}, and the stack {stack.name} is made for {stack_remote}"
+        raise ProjectError(problem, f"dvc remote modify storage url {stack_remote}")
     if values.get("ExistingBucket") and erasure_role:
-        raise ProjectError(
-            f"the bucket {values['ExistingBucket']} existed before: the stack can't change its policy",
-            "leave --erasure-role out, and deny deletes in its own policy, as aws/stack.yaml:BucketPolicy does",
-        )
+        problem = f"the bucket {values['ExistingBucket']} existed before: the stack can't change its policy"
+        fix = "leave --erasure-role out, and deny deletes in its own policy, as aws/stack.yaml:BucketPolicy does"
+        raise ProjectError(problem, fix)
     return stack.propose(values)
 
 
@@ -181,10 +161,8 @@ def _bucket_parameters(remote: str, project: str) -> dict[str, str]:
         return {"Prefix": project}
     bucket, _, prefix = remote.removeprefix(S3).strip("/").partition("/")
     if not prefix:
-        raise ProjectError(
-            f"the DVC remote is the whole bucket {bucket}: jobs' files would have no place beside it",
-            f"dvc remote modify storage url {S3}{bucket}/{project}",
-        )
+        problem = f"the DVC remote is the whole bucket {bucket}: jobs' files would have no place beside it"
+        raise ProjectError(problem, f"dvc remote modify storage url {S3}{bucket}/{project}")
     exists = call("s3", "head_bucket", "404:", Bucket=bucket)
     return {"Prefix": prefix, "ExistingBucket" if exists else "BucketName": bucket}
 
@@ -193,13 +171,10 @@ def _vpc_of(subnets: list[Any]) -> str:
     """Return the VPC of the jobs' subnets; "" when jobs run in none."""
     if not subnets:
         return ""
-    response = call("ec2", "describe_subnets", SubnetIds=subnets)
-    vpcs = sorted({subnet["VpcId"] for subnet in response["Subnets"]})
+    vpcs = sorted({subnet["VpcId"] for subnet in call("ec2", "describe_subnets", SubnetIds=subnets)["Subnets"]})
     if len(vpcs) > 1:
-        raise ProjectError(
-            f"the subnets of platform.yaml:job are of several VPCs: {', '.join(vpcs)}",
-            "platform.yaml:job.subnets: of one VPC",
-        )
+        problem = f"the subnets of platform.yaml:job are of several VPCs: {', '.join(vpcs)}"
+        raise ProjectError(problem, "platform.yaml:job.subnets: of one VPC")
     return str(vpcs[0])
 
 

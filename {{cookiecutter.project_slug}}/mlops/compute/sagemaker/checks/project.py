@@ -1,11 +1,13 @@
-"""What a check returns; checks of job settings, commit, MLflow, credentials and role."""
+"""What a check returns; checks of job settings, commit, data, credentials, role and MLflow."""
 
 import difflib
 import functools
 import ipaddress
+import logging
 import os
 import re
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -19,7 +21,9 @@ from ....tracking.git import git, head, without_credentials
 from ....tracking.run_context import snapshot
 from ... import fingerprint
 from ...spec import JobSpec, job_stages, needs_mlflow, spec_of
+from ...transfer import public_remote
 from .. import client
+from ..request import jobs_uri, s3_url
 
 SERVICE = "sagemaker.amazonaws.com"
 ROLE = re.compile(r"arn:[a-z-]+:iam::(?P<account>\d{12}):role/(?:.+/)?(?P<name>[^/]+)")
@@ -46,36 +50,23 @@ class CheckResult(NamedTuple):
 
 Results = Iterator[CheckResult]
 
-
 ok = functools.partial(CheckResult, CheckStatus.OK)
 broken = functools.partial(CheckResult, CheckStatus.BROKEN)
 unknown = functools.partial(CheckResult, CheckStatus.UNKNOWN)
 
-
-# A person waits, so a call is tried twice only.
-ask = functools.partial(client.attempt, tries=2)
-ask_pages = functools.partial(client.pages, tries=2)
+ask = functools.partial(client.attempt, tries=2)  # a person waits, so a call is tried twice only
 
 
 @functools.cache
-def specs() -> dict[str, JobSpec]:
+def specs() -> list[JobSpec]:
     """Return the job settings of each stage that has a job, or raise what `spec_of` does."""
-    return {stage: spec_of(stage) for stage in job_stages()}
-
-
-class Caller(NamedTuple):
-    """Whose credentials these are: a user, or a session in a role."""
-
-    arn: str
-    account: str  # twelve digits
-    partition: str  # of AWS, such as aws or aws-cn
+    return [spec_of(stage) for stage in job_stages()]
 
 
 @functools.cache
-def caller() -> Caller:
-    """Ask AWS whose credentials these are."""
-    identity, _ = ask("sts", "get_caller_identity")
-    return Caller(identity["Arn"], identity["Account"], identity["Arn"].split(":")[1])
+def caller() -> dict[str, str]:
+    """Ask AWS whose credentials these are: the `Arn` of a user, or of a session in a role, and its `Account`."""
+    return dict(ask("sts", "get_caller_identity")[0])
 
 
 def jobs() -> Results:
@@ -86,10 +77,9 @@ def jobs() -> Results:
     for stage in stages:
         try:
             spec = spec_of(stage)
+            yield ok(f"{stage}: {spec.kind} on {spec.instance_count} x {spec.instance_type}{' spot' * spec.spot}")
         except ProjectError as error:
             yield broken(error.problem, error.fix)
-        else:
-            yield ok(f"{stage}: {spec.kind} on {spec.instance_count} x {spec.instance_type}{' spot' * spec.spot}")
 
 
 def commit() -> Results:
@@ -105,6 +95,34 @@ def commit() -> Results:
     yield ok(parent[:10] + (f", and {changes} change(s) of the work tree, which go along" if changes else ""))
 
 
+def places() -> Results:
+    """Check that the DVC remote, and with it jobs' files, are in S3."""
+    remote = public_remote()
+    endpoint = f", at {remote['endpointurl']}, which jobs use too" if "endpointurl" in remote else ""
+    yield ok(f"data in {s3_url(remote)}{endpoint}; jobs' code and results in {jobs_uri()}")
+
+
+def pushed() -> Results:
+    """Report what the DVC remote lacks of what `dvc.lock` and `.dvc` files name: the next job pushes what it needs."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    logging.getLogger("dvc").setLevel(logging.ERROR)  # it warns of stages that did not run yet
+    try:
+        with Repo(os.getcwd()) as repo:
+            states: dict[str, str] = repo.status(cloud=True)
+    except (DvcException, OSError) as error:
+        yield unknown(f"the DVC remote does not tell what it has: {error.__cause__ or error}", "dvc status --cloud")
+        return
+    counts = Counter(states.values())
+    texts = {
+        "new": "object(s) are not there yet, and are pushed when a job reads them",
+        "missing": "are neither there nor here: their stage runs again",
+    }
+    report = "; ".join(f"{counts[state]} {text}" for state, text in texts.items() if counts[state])
+    yield ok(report or "the DVC remote has all that is here")
+
+
 def region() -> Results:
     """Check that SageMaker exists in the region."""
     import boto3
@@ -112,11 +130,10 @@ def region() -> Results:
     name, aws = client.region(), boto3.Session()
     partitions = aws.get_available_partitions()
     regions = [region for partition in partitions for region in aws.get_available_regions("sagemaker", partition)]
-    if name in regions:
-        yield ok(name)
-    else:
-        nearest = difflib.get_close_matches(name, regions, n=1)
-        yield broken(f"SageMaker is in no region {name!r}", f"platform.yaml:region: such as {(nearest or regions)[0]}")
+    if name not in regions:
+        nearest = difflib.get_close_matches(name, regions, n=1) or regions
+        raise ProjectError(f"SageMaker is in no region {name!r}", f"platform.yaml:region: such as {nearest[0]}")
+    yield ok(name)
 
 
 def credentials() -> Results:
@@ -130,11 +147,10 @@ def credentials() -> Results:
         yield broken(error.problem, error.fix if isinstance(error, client.AwsUnavailableError) else LOG_IN)
         return
     keys = boto3.Session().get_credentials()
-    expiry = getattr(keys, "_expiry_time", None)  # of those that boto3 renews by itself
     end = "; temporary, until an unknown time" if keys and keys.token else ""
-    if expiry:
+    if expiry := getattr(keys, "_expiry_time", None):  # of those that boto3 renews by itself
         end = f"; until {expiry:%Y-%m-%d %H:%M %Z}, then renewed while the login lasts"
-    yield ok(f"{me.arn}, account {me.account}{end}")
+    yield ok(f"{me['Arn']}, account {me['Account']}{end}")
 
 
 def role() -> Results:
@@ -144,37 +160,34 @@ def role() -> Results:
         yield broken("no role is set for SageMaker's jobs", SET_ROLE)
         return
     parts = ROLE.fullmatch(arn)
-    if not parts or parts["account"] != caller().account:
-        problem = f"{arn} is a role of another account than ours, {caller().account}"
+    if not parts or parts["account"] != caller()["Account"]:
+        problem = f"{arn} is a role of another account than ours, {caller()['Account']}"
         yield broken(problem if parts else f"{arn!r} is not the ARN of a role", SET_ROLE)
         return
     response, error = ask("iam", "get_role", "NoSuchEntity:", RoleName=parts["name"])
     if error:
         yield broken(f"there is no role {arn}", SET_ROLE)
-    elif response["Role"]["Arn"] != arn:
-        actual = response["Role"]["Arn"]
+    elif (actual := response["Role"]["Arn"]) != arn:
         yield broken(f"there is no role {arn}, but {actual}", f"platform.yaml:role_arn: {actual}")
     elif trusts(response["Role"]["AssumeRolePolicyDocument"]):
         yield ok(f"{arn}, which SageMaker may assume")
     else:
-        yield broken(
-            f"SageMaker may not assume {arn}",
-            f"make aws-setup; or in its trust policy: Allow, Principal: {{Service: {SERVICE}}}, Action: sts:AssumeRole",
-        )
+        statement = f"Allow, Principal: {{Service: {SERVICE}}}, Action: sts:AssumeRole"
+        yield broken(f"SageMaker may not assume {arn}", f"make aws-setup; or in its trust policy: {statement}")
 
 
 def trusts(policy: dict[str, Any]) -> bool:
     """Return whether a trust policy lets SageMaker assume its role; conditions of an Allow are not evaluated."""
-    statements = [statement for statement in _as_list(policy["Statement"]) if _is_about_sagemaker(statement)]
-    denied = any(statement["Effect"] == "Deny" and not statement.get("Condition") for statement in statements)
-    return not denied and any(statement["Effect"] == "Allow" for statement in statements)
-
-
-def _is_about_sagemaker(statement: dict[str, Any]) -> bool:
-    principal = statement.get("Principal", {})
-    services = ["*"] if principal == "*" else _as_list(principal.get("Service", []))
-    actions = [action.lower() for action in _as_list(statement.get("Action", []))]
-    return bool({"*", SERVICE} & set(services)) and any(fnmatchcase("sts:assumerole", action) for action in actions)
+    is_allowed = False
+    for statement in _as_list(policy["Statement"]):
+        principal = statement.get("Principal", {})
+        services = ["*"] if principal == "*" else _as_list(principal.get("Service", []))
+        actions = [action.lower() for action in _as_list(statement.get("Action", []))]
+        if {"*", SERVICE} & set(services) and any(fnmatchcase("sts:assumerole", action) for action in actions):
+            if statement["Effect"] == "Deny" and not statement.get("Condition"):
+                return False
+            is_allowed |= statement["Effect"] == "Allow"
+    return is_allowed
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -204,11 +217,11 @@ def reach(uri: str) -> Results:
     except OSError as error:  # a proxy may resolve names that this machine does not
         yield unknown(f"{shown} answers here, but this machine can't resolve it: {error}", "check that jobs reach it")
         return
-    if kind == "public" or (kind == "private" and all(spec.subnets for spec in specs().values())):
+    if kind == "public" or (kind == "private" and all(spec.subnets for spec in specs())):
         yield ok(f"{shown} answers here; its address is {kind}")
         return
     unreachable = f"{shown} answers here, but its address is {kind}: SageMaker's jobs can't reach it"
-    if any(needs_mlflow(stage) for stage in specs()):
+    if any(needs_mlflow(stage) for stage in job_stages()):
         yield broken(unreachable, "platform.yaml:tracking_uri: an address for jobs too; or platform.yaml:job.subnets")
     else:
         yield ok(f"{unreachable}. Runs are in MLflow when their job has ended")
