@@ -8,8 +8,10 @@ lost MLflow. If the two disagree, it is unknown what is served, and no answer is
 models.
 """
 
+import contextlib
 import json
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -41,6 +43,16 @@ NO_RUNS = CatalogIssue(
 )
 
 
+@dataclass(frozen=True)
+class Log:
+    """What the log says of the project's model."""
+
+    inputs: dict[str, str]  # the commit that each training read, by run
+    versions: dict[int, Version]  # registered versions by number, without aliases
+    aliases: dict[str, int] | None  # the version of each alias; None if that can't be read
+    issues: tuple[CatalogIssue, ...]  # why this may be incomplete
+
+
 def read(source: str = "mlflow", experiments: Sequence[str] = ()) -> Catalog:
     """Read all runs and versions; arguments and errors are those of `mlops.audit`.
 
@@ -50,7 +62,7 @@ def read(source: str = "mlflow", experiments: Sequence[str] = ()) -> Catalog:
     """
     if source == "dvc" and experiments:
         raise ProjectError("DVC's history has no MLflow experiments", "leave out --experiment, or --source dvc")
-    catalog = read_all_history() if source == "dvc" else _read_mlflow(tuple(experiments))
+    catalog = _read_dvc() if source == "dvc" else _read_mlflow(tuple(experiments))
     if not catalog.runs:
         raise InconclusiveError(
             f"there is no run in {' and '.join(map(str, filter(None, catalog.source.values())))}: nothing to look at",
@@ -71,49 +83,22 @@ def _read_mlflow(experiments: tuple[str, ...]) -> Catalog:
     if experiments and project not in experiments:
         return catalog
     try:
-        lost = read_history(without={name for run in catalog.runs for name in run.names})
+        lost = _read_history(log, without={name for run in catalog.runs for name in run.names})
     except ShallowCloneError:
         if not catalog.runs:
             raise
         return catalog  # one of the issues says so
 
-    def manifest_sources(sha256: str) -> Iterable[Fetch]:
+    def manifest_sources(sha256: str) -> Iterator[Fetch]:
         yield from catalog.manifest_sources(sha256)
-        if any(run.manifest == sha256 for run in lost.runs):
-            yield from lost.manifest_sources(sha256)
+        yield from lost.manifest_sources(sha256)
 
     return replace(catalog, runs=[*catalog.runs, *lost.runs], manifest_sources=manifest_sources)
 
 
-def read_history(without: Collection[str] = ()) -> Catalog:
-    """Read the runs in the history of this clone, also of branches and logs that were fetched; leave out `without`.
-
-    Raises:
-        ShallowCloneError: This clone is shallow.
-    """
-    known = {name: run for name, run in lineage_log.runs().items() if name not in without}
-    log = lineage_log.log() if known or not without else []
-    of_versions = _runs_of_versions(log)
-    inputs = {entry.run: entry.commit for entry in log if entry.version is None}
-    runs = [_run(run, inputs.get(name, ""), of_versions) for name, run in known.items()]
-
-    def manifest_sources(sha256: str) -> Iterator[Fetch]:
-        names = [run.id for run in runs if run.manifest == sha256]
-        commits = [commit for name in names for commit in (*known[name].commits, inputs.get(name)) if commit]
-        for commit in dict.fromkeys(commits):
-            yield partial(_restore_manifest, commit)
-
-    return Catalog(runs, [], manifest_sources)
-
-
-def _restore_manifest(commit: str, folder: Path) -> Path:
-    dvc_remote.restore(commit, (MANIFEST,), folder)
-    return folder / MANIFEST
-
-
-def read_all_history() -> Catalog:
+def _read_dvc() -> Catalog:
     """Read the runs in the history and, from the log, the versions and their aliases."""
-    catalog, log, refs = read_history(), read_log(), lineage_log.log_refs()
+    log, refs = read_log(), lineage_log.log_refs()
     holders = log.aliases or {}
     versions = [
         replace(version, aliases=tuple(alias for alias, holder in holders.items() if holder == number))
@@ -121,35 +106,55 @@ def read_all_history() -> Catalog:
     ]
     tips = git("for-each-ref", "--format=%(objectname)", *refs).split() if refs else ["no log"]
     source = {"git": " ".join(dict.fromkeys(tips)), "experiments": None}
-    return replace(catalog, versions=versions, source=source, issues=log.issues)
+    return replace(_read_history(log), versions=versions, source=source, issues=log.issues)
 
 
-def _run(run: KnownRun, input_commit: str, of_versions: dict[int, list[str]]) -> Run:
-    facts = _read_facts(run) or (_read_inputs(input_commit, of_versions) if input_commit else {})
-    started, ended = (
-        datetime.fromisoformat(facts[key]) if key in facts else None for key in ("started_at", "ended_at")
-    )
+def _read_history(log: Log, without: Collection[str] = ()) -> Catalog:
+    """Read the runs in the history of this clone, also of branches and logs that were fetched; leave out `without`.
+
+    Raises:
+        ShallowCloneError: This clone is shallow.
+    """
+    known = {name: run for name, run in lineage_log.runs().items() if name not in without}
+    runs = [_run(run, log) for run in known.values()]
+
+    def manifest_sources(sha256: str) -> Iterator[Fetch]:
+        names = [run.id for run in runs if run.manifest == sha256]
+        commits = [commit for name in names for commit in (*known[name].commits, log.inputs.get(name)) if commit]
+        for commit in dict.fromkeys(commits):
+            yield partial(_restore_manifest, commit)
+
+    return Catalog(runs, [], manifest_sources)
+
+
+def _restore_manifest(commit: str, folder: str) -> Path:
+    dvc_remote.restore(commit, (MANIFEST,), Path(folder))
+    return Path(folder, MANIFEST)
+
+
+def _run(run: KnownRun, log: Log) -> Run:
+    facts = _read_facts(run) or _read_inputs(run, log)
+    times = [datetime.fromisoformat(facts[key]) if key in facts else None for key in ("started_at", "ended_at")]
     parents = None if facts.get("parents") is None else tuple(facts["parents"])
     project, manifest = load_platform().project, facts.get("manifest_sha256")
-    return Run(run.run, (run.run,), run.name, project, started, ended, False, manifest, parents)
+    return Run(run.run, (run.run,), run.name, project, *times, False, manifest, parents)
 
 
 def _read_facts(run: KnownRun) -> dict[str, Any]:
     """Return what a run recorded, from the newest commit with its results that can be restored."""
     for commit in run.commits:
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                dvc_remote.restore(commit, (LINEAGE.as_posix(),), Path(folder))
-                facts: dict[str, Any] = read_json(Path(folder) / LINEAGE)
-            except (ProjectError, OSError, ValueError):
-                continue
-        if facts.get("run") == run.run:
-            return facts
+        with contextlib.suppress(ProjectError, OSError, ValueError), tempfile.TemporaryDirectory() as folder:
+            dvc_remote.restore(commit, (LINEAGE.as_posix(),), Path(folder))
+            facts: dict[str, Any] = read_json(Path(folder) / LINEAGE)
+            if facts.get("run") == run.run:
+                return facts
     return {}
 
 
-def _read_inputs(commit: str, of_versions: dict[int, list[str]]) -> dict[str, Any]:
-    """Return the manifest and the parents of a training, from the commit that it read."""
+def _read_inputs(run: KnownRun, log: Log) -> dict[str, Any]:
+    """Return the manifest and the parents of a training, from the commit that it read, if the log names it."""
+    if not (commit := log.inputs.get(run.run)):
+        return {}
     try:
         sha256 = json.loads(git("show", f"{commit}:./reports/manifest.json"))["sha256"][0]
         init_from = YAML(typ="safe").load(git("show", f"{commit}:./params.yaml"))["train"]["init_from"]
@@ -158,47 +163,36 @@ def _read_inputs(commit: str, of_versions: dict[int, list[str]]) -> dict[str, An
     if not init_from:
         return {"manifest_sha256": sha256, "parents": []}
     uri = MODEL_URI.fullmatch(init_from)
-    runs = of_versions.get(int(uri["version"])) if uri and uri["name"] == load_platform().project else None
-    return {"manifest_sha256": sha256, "parents": runs[:1] if runs else None}
-
-
-@dataclass(frozen=True)
-class Log:
-    """What the log says of the project's model."""
-
-    versions: dict[int, Version]  # registered versions by number, without aliases
-    aliases: dict[str, int] | None  # the version of each alias; None if that can't be read
-    issues: tuple[CatalogIssue, ...]  # why this may be incomplete
+    version = log.versions.get(int(uri["version"])) if uri and uri["name"] == load_platform().project else None
+    return {"manifest_sha256": sha256, "parents": version.runs[:1] if version and version.runs else None}
 
 
 def read_log() -> Log:
     """Read the log: this clone's own or, before it has one, that of a Git remote."""
     project, refs = load_platform().project, lineage_log.log_refs()
+    inputs: dict[str, str] = {}
     versions: dict[int, Version] = {}
     try:
-        runs = _runs_of_versions(lineage_log.log())
+        runs: defaultdict[int, list[str]] = defaultdict(list)
+        for entry in lineage_log.log():
+            if entry.version is None:
+                inputs[entry.run] = entry.commit
+            else:
+                runs[entry.version].append(entry.run)
         versions = {number: Version(project, number, (), tuple(dict.fromkeys(runs[number]))) for number in sorted(runs)}
         if not refs:
-            return Log(versions, None, (NO_LOG,))
+            return Log(inputs, versions, None, (NO_LOG,))
         log_ref = REF if REF in refs else next((ref for ref in refs if not lineage_log.is_behind_remote(ref)), refs[0])
         promotions = alias_changes(log_ref)
         is_behind = {move.id for ref in refs for move in alias_changes(ref)} > {move.id for move in promotions}
     except ProjectError as error:
         issue = CatalogIssue(error.problem, error.fix, incomplete=isinstance(error, ShallowCloneError))
-        return Log(versions, None, (issue,))
+        return Log(inputs, versions, None, (issue,))
     aliases = {alias: numbers[-1] for alias, numbers in alias_holders(promotions).items() if numbers}
     for number in aliases.values():  # a promotion without an entry of the registration
         versions.setdefault(number, Version(project, number, (), ()))
     behind = CatalogIssue("the log of a Git remote has promotions that this clone's lacks", SYNC_LOG)
-    return Log(versions, aliases, (behind,) if is_behind else ())
-
-
-def _runs_of_versions(log: Iterable[lineage_log.Entry]) -> dict[int, list[str]]:
-    runs: dict[int, list[str]] = {}
-    for entry in log:
-        if entry.version is not None:
-            runs.setdefault(entry.version, []).append(entry.run)
-    return runs
+    return Log(inputs, versions, aliases, (behind,) if is_behind else ())
 
 
 def compare(log: Log, versions: Iterable[Version]) -> tuple[CatalogIssue, ...]:
@@ -246,15 +240,14 @@ class Deployment:
         return f"{self.where} ({self.version.model}/{self.version.number})"
 
 
-def with_alias(catalog: Catalog) -> list[Deployment]:
-    """Return the versions that have an alias in MLflow."""
-    return [Deployment(f"alias {alias}", version) for version in catalog.versions for alias in version.aliases]
+def with_alias(catalog: Catalog) -> Iterator[Deployment]:
+    """Give the versions that have an alias in MLflow, and those that have one only in the log."""
+    for version in catalog.versions:
+        yield from (Deployment(f"alias {alias}", version) for alias in version.aliases)
+    for issue in catalog.issues:
+        if issue.version:
+            yield Deployment(f"{issue.alias} in the log", issue.version, True)
 
 
-def with_alias_in_log(catalog: Catalog) -> list[Deployment]:
-    """Return the versions that have an alias only in the log."""
-    return [Deployment(f"{issue.alias} in the log", issue.version, True) for issue in catalog.issues if issue.version]
-
-
-SERVING: list[Callable[[Catalog], Iterable[Deployment]]] = [with_alias, with_alias_in_log]
+SERVING: list[Callable[[Catalog], Iterable[Deployment]]] = [with_alias]
 """Functions that list deployed versions. Extend this list."""

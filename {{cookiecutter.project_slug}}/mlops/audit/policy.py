@@ -9,8 +9,7 @@ from operator import or_
 
 from ..config import read_params
 from ..errors import ProjectError
-from ..records import consent
-from ..records.consent import DOUBT, Registry
+from ..records.consent import DOUBT, NOT_REQUIRED, PATH, Registry, read
 from ..records.ids import normalize_id
 from .catalog_mlflow import Run
 from .index import Membership
@@ -92,35 +91,27 @@ class Consent:
         if registry.allows(subject):
             return cls("active")
         subject = normalize_id(subject)
-        if subject in registry.doubtful:
-            return cls(DOUBT)
-        return cls("ended", registry.ended[subject]) if subject in registry.ended else cls("never")
+        if subject in registry.ended:
+            return cls("ended", registry.ended[subject])
+        return cls(DOUBT if subject in registry.doubtful else "never")
 
     def timing(self, run: Run) -> Timing:
         """Return when a run was trained; the worse of two, if its times are unknown."""
-        if self.status == "active":
-            return Timing.ACTIVE
-        if self.status == DOUBT:
-            return Timing.DOUBT
-        if self.ended is None:  # never granted, or ended at an unknown date
-            return Timing.NEVER
+        if self.ended is None:  # where neither active nor in doubt: never granted, or ended at an unknown date
+            return {"active": Timing.ACTIVE, DOUBT: Timing.DOUBT}.get(self.status, Timing.NEVER)
         if run.started is None or run.started >= self.ended:
             return Timing.AFTER
         return Timing.BEFORE if run.ended and run.ended <= self.ended else Timing.IN_FLIGHT
 
 
 def read_registry() -> Registry:
-    """Read the consent registry as it is now.
-
-    Raises:
-        ProjectError: The project requires no consent, or the registry is missing or malformed.
-    """
-    if read_params().get("data", {}).get("consent") == consent.NOT_REQUIRED:
+    """Read the consent registry as it is now; raise ProjectError if none is required, or it is missing or malformed."""
+    if read_params().get("data", {}).get("consent") == NOT_REQUIRED:
         raise ProjectError(
             "consent is not required (params.yaml:data.consent), so there is no end of consent to compare with",
             "audit verify <subject> --since <date>; or set params.yaml:data.consent to required",
         )
-    return consent.read(consent.PATH)
+    return read(PATH)
 
 
 @dataclass(slots=True)
@@ -141,11 +132,19 @@ class ExposureGraph:
     Args:
         runs: All of them.
         numbers: The number of each manifest in the index.
-        missing: For manifests that are not in the index, the reason.
+        missing: Why the others are not in it.
     """
 
     def __init__(self, runs: Iterable[Run], numbers: Mapping[str, int], missing: Mapping[str, str]) -> None:
-        self.nodes = {run.id: _node(run, numbers, missing) for run in runs}
+        self.nodes: dict[str, Node] = {}
+        for run in runs:
+            problem = "" if run.parents is not None else "it does not record what it started from"
+            if run.manifest is None:
+                problem = "it does not record which manifest it read"
+            elif run.manifest not in numbers:
+                problem = missing.get(run.manifest, "its manifest is not in the index")
+            own = 1 << numbers[run.manifest] if run.manifest in numbers else 0
+            self.nodes[run.id] = Node(run, own, problem)
         self._named: dict[str, list[Node]] = {}
         for node in self.nodes.values():
             for name in node.run.names:
@@ -210,13 +209,3 @@ class ExposureGraph:
         while step != run_id:
             path, step = [f"run {step}", *path], children[step]
         return [f"run {run_id}", *path]
-
-
-def _node(run: Run, numbers: Mapping[str, int], missing: Mapping[str, str]) -> Node:
-    if run.manifest is None:
-        return Node(run, 0, "it does not record which manifest it read")
-    if run.manifest not in numbers:
-        return Node(run, 0, missing.get(run.manifest, "its manifest is not in the index"))
-    return Node(
-        run, 1 << numbers[run.manifest], "" if run.parents is not None else "it does not record what it started from"
-    )
