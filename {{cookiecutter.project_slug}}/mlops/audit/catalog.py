@@ -74,7 +74,7 @@ def read(source: str = "mlflow", experiments: Sequence[str] = ()) -> Catalog:
 def _read_mlflow(experiments: tuple[str, ...]) -> Catalog:
     """Read MLflow; look up in DVC's history the trainings and versions that the log has and MLflow lacks."""
     catalog, log, project = catalog_mlflow.read(experiments), read_log(), load_platform().project
-    issues = compare(log, catalog.versions)
+    issues = tuple(compare(log, catalog.versions))
     if not experiments and NO_LOG in log.issues and all(run.experiment != project for run in catalog.runs):
         issues = (NO_RUNS,)  # another server, or one that lost its runs
     numbers = {version.number for version in catalog.versions if version.model == project}
@@ -134,10 +134,11 @@ def _restore_manifest(commit: str, folder: str) -> Path:
 
 def _run(run: KnownRun, log: Log) -> Run:
     facts = _read_facts(run) or _read_inputs(run, log)
-    times = [datetime.fromisoformat(facts[key]) if key in facts else None for key in ("started_at", "ended_at")]
+    times = {key: datetime.fromisoformat(facts[key]) for key in ("started_at", "ended_at") if key in facts}
+    started, ended = times.get("started_at"), times.get("ended_at")
     parents = None if facts.get("parents") is None else tuple(facts["parents"])
     project, manifest = load_platform().project, facts.get("manifest_sha256")
-    return Run(run.run, (run.run,), run.name, project, *times, False, manifest, parents)
+    return Run(run.run, (run.run,), run.name, project, started, ended, False, manifest, parents)
 
 
 def _read_facts(run: KnownRun) -> dict[str, Any]:
@@ -195,37 +196,34 @@ def read_log() -> Log:
     return Log(inputs, versions, aliases, (behind,) if is_behind else ())
 
 
-def compare(log: Log, versions: Iterable[Version]) -> tuple[CatalogIssue, ...]:
-    """Return what MLflow, which has `versions`, and the log disagree on, and what of the log can't be read."""
+def compare(log: Log, versions: Iterable[Version]) -> Iterator[CatalogIssue]:
+    """Give what MLflow, which has `versions`, and the log disagree on, and what of the log can't be read."""
     own = {version.number: version for version in versions if version.model == load_platform().project}
-    in_mlflow = {alias: version for version in own.values() for alias in version.aliases}
-    if NO_LOG in log.issues and in_mlflow:
-        return ()  # without a log, MLflow's aliases are all that can be judged
+    holders = {alias: version for version in own.values() for alias in version.aliases}
+    if NO_LOG in log.issues and holders:
+        return  # without a log, MLflow's aliases are all that can be judged
+    yield from log.issues
     if log.aliases is None:
-        return log.issues
-    differences = (_compare_alias(alias, log, own, in_mlflow.get(alias)) for alias in ALIASES)
-    return (*log.issues, *filter(None, differences))
-
-
-def _compare_alias(alias: str, log: Log, own: dict[int, Version], in_mlflow: Version | None) -> CatalogIssue | None:
-    number = (log.aliases or {}).get(alias)
-    in_log = log.versions[number] if number is not None else None
-    known = own.get(in_log.number) if in_log else None
-    # Another MLflow server may use the number for another model.
-    if in_log and known and (not (in_log.runs and known.runs) or set(in_log.runs) & set(known.runs)):
-        in_log = known
-    if in_mlflow == in_log:
-        return None
-    if in_mlflow and in_log and in_mlflow.number == in_log.number:
-        problem = f"version {in_log.number} is {alias}, but in MLflow other runs made it than in the log"
-        return CatalogIssue(problem, "platform.yaml:tracking_uri: the server that this log is of", alias, in_log)
-    holders = [f"version {version.number}" if version else "none" for version in (in_mlflow, in_log)]
-    problem = f"{alias} is {holders[0]} in MLflow, and {holders[1]} in the log"
-    if in_mlflow:
-        return CatalogIssue(problem, SYNC_LOG, alias, in_log)
-    repair = REPAIR if REF in lineage_log.log_refs() else f"{FETCH_LOG}, then {REPAIR}"
-    promote = f"python -m mlops registry promote <another> --to {alias}"
-    return CatalogIssue(problem, f"{repair}; if that version was given up: {promote}", alias, in_log)
+        return
+    for alias in ALIASES:
+        in_mlflow, in_log = holders.get(alias), log.versions.get(log.aliases.get(alias, 0))
+        known = own.get(in_log.number) if in_log else None
+        # Another MLflow server may use the number for another model.
+        if in_log and known and (not (in_log.runs and known.runs) or set(in_log.runs) & set(known.runs)):
+            in_log = known
+        if in_mlflow == in_log:
+            continue
+        names = [f"version {version.number}" if version else "none" for version in (in_mlflow, in_log)]
+        problem = f"{alias} is {names[0]} in MLflow, and {names[1]} in the log"
+        if in_mlflow and in_log and in_mlflow.number == in_log.number:
+            problem = f"{names[1]} is {alias}, but in MLflow other runs made it than in the log"
+            fix = "platform.yaml:tracking_uri: the server that this log is of"
+        elif in_mlflow:
+            fix = SYNC_LOG
+        else:
+            repair = REPAIR if REF in lineage_log.log_refs() else f"{FETCH_LOG}, then {REPAIR}"
+            fix = f"{repair}; if that version was given up: python -m mlops registry promote <another> --to {alias}"
+        yield CatalogIssue(problem, fix, alias, in_log)
 
 
 @dataclass(frozen=True, slots=True)

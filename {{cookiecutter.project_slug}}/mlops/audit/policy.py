@@ -138,12 +138,14 @@ class ExposureGraph:
     def __init__(self, runs: Iterable[Run], numbers: Mapping[str, int], missing: Mapping[str, str]) -> None:
         self.nodes: dict[str, Node] = {}
         for run in runs:
-            problem = "" if run.parents is not None else "it does not record what it started from"
+            own, problem = 0, ""
             if run.manifest is None:
                 problem = "it does not record which manifest it read"
             elif run.manifest not in numbers:
                 problem = missing.get(run.manifest, "its manifest is not in the index")
-            own = 1 << numbers[run.manifest] if run.manifest in numbers else 0
+            else:
+                own = 1 << numbers[run.manifest]
+                problem = "" if run.parents is not None else "it does not record what it started from"
             self.nodes[run.id] = Node(run, own, problem)
         self._named: dict[str, list[Node]] = {}
         for node in self.nodes.values():
