@@ -84,7 +84,7 @@ def make_plan(audit: Audit, subjects: list[str]) -> Plan:
     runs = [run for run in audit.catalog.runs if run.id in known]
     versions = [version for version, made_by in audit.runs_of.items() if {run.id for run in made_by} & known.keys()]
     own = [version for version in versions if version.model == load_platform().project]
-    logged = {issue.alias: version.number for issue in audit.catalog.issues for version in own if version == issue.version}
+    logged = {issue.alias: each.number for issue in audit.catalog.issues for each in own if each == issue.version}
     init_from = str((read_params().get("train") or {}).get("init_from") or "")
     changed = [entry[3:] for entry in paths(git("status", "--porcelain", "-z", "--no-renames"))]
     manifests = dict.fromkeys(run.manifest for run in runs if run.manifest)
