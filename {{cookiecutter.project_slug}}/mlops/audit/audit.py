@@ -56,11 +56,9 @@ class Query:
 
 
 class Audit:
-    """The runs as they are now, and the index brought up to date with them; errors are those of `mlops.audit`.
+    """The runs as they are now, by default MLflow's, and the index, by default the repository's, up to date with them.
 
-    Args:
-        source: What to look at; by default what MLflow has.
-        index: By default the repository's.
+    Errors are those of `mlops.audit`.
     """
 
     def __init__(self, source: Catalog | None = None, index: Index | None = None) -> None:

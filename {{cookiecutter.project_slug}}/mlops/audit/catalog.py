@@ -31,8 +31,7 @@ from ..tracking.git import GitError, git
 from ..tracking.lineage_log import REF, KnownRun, ShallowCloneError
 from ..tracking.run_files import LINEAGE
 from ..tracking.sync_status import REPAIR
-from . import catalog_mlflow
-from .catalog_mlflow import Catalog, CatalogIssue, Run, Version
+from .catalog_mlflow import Catalog, CatalogIssue, Run, Version, read_mlflow
 from .index import MANIFEST, Fetch, InconclusiveError
 
 NO_LOG = CatalogIssue("this clone has no log (the Git branch lineage), which says what was promoted", FETCH_LOG)
@@ -54,12 +53,7 @@ class Log:
 
 
 def read(source: str = "mlflow", experiments: Sequence[str] = ()) -> Catalog:
-    """Read all runs and versions; arguments and errors are those of `mlops.audit`.
-
-    Raises:
-        InconclusiveError: There is no run at all: an empty MLflow proves nothing.
-        ShallowCloneError: This clone is shallow, and nothing else has a run.
-    """
+    """Read all runs and versions; arguments and errors are those of `mlops.audit`. An empty MLflow proves nothing."""
     if source == "dvc" and experiments:
         raise ProjectError("DVC's history has no MLflow experiments", "leave out --experiment, or --source dvc")
     catalog = _read_dvc() if source == "dvc" else _read_mlflow(tuple(experiments))
@@ -73,7 +67,7 @@ def read(source: str = "mlflow", experiments: Sequence[str] = ()) -> Catalog:
 
 def _read_mlflow(experiments: tuple[str, ...]) -> Catalog:
     """Read MLflow; look up in DVC's history the trainings and versions that the log has and MLflow lacks."""
-    catalog, log, project = catalog_mlflow.read(experiments), read_log(), load_platform().project
+    catalog, log, project = read_mlflow(experiments), read_log(), load_platform().project
     issues = tuple(compare(log, catalog.versions))
     if not experiments and NO_LOG in log.issues and all(run.experiment != project for run in catalog.runs):
         issues = (NO_RUNS,)  # another server, or one that lost its runs
@@ -110,11 +104,7 @@ def _read_dvc() -> Catalog:
 
 
 def _read_history(log: Log, without: Collection[str] = ()) -> Catalog:
-    """Read the runs in the history of this clone, also of branches and logs that were fetched; leave out `without`.
-
-    Raises:
-        ShallowCloneError: This clone is shallow.
-    """
+    """Read the runs in this clone's history, also of fetched branches; raise ShallowCloneError if it is cut off."""
     known = {name: run for name, run in lineage_log.runs().items() if name not in without}
     runs = [_run(run, log) for run in known.values()]
 

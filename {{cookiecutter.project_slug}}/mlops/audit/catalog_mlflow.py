@@ -91,7 +91,7 @@ class Catalog:
     issues: tuple[CatalogIssue, ...] = ()  # what MLflow and the log disagree on, or what of the log can't be read
 
 
-def read(experiments: tuple[str, ...] = ()) -> Catalog:
+def read_mlflow(experiments: tuple[str, ...]) -> Catalog:
     """Read what MLflow has, of the experiments with these names or of all; raise MlflowError if it can't be reached."""
     with mlflow_client.translate_errors(RETRY):
         client = mlflow_client.client()

@@ -196,11 +196,9 @@ def open_manifest(sha256: str, sources: Iterable[Fetch]) -> Iterator[tuple[Path,
     """
     reasons: dict[str, None] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for number, fetch in enumerate(sources):
-            target = Path(folder, str(number))
-            target.mkdir()
+        for fetch in sources:
             try:
-                file = Path(fetch(str(target)))
+                file = Path(fetch(tempfile.mkdtemp(dir=folder)))
                 subjects = _read_subjects(file, sha256)
             except Exception as error:  # any error of an artifact store, the file system or the network
                 text = error.problem if isinstance(error, ProjectError) else str(error)

@@ -114,7 +114,7 @@ def read_registry() -> Registry:
     return read(PATH)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Node:
     """A run and what it read; sets of manifests are bits."""
 
@@ -129,10 +129,7 @@ class Node:
 class ExposureGraph:
     """All runs by id (`nodes`), linked to those that they started from.
 
-    Args:
-        runs: All of them.
-        numbers: The number of each manifest in the index.
-        missing: Why the others are not in it.
+    `numbers` has the number of each manifest in the index, and `missing` why the others are not in it.
     """
 
     def __init__(self, runs: Iterable[Run], numbers: Mapping[str, int], missing: Mapping[str, str]) -> None:
@@ -156,25 +153,26 @@ class ExposureGraph:
                 node.parents += self._named.get(name, [])  # if two runs have the name, either may be meant
                 if name not in self._named:
                     node.problem = node.problem or f"its parent {name} is not known"
-        ancestors = {run_id: self._ancestors(run_id) for run_id in self.nodes}
+        ancestry = {run_id: [self.nodes[step] for step in self._ways(run_id)] for run_id in self.nodes}
         for run_id, node in self.nodes.items():
-            if run_id in ancestors[run_id]:
+            ancestors = ancestry[run_id][1:]
+            if any(node in child.parents for child in ancestry[run_id]):
                 node.problem = node.problem or "it is among its own parents"
+                ancestors.append(node)
+            node.inherited = reduce(or_, (ancestor.own for ancestor in ancestors), 0)
         for run_id, node in self.nodes.items():
-            above = [self.nodes[ancestor] for ancestor in ancestors[run_id]]
-            node.inherited = reduce(or_, (ancestor.own for ancestor in above), 0)
-            node.complete = not (node.problem or any(ancestor.problem for ancestor in above))
+            node.complete = not any(ancestor.problem for ancestor in ancestry[run_id])
 
-    def _ancestors(self, run_id: str) -> dict[str, str]:
-        """Return the ids of all runs that a run started from, the nearest first; for each, the run that leads to it."""
-        children: dict[str, str] = {}
+    def _ways(self, run_id: str) -> dict[str, list[str]]:
+        """Return the ids of a run and of all that it started from, the nearest first; for each, the way to it."""
+        ways = {run_id: [run_id]}
         queue = [run_id]
         for child in queue:  # grows
             for parent in self.nodes[child].parents:
-                if parent.run.id not in children:
-                    children[parent.run.id] = child
+                if parent.run.id not in ways:
+                    ways[parent.run.id] = [*ways[child], parent.run.id]
                     queue.append(parent.run.id)
-        return children
+        return ways
 
     def runs_named(self, names: Iterable[str]) -> list[Run]:
         """Return the runs that have one of these names."""
@@ -194,20 +192,14 @@ class ExposureGraph:
 
     def path(self, run_id: str, subject: Membership) -> list[str]:
         """Return how a run knows a subject: run by run, to the manifest or to the reason why it is unknown."""
-        children = self._ancestors(run_id)
-        ends = {}
-        for step in (run_id, *children):
-            node = self.nodes[step]
+        path: list[str] = []
+        for step, way in self._ways(run_id).items():
+            node, runs = self.nodes[step], [f"run {run}" for run in way]
+            manifest = f"manifest {node.run.manifest}"
             if node.own & subject.exact:
-                ends = {step: f"manifest {node.run.manifest}"}
-                break
-            if node.problem:
-                ends[step] = node.problem
-            elif node.own & subject.alike:
-                ends[step] = f"manifest {node.run.manifest}, with a similar id that may be the same person's"
-        if not ends:
-            return []
-        step, path = next(iter(ends)), list(ends.values())[:1]
-        while step != run_id:
-            path, step = [f"run {step}", *path], children[step]
-        return [f"run {run_id}", *path]
+                return [*runs, manifest]
+            if not path and node.problem:
+                path = [*runs, node.problem]
+            elif not path and node.own & subject.alike:
+                path = [*runs, f"{manifest}, with a similar id that may be the same person's"]
+        return path
