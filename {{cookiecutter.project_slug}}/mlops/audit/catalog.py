@@ -12,7 +12,7 @@ import contextlib
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -56,7 +56,11 @@ def read(source: str = "mlflow", experiments: Sequence[str] = ()) -> Catalog:
     """Read all runs and versions; arguments and errors are those of `mlops.audit`. An empty MLflow proves nothing."""
     if source == "dvc" and experiments:
         raise ProjectError("DVC's history has no MLflow experiments", "leave out --experiment, or --source dvc")
-    catalog = _read_dvc() if source == "dvc" else _read_mlflow(tuple(experiments))
+    mlflow = read_mlflow(tuple(experiments)) if source == "mlflow" else None
+    log = read_log()
+    catalog = _add_versions(mlflow, log, experiments) if mlflow else _from_log(log)
+    if not experiments or load_platform().project in experiments:
+        catalog = _add_history(catalog, log)
     if not catalog.runs:
         raise InconclusiveError(
             f"there is no run in {' and '.join(map(str, filter(None, catalog.source.values())))}: nothing to look at",
@@ -65,56 +69,47 @@ def read(source: str = "mlflow", experiments: Sequence[str] = ()) -> Catalog:
     return catalog
 
 
-def _read_mlflow(experiments: tuple[str, ...]) -> Catalog:
-    """Read MLflow; look up in DVC's history the trainings and versions that the log has and MLflow lacks."""
-    catalog, log, project = read_mlflow(experiments), read_log(), load_platform().project
-    issues = tuple(compare(log, catalog.versions))
+def _add_versions(catalog: Catalog, log: Log, experiments: Sequence[str]) -> Catalog:
+    """Compare MLflow with the log, and add the versions that it lacks."""
+    project, issues = load_platform().project, tuple(compare(log, catalog.versions))
     if not experiments and NO_LOG in log.issues and all(run.experiment != project for run in catalog.runs):
         issues = (NO_RUNS,)  # another server, or one that lost its runs
     numbers = {version.number for version in catalog.versions if version.model == project}
-    lost_versions = [version for number, version in log.versions.items() if number not in numbers]
-    catalog = replace(catalog, versions=[*catalog.versions, *lost_versions], issues=issues)
-    if experiments and project not in experiments:
-        return catalog
-    try:
-        lost = _read_history(log, without={name for run in catalog.runs for name in run.names})
-    except ShallowCloneError:
-        if not catalog.runs:
-            raise
-        return catalog  # one of the issues says so
-
-    def manifest_sources(sha256: str) -> Iterator[Fetch]:
-        yield from catalog.manifest_sources(sha256)
-        yield from lost.manifest_sources(sha256)
-
-    return replace(catalog, runs=[*catalog.runs, *lost.runs], manifest_sources=manifest_sources)
+    lost = [version for number, version in log.versions.items() if number not in numbers]
+    return replace(catalog, versions=[*catalog.versions, *lost], issues=issues)
 
 
-def _read_dvc() -> Catalog:
-    """Read the runs in the history and, from the log, the versions and their aliases."""
-    log, refs = read_log(), lineage_log.log_refs()
-    holders = log.aliases or {}
+def _from_log(log: Log) -> Catalog:
+    """Return the versions and their aliases, as the log has them."""
+    refs, holders = lineage_log.log_refs(), log.aliases or {}
     versions = [
         replace(version, aliases=tuple(alias for alias, holder in holders.items() if holder == number))
         for number, version in sorted(log.versions.items())
     ]
     tips = git("for-each-ref", "--format=%(objectname)", *refs).split() if refs else ["no log"]
     source = {"git": " ".join(dict.fromkeys(tips)), "experiments": None}
-    return replace(_read_history(log), versions=versions, source=source, issues=log.issues)
+    return Catalog([], versions, lambda sha256: (), source, log.issues)
 
 
-def _read_history(log: Log, without: Collection[str] = ()) -> Catalog:
-    """Read the runs in this clone's history, also of fetched branches; raise ShallowCloneError if it is cut off."""
-    known = {name: run for name, run in lineage_log.runs().items() if name not in without}
-    runs = [_run(run, log) for run in known.values()]
+def _add_history(catalog: Catalog, log: Log) -> Catalog:
+    """Add the runs that the catalog lacks of those in this clone's history, also of branches that were fetched."""
+    known_already = {name for run in catalog.runs for name in run.names}
+    try:
+        lost = {name: run for name, run in lineage_log.runs().items() if name not in known_already}
+    except ShallowCloneError:
+        if not catalog.runs:
+            raise
+        return catalog  # one of the issues says so
+    runs = [_run(run, log) for run in lost.values()]
 
     def manifest_sources(sha256: str) -> Iterator[Fetch]:
+        yield from catalog.manifest_sources(sha256)
         names = [run.id for run in runs if run.manifest == sha256]
-        commits = [commit for name in names for commit in (*known[name].commits, log.inputs.get(name)) if commit]
+        commits = [commit for name in names for commit in (*lost[name].commits, log.inputs.get(name)) if commit]
         for commit in dict.fromkeys(commits):
             yield partial(_restore_manifest, commit)
 
-    return Catalog(runs, [], manifest_sources)
+    return replace(catalog, runs=[*catalog.runs, *runs], manifest_sources=manifest_sources)
 
 
 def _restore_manifest(commit: str, folder: str) -> Path:
