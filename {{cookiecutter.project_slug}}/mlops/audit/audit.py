@@ -215,9 +215,8 @@ class Audit:
                 for run, exposure in self._exposures(membership).items()
                 for deployment in query.targets.get(run, ())
             ]
-            if query.orphans:
-                timing = Timing.ACTIVE if consent.status == "active" else Timing.NEVER
-                verdicts.append(judge(Exposure.UNKNOWN, timing, query.served))
+            if query.orphans and consent.status != "active":
+                verdicts.append(Verdict.INCONCLUSIVE)
             return worst(verdicts)
 
         subjects: list[Row] = []
