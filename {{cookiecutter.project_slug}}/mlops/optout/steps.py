@@ -68,7 +68,7 @@ class OptOutReport:
 
     @property
     def verdict(self) -> Verdict:
-        """What the audit answered; never better than FAIL if the opt-out did not come to its end."""
+        """What the audit answered at the end; FAIL if the opt-out has not come to it."""
         verdicts = [Verdict(answer["verdict"]) for answer in self.answers.values()]
         return Verdict.FAIL if self.stopped or not verdicts else worst(verdicts)
 
