@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from mlops.audit.audit import Audit
 from mlops.optout import plan, steps
-from mlops.optout.report import OptOutReport
+from mlops.optout.steps import OptOutReport
 from mlops.tracking import mlflow_client
 
 from .conftest import Project

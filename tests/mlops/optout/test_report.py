@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from mlops.optout import report
+from mlops.optout import steps as report
 from mlops.optout.plan import Dataset, Plan
 
 HOSTILE = '<script>alert("x")</script>&amp;=1+1'

@@ -56,11 +56,9 @@ class Query:
 
 
 class Audit:
-    """The runs as they are now, and the index brought up to date with them; errors are those of `mlops.audit`.
+    """The runs as they are now, by default MLflow's, and the index, by default the repository's, up to date with them.
 
-    Args:
-        source: What to look at; by default what MLflow has.
-        index: By default the repository's.
+    Errors are those of `mlops.audit`.
     """
 
     def __init__(self, source: Catalog | None = None, index: Index | None = None) -> None:
@@ -121,7 +119,7 @@ class Audit:
         orphans = [each for each in deployments if self.is_orphan(each.version)]
         unknown = self._unknown(targets) + [{"served_by": str(each), "path": [UNKNOWN_RUNS]} for each in orphans]
         if subjects is None:
-            denied = {subject for subject in self._members(targets)[0] if not registry.allows(subject)}
+            denied = {subject for subject in self._members(targets) if not registry.allows(subject)}
             wanted = sorted({*registry.ended, *registry.doubtful, *denied})
         else:
             wanted = parse_subjects(subjects)
@@ -135,22 +133,21 @@ class Audit:
     def members(self, name: str) -> AuditReport:
         """Return who is in a model or a run: a version, an alias or a run, see `named`."""
         runs = self.named(name)
-        exposures, is_complete = self._members(runs)
-        rows = [{"subject": subject, "exposure": exposure} for subject, exposure in sorted(exposures.items())]
-        verdict = None if is_complete else Verdict.INCONCLUSIVE
-        return AuditReport("list", verdict, [], rows, self._unknown(runs), [], self.source)
+        rows = [{"subject": subject, "exposure": exposure} for subject, exposure in sorted(self._members(runs).items())]
+        unknown = self._unknown(runs)
+        return AuditReport("list", Verdict.INCONCLUSIVE if unknown else None, [], rows, unknown, [], self.source)
 
     def diff(self, first: str, second: str) -> AuditReport:
         """Return who is in only one of two models or runs, named as for `members`."""
         runs = self.named(first), self.named(second)
-        (before, is_complete), (after, is_complete_after) = map(self._members, runs)
+        before, after = map(self._members, runs)
         rows = [
             {"subject": subject, "change": "added" if subject in after else "removed", "exposure": exposure}
             for subject, exposure in sorted((before | after).items())
             if (subject in before) != (subject in after)
         ]
-        verdict = None if is_complete and is_complete_after else Verdict.INCONCLUSIVE
-        return AuditReport("diff", verdict, [], rows, self._unknown(runs[0] | runs[1]), [], self.source)
+        unknown = self._unknown(runs[0] | runs[1])
+        return AuditReport("diff", Verdict.INCONCLUSIVE if unknown else None, [], rows, unknown, [], self.source)
 
     def named(self, name: str) -> dict[str, Run]:
         """Return the runs, by id, of a version, or the run with this id in MLflow or in DVC.
@@ -189,13 +186,12 @@ class Audit:
             if exposure is not Exposure.UNKNOWN or self.graph.nodes[run].complete
         ]
 
-    def _members(self, runs: Iterable[str]) -> tuple[dict[str, Exposure], bool]:
-        """Return the subjects that any of the runs knows, and whether these are all."""
+    def _members(self, runs: Iterable[str]) -> dict[str, Exposure]:
+        """Return the subjects that any of the runs knows, as far as that can be determined."""
         nodes = [self.graph.nodes[run] for run in runs]
         direct = self.index.members(reduce(or_, (node.own for node in nodes), 0))
         inherited = self.index.members(reduce(or_, (node.inherited for node in nodes), 0))
-        exposures = dict.fromkeys(inherited, Exposure.INHERITED) | dict.fromkeys(direct, Exposure.DIRECT)
-        return exposures, all(node.complete for node in nodes)
+        return dict.fromkeys(inherited, Exposure.INHERITED) | dict.fromkeys(direct, Exposure.DIRECT)
 
     def _unknown(self, runs: Iterable[str]) -> list[Row]:
         """Return the runs whose subjects can't be determined, and why."""
@@ -212,7 +208,17 @@ class Audit:
                         row |= {"timing": timing, "verdict": query.verdict(exposure, timing, deployment)}
                         yield row | ({"served_by": str(deployment)} if deployment else {})
 
-        verdict_of = cache(lambda membership, consent: self._verdict(query, membership, consent))
+        @cache  # thousands of subjects have the same
+        def verdict_of(membership: Membership, consent: Consent) -> Verdict:
+            verdicts = [
+                query.verdict(exposure, consent.timing(self._runs[run]), deployment)
+                for run, exposure in self._exposures(membership).items()
+                for deployment in query.targets.get(run, ())
+            ]
+            if query.orphans and consent.status != "active":
+                verdicts.append(Verdict.INCONCLUSIVE)
+            return worst(verdicts)
+
         subjects: list[Row] = []
         for subject, membership in query.memberships.items():
             consent = query.consents[subject]
@@ -227,17 +233,6 @@ class Audit:
         unsure = [Verdict.INCONCLUSIVE] if query.issues or query.incomplete else []
         verdict = worst([*(row["verdict"] for row in subjects), *unsure])
         return AuditReport(verb, verdict, subjects, Rows(rows), unknown, notes, source)
-
-    def _verdict(self, query: Query, membership: Membership, consent: Consent) -> Verdict:
-        verdicts = [
-            query.verdict(exposure, consent.timing(self._runs[run]), deployment)
-            for run, exposure in self._exposures(membership).items()
-            for deployment in query.targets.get(run, ())
-        ]
-        if query.orphans:
-            timing = Timing.ACTIVE if consent.status == "active" else Timing.NEVER
-            verdicts.append(judge(Exposure.UNKNOWN, timing, query.served))
-        return worst(verdicts)
 
     def _row(self, run: Run, membership: Membership, **columns: Any) -> Row:
         return {

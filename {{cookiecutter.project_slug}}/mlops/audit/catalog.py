@@ -8,9 +8,11 @@ lost MLflow. If the two disagree, it is unknown what is served, and no answer is
 models.
 """
 
+import contextlib
 import json
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -29,8 +31,7 @@ from ..tracking.git import GitError, git
 from ..tracking.lineage_log import REF, KnownRun, ShallowCloneError
 from ..tracking.run_files import LINEAGE
 from ..tracking.sync_status import REPAIR
-from . import catalog_mlflow
-from .catalog_mlflow import Catalog, CatalogIssue, Run, Version
+from .catalog_mlflow import Catalog, CatalogIssue, Run, Version, read_mlflow
 from .index import MANIFEST, Fetch, InconclusiveError
 
 NO_LOG = CatalogIssue("this clone has no log (the Git branch lineage), which says what was promoted", FETCH_LOG)
@@ -41,16 +42,25 @@ NO_RUNS = CatalogIssue(
 )
 
 
-def read(source: str = "mlflow", experiments: Sequence[str] = ()) -> Catalog:
-    """Read all runs and versions; arguments and errors are those of `mlops.audit`.
+@dataclass(frozen=True)
+class Log:
+    """What the log says of the project's model."""
 
-    Raises:
-        InconclusiveError: There is no run at all: an empty MLflow proves nothing.
-        ShallowCloneError: This clone is shallow, and nothing else has a run.
-    """
+    inputs: dict[str, str]  # the commit that each training read, by run
+    versions: dict[int, Version]  # registered versions by number, without aliases
+    aliases: dict[str, int] | None  # the version of each alias; None if that can't be read
+    issues: tuple[CatalogIssue, ...]  # why this may be incomplete
+
+
+def read(source: str = "mlflow", experiments: Sequence[str] = ()) -> Catalog:
+    """Read all runs and versions; arguments and errors are those of `mlops.audit`. An empty MLflow proves nothing."""
     if source == "dvc" and experiments:
         raise ProjectError("DVC's history has no MLflow experiments", "leave out --experiment, or --source dvc")
-    catalog = read_all_history() if source == "dvc" else _read_mlflow(tuple(experiments))
+    mlflow = read_mlflow(tuple(experiments)) if source == "mlflow" else None
+    log = read_log()
+    catalog = _add_versions(mlflow, log, experiments) if mlflow else _from_log(log)
+    if not experiments or load_platform().project in experiments:
+        catalog = _add_history(catalog, log)
     if not catalog.runs:
         raise InconclusiveError(
             f"there is no run in {' and '.join(map(str, filter(None, catalog.source.values())))}: nothing to look at",
@@ -59,76 +69,58 @@ def read(source: str = "mlflow", experiments: Sequence[str] = ()) -> Catalog:
     return catalog
 
 
-def _read_mlflow(experiments: tuple[str, ...]) -> Catalog:
-    """Read MLflow; look up in DVC's history the trainings and versions that the log has and MLflow lacks."""
-    catalog, log, project = catalog_mlflow.read(experiments), read_log(), load_platform().project
-    issues = compare(log, catalog.versions)
+def _add_versions(catalog: Catalog, log: Log, experiments: Sequence[str]) -> Catalog:
+    """Compare MLflow with the log, and add the versions that it lacks."""
+    project, issues = load_platform().project, tuple(compare(log, catalog.versions))
     if not experiments and NO_LOG in log.issues and all(run.experiment != project for run in catalog.runs):
         issues = (NO_RUNS,)  # another server, or one that lost its runs
     numbers = {version.number for version in catalog.versions if version.model == project}
-    lost_versions = [version for number, version in log.versions.items() if number not in numbers]
-    catalog = replace(catalog, versions=[*catalog.versions, *lost_versions], issues=issues)
-    if experiments and project not in experiments:
-        return catalog
-    try:
-        lost = read_history(without={name for run in catalog.runs for name in run.names})
-    except ShallowCloneError:
-        if not catalog.runs:
-            raise
-        return catalog  # one of the issues says so
-
-    def manifest_sources(sha256: str) -> Iterable[Fetch]:
-        yield from catalog.manifest_sources(sha256)
-        if any(run.manifest == sha256 for run in lost.runs):
-            yield from lost.manifest_sources(sha256)
-
-    return replace(catalog, runs=[*catalog.runs, *lost.runs], manifest_sources=manifest_sources)
+    lost = [version for number, version in log.versions.items() if number not in numbers]
+    return replace(catalog, versions=[*catalog.versions, *lost], issues=issues)
 
 
-def read_history(without: Collection[str] = ()) -> Catalog:
-    """Read the runs in the history of this clone, also of branches and logs that were fetched; leave out `without`.
-
-    Raises:
-        ShallowCloneError: This clone is shallow.
-    """
-    known = {name: run for name, run in lineage_log.runs().items() if name not in without}
-    log = lineage_log.log() if known or not without else []
-    of_versions = _runs_of_versions(log)
-    inputs = {entry.run: entry.commit for entry in log if entry.version is None}
-    runs = [_run(run, inputs.get(name, ""), of_versions) for name, run in known.items()]
-
-    def manifest_sources(sha256: str) -> Iterator[Fetch]:
-        names = [run.id for run in runs if run.manifest == sha256]
-        commits = [commit for name in names for commit in (*known[name].commits, inputs.get(name)) if commit]
-        for commit in dict.fromkeys(commits):
-            yield partial(_restore_manifest, commit)
-
-    return Catalog(runs, [], manifest_sources)
-
-
-def _restore_manifest(commit: str, folder: Path) -> Path:
-    dvc_remote.restore(commit, (MANIFEST,), folder)
-    return folder / MANIFEST
-
-
-def read_all_history() -> Catalog:
-    """Read the runs in the history and, from the log, the versions and their aliases."""
-    catalog, log, refs = read_history(), read_log(), lineage_log.log_refs()
-    holders = log.aliases or {}
+def _from_log(log: Log) -> Catalog:
+    """Return the versions and their aliases, as the log has them."""
+    refs, holders = lineage_log.log_refs(), log.aliases or {}
     versions = [
         replace(version, aliases=tuple(alias for alias, holder in holders.items() if holder == number))
         for number, version in sorted(log.versions.items())
     ]
     tips = git("for-each-ref", "--format=%(objectname)", *refs).split() if refs else ["no log"]
     source = {"git": " ".join(dict.fromkeys(tips)), "experiments": None}
-    return replace(catalog, versions=versions, source=source, issues=log.issues)
+    return Catalog([], versions, lambda sha256: (), source, log.issues)
 
 
-def _run(run: KnownRun, input_commit: str, of_versions: dict[int, list[str]]) -> Run:
-    facts = _read_facts(run) or (_read_inputs(input_commit, of_versions) if input_commit else {})
-    started, ended = (
-        datetime.fromisoformat(facts[key]) if key in facts else None for key in ("started_at", "ended_at")
-    )
+def _add_history(catalog: Catalog, log: Log) -> Catalog:
+    """Add the runs that the catalog lacks of those in this clone's history, also of branches that were fetched."""
+    known_already = {name for run in catalog.runs for name in run.names}
+    try:
+        lost = {name: run for name, run in lineage_log.runs().items() if name not in known_already}
+    except ShallowCloneError:
+        if not catalog.runs:
+            raise
+        return catalog  # one of the issues says so
+    runs = [_run(run, log) for run in lost.values()]
+
+    def manifest_sources(sha256: str) -> Iterator[Fetch]:
+        yield from catalog.manifest_sources(sha256)
+        names = [run.id for run in runs if run.manifest == sha256]
+        commits = [commit for name in names for commit in (*lost[name].commits, log.inputs.get(name)) if commit]
+        for commit in dict.fromkeys(commits):
+            yield partial(_restore_manifest, commit)
+
+    return replace(catalog, runs=[*catalog.runs, *runs], manifest_sources=manifest_sources)
+
+
+def _restore_manifest(commit: str, folder: str) -> Path:
+    dvc_remote.restore(commit, (MANIFEST,), Path(folder))
+    return Path(folder, MANIFEST)
+
+
+def _run(run: KnownRun, log: Log) -> Run:
+    facts = _read_facts(run) or _read_inputs(run, log)
+    times = {key: datetime.fromisoformat(facts[key]) for key in ("started_at", "ended_at") if key in facts}
+    started, ended = times.get("started_at"), times.get("ended_at")
     parents = None if facts.get("parents") is None else tuple(facts["parents"])
     project, manifest = load_platform().project, facts.get("manifest_sha256")
     return Run(run.run, (run.run,), run.name, project, started, ended, False, manifest, parents)
@@ -137,19 +129,18 @@ def _run(run: KnownRun, input_commit: str, of_versions: dict[int, list[str]]) ->
 def _read_facts(run: KnownRun) -> dict[str, Any]:
     """Return what a run recorded, from the newest commit with its results that can be restored."""
     for commit in run.commits:
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                dvc_remote.restore(commit, (LINEAGE.as_posix(),), Path(folder))
-                facts: dict[str, Any] = read_json(Path(folder) / LINEAGE)
-            except (ProjectError, OSError, ValueError):
-                continue
-        if facts.get("run") == run.run:
-            return facts
+        with contextlib.suppress(ProjectError, OSError, ValueError), tempfile.TemporaryDirectory() as folder:
+            dvc_remote.restore(commit, (LINEAGE.as_posix(),), Path(folder))
+            facts: dict[str, Any] = read_json(Path(folder) / LINEAGE)
+            if facts.get("run") == run.run:
+                return facts
     return {}
 
 
-def _read_inputs(commit: str, of_versions: dict[int, list[str]]) -> dict[str, Any]:
-    """Return the manifest and the parents of a training, from the commit that it read."""
+def _read_inputs(run: KnownRun, log: Log) -> dict[str, Any]:
+    """Return the manifest and the parents of a training, from the commit that it read, if the log names it."""
+    if not (commit := log.inputs.get(run.run)):
+        return {}
     try:
         sha256 = json.loads(git("show", f"{commit}:./reports/manifest.json"))["sha256"][0]
         init_from = YAML(typ="safe").load(git("show", f"{commit}:./params.yaml"))["train"]["init_from"]
@@ -158,80 +149,66 @@ def _read_inputs(commit: str, of_versions: dict[int, list[str]]) -> dict[str, An
     if not init_from:
         return {"manifest_sha256": sha256, "parents": []}
     uri = MODEL_URI.fullmatch(init_from)
-    runs = of_versions.get(int(uri["version"])) if uri and uri["name"] == load_platform().project else None
-    return {"manifest_sha256": sha256, "parents": runs[:1] if runs else None}
-
-
-@dataclass(frozen=True)
-class Log:
-    """What the log says of the project's model."""
-
-    versions: dict[int, Version]  # registered versions by number, without aliases
-    aliases: dict[str, int] | None  # the version of each alias; None if that can't be read
-    issues: tuple[CatalogIssue, ...]  # why this may be incomplete
+    version = log.versions.get(int(uri["version"])) if uri and uri["name"] == load_platform().project else None
+    return {"manifest_sha256": sha256, "parents": version.runs[:1] if version and version.runs else None}
 
 
 def read_log() -> Log:
     """Read the log: this clone's own or, before it has one, that of a Git remote."""
     project, refs = load_platform().project, lineage_log.log_refs()
+    inputs: dict[str, str] = {}
     versions: dict[int, Version] = {}
     try:
-        runs = _runs_of_versions(lineage_log.log())
+        runs: defaultdict[int, list[str]] = defaultdict(list)
+        for entry in lineage_log.log():
+            if entry.version is None:
+                inputs[entry.run] = entry.commit
+            else:
+                runs[entry.version].append(entry.run)
         versions = {number: Version(project, number, (), tuple(dict.fromkeys(runs[number]))) for number in sorted(runs)}
         if not refs:
-            return Log(versions, None, (NO_LOG,))
+            return Log(inputs, versions, None, (NO_LOG,))
         log_ref = REF if REF in refs else next((ref for ref in refs if not lineage_log.is_behind_remote(ref)), refs[0])
         promotions = alias_changes(log_ref)
         is_behind = {move.id for ref in refs for move in alias_changes(ref)} > {move.id for move in promotions}
     except ProjectError as error:
         issue = CatalogIssue(error.problem, error.fix, incomplete=isinstance(error, ShallowCloneError))
-        return Log(versions, None, (issue,))
+        return Log(inputs, versions, None, (issue,))
     aliases = {alias: numbers[-1] for alias, numbers in alias_holders(promotions).items() if numbers}
     for number in aliases.values():  # a promotion without an entry of the registration
         versions.setdefault(number, Version(project, number, (), ()))
     behind = CatalogIssue("the log of a Git remote has promotions that this clone's lacks", SYNC_LOG)
-    return Log(versions, aliases, (behind,) if is_behind else ())
+    return Log(inputs, versions, aliases, (behind,) if is_behind else ())
 
 
-def _runs_of_versions(log: Iterable[lineage_log.Entry]) -> dict[int, list[str]]:
-    runs: dict[int, list[str]] = {}
-    for entry in log:
-        if entry.version is not None:
-            runs.setdefault(entry.version, []).append(entry.run)
-    return runs
-
-
-def compare(log: Log, versions: Iterable[Version]) -> tuple[CatalogIssue, ...]:
-    """Return what MLflow, which has `versions`, and the log disagree on, and what of the log can't be read."""
+def compare(log: Log, versions: Iterable[Version]) -> Iterator[CatalogIssue]:
+    """Give what MLflow, which has `versions`, and the log disagree on, and what of the log can't be read."""
     own = {version.number: version for version in versions if version.model == load_platform().project}
-    in_mlflow = {alias: version for version in own.values() for alias in version.aliases}
-    if NO_LOG in log.issues and in_mlflow:
-        return ()  # without a log, MLflow's aliases are all that can be judged
+    holders = {alias: version for version in own.values() for alias in version.aliases}
+    if NO_LOG in log.issues and holders:
+        return  # without a log, MLflow's aliases are all that can be judged
+    yield from log.issues
     if log.aliases is None:
-        return log.issues
-    differences = (_compare_alias(alias, log, own, in_mlflow.get(alias)) for alias in ALIASES)
-    return (*log.issues, *filter(None, differences))
-
-
-def _compare_alias(alias: str, log: Log, own: dict[int, Version], in_mlflow: Version | None) -> CatalogIssue | None:
-    number = (log.aliases or {}).get(alias)
-    in_log = log.versions[number] if number is not None else None
-    known = own.get(in_log.number) if in_log else None
-    # Another MLflow server may use the number for another model.
-    if in_log and known and (not (in_log.runs and known.runs) or set(in_log.runs) & set(known.runs)):
-        in_log = known
-    if in_mlflow == in_log:
-        return None
-    if in_mlflow and in_log and in_mlflow.number == in_log.number:
-        problem = f"version {in_log.number} is {alias}, but in MLflow other runs made it than in the log"
-        return CatalogIssue(problem, "platform.yaml:tracking_uri: the server that this log is of", alias, in_log)
-    holders = [f"version {version.number}" if version else "none" for version in (in_mlflow, in_log)]
-    problem = f"{alias} is {holders[0]} in MLflow, and {holders[1]} in the log"
-    if in_mlflow:
-        return CatalogIssue(problem, SYNC_LOG, alias, in_log)
-    repair = REPAIR if REF in lineage_log.log_refs() else f"{FETCH_LOG}, then {REPAIR}"
-    promote = f"python -m mlops registry promote <another> --to {alias}"
-    return CatalogIssue(problem, f"{repair}; if that version was given up: {promote}", alias, in_log)
+        return
+    for alias in ALIASES:
+        in_mlflow, in_log = holders.get(alias), log.versions.get(log.aliases.get(alias, 0))
+        known = own.get(in_log.number) if in_log else None
+        # Another MLflow server may use the number for another model.
+        if in_log and known and (not (in_log.runs and known.runs) or set(in_log.runs) & set(known.runs)):
+            in_log = known
+        if in_mlflow == in_log:
+            continue
+        names = [f"version {version.number}" if version else "none" for version in (in_mlflow, in_log)]
+        problem = f"{alias} is {names[0]} in MLflow, and {names[1]} in the log"
+        if in_mlflow and in_log and in_mlflow.number == in_log.number:
+            problem = f"{names[1]} is {alias}, but in MLflow other runs made it than in the log"
+            fix = "platform.yaml:tracking_uri: the server that this log is of"
+        elif in_mlflow:
+            fix = SYNC_LOG
+        else:
+            repair = REPAIR if REF in lineage_log.log_refs() else f"{FETCH_LOG}, then {REPAIR}"
+            fix = f"{repair}; if that version was given up: python -m mlops registry promote <another> --to {alias}"
+        yield CatalogIssue(problem, fix, alias, in_log)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,15 +223,14 @@ class Deployment:
         return f"{self.where} ({self.version.model}/{self.version.number})"
 
 
-def with_alias(catalog: Catalog) -> list[Deployment]:
-    """Return the versions that have an alias in MLflow."""
-    return [Deployment(f"alias {alias}", version) for version in catalog.versions for alias in version.aliases]
+def with_alias(catalog: Catalog) -> Iterator[Deployment]:
+    """Give the versions that have an alias in MLflow, and those that have one only in the log."""
+    for version in catalog.versions:
+        yield from (Deployment(f"alias {alias}", version) for alias in version.aliases)
+    for issue in catalog.issues:
+        if issue.version:
+            yield Deployment(f"{issue.alias} in the log", issue.version, True)
 
 
-def with_alias_in_log(catalog: Catalog) -> list[Deployment]:
-    """Return the versions that have an alias only in the log."""
-    return [Deployment(f"{issue.alias} in the log", issue.version, True) for issue in catalog.issues if issue.version]
-
-
-SERVING: list[Callable[[Catalog], Iterable[Deployment]]] = [with_alias, with_alias_in_log]
+SERVING: list[Callable[[Catalog], Iterable[Deployment]]] = [with_alias]
 """Functions that list deployed versions. Extend this list."""

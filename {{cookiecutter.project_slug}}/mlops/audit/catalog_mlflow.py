@@ -3,13 +3,13 @@
 Missing information is unknown, never absent.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ProjectError
@@ -21,7 +21,6 @@ from .index import MANIFEST, Fetch
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run as MlflowRun
 
 PAGE = 1000
 RETRY = "see that the server is up (platform.yaml:tracking_uri); or ask Git's and DVC's history: audit … --source dvc"
@@ -92,13 +91,8 @@ class Catalog:
     issues: tuple[CatalogIssue, ...] = ()  # what MLflow and the log disagree on, or what of the log can't be read
 
 
-def read(experiments: tuple[str, ...] = ()) -> Catalog:
-    """Read what MLflow has, of the experiments with these names or of all.
-
-    Raises:
-        MlflowError: MLflow can't be reached, or refuses.
-        ProjectError: There is no such experiment.
-    """
+def read_mlflow(experiments: tuple[str, ...]) -> Catalog:
+    """Read what MLflow has, of the experiments with these names or of all; raise MlflowError if it can't be reached."""
     with mlflow_client.translate_errors(RETRY):
         client = mlflow_client.client()
         runs = list(read_runs(client, experiments))
@@ -107,18 +101,14 @@ def read(experiments: tuple[str, ...] = ()) -> Catalog:
     def manifest_sources(sha256: str) -> Iterator[Fetch]:
         for run in runs:
             if run.manifest == sha256:
-                yield partial(_download, client, run.id)
+                yield partial(client.download_artifacts, run.id, MANIFEST)
 
     source = {"mlflow": without_credentials(str(client.tracking_uri)), "experiments": list(experiments) or None}
     return Catalog(runs, versions, manifest_sources, source)
 
 
-def _download(client: "MlflowClient", run_id: str, folder: Path) -> str:
-    return str(client.download_artifacts(run_id, MANIFEST, str(folder)))
-
-
 def read_runs(client: "MlflowClient", experiments: tuple[str, ...] = ()) -> Iterator[Run]:
-    """Give the trainings, the first one first."""
+    """Give the trainings, the first one first; raise ProjectError if one of the experiments does not exist."""
     from mlflow.entities import ViewType
 
     every = mlflow_client.pages(partial(client.search_experiments, ViewType.ALL))
@@ -126,35 +116,30 @@ def read_runs(client: "MlflowClient", experiments: tuple[str, ...] = ()) -> Iter
     if unknown := set(experiments) - set(names.values()):
         raise ProjectError(f"MLflow has no experiment {', '.join(sorted(unknown))}", "see their names: make ui")
     order = ["attributes.start_time ASC"]  # a run that begins meanwhile doesn't move the pages
-    if names:
-        for run in mlflow_client.pages(partial(client.search_runs, list(names), "", ViewType.ALL, PAGE, order)):
-            yield _run(run, names[run.info.experiment_id])
-
-
-def _run(run: "MlflowRun", experiment: str) -> Run:
-    info, params, tags = run.info, run.data.params, run.data.tags
-    digest = params.get("manifest_sha256", "")
-    return Run(
-        id=info.run_id,
-        names=tuple(dict.fromkeys((info.run_id, *filter(None, [tags.get(MIRROR_ID)])))),
-        title=info.run_name or info.run_id,
-        experiment=experiment,
-        started=_time(info.start_time),
-        ended=_time(info.end_time),
-        deleted=info.lifecycle_stage == "deleted",
-        manifest=digest if re.fullmatch("[0-9a-f]{64}", digest) else None,
-        parents=parse_parents(params.get("parents", "")),
-    )
+    search = partial(client.search_runs, list(names), "", ViewType.ALL, PAGE, order)
+    for run in mlflow_client.pages(search) if names else ():
+        info, params = run.info, run.data.params
+        digest = params.get("manifest_sha256", "")
+        yield Run(
+            id=info.run_id,
+            names=tuple(dict.fromkeys(filter(None, (info.run_id, run.data.tags.get(MIRROR_ID))))),
+            title=info.run_name or info.run_id,
+            experiment=names[info.experiment_id],
+            started=_time(info.start_time),
+            ended=_time(info.end_time),
+            deleted=info.lifecycle_stage == "deleted",
+            manifest=digest if re.fullmatch("[0-9a-f]{64}", digest) else None,
+            parents=parse_parents(params.get("parents", "")),
+        )
 
 
 def parse_parents(text: str) -> tuple[str, ...] | None:
     """Return the runs that the param `parents` lists as JSON; None if it is no such list."""
-    try:
+    with contextlib.suppress(ValueError):
         parents = json.loads(text)
-    except ValueError:
-        return None
-    is_list = isinstance(parents, list) and all(isinstance(parent, str) and parent for parent in parents)
-    return tuple(parents) if is_list else None
+        if isinstance(parents, list) and all(isinstance(parent, str) and parent for parent in parents):
+            return tuple(parents)
+    return None
 
 
 def _time(milliseconds: int | None) -> datetime | None:

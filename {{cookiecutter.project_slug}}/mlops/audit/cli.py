@@ -36,10 +36,7 @@ def exit_inconclusive() -> Iterator[None]:
 class AuditGroup(click.Group):
     """Exits with 3 if something that the answer depends on can't be read."""
 
-    def invoke(self, ctx: click.Context) -> object:
-        """Run the verb."""
-        with exit_inconclusive():
-            return super().invoke(ctx)
+    invoke = exit_inconclusive()(click.Group.invoke)
 
 
 @click.group("audit", cls=AuditGroup)

@@ -27,8 +27,7 @@ SCHEMAS = {
     "versions": pa.schema({"model": TEXT, "version": pa.int64(), "alias": TEXT, "run": TEXT}),
     "consent": pa.schema({"subject_id": TEXT, "status": TEXT, "ended_at": TIME}),
 }
-Rows = Iterator[tuple[Any, ...]]
-"""Rows of a table, with the columns of its schema."""
+Rows = Iterator[tuple[Any, ...]]  # of a table, with the columns of its schema
 
 
 def export(audit: Audit, folder: Path) -> str:
@@ -42,7 +41,11 @@ def export(audit: Audit, folder: Path) -> str:
     for issue in audit.catalog.issues:
         if issue.incomplete:
             raise InconclusiveError(issue.problem, issue.fix)
-    rows = {"runs": _runs(audit), "knows": _knows(audit), "versions": _versions(audit), "consent": _consent()}
+    runs = (
+        (run.id, run.title, run.experiment, run.started, run.ended, run.deleted, audit.graph.nodes[run.id].complete)
+        for run in audit.catalog.runs
+    )
+    rows = {"runs": runs, "knows": _knows(audit), "versions": _versions(audit), "consent": _consent()}
     tables = {
         name: pa.Table.from_pylist([dict(zip(SCHEMAS[name].names, row, strict=True)) for row in each], SCHEMAS[name])
         for name, each in rows.items()
@@ -58,12 +61,6 @@ def export(audit: Audit, folder: Path) -> str:
             pq.write_table(table, file)
     counts = ", ".join(f"{len(table)} of {name}" for name, table in tables.items())
     return f"{folder.as_posix()}: {len(new)} new manifests of {len(manifests)}; rows: {counts}"
-
-
-def _runs(audit: Audit) -> Rows:
-    for run in audit.catalog.runs:
-        is_complete = audit.graph.nodes[run.id].complete
-        yield run.id, run.title, run.experiment, run.started, run.ended, run.deleted, is_complete
 
 
 def _knows(audit: Audit) -> Rows:
@@ -89,7 +86,6 @@ def _versions(audit: Audit) -> Rows:
 def _consent() -> Rows:
     registry = read_registry()
     for subject in sorted(registry.active | registry.ended.keys()):
-        is_active = subject in registry.active
-        yield subject, "active" if is_active else "ended", None if is_active else registry.ended[subject]
+        yield subject, "active" if subject in registry.active else "ended", registry.ended.get(subject)
     for subject in sorted(registry.doubtful):
         yield subject, DOUBT, None

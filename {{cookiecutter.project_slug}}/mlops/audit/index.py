@@ -7,9 +7,9 @@ A manifest is fetched once, and indexed only if its rows have the digest that wa
 """
 
 import contextlib
+import json
 import sqlite3
 import tempfile
-import uuid
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -28,11 +28,11 @@ from ..records.ids import match_key
 
 VERSION = 2  # of the tables and of what `match_key` returns; a file of another version is created anew
 LOCK_TIMEOUT_S = 600
-BATCH = 1000  # subjects in one query
 WRITE = "BEGIN IMMEDIATE"
 NEXT_NUMBER = "SELECT coalesce(max(number) + 1, 0) FROM manifest"
 SCHEMA = f"""
-CREATE TABLE made (id TEXT NOT NULL);
+DROP TABLE IF EXISTS made; DROP TABLE IF EXISTS manifest; DROP TABLE IF EXISTS member;
+CREATE TABLE made AS SELECT lower(hex(randomblob(16))) AS id;
 CREATE TABLE manifest (number INTEGER PRIMARY KEY, sha256 TEXT NOT NULL UNIQUE);
 CREATE TABLE member (
     key INTEGER NOT NULL, subject TEXT NOT NULL, added INTEGER NOT NULL, removed INTEGER,
@@ -42,7 +42,7 @@ PRAGMA user_version = {VERSION};
 """
 
 MANIFEST = "data/manifest.parquet"
-Fetch = Callable[[Path], Path | str]
+Fetch = Callable[[str], Path | str]
 """Copies a manifest into a folder and returns its path. Any error means that the manifest is not available there."""
 
 
@@ -71,29 +71,21 @@ class Index:
         with self._translate_errors():
             try:
                 self._open()
-            except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.OperationalError):  # locked, disk full, no permission: not damaged
-                    raise
+            except sqlite3.OperationalError:  # locked, disk full, no permission: not damaged
+                raise
+            except sqlite3.DatabaseError:
                 self._db.close()
                 self.path.unlink()
                 self._open()
 
-    def _open(self) -> None:
+    def _open(self, anew: bool = False) -> None:
         self._db = sqlite3.connect(self.path, timeout=LOCK_TIMEOUT_S, isolation_level=None)
-        if self._value("PRAGMA user_version") != VERSION:
-            with self._transaction(WRITE):
-                if self._value("PRAGMA user_version") != VERSION:  # no other process was faster
-                    self._create()
-        self._remember()
-
-    def _create(self) -> None:
-        for table in ("made", "manifest", "member"):
-            self._db.execute(f"DROP TABLE IF EXISTS {table}")
-        for statement in SCHEMA.split(";"):
-            self._db.execute(statement)
-        self._db.execute("INSERT INTO made VALUES (?)", (uuid.uuid4().hex,))
-
-    def _remember(self) -> None:
+        if anew or self._value("PRAGMA user_version") != VERSION:
+            with self._db:
+                self._db.execute(WRITE)
+                if anew or self._value("PRAGMA user_version") != VERSION:  # no other process was faster
+                    for statement in SCHEMA.split(";"):
+                        self._db.execute(statement)
         self._id = self._value("SELECT id FROM made")
         self._last: tuple[int, set[str]] = (-1, set())  # the manifest that was added last: the next one is similar
 
@@ -112,41 +104,32 @@ class Index:
 
     @contextlib.contextmanager
     def _transaction(self, begin: str = "BEGIN") -> Iterator[None]:
-        self._db.execute(begin)
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
-
-    @contextlib.contextmanager
-    def _session(self, begin: str = "BEGIN") -> Iterator[None]:
         """Hold one state of the file, whatever other processes add meanwhile; it must be the file that was opened."""
-        with self._translate_errors(), self._transaction(begin):
+        with self._translate_errors(), self._db:
+            self._db.execute(begin)
             if self._value("SELECT id FROM made") != self._id:  # the numbers of manifests may differ
                 raise InconclusiveError(f"the index {self.path} was made anew meanwhile", "the same command again")
             yield
-
-    def clear(self) -> None:
-        """Remove all manifests."""
-        with self._translate_errors(), self._transaction(WRITE):
-            self._create()
-        self._remember()
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
 
+    def clear(self) -> None:
+        """Remove all manifests."""
+        self._db.close()
+        with self._translate_errors():
+            self._open(anew=True)
+
     def numbers(self) -> dict[str, int]:
         """Return the number of each manifest in the index, by its SHA-256."""
-        with self._session():
+        with self._transaction():
             return dict(self._db.execute("SELECT sha256, number FROM manifest"))
 
     def add(self, sha256: str, subjects: Collection[str]) -> None:
         """Add a manifest with the subjects that it holds; nothing happens if it is in the index already."""
         new = set(subjects)
-        with self._session(WRITE):
+        with self._transaction(WRITE):
             if self._db.execute("SELECT 1 FROM manifest WHERE sha256 = ?", (sha256,)).fetchone():
                 return
             number = self._value(NEXT_NUMBER)
@@ -164,15 +147,13 @@ class Index:
         """Return which manifests hold each subject."""
         subjects = list(subjects)
         spellings: dict[str, dict[str, int]] = {}  # of ids that are alike, each with its manifests
-        with self._session():
+        with self._transaction():
             end = self._value(NEXT_NUMBER)  # the end of the rows that are still open
-            for start in range(0, len(subjects), BATCH):
-                keys = sorted({_key(subject) for subject in subjects[start : start + BATCH]})
-                marks = ",".join("?" * len(keys))
-                query = f"SELECT subject, added, removed FROM member WHERE key IN ({marks})"  # noqa: S608 (marks)
-                for subject, added, removed in self._db.execute(query, keys):
-                    bits = spellings.setdefault(match_key(subject), {})
-                    bits[subject] = bits.get(subject, 0) | ((1 << (removed or end)) - (1 << added))
+            keys = json.dumps(sorted({_key(subject) for subject in subjects}))
+            query = "SELECT subject, added, removed FROM member WHERE key IN (SELECT value FROM json_each(?))"
+            for subject, added, removed in self._db.execute(query, (keys,)):
+                bits = spellings.setdefault(match_key(subject), {})
+                bits[subject] = bits.get(subject, 0) | ((1 << (removed or end)) - (1 << added))
         memberships = {}
         for subject in subjects:
             alike = dict(spellings.get(match_key(subject), {}))
@@ -184,7 +165,7 @@ class Index:
         """Return the subjects that any of the manifests, given as bits, holds; sorted."""
         end = manifests.bit_length()
         query = "SELECT subject, added, coalesce(removed, ?) FROM member WHERE added < ?"
-        with self._session():
+        with self._transaction():
             rows = self._db.execute(query, (end, end))
             return sorted({subject for subject, added, removed in rows if manifests & ((1 << removed) - (1 << added))})
 
@@ -208,21 +189,16 @@ def ingest(index: Index, manifests: Iterable[str], sources: Callable[[str], Iter
 
 @contextlib.contextmanager
 def open_manifest(sha256: str, sources: Iterable[Fetch]) -> Iterator[tuple[Path, set[str]]]:
-    """Fetch a manifest from the first source that has it as it was recorded.
+    """Fetch a manifest from the first source that has it as it was recorded; raise ManifestMissingError if none has.
 
     Yields:
         Its file, which is deleted when the block ends, and the subjects that it holds.
-
-    Raises:
-        ManifestMissingError: No source has it.
     """
     reasons: dict[str, None] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for number, fetch in enumerate(sources):
-            target = Path(folder, str(number))
-            target.mkdir()
+        for fetch in sources:
             try:
-                file = Path(fetch(target))
+                file = Path(fetch(tempfile.mkdtemp(dir=folder)))
                 subjects = _read_subjects(file, sha256)
             except Exception as error:  # any error of an artifact store, the file system or the network
                 text = error.problem if isinstance(error, ProjectError) else str(error)

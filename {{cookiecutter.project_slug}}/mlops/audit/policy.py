@@ -9,8 +9,7 @@ from operator import or_
 
 from ..config import read_params
 from ..errors import ProjectError
-from ..records import consent
-from ..records.consent import DOUBT, Registry
+from ..records.consent import DOUBT, NOT_REQUIRED, PATH, Registry, read
 from ..records.ids import normalize_id
 from .catalog_mlflow import Run
 from .index import Membership
@@ -92,38 +91,30 @@ class Consent:
         if registry.allows(subject):
             return cls("active")
         subject = normalize_id(subject)
-        if subject in registry.doubtful:
-            return cls(DOUBT)
-        return cls("ended", registry.ended[subject]) if subject in registry.ended else cls("never")
+        if subject in registry.ended:
+            return cls("ended", registry.ended[subject])
+        return cls(DOUBT if subject in registry.doubtful else "never")
 
     def timing(self, run: Run) -> Timing:
         """Return when a run was trained; the worse of two, if its times are unknown."""
-        if self.status == "active":
-            return Timing.ACTIVE
-        if self.status == DOUBT:
-            return Timing.DOUBT
-        if self.ended is None:  # never granted, or ended at an unknown date
-            return Timing.NEVER
+        if self.ended is None:  # where neither active nor in doubt: never granted, or ended at an unknown date
+            return {"active": Timing.ACTIVE, DOUBT: Timing.DOUBT}.get(self.status, Timing.NEVER)
         if run.started is None or run.started >= self.ended:
             return Timing.AFTER
         return Timing.BEFORE if run.ended and run.ended <= self.ended else Timing.IN_FLIGHT
 
 
 def read_registry() -> Registry:
-    """Read the consent registry as it is now.
-
-    Raises:
-        ProjectError: The project requires no consent, or the registry is missing or malformed.
-    """
-    if read_params().get("data", {}).get("consent") == consent.NOT_REQUIRED:
+    """Read the consent registry as it is now; raise ProjectError if none is required, or it is missing or malformed."""
+    if read_params().get("data", {}).get("consent") == NOT_REQUIRED:
         raise ProjectError(
             "consent is not required (params.yaml:data.consent), so there is no end of consent to compare with",
             "audit verify <subject> --since <date>; or set params.yaml:data.consent to required",
         )
-    return consent.read(consent.PATH)
+    return read(PATH)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Node:
     """A run and what it read; sets of manifests are bits."""
 
@@ -138,14 +129,21 @@ class Node:
 class ExposureGraph:
     """All runs by id (`nodes`), linked to those that they started from.
 
-    Args:
-        runs: All of them.
-        numbers: The number of each manifest in the index.
-        missing: For manifests that are not in the index, the reason.
+    `numbers` has the number of each manifest in the index, and `missing` why the others are not in it.
     """
 
     def __init__(self, runs: Iterable[Run], numbers: Mapping[str, int], missing: Mapping[str, str]) -> None:
-        self.nodes = {run.id: _node(run, numbers, missing) for run in runs}
+        self.nodes: dict[str, Node] = {}
+        for run in runs:
+            own, problem = 0, ""
+            if run.manifest is None:
+                problem = "it does not record which manifest it read"
+            elif run.manifest not in numbers:
+                problem = missing.get(run.manifest, "its manifest is not in the index")
+            else:
+                own = 1 << numbers[run.manifest]
+                problem = "" if run.parents is not None else "it does not record what it started from"
+            self.nodes[run.id] = Node(run, own, problem)
         self._named: dict[str, list[Node]] = {}
         for node in self.nodes.values():
             for name in node.run.names:
@@ -155,25 +153,26 @@ class ExposureGraph:
                 node.parents += self._named.get(name, [])  # if two runs have the name, either may be meant
                 if name not in self._named:
                     node.problem = node.problem or f"its parent {name} is not known"
-        ancestors = {run_id: self._ancestors(run_id) for run_id in self.nodes}
+        ancestry = {run_id: [self.nodes[step] for step in self._ways(run_id)] for run_id in self.nodes}
         for run_id, node in self.nodes.items():
-            if run_id in ancestors[run_id]:
+            ancestors = ancestry[run_id][1:]
+            if any(node in child.parents for child in ancestry[run_id]):
                 node.problem = node.problem or "it is among its own parents"
+                ancestors.append(node)
+            node.inherited = reduce(or_, (ancestor.own for ancestor in ancestors), 0)
         for run_id, node in self.nodes.items():
-            above = [self.nodes[ancestor] for ancestor in ancestors[run_id]]
-            node.inherited = reduce(or_, (ancestor.own for ancestor in above), 0)
-            node.complete = not (node.problem or any(ancestor.problem for ancestor in above))
+            node.complete = not any(ancestor.problem for ancestor in ancestry[run_id])
 
-    def _ancestors(self, run_id: str) -> dict[str, str]:
-        """Return the ids of all runs that a run started from, the nearest first; for each, the run that leads to it."""
-        children: dict[str, str] = {}
+    def _ways(self, run_id: str) -> dict[str, list[str]]:
+        """Return the ids of a run and of all that it started from, the nearest first; for each, the way to it."""
+        ways = {run_id: [run_id]}
         queue = [run_id]
         for child in queue:  # grows
             for parent in self.nodes[child].parents:
-                if parent.run.id not in children:
-                    children[parent.run.id] = child
+                if parent.run.id not in ways:
+                    ways[parent.run.id] = [*ways[child], parent.run.id]
                     queue.append(parent.run.id)
-        return children
+        return ways
 
     def runs_named(self, names: Iterable[str]) -> list[Run]:
         """Return the runs that have one of these names."""
@@ -193,30 +192,14 @@ class ExposureGraph:
 
     def path(self, run_id: str, subject: Membership) -> list[str]:
         """Return how a run knows a subject: run by run, to the manifest or to the reason why it is unknown."""
-        children = self._ancestors(run_id)
-        ends = {}
-        for step in (run_id, *children):
-            node = self.nodes[step]
+        path: list[str] = []
+        for step, way in self._ways(run_id).items():
+            node, runs = self.nodes[step], [f"run {run}" for run in way]
+            manifest = f"manifest {node.run.manifest}"
             if node.own & subject.exact:
-                ends = {step: f"manifest {node.run.manifest}"}
-                break
-            if node.problem:
-                ends[step] = node.problem
-            elif node.own & subject.alike:
-                ends[step] = f"manifest {node.run.manifest}, with a similar id that may be the same person's"
-        if not ends:
-            return []
-        step, path = next(iter(ends)), list(ends.values())[:1]
-        while step != run_id:
-            path, step = [f"run {step}", *path], children[step]
-        return [f"run {run_id}", *path]
-
-
-def _node(run: Run, numbers: Mapping[str, int], missing: Mapping[str, str]) -> Node:
-    if run.manifest is None:
-        return Node(run, 0, "it does not record which manifest it read")
-    if run.manifest not in numbers:
-        return Node(run, 0, missing.get(run.manifest, "its manifest is not in the index"))
-    return Node(
-        run, 1 << numbers[run.manifest], "" if run.parents is not None else "it does not record what it started from"
-    )
+                return [*runs, manifest]
+            if not path and node.problem:
+                path = [*runs, node.problem]
+            elif not path and node.own & subject.alike:
+                path = [*runs, f"{manifest}, with a similar id that may be the same person's"]
+        return path

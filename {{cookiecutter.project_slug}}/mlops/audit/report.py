@@ -100,22 +100,17 @@ def format_time(time: datetime | None) -> str | None:
 
 def _table(rows: list[Row], columns: Iterable[str]) -> Iterator[str]:
     shown = [column for column in columns if any(row.get(column) not in (None, "", []) for row in rows)]
-    cells = [[_cell(row.get(column)) for column in shown] for row in rows]
+    texts = [["-" if row.get(column) in (None, "") else _text(row[column]) for column in shown] for row in rows]
+    # An id may hold what would move a terminal's cursor.
+    cells = [[text if text.isprintable() else repr(text)[1:-1] for text in line] for line in texts]
     headers = [HEADERS.get(column, column) for column in shown]
     if rows:
-        yield from tabulate(
-            cells, headers, tablefmt="plain", disable_numparse=True, preserve_whitespace=True
-        ).splitlines()
+        yield from tabulate(cells, headers, "plain", disable_numparse=True, preserve_whitespace=True).splitlines()
         yield ""
 
 
 def _text(value: Any) -> str:
     return " < ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
-
-
-def _cell(value: Any) -> str:
-    text = "-" if value in (None, "") else _text(value)
-    return text if text.isprintable() else repr(text)[1:-1]  # an id may hold what would move a terminal's cursor
 
 
 def _csv_line(values: Iterable[Any]) -> str:

@@ -15,6 +15,7 @@ from ..consent.cli import at
 @at
 @click.option("--unlisted", is_flag=True, help="Also subjects who are not in the registry.")
 @click.option("--anyway", is_flag=True, help="Put the new version in use even if it is worse or can't be compared.")
+@exit_inconclusive()
 def optout(subjects: tuple[str, ...], dry_run: bool, at: datetime | None, unlisted: bool, anyway: bool) -> None:
     """Record that subjects withdraw, train a model without their records, put it in use, and verify that.
 
@@ -22,13 +23,12 @@ def optout(subjects: tuple[str, ...], dry_run: bool, at: datetime | None, unlist
     """
     from . import steps
 
-    with exit_inconclusive():
-        if dry_run:
-            click.echo("\n".join(steps.dry_run(subjects)))
-            return
-        report, verdict = steps.optout(subjects, at, unlisted, anyway, click.echo)
-    click.echo(f"{report.path.as_posix()}, and .html to print\n{verdict}")
-    sys.exit(verdict.exit_code)
+    if dry_run:
+        click.echo("\n".join(steps.dry_run(subjects)))
+        return
+    report = steps.optout(subjects, at, unlisted, anyway, click.echo)
+    click.echo(f"{report.path.as_posix()}, and .html to print\n{report.verdict}")
+    sys.exit(report.verdict.exit_code)
 
 
 groups = (optout,)

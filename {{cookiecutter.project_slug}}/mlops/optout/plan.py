@@ -1,6 +1,7 @@
 """Where the records of subjects are now, and so what an opt-out has to do. It changes nothing."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 
 from ..audit.audit import Audit
 from ..audit.catalog_mlflow import RETRY
-from ..audit.index import Fetch, ManifestMissingError, open_manifest
+from ..audit.index import ManifestMissingError, open_manifest
 from ..audit.policy import KNOWN
 from ..config import load_platform, read_params
 from ..files import read_json
@@ -74,11 +75,7 @@ class Plan:
 
 
 def make_plan(audit: Audit, subjects: list[str]) -> Plan:
-    """Find what knows the subjects.
-
-    Raises:
-        MlflowError: MLflow can't be reached.
-    """
+    """Find what knows the subjects; raise MlflowError if MLflow can't be reached."""
     report = audit.find(subjects)
     known: dict[str, dict[str, Any]] = {}
     for row in report.rows:
@@ -87,8 +84,7 @@ def make_plan(audit: Audit, subjects: list[str]) -> Plan:
     runs = [run for run in audit.catalog.runs if run.id in known]
     versions = [version for version, made_by in audit.runs_of.items() if {run.id for run in made_by} & known.keys()]
     own = [version for version in versions if version.model == load_platform().project]
-    in_log = {issue.alias: issue.version for issue in audit.catalog.issues}
-    only_logged = {alias: version.number for alias, version in in_log.items() if version and version in own}
+    logged = {issue.alias: each.number for issue in audit.catalog.issues for each in own if each == issue.version}
     init_from = str((read_params().get("train") or {}).get("init_from") or "")
     changed = [entry[3:] for entry in paths(git("status", "--porcelain", "-z", "--no-renames"))]
     manifests = dict.fromkeys(run.manifest for run in runs if run.manifest)
@@ -98,7 +94,7 @@ def make_plan(audit: Audit, subjects: list[str]) -> Plan:
         [known[run.id] for run in runs],
         [str(version) for version in versions],
         [version.number for version in own],
-        only_logged | {alias: version.number for version in own for alias in version.aliases},
+        logged | {alias: version.number for version in own for alias in version.aliases},
         init_from if init_from in {f"models:/{version.model}/{version.number}" for version in versions} else "",
         [f"{row.get('run', row.get('served_by'))}: {'; '.join(row['path'])}" for row in report.unknown],
         [path for path in changed if not path.endswith(REGISTRY)],
@@ -106,21 +102,16 @@ def make_plan(audit: Audit, subjects: list[str]) -> Plan:
 
 
 def _datasets(audit: Audit, manifest: str, subjects: list[str]) -> Iterator[Dataset]:
-    """Give the datasets with this manifest, if it holds the subjects."""
-    if shards := _count_by_shard(manifest, audit.catalog.manifest_sources(manifest), subjects):
+    """Give the datasets with this manifest, if it holds the subjects, or can't be read."""
+    try:
+        with open_manifest(manifest, audit.catalog.manifest_sources(manifest)) as (file, _):
+            rows = pq.read_table(file, columns=["path"], filters=[("subject_id", "in", subjects)])
+        shards = dict(sorted(Counter(rows["path"].to_pylist()).items()))
+    except ManifestMissingError as error:
+        shards = {error.problem: 0}
+    if shards:
         for md5, label in (_labels(manifest) or {"": ""}).items():
             yield Dataset(md5, label, manifest, shards, _objects(md5, shards))
-
-
-def _count_by_shard(manifest: str, sources: Iterable[Fetch], subjects: list[str]) -> dict[str, int]:
-    """Return the shards that hold the subjects, and the number of their records in each."""
-    try:
-        with open_manifest(manifest, sources) as (file, _):
-            rows = pq.read_table(file, columns=["path"], filters=[("subject_id", "in", subjects)])
-    except ManifestMissingError as error:
-        return {error.problem: 0}
-    counts = {count["values"]: count["counts"] for count in rows["path"].value_counts().to_pylist()}
-    return dict(sorted(counts.items()))
 
 
 def _labels(manifest: str) -> dict[str, str]:
@@ -131,8 +122,7 @@ def _labels(manifest: str) -> dict[str, str]:
     with mlflow_client.translate_errors(RETRY):
         client = mlflow_client.client()
         # Deleted experiments too, which `mlflow.search_runs` leaves out.
-        experiments = mlflow_client.pages(partial(client.search_experiments, ViewType.ALL))
-        ids = [experiment.experiment_id for experiment in experiments]
+        ids = [each.experiment_id for each in mlflow_client.pages(partial(client.search_experiments, ViewType.ALL))]
         runs = list(mlflow_client.pages(partial(client.search_runs, ids, query, ViewType.ALL))) if ids else []
     return {run.data.params.get("dataset_md5", ""): run.data.params.get("data_version", "") for run in runs}
 
