@@ -77,7 +77,11 @@ class MlflowServer:
         auth = ("--app-name", "basic-auth") if password else ()
         self._command = (*within, *mlflow, "--backend-store-uri", store, *artifacts, *auth)
         # The workers for jobs serve features that nobody uses here, and take seconds to start.
-        self._environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        self._environment = {
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "PYTHONDONTWRITEBYTECODE": "1",  # a disk that tests fill would keep half of a module
+        }
         if password:
             self._environment |= self._auth(password)
         self.process: subprocess.Popen[bytes] | None = None

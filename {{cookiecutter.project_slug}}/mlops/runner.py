@@ -28,7 +28,7 @@ def run_stage(name: str) -> None:
             if not importlib.util.find_spec(".compute", __package__):
                 problem = f"this project has no {__package__}/compute, so its stages run on this machine only"
                 raise ProjectError(problem, "unset RUN_ON, or set platform.yaml:run_on: local")
-            importlib.import_module(".compute", __package__).run(name, _publish)
+            importlib.import_module(".compute.submit", __package__).run(name, _publish)
         else:
             environment.check(load_platform().allow_other_environment)
             if not job_file():  # a job's files are those of the commit already

@@ -198,7 +198,7 @@ class Nameless(Toy):
 @pytest.mark.parametrize(
     ("target", "name", "error"),
     [
-        ("classes:Half", "toy", r"'toy' is classes:Half, which lacks the method\(s\) context_of, follow, is_described"),
+        ("classes:Half", "toy", r"'toy' is classes:Half, which lacks the method\(s\) follow, log_of, out_dir, "),
         ("classes:Other", "toy", "'toy' is classes:Other, which is no subclass of mlops.compute.backend:Backend"),
         ("classes:Absent", "toy", "'toy' is classes:Absent, which is no subclass"),
         ("classes:Nameless", "toy", "'toy' is classes:Nameless, which lacks NAME = 'toy'"),

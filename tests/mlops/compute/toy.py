@@ -14,7 +14,6 @@ from mlops.compute.backend import Backend, State
 from mlops.config import home
 from mlops.errors import ProjectError
 from mlops.files import read_json, write_json
-from mlops.tracking.run_context import RunContext
 
 
 class Toy(Backend):
@@ -29,14 +28,6 @@ class Toy(Backend):
     def check(self) -> None:
         """Accept every system."""
 
-    def last(self, base: str) -> str | None:
-        """Return the name of the latest attempt."""
-        return max(
-            (path.name for path in self.folder().glob(f"{base}-[0-9]*/")),
-            key=lambda name: int(name.rpartition("-")[2]),
-            default=None,
-        )
-
     def state(self, name: str) -> State:
         """Return the state that the files show."""
         job = self.folder() / name
@@ -44,14 +35,6 @@ class Toy(Backend):
             succeeded = (job / "exit_code").read_text(encoding="utf-8") == "0\n"
             return State.COMPLETED if succeeded else State.FAILED
         return State.RUNNING if (job / "pid").exists() else State.PREPARED
-
-    def is_described(self, name: str) -> bool:
-        """Return whether the job has its file."""
-        return (self.folder() / name / "job.json").exists()
-
-    def context_of(self, name: str) -> RunContext:
-        """Return the context that the job's file holds."""
-        return RunContext(**read_json(self.folder() / name / "job.json")["origin"])
 
     def prepare(self, name: str, description: dict[str, Any]) -> None:
         """Make the folder of the job."""
@@ -104,8 +87,3 @@ class Toy(Backend):
     def row(self, name: str) -> str:
         """Return one line about the job."""
         return f"{self.state(name)} {name} in {self.folder()}"
-
-    def names(self, everyones: bool = False) -> list[str]:
-        """Return the names of all jobs, the oldest first."""
-        described = self.folder().glob("*/job.json")
-        return [path.parent.name for path in sorted(described, key=lambda path: path.stat().st_mtime)]

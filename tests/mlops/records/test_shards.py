@@ -100,6 +100,7 @@ def test_write_without_one_subject_moves_nobody_and_changes_one_file(
 
 FILL = """
 import resource, signal, sys
+sys.dont_write_bytecode = True  # half of a module would be kept
 sys.path.append(sys.argv[2])
 from pathlib import Path
 from mlops.records import shards

@@ -2,15 +2,6 @@
 
     snapshot -> push the deps -> job: pull, run, push -> take over the results
 
-What comes back equals a local run's, to the byte of `dvc.lock`. The rest of `mlops` uses this module only: without the
+What comes back equals a local run's, to the byte of `dvc.lock`. The rest of `mlops` calls `submit.run`: without the
 folder, stages run on this machine; without one of its sub-folders, on the other backends.
 """
-
-from collections.abc import Callable
-
-
-def run(stage: str, publish: Callable[[str], None]) -> None:
-    """Run a stage as a job and take over its results; `publish` is called with the stage's name after that."""
-    from . import submit
-
-    submit.run(stage, publish)

@@ -12,8 +12,11 @@ from typing import Any, ClassVar
 
 from ..config import load_platform, load_tool_settings
 from ..errors import ProjectError
+from ..files import read_json
 from ..tracking.run_context import RunContext
 from .spec import JobSpec
+
+DESCRIPTION = "job.json"
 
 
 class State(StrEnum):
@@ -27,33 +30,24 @@ class State(StrEnum):
 
 
 class Backend(abc.ABC):
-    """Runs jobs. A job is the command `python -m mlops jobs run DESCRIPTION OUT_DIR` in the files of one commit."""
+    """Runs jobs. A job is the command `python -m mlops jobs run DESCRIPTION OUT_DIR` in the files of one commit.
+
+    What this machine knows of a job is in a folder of its name, with the description in `job.json`.
+    """
 
     NAME: ClassVar[str]  # as `RUN_ON` has it: the name of its sub-folder, or its key in `[tool.mlops.backends]`
 
     @abc.abstractmethod
     def folder(self) -> Path:
-        """Return the folder where this machine keeps what it knows of the backend's jobs."""
+        """Return the folder that has the folders of the backend's jobs, of all copies of this repository."""
 
     @abc.abstractmethod
     def check(self) -> None:
         """Raise ProjectError when no job can be started from this machine."""
 
     @abc.abstractmethod
-    def last(self, base: str) -> str | None:
-        """Return the name of the latest attempt, `<base>-<number>`, or None."""
-
-    @abc.abstractmethod
     def state(self, name: str) -> State:
         """Return the state of a job."""
-
-    @abc.abstractmethod
-    def is_described(self, name: str) -> bool:
-        """Return whether this machine has the description of a job, started or not."""
-
-    @abc.abstractmethod
-    def context_of(self, name: str) -> RunContext:
-        """Return the context in which a job was started."""
 
     @abc.abstractmethod
     def prepare(self, name: str, description: dict[str, Any]) -> None:
@@ -86,9 +80,29 @@ class Backend(abc.ABC):
     def row(self, name: str) -> str:
         """Return one line about a job for `jobs list`: its state, its name, the reason of a failure."""
 
-    @abc.abstractmethod
-    def names(self, everyones: bool = False) -> list[str]:
+    def names(self, prefix: str = "", everyones: bool = False) -> list[str]:
         """Return the names of this clone's jobs, or of everyone's where the backend knows them, the oldest first."""
+        files = sorted(self.folder().glob(f"{prefix}*/{DESCRIPTION}"), key=lambda path: path.stat().st_mtime)
+        return [path.parent.name for path in files if not path.parent.name.startswith(".")]
+
+    def last(self, base: str) -> str | None:
+        """Return the name of the latest attempt of whoever started it, `<base>-<number>`, or None."""
+        numbers = [name.removeprefix(f"{base}-") for name in self.names(f"{base}-", everyones=True)]
+        return max((f"{base}-{number}" for number in numbers if number.isdigit()), key=attempt_of, default=None)
+
+    def is_described(self, name: str) -> bool:
+        """Return whether this machine has the description of a job, started or not."""
+        return (self.folder() / name / DESCRIPTION).exists()
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """Return the description of a job, fetched where necessary; raise ProjectError when there is no such job."""
+        if not self.is_described(name):
+            raise ProjectError(f"there is no job {name!r}", "python -m mlops jobs list")
+        return dict(read_json(self.folder() / name / DESCRIPTION))
+
+    def context_of(self, name: str) -> RunContext:
+        """Return the context in which a job was started."""
+        return RunContext(**self.describe(name)["origin"])
 
     def has_job(self, name: str) -> bool:
         """Return whether this backend may have a job that this machine has no description of."""
@@ -105,6 +119,11 @@ class Backend(abc.ABC):
     def clean(self) -> int:
         """Delete the working folders of ended jobs, but not their results; return the number of bytes freed."""
         return 0
+
+
+def attempt_of(name: str) -> int:
+    """Return the number at the end of a job's name."""
+    return int(name.rpartition("-")[2])
 
 
 def backends() -> dict[str, type[Backend]]:

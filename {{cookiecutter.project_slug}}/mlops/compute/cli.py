@@ -22,7 +22,7 @@ def list_jobs(everyones: bool) -> None:
     failures = []
     for backend in (backend() for backend in backends().values()):
         try:
-            for name in backend.names(everyones):
+            for name in backend.names(everyones=everyones):
                 click.echo(backend.row(name))
         except ProjectError as error:  # the other backends' jobs are listed all the same
             failures.append(error)

@@ -21,7 +21,7 @@ from ..errors import ProjectError
 from ..tracking import dvc_remote, run_context, uploader
 from ..tracking.run_context import RunContext
 from . import fingerprint, results, transfer
-from .backend import Backend, State, backends, current_backend
+from .backend import Backend, State, attempt_of, backends, current_backend
 from .spec import spec_of
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def _find_or_start(stage: str, backend: Backend) -> str:
         state = backend.state(last) if last else None
         if last and _is_reusable(stage, backend, last, state):
             return last
-        attempts = int(last.rpartition("-")[2]) if last else 0
+        attempts = attempt_of(last) if last else 0
         name = last if last and state is State.PREPARED else f"{submission.base}-{attempts + 1}"
         context = run_context.collect(stage)  # it may refuse: before large data are pushed
         if backend.is_described(name):  # reuse the run's id of a launcher that was killed before the job started

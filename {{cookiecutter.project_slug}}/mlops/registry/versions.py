@@ -48,12 +48,15 @@ GIT_TAG = re.compile(r"(?P<tag>.+@v(?P<number>\d+)\.0\.0) (?P<commit>\w+)")
 
 
 def register(model_dir: Path) -> int:
-    """Register the model that the run in the work tree trained, in `model_dir`, and return the version's number.
+    """Register the model that the run in the work tree trained, and return the version's number.
 
     Before that, every subject of the dataset must have consent today, and what the model is made from is pushed to the
     DVC remote. The same weights from the same dataset and manifest are the same version, whichever run made them; the
     same weights from another dataset (without a withdrawn test record, say) are a new one. `reports/register.json` says
     which version it is, and so does Git; a job, which has no Git, leaves that to the clone that started it (`publish`).
+
+    Args:
+        model_dir: The model's directory, as the stage that trains wrote it.
 
     Raises:
         ProjectError: A subject has no consent, the remote or MLflow can't be reached, or the model is damaged.

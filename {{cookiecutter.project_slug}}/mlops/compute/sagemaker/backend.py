@@ -15,7 +15,6 @@ from ...config import home, load_platform
 from ...errors import ProjectError
 from ...files import read_json, sha256, write_json
 from ...tracking import uploader
-from ...tracking.run_context import RunContext
 from .. import transfer
 from ..backend import Backend, State
 from ..spec import JobSpec
@@ -41,33 +40,19 @@ class SageMaker(Backend):
         jobs_uri()
         role_arn()
 
-    def last(self, base: str) -> str | None:
-        local = [path.parent.name for path in self.folder().glob(f"{base}-*/{DESCRIPTION}")]
-        numbers = [name.removeprefix(f"{base}-") for name in (*local, *client.names(f"{base}-"))]
-        attempts = [int(number) for number in numbers if number.isdigit()]
-        return f"{base}-{max(attempts)}" if attempts else None
-
-    def names(self, everyones: bool = False) -> list[str]:
-        files = sorted(self.folder().glob(f"*/{DESCRIPTION}"), key=lambda path: path.stat().st_mtime)
-        local = [path.parent.name for path in files]
-        prefix = f"{load_platform().project}-"
-        return [*(name for name in (client.names(prefix) if everyones else []) if name not in local), *local]
+    def names(self, prefix: str = "", everyones: bool = False) -> list[str]:
+        local = super().names(prefix)
+        account = client.names(prefix or f"{load_platform().project}-") if everyones else []
+        return [*(name for name in account if name not in local), *local]
 
     def has_job(self, name: str) -> bool:
         # The account may have it, of another clone; without a region, there is none.
         return self.is_described(name) or bool(load_platform().region)
 
-    def is_described(self, name: str) -> bool:
-        return (self.folder() / name / DESCRIPTION).exists()
-
     def describe(self, name: str) -> dict[str, Any]:
-        """Return the description of a job, fetched where another clone started it."""
-        if not self.is_described(name):
+        if not self.is_described(name):  # another clone started it
             self._cache_description(self._started(name))
-        return dict(read_json(self.folder() / name / DESCRIPTION))
-
-    def context_of(self, name: str) -> RunContext:
-        return RunContext(**self.describe(name)["origin"])
+        return super().describe(name)
 
     def state(self, name: str) -> State:
         job = self._find(name) if self.is_described(name) else self._started(name)

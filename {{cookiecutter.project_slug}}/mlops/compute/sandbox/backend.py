@@ -20,14 +20,13 @@ from filelock import FileLock, Timeout
 from ...config import home, load_platform
 from ...errors import ProjectError
 from ...files import atomic_write, read_json, write_json
-from ...tracking.run_context import RunContext
 from .. import transfer
-from ..backend import Backend, State
+from ..backend import DESCRIPTION, Backend, State
 from ..worker import RESULT
 from . import credentials
 
 # In the folder of a job.
-DESCRIPTION, CODE, LOG, STARTED, ENDED, OUT = "job.json", "code.tar.gz", "log", "started.json", "ended.json", "out"
+CODE, LOG, STARTED, ENDED, OUT = "code.tar.gz", "log", "started.json", "ended.json", "out"
 SUPERVISED = "supervised"  # a lock that the supervisor holds as long as it lives
 SCRATCH = ("work", "home", "tmp", "site")
 POLL_S = 0.1
@@ -48,31 +47,6 @@ class Sandbox(Backend):
 
     def out_dir(self, name: str) -> Path:
         return self.folder() / name / OUT
-
-    def last(self, base: str) -> str | None:
-        numbers = [path.name.removeprefix(f"{base}-") for path in self.folder().glob(f"{base}-*")]
-        attempts = [int(number) for number in numbers if number.isdigit()]
-        return f"{base}-{max(attempts)}" if attempts else None
-
-    def names(self, everyones: bool = False) -> list[str]:
-        names = [path.parent.name for path in self.folder().glob(f"[!.]*/{DESCRIPTION}")]
-        return sorted(names, key=self.described_at)
-
-    def is_described(self, name: str) -> bool:
-        return (self.folder() / name / DESCRIPTION).exists()
-
-    def described_at(self, name: str) -> float:
-        """Return when a job was described, seconds since 1970."""
-        return (self.folder() / name / DESCRIPTION).stat().st_mtime
-
-    def describe(self, name: str) -> dict[str, Any]:
-        """Return the description of a job; raise ProjectError if there is no such job."""
-        if not self.is_described(name):
-            raise ProjectError(f"there is no job {name!r}", "python -m mlops jobs list")
-        return dict(read_json(self.folder() / name / DESCRIPTION))
-
-    def context_of(self, name: str) -> RunContext:
-        return RunContext(**self.describe(name)["origin"])
 
     def state(self, name: str) -> State:
         job = self.folder() / name

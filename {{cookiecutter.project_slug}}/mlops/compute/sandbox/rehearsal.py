@@ -38,7 +38,7 @@ def rehearse() -> str:
     _dvc("exp", "remove", EXPERIMENT, quiet=True)
     if failed:
         raise ProjectError("the rehearsal failed", "correct what it says above, then: make rehearse")
-    names = [name for name in sandbox.names() if sandbox.described_at(name) >= begin]
+    names = [name for name in sandbox.names() if (sandbox.folder() / name).stat().st_mtime >= begin]
     rows = [_row(sandbox, specs, name) for name in names if sandbox.context_of(name).dvc_exp_name == EXPERIMENT]
     lines = [tabulate(rows, COLUMNS, tablefmt="plain", disable_numparse=True, colalign=["left"] * 2 + ["right"] * 6)]
     for name, backend in backends().items():

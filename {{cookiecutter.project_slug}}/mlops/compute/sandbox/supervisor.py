@@ -21,10 +21,10 @@ from ...config import home, load_platform
 from ...files import read_json, write_json
 from ...tracking.git import without_credentials
 from .. import transfer
-from ..backend import State
+from ..backend import DESCRIPTION, State
 from ..worker import FAILURE
 from . import credentials, isolation
-from .backend import CODE, DESCRIPTION, ENDED, OUT, SCRATCH, STARTED, SUPERVISED, Sandbox, clear, kill
+from .backend import CODE, ENDED, OUT, SCRATCH, STARTED, SUPERVISED, Sandbox, clear, kill
 
 LOCK_WAIT_S = 5.0  # others hold the lock for a moment, to test it
 POLL_S = 0.5
