@@ -97,10 +97,8 @@ class Index:
         try:
             yield
         except sqlite3.Error as error:
-            raise InconclusiveError(
-                f"the index {self.path} can't be used: {error}",
-                "free disk space and close programs that use the file, or delete it: it is made again",
-            ) from error
+            fix = "free disk space and close programs that use the file, or delete it: it is made again"
+            raise InconclusiveError(f"the index {self.path} can't be used: {error}", fix) from error
 
     @contextlib.contextmanager
     def _transaction(self, begin: str = "BEGIN") -> Iterator[None]:

@@ -107,10 +107,9 @@ class Consent:
 def read_registry() -> Registry:
     """Read the consent registry as it is now; raise ProjectError if none is required, or it is missing or malformed."""
     if read_params().get("data", {}).get("consent") == NOT_REQUIRED:
-        raise ProjectError(
-            "consent is not required (params.yaml:data.consent), so there is no end of consent to compare with",
-            "audit verify <subject> --since <date>; or set params.yaml:data.consent to required",
-        )
+        problem = "consent is not required (params.yaml:data.consent), so there is no end of consent to compare with"
+        fix = "audit verify <subject> --since <date>; or set params.yaml:data.consent to required"
+        raise ProjectError(problem, fix)
     return read(PATH)
 
 

@@ -104,7 +104,6 @@ def check_in_project(repo: Any, stage: Stage) -> None:
         reader.read(path)
     outside = [shown(path) for path in sorted(reader.files | reader.links) if not path.is_relative_to(project)]
     if outside:
-        raise ProjectError(
-            f"{stage.name} reads {', '.join(outside[:5])}, and a job has the project's own folder only",
-            f"put a copy into the project; or run it here: take meta.job from dvc.yaml:stages.{stage.name}",
-        )
+        problem = f"{stage.name} reads {', '.join(outside[:5])}, and a job has the project's own folder only"
+        fix = f"put a copy into the project; or run it here: take meta.job from dvc.yaml:stages.{stage.name}"
+        raise ProjectError(problem, fix)

@@ -92,10 +92,8 @@ def _unpack(name: str, small: Path) -> None:
 
 
 def _damaged(name: str, path: Path, error: Exception) -> ProjectError:
-    return ProjectError(
-        f"{path}, which the job of {name} handed back, can't be read: {error}",
-        f"JOB_FRESH=1 dvc repro --force --single-item {name}, which starts a new job",
-    )
+    problem = f"{path}, which the job of {name} handed back, can't be read: {error}"
+    return ProjectError(problem, f"JOB_FRESH=1 dvc repro --force --single-item {name}, which starts a new job")
 
 
 def _fill(stage: Stage, entry: dict[str, Any]) -> None:
@@ -104,10 +102,8 @@ def _fill(stage: Stage, entry: dict[str, Any]) -> None:
 
     StageLoader.fill_from_lock(stage, entry)
     if missing := [str(output) for output in stage.outs if not output.hash_info]:
-        raise ProjectError(
-            f"the job made no {', '.join(missing)}, which dvc.yaml:stages.{stage.name} names",
-            f"let the stage make it, or take it from dvc.yaml; then dvc repro {stage.name}",
-        )
+        problem = f"the job made no {', '.join(missing)}, which dvc.yaml:stages.{stage.name} names"
+        raise ProjectError(problem, f"let the stage make it, or take it from dvc.yaml; then dvc repro {stage.name}")
 
 
 def _check_same(inputs: fingerprint.Inputs, entry: dict[str, Any], name: str) -> None:

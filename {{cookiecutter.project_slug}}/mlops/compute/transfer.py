@@ -60,10 +60,8 @@ def remote_options() -> dict[str, Any]:
     with Repo(os.getcwd()) as repo:
         url, name = dvc_remote.url(repo), repo.config["core"]["remote"]
         if "://" in url and not url.startswith(S3):
-            raise ProjectError(
-                f"a job can't use the DVC remote {without_credentials(url)}: only S3 and folders",
-                "dvc remote add -d -f storage s3://…, or run the stage here: RUN_ON=local",
-            )
+            problem = f"a job can't use the DVC remote {without_credentials(url)}: only S3 and folders"
+            raise ProjectError(problem, "dvc remote add -d -f storage s3://…, or run the stage here: RUN_ON=local")
         return {**repo.config["remote"][name], "url": url, "name": name}
 
 
@@ -73,10 +71,8 @@ def public_remote() -> dict[str, str]:
     public = {key: str(options[key]) for key in ("name", "url", *PUBLIC.split()) if key in options}
     for key, value in public.items():
         if without_credentials(value) != value:
-            raise ProjectError(
-                f"the DVC remote's {key} has credentials in it, which are not passed to a job",
-                f"dvc remote modify {public['name']} {key} <without them>",
-            )
+            problem = f"the DVC remote's {key} has credentials in it, which are not passed to a job"
+            raise ProjectError(problem, f"dvc remote modify {public['name']} {key} <without them>")
     return public
 
 

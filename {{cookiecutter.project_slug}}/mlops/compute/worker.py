@@ -130,10 +130,8 @@ def _reproduce(stage: Stage) -> None:
     try:
         stage.repo.reproduce(targets=[stage.addressing], single_item=True)
     except DvcException as error:
-        raise ProjectError(
-            f"the stage {stage.name} failed ({error.__cause__ or error}); what it printed is above",
-            "correct that, then the same command: it starts a new job",
-        ) from error
+        problem = f"the stage {stage.name} failed ({error.__cause__ or error}); what it printed is above"
+        raise ProjectError(problem, "correct that, then the same command: it starts a new job") from error
 
 
 def _push(stage: Stage, patience_s: float) -> int:

@@ -156,19 +156,15 @@ def _replace_versions(report: OptOutReport, anyway: bool, echo: Echo) -> None:
     report.by = ", ".join(who for who in promotion.identity() if who != "none")
     report.write()
     if plan.starts_from:
-        raise ProjectError(
-            f"the new model would start from {plan.starts_from}, which knows them",
-            "params.yaml:train.init_from: null, or a version that does not",
-        )
+        problem = f"the new model would start from {plan.starts_from}, which knows them"
+        raise ProjectError(problem, "params.yaml:train.init_from: null, or a version that does not")
     echo("dvc repro")
     if subprocess.run([sys.executable, "-m", "dvc", "repro"], stdin=subprocess.DEVNULL).returncode:
         raise ProjectError("dvc repro made no new version; above it says why", "mend that")
     number = int(read_json(REGISTERED)["version"])
     if number in plan.numbers:
-        raise ProjectError(
-            f"version {number}, which the pipeline makes today, knows them",
-            "see that dvc.yaml:stages.prepare.deps has data/consent.csv, and params.yaml:data.consent is required",
-        )
+        fix = "see that dvc.yaml:stages.prepare.deps has data/consent.csv, and params.yaml:data.consent is required"
+        raise ProjectError(f"version {number}, which the pipeline makes today, knows them", fix)
     report.record("repro", f"version {number}")
     report.version = _describe(number)
     report.write()

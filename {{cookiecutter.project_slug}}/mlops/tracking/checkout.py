@@ -196,10 +196,9 @@ def _pin_submodule(inner: _Repository, outer: _Repository) -> None:
 def _uncommitted_error(repository: _Repository, names: Sequence[str]) -> ProjectError:
     files = ", ".join(shown(repository.root / name) for name in names[:5])
     submodule, args = shown(repository.root), " ".join(name.encode(errors="replace").decode() for name in names[:5])
-    return ProjectError(
-        f"the run would depend on {files}, changed in the submodule {submodule} and in no commit of it",
-        f"git -C {submodule} add {args} && git -C {submodule} commit, and publish it: git -C {submodule} push",
-    )
+    problem = f"the run would depend on {files}, changed in the submodule {submodule} and in no commit of it"
+    fix = f"git -C {submodule} add {args} && git -C {submodule} commit, and publish it: git -C {submodule} push"
+    return ProjectError(problem, fix)
 
 
 def _compare(repository: _Repository, folder: Path) -> None:

@@ -79,10 +79,9 @@ def write_config(path: Path, sections: dict[str, dict[str, Any]]) -> None:
             if path.exists():
                 shutil.copymode(path, new)  # it may hold secrets
     except UnicodeEncodeError as error:
-        raise ProjectError(
-            f"DVC reads {path} in the encoding {encoding}, which lacks characters of {error.object.strip()!r}",
-            "set PYTHONUTF8=1 for every command, or move the project, and its storage, to a path in ASCII",
-        ) from error
+        problem = f"DVC reads {path} in the encoding {encoding}, which lacks characters of {error.object.strip()!r}"
+        fix = "set PYTHONUTF8=1 for every command, or move the project, and its storage, to a path in ASCII"
+        raise ProjectError(problem, fix) from error
 
 
 def config_url(url: str, file: Path) -> str:
@@ -123,10 +122,8 @@ def restore(commit: str, paths: tuple[str, ...], folder: Path) -> None:
                 raise ValueError(f"{md5} in DVC's cache is damaged; delete it there (.dvc/cache/files/md5)")
         files.close()
     except Exception as error:  # each kind of remote raises errors of its own
-        raise ArtifactMissingError(
-            f"the files of commit {commit[:10]} can't be restored: {error}",
-            "check that the DVC remote answers (dvc remote list); in a clone that has them: dvc push --all-commits",
-        ) from error
+        fix = "check that the DVC remote answers (dvc remote list); in a clone that has them: dvc push --all-commits"
+        raise ArtifactMissingError(f"the files of commit {commit[:10]} can't be restored: {error}", fix) from error
 
 
 def restore_run(commit: str, folder: Path, *more: str) -> dict[str, Any]:
