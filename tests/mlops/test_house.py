@@ -32,7 +32,6 @@ NEVER = {("optout", "compute")}  # a project without compute/ has the verb all t
 BY_NAME = {
     "contract.py": "the team's package",
     "compute/backend.py": "backends that pyproject.toml names",
-    "registry/rebuild.py": "the code of an old commit, in a process of its own",
     "registry/repair.py": "the code of an old commit, in a process of its own",
 }
 
