@@ -16,14 +16,14 @@ from ...errors import ProjectError
 from ...files import read_json, sha256, write_json
 from ...tracking import uploader
 from .. import transfer
-from ..backend import Backend, State
+from ..backend import CODE, DESCRIPTION, Backend, State
 from ..spec import JobSpec
 from ..worker import RESULT
 from . import client
 from .entrypoint import RUN
 from .follow import failure, follow, read_log
 from .image import image_of
-from .request import CODE, DESCRIPTION, create_request, jobs_uri, results_uri, role_arn
+from .request import create_request, jobs_uri, results_uri, role_arn
 
 REQUEST, OUT = "request.json", "out"
 

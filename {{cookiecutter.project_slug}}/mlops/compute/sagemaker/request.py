@@ -13,11 +13,11 @@ from ...config import load_platform
 from ...errors import ProjectError
 from ...tracking import mlflow_client
 from ...tracking.git import without_credentials
+from ..backend import CODE, DESCRIPTION
 from ..spec import JobSpec
 from ..transfer import S3, public_remote
 from .image import install_command
 
-CODE, DESCRIPTION = "code.tar.gz", "job.json"  # one in each of the two input folders
 INPUTS = {"training": "/opt/ml/input/data", "processing": "/opt/ml/processing/input"}
 OUT = {"training": "/opt/ml/output/data", "processing": "/opt/ml/processing/result"}
 WORK = "/opt/ml/code"
@@ -89,7 +89,7 @@ def _training(name: str, image: str, spec: JobSpec, inputs: dict[str, str]) -> d
         ],
         "OutputDataConfig": {"S3OutputPath": f"{jobs_uri()}/results", "KmsKeyId": spec.kms_key},
         "ResourceConfig": {**_machines(spec), "KeepAlivePeriodInSeconds": spec.keep_alive_s or None},
-        "VpcConfig": _vpc(spec),
+        "VpcConfig": {"Subnets": spec.subnets, "SecurityGroupIds": spec.security_groups},
         "EnableManagedSpotTraining": spec.spot or None,
         "CheckpointConfig": checkpoints if spec.spot else None,
     }
@@ -107,17 +107,13 @@ def _processing(name: str, image: str, spec: JobSpec, inputs: dict[str, str]) ->
         ],
         "ProcessingOutputConfig": {"Outputs": [{"OutputName": "result", "S3Output": output}], "KmsKeyId": spec.kms_key},
         "ProcessingResources": {"ClusterConfig": _machines(spec)},
-        "NetworkConfig": {"VpcConfig": _vpc(spec)},
+        "NetworkConfig": {"VpcConfig": {"Subnets": spec.subnets, "SecurityGroupIds": spec.security_groups}},
     }
 
 
 def _machines(spec: JobSpec) -> dict[str, Any]:
     machines = {"InstanceType": spec.instance_type, "InstanceCount": spec.instance_count}
     return {**machines, "VolumeSizeInGB": spec.volume_gb, "VolumeKmsKeyId": spec.kms_key}
-
-
-def _vpc(spec: JobSpec) -> dict[str, list[str]]:
-    return {"Subnets": spec.subnets, "SecurityGroupIds": spec.security_groups} if spec.subnets else {}
 
 
 def _entrypoint(kind: str, image: str) -> list[str]:
@@ -149,4 +145,4 @@ def _environment(spec: JobSpec) -> dict[str, str]:
 def _without_unset(fields: dict[str, Any]) -> dict[str, Any]:
     """Return a request without the fields that are None or empty, at any depth."""
     filled = {name: _without_unset(value) if isinstance(value, dict) else value for name, value in fields.items()}
-    return {name: value for name, value in filled.items() if value not in (None, {})}
+    return {name: value for name, value in filled.items() if value not in (None, {}, [])}
