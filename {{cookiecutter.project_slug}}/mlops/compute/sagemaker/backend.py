@@ -78,8 +78,14 @@ class SageMaker(Backend):
         shutil.rmtree(folder, ignore_errors=True)  # of a launcher that was killed before it started the job
         folder.mkdir(parents=True)
         inputs = self._write_job(folder, name, description)
+        key = description["spec"]["kms_key"]
+        encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key} if key else {}
         for file, uri in ((CODE, inputs["code"]), (DESCRIPTION, inputs["job"])):
-            client.upload(folder / file, f"{uri}{file}", description["spec"]["kms_key"])
+            bucket, prefix = client.split_uri(uri)
+            # An object that exists is left: its name is made of its content, or used once.
+            target = {"Bucket": bucket, "Key": f"{prefix}{file}", "IfNoneMatch": "*", **encryption}
+            with (folder / file).open("rb") as body:
+                client.call("s3", "put_object", "(PreconditionFailed|ConditionalRequestConflict):", **target, Body=body)
 
     def _write_job(self, folder: Path, name: str, description: dict[str, Any]) -> dict[str, str]:
         """Write code, description and request of a job into a folder; return the S3 folders of the first two."""

@@ -56,10 +56,14 @@ def create_request(description: dict[str, Any], inputs: dict[str, str]) -> dict[
 
     spec, context = JobSpec(**description["spec"]), description["origin"]
     create = _training if spec.kind == "training" else _processing
+    # `exec` makes Python the process that SageMaker's signals reach.
+    unpack = f"set -e; mkdir -p {WORK}; tar -xzf {INPUTS[spec.kind]}/code/{CODE} -C {WORK}; cd {WORK}"
+    run = f"exec python -m mlops jobs contain {INPUTS[spec.kind]}/job/{DESCRIPTION} {OUT[spec.kind]}"
+    script = "; ".join(step for step in (unpack, install_command(description["image"]), run) if step)
     tags = {"project": load_platform().project, "stage": description["stage"]}
     tags |= {"commit": context["commit"], "run": context["run"], **spec.tags}
     fields = {
-        **create(description["name"], description["image"], spec, inputs),
+        **create(description, spec, inputs, ["/bin/bash", "-c", script]),
         "StoppingCondition": {
             "MaxRuntimeInSeconds": spec.max_runtime_s,
             "MaxWaitTimeInSeconds": spec.max_wait_s if spec.spot else None,
@@ -73,15 +77,15 @@ def create_request(description: dict[str, Any], inputs: dict[str, str]) -> dict[
     return request
 
 
-def _training(name: str, image: str, spec: JobSpec, inputs: dict[str, str]) -> dict[str, Any]:
+def _training(job: dict[str, Any], spec: JobSpec, inputs: dict[str, str], entrypoint: list[str]) -> dict[str, Any]:
     source = {"S3DataType": "S3Prefix", "S3DataDistributionType": "FullyReplicated"}
-    checkpoints = {"S3Uri": f"{jobs_uri()}/checkpoints/{name}", "LocalPath": CHECKPOINTS}
+    checkpoints = {"S3Uri": f"{jobs_uri()}/checkpoints/{job['name']}", "LocalPath": CHECKPOINTS}
     return {
-        "TrainingJobName": name,
+        "TrainingJobName": job["name"],
         "AlgorithmSpecification": {
-            "TrainingImage": image,
+            "TrainingImage": job["image"],
             "TrainingInputMode": "File",
-            "ContainerEntrypoint": _entrypoint(spec.kind, image),
+            "ContainerEntrypoint": entrypoint,
         },
         "InputDataConfig": [
             {"ChannelName": channel, "DataSource": {"S3DataSource": {**source, "S3Uri": uri}}}
@@ -95,12 +99,12 @@ def _training(name: str, image: str, spec: JobSpec, inputs: dict[str, str]) -> d
     }
 
 
-def _processing(name: str, image: str, spec: JobSpec, inputs: dict[str, str]) -> dict[str, Any]:
+def _processing(job: dict[str, Any], spec: JobSpec, inputs: dict[str, str], entrypoint: list[str]) -> dict[str, Any]:
     source = {"S3DataType": "S3Prefix", "S3InputMode": "File"}
-    output = {"S3Uri": results_uri(spec.kind, name), "LocalPath": OUT[spec.kind], "S3UploadMode": "EndOfJob"}
+    output = {"S3Uri": results_uri(spec.kind, job["name"]), "LocalPath": OUT[spec.kind], "S3UploadMode": "EndOfJob"}
     return {
-        "ProcessingJobName": name,
-        "AppSpecification": {"ImageUri": image, "ContainerEntrypoint": _entrypoint(spec.kind, image)},
+        "ProcessingJobName": job["name"],
+        "AppSpecification": {"ImageUri": job["image"], "ContainerEntrypoint": entrypoint},
         "ProcessingInputs": [
             {"InputName": folder, "S3Input": {**source, "S3Uri": uri, "LocalPath": f"{INPUTS[spec.kind]}/{folder}"}}
             for folder, uri in inputs.items()
@@ -114,13 +118,6 @@ def _processing(name: str, image: str, spec: JobSpec, inputs: dict[str, str]) ->
 def _machines(spec: JobSpec) -> dict[str, Any]:
     machines = {"InstanceType": spec.instance_type, "InstanceCount": spec.instance_count}
     return {**machines, "VolumeSizeInGB": spec.volume_gb, "VolumeKmsKeyId": spec.kms_key}
-
-
-def _entrypoint(kind: str, image: str) -> list[str]:
-    """Return the container's command; `exec` makes Python the process that SageMaker's signals reach."""
-    unpack = f"set -e; mkdir -p {WORK}; tar -xzf {INPUTS[kind]}/code/{CODE} -C {WORK}; cd {WORK}"
-    run = f"exec python -m mlops jobs contain {INPUTS[kind]}/job/{DESCRIPTION} {OUT[kind]}"
-    return ["/bin/bash", "-c", "; ".join(step for step in (unpack, install_command(image), run) if step)]
 
 
 def _environment(spec: JobSpec) -> dict[str, str]:

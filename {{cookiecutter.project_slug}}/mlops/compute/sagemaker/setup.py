@@ -170,12 +170,11 @@ def configure(outputs: dict[str, str]) -> list[str]:
 
     values = {"region": outputs["Region"], "role_arn": outputs["JobRoleArn"], "job.kms_key": outputs["KeyArn"]}
     uri, app = load_platform().tracking_uri, outputs.get("MlflowAppArn")
-    lines: list[str] = []
     if app and uri in (None, app):
         values["tracking_uri"] = app
-    elif app:
-        lines = [f"platform.yaml:tracking_uri stays {uri}; the MLflow App is {app}"]
-    lines = [*write_platform(values), *lines]
+    lines = write_platform(values)
+    if app and uri not in (None, app):
+        lines.append(f"platform.yaml:tracking_uri stays {uri}; the MLflow App is {app}")
     before, url = remote_url(), outputs["DvcRemoteUrl"]
     with Repo(os.getcwd()) as repo:
         name = repo.config["core"].get("remote", "storage")

@@ -174,8 +174,9 @@ def networks() -> Results:
         if len(vpcs) == 1:
             yield ok(f"{', '.join((*subnets, *groups))} in {vpcs[0]}")
         else:
-            problem = f"subnets and security groups are of several VPCs: {', '.join(vpcs)}"
-            yield broken(problem, f"{settings}: of one VPC")
+            yield broken(
+                f"subnets and security groups are of several VPCs: {', '.join(vpcs)}", f"{settings}: of one VPC"
+            )
 
 
 @dataclass(frozen=True)
