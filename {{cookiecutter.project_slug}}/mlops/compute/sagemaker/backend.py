@@ -59,8 +59,7 @@ class SageMaker(Backend):
         return job.state if job else State.PREPARED
 
     def row(self, name: str) -> str:
-        job = self._find(name)
-        if not job:
+        if not (job := self._find(name)):
             return f"{State.PREPARED:<11} {name}"
         cost = "" if job.billable_s is None else f"  {job.billable_s} s on {job.machines}"
         reason = f"  {job.reason}" if job.state in (State.FAILED, State.STOPPED) else ""
@@ -151,8 +150,7 @@ class SageMaker(Backend):
         return client.describe(name, kind)
 
     def _started(self, name: str) -> client.Job:
-        job = self._find(name)
-        if not job:
+        if not (job := self._find(name)):
             problem = f"SageMaker has no job {name!r} in {load_platform().region}"
             raise ProjectError(problem, "python -m mlops jobs list")
         return job

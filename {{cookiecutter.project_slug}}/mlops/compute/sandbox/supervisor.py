@@ -89,9 +89,8 @@ def _run(job: Path, description: dict[str, Any]) -> dict[str, Any]:
         shared = [Path(path) for path in ("" if "://" in url else url, environment.get("CHECKPOINT_DIR")) if path]
         for folder in shared:
             folder.mkdir(parents=True, exist_ok=True)
-        command = wrap_command(
-            command, job / "work", job / "tmp", [home(), Path(os.path.expanduser("~"))], [job, *shared]
-        )
+        hidden = [home(), Path(os.path.expanduser("~"))]
+        command = wrap_command(command, job / "work", job / "tmp", hidden, [job, *shared])
     else:
         print("This system has no user namespaces: paths that only this machine has are not caught.", flush=True)
     os.chdir(home())  # the folder of an experiment may be deleted meanwhile

@@ -174,9 +174,8 @@ def networks() -> Results:
         if len(vpcs) == 1:
             yield ok(f"{', '.join((*subnets, *groups))} in {vpcs[0]}")
         else:
-            yield broken(
-                f"subnets and security groups are of several VPCs: {', '.join(vpcs)}", f"{settings}: of one VPC"
-            )
+            problem = f"subnets and security groups are of several VPCs: {', '.join(vpcs)}"
+            yield broken(problem, f"{settings}: of one VPC")
 
 
 @dataclass(frozen=True)
