@@ -176,7 +176,7 @@ def test_job_whose_stage_reads_an_absolute_path_says_which(laptop: Laptop, place
 
 def _can_isolate(project: BakedProject) -> bool:
     """Return whether this system lets the sandbox hide files."""
-    code = "from mlops.compute.sandbox import isolation; print(isolation.is_supported())"
+    code = "from mlops.compute.sandbox.supervisor import can_isolate; print(can_isolate())"
     return project.run("python", "-c", code).stdout.strip() == "True"
 
 

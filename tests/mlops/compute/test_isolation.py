@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from mlops.compute.sandbox import isolation
+from mlops.compute.sandbox.supervisor import can_isolate, wrap_command
 
-pytestmark = pytest.mark.skipif(not isolation.is_supported(), reason="this system lets nobody hide files")
+pytestmark = pytest.mark.skipif(not can_isolate(), reason="this system lets nobody hide files")
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def wrapped(home: Path, *command: str) -> list[str]:
     """Return the command that runs another one there."""
     work, tmp = home / "project" / "work", home / "tmp"
     tmp.mkdir(exist_ok=True)
-    return isolation.wrap_command(list(command), work, tmp, [home], [work])
+    return wrap_command(list(command), work, tmp, [home], [work])
 
 
 def test_wrap_command_hides_files_that_are_not_the_job_s(home: Path) -> None:
@@ -46,7 +46,7 @@ def test_wrap_command_lets_the_job_write_in_its_folder(home: Path) -> None:
 def test_wrap_command_keeps_the_interpreter_and_its_packages(home: Path) -> None:
     hidden = [home, Path(sys.prefix).parent, Path(sys.base_prefix).parent]
     code = "import numpy, sys; print(sys.prefix)"
-    command = isolation.wrap_command([sys.executable, "-c", code], home / "project" / "work", home, hidden, [])
+    command = wrap_command([sys.executable, "-c", code], home / "project" / "work", home, hidden, [])
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == sys.prefix
 
 
@@ -60,7 +60,7 @@ def test_wrap_command_keeps_an_interpreter_behind_links(home: Path, monkeypatch:
 
 
 def test_wrap_command_a_home_that_is_the_root_hides_nothing_more(home: Path) -> None:
-    subprocess.run(isolation.wrap_command(["true"], home / "project" / "work", home, [Path("/")], []), check=True)
+    subprocess.run(wrap_command(["true"], home / "project" / "work", home, [Path("/")], []), check=True)
 
 
 def test_wrap_command_gives_a_temporary_folder_of_its_own(home: Path) -> None:

@@ -16,7 +16,7 @@ from ..files import read_json
 from ..tracking.run_context import RunContext
 from .spec import JobSpec
 
-DESCRIPTION = "job.json"
+DESCRIPTION, CODE = "job.json", "code.tar.gz"  # what a job gets: files of these names
 
 
 class State(StrEnum):

@@ -15,7 +15,6 @@ from ..errors import ProjectError
 from ..tracking import mlflow_client
 
 Text = Annotated[str, Field(min_length=1)]
-SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")  # of an MLflow server; they are not passed to jobs
 
 
 class JobSpec(StrictModel):
@@ -49,7 +48,7 @@ def spec_of(stage: str) -> JobSpec:
     defaults, own = load_platform().job, pipeline.load_stage(stage).job or {}
     check("platform.yaml", "job", {"kind": "training", **defaults}, JobSpec)
     spec = check("dvc.yaml", f"stages.{stage}.meta.job", {**defaults, **own}, JobSpec)
-    for problem, fix in (*_mlflow_problems(stage), *_conflicts(stage, spec)):
+    for problem, fix in _problems(stage, spec):
         raise ProjectError(f"{stage} can't run as a job: {problem}", fix)
     return spec
 
@@ -60,22 +59,18 @@ def needs_mlflow(stage: str) -> bool:
     return loaded.is_registering or (loaded.is_training and bool(read_params().get("train", {}).get("init_from")))
 
 
-def _mlflow_problems(stage: str) -> Iterator[tuple[str, str]]:
-    """Yield what keeps a job from the MLflow that its stage needs, and the fix."""
-    if not needs_mlflow(stage):
-        return
-    run_here = f"take meta.job from dvc.yaml:stages.{stage}; or RUN_ON=local dvc repro {stage}"
-    uri = load_platform().tracking_uri
-    if uri is None or not mlflow_client.is_remote(uri):
-        problem = "it needs MLflow, which is a file on this machine that a job can't see"
-        yield problem, f"platform.yaml:tracking_uri: a server; or {run_here}"
-    elif secrets := [name for name in SECRETS if os.environ.get(name) and not uri.startswith("arn:")]:
-        problem = f"it needs MLflow, and the secret in {' and '.join(secrets)} is not passed to a job"
-        yield problem, f"platform.yaml:tracking_uri: a server by ARN, which takes the job's own role; or {run_here}"
-
-
-def _conflicts(stage: str, spec: JobSpec) -> Iterator[tuple[str, str]]:
-    """Yield the settings that can't be combined, and the fix."""
+def _problems(stage: str, spec: JobSpec) -> Iterator[tuple[str, str]]:
+    """Yield why a job lacks the MLflow that its stage needs, or which settings can't be combined; and the fix."""
+    if needs_mlflow(stage):
+        run_here = f"take meta.job from dvc.yaml:stages.{stage}; or RUN_ON=local dvc repro {stage}"
+        uri = load_platform().tracking_uri or ""
+        secrets = [name for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN") if os.environ.get(name)]
+        if not mlflow_client.is_remote(uri):
+            problem = "it needs MLflow, which is a file on this machine that a job can't see"
+            yield problem, f"platform.yaml:tracking_uri: a server; or {run_here}"
+        elif secrets and not uri.startswith("arn:"):
+            problem = f"it needs MLflow, and the secret in {' and '.join(secrets)} is not passed to a job"
+            yield problem, f"platform.yaml:tracking_uri: a server by ARN, which takes the job's own role; or {run_here}"
     job, machines = f"dvc.yaml:stages.{stage}.meta.job", spec.instance_count
     is_training = pipeline.load_stage(stage).is_training
     processes = read_params().get("train", {}).get("processes", 1) if is_training else 0

@@ -9,9 +9,8 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -19,24 +18,11 @@ from .. import pipeline
 from ..config import load_platform
 from ..errors import ProjectError
 from ..tracking import dvc_remote, run_context, uploader
-from ..tracking.run_context import RunContext
 from . import fingerprint, results, transfer
 from .backend import Backend, State, attempt_of, backends, current_backend
 from .spec import spec_of
 
 log = logging.getLogger(__name__)
-
-
-class Submission(NamedTuple):
-    """A stage that is to run as a job."""
-
-    base: str  # name of its jobs, without the number of the attempt
-    upstream: list[str]  # addresses of the stages and `.dvc` files that made its inputs
-    description: dict[str, Any]  # what the job's file holds, but for the job's name and the run's context: no secret
-
-    def describe(self, name: str, context: RunContext) -> dict[str, Any]:
-        """Return what the file of the job with this name holds."""
-        return {"name": name, **self.description, "origin": dataclasses.asdict(context)}
 
 
 def run(stage: str, publish: Callable[[str], None]) -> None:
@@ -67,13 +53,18 @@ def dry_run(stage: str, backend_name: str | None = None) -> str:
     os.environ.update(RUN_ON=backend_name or planning[0], DVC_STAGE=stage)  # as DVC would start it
     backend = current_backend()
     backend.check()
-    submission = _submission(stage)
-    name = f"{submission.base}-1"
+    base, description, _ = _describe(stage)
+    name, context = f"{base}-1", run_context.collect(stage)
     with tempfile.TemporaryDirectory() as scratch:
-        return backend.plan(Path(scratch), name, submission.describe(name, run_context.collect(stage)))
+        return backend.plan(Path(scratch), name, {"name": name, **description, "origin": dataclasses.asdict(context)})
 
 
-def _submission(stage: str) -> Submission:
+def _describe(stage: str) -> tuple[str, dict[str, Any], list[str]]:
+    """Return a stage as a job, and the addresses of the stages and `.dvc` files that made its inputs.
+
+    The first is the name of its jobs, without the number of the attempt; the second is what the job's file holds, but
+    for the job's name and the run's context: no secret.
+    """
     spec = spec_of(stage)
     with fingerprint.open_stage(stage) as loaded:
         if elsewhere := [str(out) for out in loaded.outs if out.use_cache and (out.remote or not out.can_push)]:
@@ -85,42 +76,38 @@ def _submission(stage: str) -> Submission:
     platform, remote = load_platform(), transfer.public_remote()
     digest = fingerprint.digest(inputs, spec.image or "", platform.run_on, remote["url"])
     description = {"stage": stage, "inputs": inputs, "remote": remote, "spec": spec.model_dump()}
-    return Submission(f"{platform.project}-{stage}-{digest}", upstream, description)
+    return f"{platform.project}-{stage}-{digest}", description, upstream
 
 
 def _find_or_start(stage: str, backend: Backend) -> str:
     """Return the name of a job that runs, or has succeeded, for the same inputs; start a job if there is none."""
-    submission = _submission(stage)
-    with _acquire(backend.folder() / f"{submission.base}.lock"):
-        last = backend.last(submission.base)
+    base, description, upstream = _describe(stage)
+    backend.folder().mkdir(parents=True, exist_ok=True)
+    lock = FileLock(backend.folder() / f"{base}.lock")  # launchers of the same job share it
+    try:
+        acquired = lock.acquire(timeout=0.5)
+    except Timeout:
+        log.info("another launcher is starting the same job: waiting for it")
+        acquired = lock.acquire()
+    with acquired:
+        last = backend.last(base)
         state = backend.state(last) if last else None
         if last and _is_reusable(stage, backend, last, state):
             return last
         attempts = attempt_of(last) if last else 0
-        name = last if last and state is State.PREPARED else f"{submission.base}-{attempts + 1}"
+        name = last if last and state is State.PREPARED else f"{base}-{attempts + 1}"
         context = run_context.collect(stage)  # it may refuse: before large data are pushed
         if backend.is_described(name):  # reuse the run's id of a launcher that was killed before the job started
             earlier = backend.context_of(name)
             context = dataclasses.replace(context, run=earlier.run) if earlier.commit == context.commit else context
-        if submission.upstream:
-            dvc_remote.push(submission.upstream)
-        backend.prepare(name, submission.describe(name, context))
+        if upstream:
+            dvc_remote.push(upstream)
+        backend.prepare(name, {"name": name, **description, "origin": dataclasses.asdict(context)})
         if pipeline.load_stage(stage).is_training:
             run_context.log_training(context)
         log.info("job %s starts", name)
         backend.start(name)
         return name
-
-
-def _acquire(path: Path) -> AbstractContextManager[Any]:
-    """Acquire the lock that launchers of the same job share; the end of its context releases it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        return lock.acquire(timeout=0.5)
-    except Timeout:
-        log.info("another launcher is starting the same job: waiting for it")
-        return lock.acquire()
 
 
 def _is_reusable(stage: str, backend: Backend, name: str, state: State | None) -> bool:

@@ -24,6 +24,13 @@ PUBLIC = """
 
 def pack(commit: str, path: Path) -> None:
     """Write the project's files at a commit as a .tar.gz: the same bytes for the same commit."""
+
+    def anonymize(member: tarfile.TarInfo) -> tarfile.TarInfo:  # without what differs between users and times
+        member.uid = member.gid = member.mtime = 0
+        member.uname = member.gname = ""
+        member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+        return member
+
     with (
         tempfile.TemporaryDirectory() as scratch,
         atomic_write(path) as new,
@@ -34,15 +41,7 @@ def pack(commit: str, path: Path) -> None:
         # Not `git archive`: it leaves out submodules, and files with the attribute export-ignore.
         code = checkout.write(commit, Path(scratch))
         for file in sorted(code.rglob("*")):
-            files.add(file, file.relative_to(code).as_posix(), recursive=False, filter=_anonymize)
-
-
-def _anonymize(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Remove what differs between users and times."""
-    member.uid = member.gid = member.mtime = 0
-    member.uname = member.gname = ""
-    member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
-    return member
+            files.add(file, file.relative_to(code).as_posix(), recursive=False, filter=anonymize)
 
 
 def unpack(path: Path, folder: Path) -> None:

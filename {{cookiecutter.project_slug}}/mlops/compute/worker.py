@@ -24,7 +24,6 @@ from .fingerprint import Stage, open_stage
 log = logging.getLogger(__name__)
 
 RESULT, SMALL, FAILURE = "result.json", "small.tar", "failure.json"
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # between two attempts to push
 
 
 def run(job_file: Path, out: Path) -> None:
@@ -59,6 +58,7 @@ def _forward_signals() -> None:
 
 def _run(job: dict[str, Any], out: Path) -> None:
     import dvc.repo  # noqa: F401 (it sets the level of its logger)
+    from dvc.exceptions import DvcException
     from dvc.utils.serialize import load_yaml
 
     logging.getLogger("dvc").setLevel(logging.WARNING)  # the launcher's DVC has printed the rest
@@ -67,7 +67,11 @@ def _run(job: dict[str, Any], out: Path) -> None:
     with open_stage(job["stage"]) as stage:
         pulled_bytes = _pull(stage, job["inputs"])
         pulled = time.monotonic()
-        _reproduce(stage)
+        try:
+            stage.repo.reproduce(targets=[stage.addressing], single_item=True)
+        except DvcException as error:
+            problem = f"the stage {stage.name} failed ({error.__cause__ or error}); what it printed is above"
+            raise ProjectError(problem, "correct that, then the same command: it starts a new job") from error
         ran = time.monotonic()
     with open_stage(job["stage"]) as stage:  # again: its entry in dvc.lock is new
         pushed_bytes = _push(stage, job["spec"]["patience_s"])
@@ -124,19 +128,9 @@ def _pull(stage: Stage, expected: fingerprint.Inputs) -> int:
     return sum(dep.meta.size or 0 for dep in stage.deps if dep.def_path in paths and dep.meta)
 
 
-def _reproduce(stage: Stage) -> None:
-    from dvc.exceptions import DvcException
-
-    try:
-        stage.repo.reproduce(targets=[stage.addressing], single_item=True)
-    except DvcException as error:
-        problem = f"the stage {stage.name} failed ({error.__cause__ or error}); what it printed is above"
-        raise ProjectError(problem, "correct that, then the same command: it starts a new job") from error
-
-
 def _push(stage: Stage, patience_s: float) -> int:
     """Push the outputs, and keep trying, since they exist nowhere else; return their bytes."""
-    deadline, pause_s = time.monotonic() + patience_s, FIRST_PAUSE_S
+    deadline, pause_s = time.monotonic() + patience_s, 1.0
     with transfer.explain_errors(
         f"the DVC remote did not take the outputs for {patience_s:.0f} s",
         "correct the connection; platform.yaml:job.patience_s lets a job try longer",
@@ -150,4 +144,4 @@ def _push(stage: Stage, patience_s: float) -> int:
                     raise
                 log.warning("the DVC remote does not take the outputs: %s. Trying again", error.__cause__ or error)
                 time.sleep(pause_s)
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                pause_s = min(2 * pause_s, 30.0)

@@ -16,14 +16,14 @@ from ...errors import ProjectError
 from ...files import read_json, sha256, write_json
 from ...tracking import uploader
 from .. import transfer
-from ..backend import Backend, State
+from ..backend import CODE, DESCRIPTION, Backend, State
 from ..spec import JobSpec
 from ..worker import RESULT
 from . import client
 from .entrypoint import RUN
 from .follow import failure, follow, read_log
 from .image import image_of
-from .request import CODE, DESCRIPTION, create_request, jobs_uri, results_uri, role_arn
+from .request import create_request, jobs_uri, results_uri, role_arn
 
 REQUEST, OUT = "request.json", "out"
 
@@ -59,8 +59,7 @@ class SageMaker(Backend):
         return job.state if job else State.PREPARED
 
     def row(self, name: str) -> str:
-        job = self._find(name)
-        if not job:
+        if not (job := self._find(name)):
             return f"{State.PREPARED:<11} {name}"
         cost = "" if job.billable_s is None else f"  {job.billable_s} s on {job.machines}"
         reason = f"  {job.reason}" if job.state in (State.FAILED, State.STOPPED) else ""
@@ -78,8 +77,14 @@ class SageMaker(Backend):
         shutil.rmtree(folder, ignore_errors=True)  # of a launcher that was killed before it started the job
         folder.mkdir(parents=True)
         inputs = self._write_job(folder, name, description)
+        key = description["spec"]["kms_key"]
+        encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key} if key else {}
         for file, uri in ((CODE, inputs["code"]), (DESCRIPTION, inputs["job"])):
-            client.upload(folder / file, f"{uri}{file}", description["spec"]["kms_key"])
+            bucket, prefix = client.split_uri(uri)
+            # An object that exists is left: its name is made of its content, or used once.
+            target = {"Bucket": bucket, "Key": f"{prefix}{file}", "IfNoneMatch": "*", **encryption}
+            with (folder / file).open("rb") as body:
+                client.call("s3", "put_object", "(PreconditionFailed|ConditionalRequestConflict):", **target, Body=body)
 
     def _write_job(self, folder: Path, name: str, description: dict[str, Any]) -> dict[str, str]:
         """Write code, description and request of a job into a folder; return the S3 folders of the first two."""
@@ -145,8 +150,7 @@ class SageMaker(Backend):
         return client.describe(name, kind)
 
     def _started(self, name: str) -> client.Job:
-        job = self._find(name)
-        if not job:
+        if not (job := self._find(name)):
             problem = f"SageMaker has no job {name!r} in {load_platform().region}"
             raise ProjectError(problem, "python -m mlops jobs list")
         return job

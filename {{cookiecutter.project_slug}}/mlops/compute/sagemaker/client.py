@@ -207,15 +207,6 @@ def split_uri(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
-def upload(path: Path, uri: str, kms_key: str | None) -> None:
-    """Copy a file to S3, unless the object exists: an object's name is made of its content, or used once."""
-    bucket, key = split_uri(uri)
-    encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key} if kms_key else {}
-    with path.open("rb") as file:
-        target = {"Bucket": bucket, "Key": key, "Body": file, "IfNoneMatch": "*", **encryption}
-        call("s3", "put_object", "(PreconditionFailed|ConditionalRequestConflict):", **target)
-
-
 def download(uri: str, folder: Path) -> bool:
     """Copy the objects below an S3 address into a folder, each whole or not at all; return whether there were any."""
     bucket, prefix = split_uri(uri)

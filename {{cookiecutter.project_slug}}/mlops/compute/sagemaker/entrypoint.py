@@ -18,10 +18,9 @@ from .. import worker
 
 RUN = "run.tar"  # files of a training that MLflow does not have all of
 RESOURCE_CONFIG = Path("/opt/ml/input/config/resourceconfig.json")  # of training jobs: names their machines
-# Where SageMaker reads why a job failed. Source: your-algorithms-training-algo-output.html and
-# build-your-own-processing-container.html, beside the above.
+# Where SageMaker reads why a job failed, in 1024 characters at most. Source, beside the above:
+# your-algorithms-training-algo-output.html and build-your-own-processing-container.html.
 REASONS = {"training": Path("/opt/ml/output/failure"), "processing": Path("/opt/ml/output/message")}
-REASON_CHARACTERS = 1024
 
 
 def contain(job_file: Path, out: Path) -> None:
@@ -44,7 +43,7 @@ def contain(job_file: Path, out: Path) -> None:
     if (out / worker.FAILURE).exists():
         path = REASONS[job["spec"]["kind"]]
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(read_json(out / worker.FAILURE)["reason"][:REASON_CHARACTERS], encoding="utf-8")
+        path.write_text(read_json(out / worker.FAILURE)["reason"][:1024], encoding="utf-8")
     raise SystemExit(code)
 
 

@@ -22,9 +22,7 @@ from .client import Job, retry_forever
 
 log = logging.getLogger(__name__)
 
-SHORTEST_S, LONGEST_S = 1.0, 10.0  # between two looks: a tenth of the time that the job has taken
 LAST_LINES_S = 2.0  # CloudWatch has the last lines later than SageMaker the end
-TAIL = 5  # lines of the log in an error
 
 # Access keys, and what is named as a secret or a token.
 # Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html
@@ -96,7 +94,7 @@ def follow(job: Job) -> tuple[Job, bool]:
                 break
             # With 50 jobs that take minutes, AWS gets 5 requests a second of each kind.
             elapsed_s = (datetime.now(UTC) - job.details["CreationTime"]).total_seconds()
-            time.sleep(min(max(elapsed_s / 10, SHORTEST_S), LONGEST_S))
+            time.sleep(min(max(elapsed_s / 10, 1.0), 10.0))
         except KeyboardInterrupt:
             if is_stopping:
                 print(f"\nJob {job.name} goes on stopping by itself.", flush=True)
@@ -138,7 +136,7 @@ def failure(job: Job, out: Path) -> ProjectError:
     if job.state is State.STOPPED and "Max" not in job.phase:
         return ProjectError(f"{outcome}: somebody stopped it", f"the same command: it starts a new job. {page}")
     try:
-        tail = "".join(f"\n  | {line}" for line in read_log(job)[-TAIL:])
+        tail = "".join(f"\n  | {line}" for line in read_log(job)[-5:])
     except ProjectError:
         tail = ""
     text = f"{job.phase} {job.reason}"

@@ -40,7 +40,6 @@ ELSEWHERE = """
 REGISTRIES = dict.fromkeys(REGIONS.split(), COMMON) | dict(re.findall(r"(\S+) (\d+)", ELSEWHERE))
 OWN = "make image (needs Docker)"
 FRAMEWORK = re.compile(r"/pytorch-(?:training|inference):(?P<torch>\d+(?:\.\d+)*)")
-MADE_OF = ("Dockerfile", "aws/lock-exclude.txt", "requirements.lock")
 
 
 def image_of(spec: JobSpec) -> str:
@@ -85,7 +84,8 @@ def make_image(gpu: bool, echo: Callable[[str], None]) -> str:
     """Build and push the image unless ECR has it; return its address with the digest. `echo` prints a line."""
     project = load_platform().project
     # An image is named after what it is made of: ECR refuses the same name twice.
-    content = b"".join(Path(name).read_bytes().replace(b"\r\n", b"\n") for name in MADE_OF)
+    files = map(Path, ("Dockerfile", "aws/lock-exclude.txt", "requirements.lock"))
+    content = b"".join(file.read_bytes().replace(b"\r\n", b"\n") for file in files)
     tag = f"{'gpu' if gpu else 'cpu'}-{hashlib.sha256(content).hexdigest()[:12]}"
     repositories = call("ecr", "describe_repositories", "RepositoryNotFoundException:", repositoryNames=[project])
     if not repositories:

@@ -13,11 +13,11 @@ from ...config import load_platform
 from ...errors import ProjectError
 from ...tracking import mlflow_client
 from ...tracking.git import without_credentials
+from ..backend import CODE, DESCRIPTION
 from ..spec import JobSpec
 from ..transfer import S3, public_remote
 from .image import install_command
 
-CODE, DESCRIPTION = "code.tar.gz", "job.json"  # one in each of the two input folders
 INPUTS = {"training": "/opt/ml/input/data", "processing": "/opt/ml/processing/input"}
 OUT = {"training": "/opt/ml/output/data", "processing": "/opt/ml/processing/result"}
 WORK = "/opt/ml/code"
@@ -56,10 +56,14 @@ def create_request(description: dict[str, Any], inputs: dict[str, str]) -> dict[
 
     spec, context = JobSpec(**description["spec"]), description["origin"]
     create = _training if spec.kind == "training" else _processing
+    # `exec` makes Python the process that SageMaker's signals reach.
+    unpack = f"set -e; mkdir -p {WORK}; tar -xzf {INPUTS[spec.kind]}/code/{CODE} -C {WORK}; cd {WORK}"
+    run = f"exec python -m mlops jobs contain {INPUTS[spec.kind]}/job/{DESCRIPTION} {OUT[spec.kind]}"
+    script = "; ".join(step for step in (unpack, install_command(description["image"]), run) if step)
     tags = {"project": load_platform().project, "stage": description["stage"]}
     tags |= {"commit": context["commit"], "run": context["run"], **spec.tags}
     fields = {
-        **create(description["name"], description["image"], spec, inputs),
+        **create(description, spec, inputs, ["/bin/bash", "-c", script]),
         "StoppingCondition": {
             "MaxRuntimeInSeconds": spec.max_runtime_s,
             "MaxWaitTimeInSeconds": spec.max_wait_s if spec.spot else None,
@@ -73,15 +77,15 @@ def create_request(description: dict[str, Any], inputs: dict[str, str]) -> dict[
     return request
 
 
-def _training(name: str, image: str, spec: JobSpec, inputs: dict[str, str]) -> dict[str, Any]:
+def _training(job: dict[str, Any], spec: JobSpec, inputs: dict[str, str], entrypoint: list[str]) -> dict[str, Any]:
     source = {"S3DataType": "S3Prefix", "S3DataDistributionType": "FullyReplicated"}
-    checkpoints = {"S3Uri": f"{jobs_uri()}/checkpoints/{name}", "LocalPath": CHECKPOINTS}
+    checkpoints = {"S3Uri": f"{jobs_uri()}/checkpoints/{job['name']}", "LocalPath": CHECKPOINTS}
     return {
-        "TrainingJobName": name,
+        "TrainingJobName": job["name"],
         "AlgorithmSpecification": {
-            "TrainingImage": image,
+            "TrainingImage": job["image"],
             "TrainingInputMode": "File",
-            "ContainerEntrypoint": _entrypoint(spec.kind, image),
+            "ContainerEntrypoint": entrypoint,
         },
         "InputDataConfig": [
             {"ChannelName": channel, "DataSource": {"S3DataSource": {**source, "S3Uri": uri}}}
@@ -89,42 +93,31 @@ def _training(name: str, image: str, spec: JobSpec, inputs: dict[str, str]) -> d
         ],
         "OutputDataConfig": {"S3OutputPath": f"{jobs_uri()}/results", "KmsKeyId": spec.kms_key},
         "ResourceConfig": {**_machines(spec), "KeepAlivePeriodInSeconds": spec.keep_alive_s or None},
-        "VpcConfig": _vpc(spec),
+        "VpcConfig": {"Subnets": spec.subnets, "SecurityGroupIds": spec.security_groups},
         "EnableManagedSpotTraining": spec.spot or None,
         "CheckpointConfig": checkpoints if spec.spot else None,
     }
 
 
-def _processing(name: str, image: str, spec: JobSpec, inputs: dict[str, str]) -> dict[str, Any]:
+def _processing(job: dict[str, Any], spec: JobSpec, inputs: dict[str, str], entrypoint: list[str]) -> dict[str, Any]:
     source = {"S3DataType": "S3Prefix", "S3InputMode": "File"}
-    output = {"S3Uri": results_uri(spec.kind, name), "LocalPath": OUT[spec.kind], "S3UploadMode": "EndOfJob"}
+    output = {"S3Uri": results_uri(spec.kind, job["name"]), "LocalPath": OUT[spec.kind], "S3UploadMode": "EndOfJob"}
     return {
-        "ProcessingJobName": name,
-        "AppSpecification": {"ImageUri": image, "ContainerEntrypoint": _entrypoint(spec.kind, image)},
+        "ProcessingJobName": job["name"],
+        "AppSpecification": {"ImageUri": job["image"], "ContainerEntrypoint": entrypoint},
         "ProcessingInputs": [
             {"InputName": folder, "S3Input": {**source, "S3Uri": uri, "LocalPath": f"{INPUTS[spec.kind]}/{folder}"}}
             for folder, uri in inputs.items()
         ],
         "ProcessingOutputConfig": {"Outputs": [{"OutputName": "result", "S3Output": output}], "KmsKeyId": spec.kms_key},
         "ProcessingResources": {"ClusterConfig": _machines(spec)},
-        "NetworkConfig": {"VpcConfig": _vpc(spec)},
+        "NetworkConfig": {"VpcConfig": {"Subnets": spec.subnets, "SecurityGroupIds": spec.security_groups}},
     }
 
 
 def _machines(spec: JobSpec) -> dict[str, Any]:
     machines = {"InstanceType": spec.instance_type, "InstanceCount": spec.instance_count}
     return {**machines, "VolumeSizeInGB": spec.volume_gb, "VolumeKmsKeyId": spec.kms_key}
-
-
-def _vpc(spec: JobSpec) -> dict[str, list[str]]:
-    return {"Subnets": spec.subnets, "SecurityGroupIds": spec.security_groups} if spec.subnets else {}
-
-
-def _entrypoint(kind: str, image: str) -> list[str]:
-    """Return the container's command; `exec` makes Python the process that SageMaker's signals reach."""
-    unpack = f"set -e; mkdir -p {WORK}; tar -xzf {INPUTS[kind]}/code/{CODE} -C {WORK}; cd {WORK}"
-    run = f"exec python -m mlops jobs contain {INPUTS[kind]}/job/{DESCRIPTION} {OUT[kind]}"
-    return ["/bin/bash", "-c", "; ".join(step for step in (unpack, install_command(image), run) if step)]
 
 
 def _environment(spec: JobSpec) -> dict[str, str]:
@@ -149,4 +142,4 @@ def _environment(spec: JobSpec) -> dict[str, str]:
 def _without_unset(fields: dict[str, Any]) -> dict[str, Any]:
     """Return a request without the fields that are None or empty, at any depth."""
     filled = {name: _without_unset(value) if isinstance(value, dict) else value for name, value in fields.items()}
-    return {name: value for name, value in filled.items() if value not in (None, {})}
+    return {name: value for name, value in filled.items() if value not in (None, {}, [])}

@@ -109,10 +109,7 @@ class Stack:
 
     def _events(self) -> list[dict[str, Any]]:
         """Return the events of the stack, the oldest first."""
-        events: list[dict[str, Any]] = call("cloudformation", "describe_stack_events", StackName=self.name)[
-            "StackEvents"
-        ]
-        return events[::-1]
+        return list(reversed(call("cloudformation", "describe_stack_events", StackName=self.name)["StackEvents"]))
 
     def _failure(self, status: str, before: set[str]) -> ProjectError:
         """Return the first failure after the events `before`, except what AWS cancelled because of another one."""
@@ -134,17 +131,26 @@ def propose(stack: Stack, mlflow: bool | None, erasure_role: str | None) -> tupl
     None leaves that as it is, and without it in a new stack.
     """
     platform, remote, stack_remote = load_platform(), remote_url(), stack.outputs().get("DvcRemoteUrl")
-    values = {
-        "Project": platform.project,
-        "VpcId": _vpc_of(platform.job.get("subnets") or []),
-        "FrameworkRegistry": REGISTRIES.get(region(), COMMON),
-    }
+    values = {"Project": platform.project, "VpcId": "", "FrameworkRegistry": REGISTRIES.get(region(), COMMON)}
+    if subnets := platform.job.get("subnets"):
+        vpcs = sorted({subnet["VpcId"] for subnet in call("ec2", "describe_subnets", SubnetIds=subnets)["Subnets"]})
+        if len(vpcs) > 1:
+            problem = f"the subnets of platform.yaml:job are of several VPCs: {', '.join(vpcs)}"
+            raise ProjectError(problem, "platform.yaml:job.subnets: of one VPC")
+        values["VpcId"] = vpcs[0]
     if mlflow is not None:
         values["Mlflow"] = "yes" if mlflow else "no"
     if erasure_role is not None:
         values["ErasureRoleArn"] = erasure_role
-    if stack_remote is None:  # it is a new stack
-        values |= _bucket_parameters(remote, platform.project)
+    if stack_remote is None and remote.startswith(S3):  # it is a new stack, with data where the DVC remote is
+        bucket, _, prefix = remote.removeprefix(S3).strip("/").partition("/")
+        if not prefix:
+            problem = f"the DVC remote is the whole bucket {bucket}: jobs' files would have no place beside it"
+            raise ProjectError(problem, f"dvc remote modify storage url {S3}{bucket}/{platform.project}")
+        exists = call("s3", "head_bucket", "404:", Bucket=bucket)
+        values |= {"Prefix": prefix, "ExistingBucket" if exists else "BucketName": bucket}
+    elif stack_remote is None:  # in a new bucket
+        values["Prefix"] = platform.project
     elif remote.startswith(S3) and remote.rstrip("/") != stack_remote:
         problem = f"the DVC remote is {remote}, and the stack {stack.name} is made for {stack_remote}"
         raise ProjectError(problem, f"dvc remote modify storage url {stack_remote}")
@@ -155,39 +161,31 @@ def propose(stack: Stack, mlflow: bool | None, erasure_role: str | None) -> tupl
     return stack.propose(values)
 
 
-def _bucket_parameters(remote: str, project: str) -> dict[str, str]:
-    """Return the parameters of a new stack that say where data go: where the DVC remote is, else into a new bucket."""
-    if not remote.startswith(S3):
-        return {"Prefix": project}
-    bucket, _, prefix = remote.removeprefix(S3).strip("/").partition("/")
-    if not prefix:
-        problem = f"the DVC remote is the whole bucket {bucket}: jobs' files would have no place beside it"
-        raise ProjectError(problem, f"dvc remote modify storage url {S3}{bucket}/{project}")
-    exists = call("s3", "head_bucket", "404:", Bucket=bucket)
-    return {"Prefix": prefix, "ExistingBucket" if exists else "BucketName": bucket}
-
-
-def _vpc_of(subnets: list[Any]) -> str:
-    """Return the VPC of the jobs' subnets; "" when jobs run in none."""
-    if not subnets:
-        return ""
-    vpcs = sorted({subnet["VpcId"] for subnet in call("ec2", "describe_subnets", SubnetIds=subnets)["Subnets"]})
-    if len(vpcs) > 1:
-        problem = f"the subnets of platform.yaml:job are of several VPCs: {', '.join(vpcs)}"
-        raise ProjectError(problem, "platform.yaml:job.subnets: of one VPC")
-    return str(vpcs[0])
-
-
 def configure(outputs: dict[str, str]) -> list[str]:
-    """Write the stack's outputs into `platform.yaml` and DVC's configuration; return what was changed, a line each."""
+    """Write the stack's outputs into `platform.yaml` and DVC's configuration; return what was changed, a line each.
+
+    The DVC remote then is the bucket for all clones, and in this one for commits that know of no bucket too.
+    """
+    from dvc.repo import Repo
+
     values = {"region": outputs["Region"], "role_arn": outputs["JobRoleArn"], "job.kms_key": outputs["KeyArn"]}
     uri, app = load_platform().tracking_uri, outputs.get("MlflowAppArn")
-    lines = []
     if app and uri in (None, app):
         values["tracking_uri"] = app
-    elif app:
-        lines = [f"platform.yaml:tracking_uri stays {uri}; the MLflow App is {app}"]
-    return [*write_platform(values), *lines, *_write_remote(outputs["DvcRemoteUrl"], outputs["Region"])]
+    lines = write_platform(values)
+    if app and uri not in (None, app):
+        lines.append(f"platform.yaml:tracking_uri stays {uri}; the MLflow App is {app}")
+    before, url = remote_url(), outputs["DvcRemoteUrl"]
+    with Repo(os.getcwd()) as repo:
+        name = repo.config["core"].get("remote", "storage")
+        for level in ("local", "repo"):  # in this order: a region does not go with a local folder
+            with repo.config.edit(level) as config:
+                config["remote"].setdefault(name, {}).update(url=url, region=outputs["Region"])
+                config["core"]["remote"] = name
+    if before != url:
+        push = f"dvc push -A, which brings there what was in {before}; then " if before else ""
+        lines += [f"DVC remote: {url}", f"Next: {push}git commit -am 'Data in S3'"]
+    return lines
 
 
 def write_platform(values: dict[str, str]) -> list[str]:
@@ -213,20 +211,3 @@ def write_platform(values: dict[str, str]) -> list[str]:
         with atomic_write(PLATFORM) as new, new.open("w", encoding="utf-8", newline="\n") as file:
             yaml.dump(content, file)
     return changes
-
-
-def _write_remote(url: str, region: str) -> list[str]:
-    """Point the DVC remote to the bucket: for all clones, and in this one for commits that know of no bucket too."""
-    from dvc.repo import Repo
-
-    before = remote_url()
-    with Repo(os.getcwd()) as repo:
-        name = repo.config["core"].get("remote", "storage")
-        for level in ("local", "repo"):  # in this order: a region does not go with a local folder
-            with repo.config.edit(level) as config:
-                config["remote"].setdefault(name, {}).update(url=url, region=region)
-                config["core"]["remote"] = name
-    if before == url:
-        return []
-    push = f"dvc push -A, which brings there what was in {before}; then " if before else ""
-    return [f"DVC remote: {url}", f"Next: {push}git commit -am 'Data in S3'"]

@@ -21,16 +21,15 @@ from ...config import home, load_platform
 from ...errors import ProjectError
 from ...files import atomic_write, read_json, write_json
 from .. import transfer
-from ..backend import DESCRIPTION, Backend, State
+from ..backend import CODE, DESCRIPTION, Backend, State
 from ..worker import RESULT
 from . import credentials
 
 # In the folder of a job.
-CODE, LOG, STARTED, ENDED, OUT = "code.tar.gz", "log", "started.json", "ended.json", "out"
+LOG, STARTED, ENDED, OUT = "log", "started.json", "ended.json", "out"
 SUPERVISED = "supervised"  # a lock that the supervisor holds as long as it lives
 SCRATCH = ("work", "home", "tmp", "site")
 POLL_S = 0.1
-KILL_ROUNDS = 20  # a process may start another one in the meantime
 
 
 class Sandbox(Backend):
@@ -160,22 +159,18 @@ class Sandbox(Backend):
 
 def kill(description: Path) -> None:
     """End all processes whose `STAGE_JOB` names the job's file, also if their parent was killed or left its session."""
-    for _ in range(KILL_ROUNDS):
-        processes = [process for process in psutil.process_iter() if _is_of_job(process, description)]
+    for _ in range(20):  # a process may start another one in the meantime
+        processes = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):  # another user's, or it has just ended
+                if process.environ().get("STAGE_JOB") == str(description) and process.status() != psutil.STATUS_ZOMBIE:
+                    processes.append(process)
         if not processes:
             return
         for process in processes:
             with contextlib.suppress(psutil.Error):  # it has just ended
                 process.kill()
         psutil.wait_procs(processes, timeout=1)
-
-
-def _is_of_job(process: psutil.Process, description: Path) -> bool:
-    try:
-        is_named = process.environ().get("STAGE_JOB") == str(description)
-        return bool(is_named and process.status() != psutil.STATUS_ZOMBIE)
-    except (psutil.Error, OSError):  # another user's, or it has just ended
-        return False
 
 
 def clear(job: Path) -> None:

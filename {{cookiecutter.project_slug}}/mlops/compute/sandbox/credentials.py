@@ -20,15 +20,13 @@ KEYS = ("access_key_id", "secret_access_key", "session_token")  # options of a r
 FILES = {"credentialpath": "AWS_SHARED_CREDENTIALS_FILE", "configpath": "AWS_CONFIG_FILE"}  # more of them
 VALID = timedelta(minutes=20)  # AWS's clients ask again when a quarter of an hour is left
 
-Ask = Callable[[], dict[str, str]]
-
 
 def are_needed(url: str) -> bool:
     """Return whether a job with its data at `url` needs AWS credentials."""
     return url.startswith(S3) or (mlflow_client.is_reachable() and mlflow_client.tracking_uri().startswith("arn:"))
 
 
-def find(options: Mapping[str, Any]) -> Ask:
+def find(options: Mapping[str, Any]) -> Callable[[], dict[str, str]]:
     """Return a function that gives the credentials that DVC would use for a remote; raise ProjectError if none are."""
     import boto3
     from botocore.exceptions import BotoCoreError
@@ -52,7 +50,7 @@ def find(options: Mapping[str, Any]) -> Ask:
     return ask
 
 
-def serve(ask: Ask) -> dict[str, str]:
+def serve(ask: Callable[[], dict[str, str]]) -> dict[str, str]:
     """Serve credentials to this machine while the process lives; return the variables by which AWS's clients ask.
 
     Source: https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html

@@ -18,7 +18,7 @@ from ...errors import ProjectError
 from ...files import read_json
 from ...tracking.run_context import snapshot
 from ..backend import backends
-from ..spec import JobSpec, job_stages, spec_of
+from ..spec import job_stages, spec_of
 from ..worker import RESULT
 from .backend import Sandbox
 
@@ -39,7 +39,14 @@ def rehearse() -> str:
     if failed:
         raise ProjectError("the rehearsal failed", "correct what it says above, then: make rehearse")
     names = [name for name in sandbox.names() if (sandbox.folder() / name).stat().st_mtime >= begin]
-    rows = [_row(sandbox, specs, name) for name in names if sandbox.context_of(name).dvc_exp_name == EXPERIMENT]
+    rows: list[tuple[str, ...]] = []
+    for name in (name for name in names if sandbox.context_of(name).dvc_exp_name == EXPERIMENT):
+        stage, result = sandbox.describe(name)["stage"], read_json(sandbox.out_dir(name) / RESULT)
+        spec, peak_bytes = specs[stage], sandbox.ending_of(name)["peak_bytes"]
+        machine = spec.instance_type if spec.instance_count == 1 else f"{spec.instance_count} x {spec.instance_type}"
+        seconds = [f"{result['seconds'][part]:.1f}" for part in ("pull", "stage", "push")]
+        megabytes = [f"{result['bytes'][way] / 1e6:.1f}" for way in ("down", "up")]
+        rows.append((stage, f"{spec.kind} on {machine}", *seconds, f"{peak_bytes / 1e9:.1f}", *megabytes))
     lines = [tabulate(rows, COLUMNS, tablefmt="plain", disable_numparse=True, colalign=["left"] * 2 + ["right"] * 6)]
     for name, backend in backends().items():
         needs = backend().needs(specs)
@@ -51,12 +58,3 @@ def rehearse() -> str:
 def _dvc(*arguments: str, quiet: bool = False) -> int:
     environment = {**os.environ, "RUN_ON": Sandbox.NAME, "JOB_FRESH": "1"}
     return subprocess.run([sys.executable, "-m", "dvc", *arguments], env=environment, capture_output=quiet).returncode
-
-
-def _row(sandbox: Sandbox, specs: dict[str, JobSpec], name: str) -> tuple[str, ...]:
-    stage, result = sandbox.describe(name)["stage"], read_json(sandbox.out_dir(name) / RESULT)
-    spec, peak_bytes = specs[stage], sandbox.ending_of(name)["peak_bytes"]
-    machine = spec.instance_type if spec.instance_count == 1 else f"{spec.instance_count} x {spec.instance_type}"
-    seconds = [f"{result['seconds'][part]:.1f}" for part in ("pull", "stage", "push")]
-    megabytes = [f"{result['bytes'][way] / 1e6:.1f}" for way in ("down", "up")]
-    return stage, f"{spec.kind} on {machine}", *seconds, f"{peak_bytes / 1e9:.1f}", *megabytes

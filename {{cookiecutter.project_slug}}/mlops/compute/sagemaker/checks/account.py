@@ -18,16 +18,13 @@ from ...transfer import public_remote
 from ..client import client, log_group, noun, split_uri
 from ..image import image_of
 from ..request import jobs_uri
-from .project import SERVICE, CheckResult, Results, ask, broken, caller, ok, specs, unknown
+from .project import SERVICE, Results, ask, broken, caller, ok, specs, unknown
 
-PROBE = "python -m mlops jobs doctor writes this, reads it, and deletes it.\n"
-STEPS = {"ListObjectsV2": "list", "PutObject": "write", "GetObject": "read"}  # of the probe
 # Source: https://docs.aws.amazon.com/AmazonECR/latest/userguide/Registries.html
 REGISTRY = re.compile(
     r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/(?P<repository>[^:@]+)"
     r"(?::(?P<tag>[^@]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
-ASSUMED = re.compile(r"arn:(?P<partition>[a-z-]+):sts::(?P<account>\d{12}):assumed-role/(?P<name>[^/]+)/.+")
 PULL = ("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer")
 WRITE_LOG = ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents")
 READ_LOG = ("logs:DescribeLogStreams", "logs:GetLogEvents")
@@ -89,10 +86,11 @@ def probe() -> Results:
         try:
             for bucket, prefix in map(split_uri, _aws_uris()):
                 s3.list_objects_v2(Bucket=bucket, Prefix=f"{prefix.rstrip('/')}/", MaxKeys=1)
-            s3.put_object(**target, Body=PROBE.encode(), **encryption)
+            text = b"python -m mlops jobs doctor writes this, reads it, and deletes it.\n"
+            s3.put_object(**target, Body=text, **encryption)
             s3.get_object(**target)["Body"].read()
         except ClientError as error:
-            step = STEPS[error.operation_name]
+            step = {"ListObjectsV2": "list", "PutObject": "write", "GetObject": "read"}[error.operation_name]
             fix = f"make aws-setup; or allow us to {step} there, in our IAM policies, the bucket's and the key's"
             yield broken(f"we can't {step} below {jobs_uri()}{f' with {key}' if key else ''}: {error}", fix)
             continue
@@ -117,23 +115,23 @@ def keys() -> Results:
 
 def images() -> Results:
     """Check that the images exist."""
+    region = load_platform().region
     for uri, is_own in sorted({(image_of(spec), bool(spec.image)) for spec in specs()}):
-        yield _own_image(uri) if is_own else ok(f"the framework's: {uri}")
-
-
-def _own_image(uri: str) -> CheckResult:
-    parts, region = REGISTRY.fullmatch(uri), load_platform().region
-    if not parts:
-        return unknown(f"{uri} is not in ECR, from where SageMaker pulls images", "make image puts one there")
-    if parts["region"] != region:
-        return broken(f"{uri} is in another region than the jobs, {region}", "make image")
-    wanted = {"imageDigest": parts["digest"]} if parts["digest"] else {"imageTag": parts["tag"] or "latest"}
-    place: dict[str, Any] = {"registryId": parts["account"], "repositoryName": parts["repository"]}
-    response, error = ask("ecr", "describe_images", "(Repository|Image)NotFound", **place, imageIds=[wanted])
-    if error:
-        return broken(f"there is no image {uri}: {error.partition(':')[0]}", "make image")
-    digest = response["imageDetails"][0]["imageDigest"]
-    return ok(uri if parts["digest"] else f"{uri}; the tag may move, so pin it: {uri}@{digest}")
+        if not is_own:
+            yield ok(f"the framework's: {uri}")
+        elif not (parts := REGISTRY.fullmatch(uri)):
+            yield unknown(f"{uri} is not in ECR, from where SageMaker pulls images", "make image puts one there")
+        elif parts["region"] != region:
+            yield broken(f"{uri} is in another region than the jobs, {region}", "make image")
+        else:
+            wanted = {"imageDigest": parts["digest"]} if parts["digest"] else {"imageTag": parts["tag"] or "latest"}
+            place: dict[str, Any] = {"registryId": parts["account"], "repositoryName": parts["repository"]}
+            response, error = ask("ecr", "describe_images", "(Repository|Image)NotFound", **place, imageIds=[wanted])
+            if error:
+                yield broken(f"there is no image {uri}: {error.partition(':')[0]}", "make image")
+            else:
+                digest = response["imageDetails"][0]["imageDigest"]
+                yield ok(uri if parts["digest"] else f"{uri}; the tag may move, so pin it: {uri}@{digest}")
 
 
 def quotas() -> Results:
@@ -191,7 +189,7 @@ class Permission:
 
 def principal(arn: str) -> str:
     """Return the user or role whose policies hold for a caller's ARN."""
-    session = ASSUMED.fullmatch(arn)
+    session = re.fullmatch(r"arn:(?P<partition>[a-z-]+):sts::(?P<account>\d{12}):assumed-role/(?P<name>[^/]+)/.+", arn)
     if not session:
         return arn
     response, error = ask("iam", "get_role", ".", RoleName=session["name"])

@@ -71,8 +71,7 @@ def caller() -> dict[str, str]:
 
 def jobs() -> Results:
     """Validate the job settings of every stage."""
-    stages = job_stages()
-    if not stages:
+    if not (stages := job_stages()):
         yield broken("no stage has a meta.job", "dvc.yaml:stages.train.meta.job: {kind: training}")
     for stage in stages:
         try:
@@ -155,8 +154,7 @@ def credentials() -> Results:
 
 def role() -> Results:
     """Check that the role of jobs exists, and that SageMaker may assume it."""
-    arn = load_platform().role_arn
-    if not arn:
+    if not (arn := load_platform().role_arn):
         yield broken("no role is set for SageMaker's jobs", SET_ROLE)
         return
     parts = ROLE.fullmatch(arn)
