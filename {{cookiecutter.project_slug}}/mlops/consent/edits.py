@@ -60,11 +60,14 @@ def _append(subjects: list[str], status: str, at: datetime | None, anyway: bool)
         is_first = status == ACTIVE and not PATH.exists() and not DVC_FILE.exists()
         content = HEADER if is_first else read_bytes()
         known = {} if is_first else persons_of(content)
-        new = [subject for subject in subjects if not _is_recorded(known.get(match_key(subject), []), subject, status)]
+        new = []  # of whom the registry does not have this status without doubt
+        for subject in subjects:
+            lines = known.get(match_key(subject), [])
+            has_id = status == REVOKED or subject in _ids(lines)  # a consent counts for the id as it is spelt
+            if not (lines and has_id) or consent.decide(lines)[0] != status or consent.overruled(lines):
+                new.append(subject)
         if not anyway:
-            _check_ids(subjects, known)
-            if status == REVOKED:
-                _check_listed(new, known)
+            _check_ids(subjects, known, status)
         content = extended(content, [(subject, status, stamp(time)) for subject in new])
         persons = persons_of(content) if new else known
         doubtful = [subject for subject in new if consent.decide(persons[match_key(subject)])[0] == DOUBT]
@@ -102,19 +105,12 @@ def stamp(time: datetime) -> str:
     return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def _is_recorded(lines: list[Entry], subject: str, status: str) -> bool:
-    """Return whether the registry has this status without doubt; a consent counts for the id as it is spelt."""
-    if not lines or consent.decide(lines)[0] != status or consent.overruled(lines):
-        return False
-    return status == REVOKED or subject in _ids(lines)
-
-
 def _ids(lines: list[Entry]) -> list[str]:
     return sorted({entry.subject_id for entry in lines})
 
 
-def _check_ids(subjects: list[str], known: dict[str, list[Entry]]) -> None:
-    """Refuse a new id that looks like one of the registry, or like another one of these."""
+def _check_ids(subjects: list[str], known: dict[str, list[Entry]], status: str) -> None:
+    """Refuse a new id that looks like one of the registry or of these, and a withdrawal of who is not in it."""
     earlier: dict[str, str] = {}
     for subject in subjects:
         lines = known.get(match_key(subject), [])
@@ -129,10 +125,7 @@ def _check_ids(subjects: list[str], known: dict[str, list[Entry]]) -> None:
             f"if that is the person, write {other!r}; if they are two: {VERB} add --alike, or revoke --unlisted "
             "(neither counts as consenting unless both do)",
         )
-
-
-def _check_listed(subjects: list[str], known: dict[str, list[Entry]]) -> None:
-    for subject in (subject for subject in subjects if match_key(subject) not in known):
+    for subject in (subject for subject in subjects if status == REVOKED and match_key(subject) not in known):
         near = difflib.get_close_matches(match_key(subject), known, n=1)
         hint = f" (did you mean {known[near[0]][0].subject_id!r}?)" if near else ""
         problem = f"{NAME} does not know {subject!r}{hint}, whose records are left out anyway"
@@ -234,7 +227,17 @@ def cached(dvc_file: str, described: str, fix: str) -> bytes:
 def replace(content: bytes) -> bool:
     """Replace the registry, whole or not at all, and `dvc add` it where DVC tracks it; return whether it changed."""
     if changed := not PATH.exists() or content != PATH.read_bytes():
-        _write(content)
+        PATH.parent.mkdir(exist_ok=True)
+        # One name, under the lock, that Git ignores: what a killed process left is overwritten, and never committed.
+        new = PATH.with_name(f".{PATH.name}.new")
+        new.touch(mode=0o600)
+        new.write_bytes(content)
+        # Not in place: DVC may have protected the file, or linked it to its cache, which must not change.
+        new.chmod(PATH.stat().st_mode | 0o200 if PATH.exists() else 0o644)
+        _sync(new)
+        os.replace(new, PATH)
+        if os.name == "posix":
+            _sync(PATH.parent)  # the name too: a withdrawal that was confirmed must survive a power failure
     if DVC_FILE.exists() and content != tracked_by_dvc():  # else `dvc add` would wait for whoever reads the registry
         from dvc.repo import Repo
 
@@ -245,20 +248,6 @@ def replace(content: bytes) -> bool:
             problem = f"{NAME} is changed, but DVC does not track it yet: {error}"
             raise ProjectError(problem, f"dvc add {NAME}") from error
     return changed
-
-
-def _write(content: bytes) -> None:
-    PATH.parent.mkdir(exist_ok=True)
-    # One name, under the lock, that Git ignores: what a killed process left is overwritten, and never committed.
-    new = PATH.with_name(f".{PATH.name}.new")
-    new.touch(mode=0o600)
-    new.write_bytes(content)
-    # Not in place: DVC may have protected the file, or linked it to its cache, which must not change.
-    new.chmod(PATH.stat().st_mode | 0o200 if PATH.exists() else 0o644)
-    _sync(new)
-    os.replace(new, PATH)
-    if os.name == "posix":
-        _sync(PATH.parent)  # the name too: a withdrawal that was confirmed must survive a power failure
 
 
 def _sync(path: Path) -> None:

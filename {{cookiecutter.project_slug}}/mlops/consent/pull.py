@@ -22,7 +22,6 @@ from .edits import DVC_FILE, HEADER, NAME, VERB, stamp
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-BATCH = 10_000  # rows that are fetched at once
 REPLACE = "if that is right: --replace"
 
 
@@ -106,8 +105,8 @@ def _query(address: str, query: str, table: str) -> list[Entry]:
         problem = "the database's address is no URL of SQLAlchemy"
         raise ProjectError(problem, "write it like postgresql+psycopg2://user@host/name") from error
     try:
-        # Never committed: whatever else a query does is undone.
-        with engine.connect().execution_options(stream_results=True, yield_per=BATCH) as connection:
+        # Rows are fetched in batches, and nothing is committed: whatever else a query does is undone.
+        with engine.connect().execution_options(stream_results=True, yield_per=10_000) as connection:
             entries = list(_entries(connection, query, table))
     except SQLAlchemyError as error:
         message = str(getattr(error, "orig", None) or error).strip()

@@ -80,7 +80,15 @@ def match_key(subject: str) -> str:
     if key.isascii():
         key = key.lower()
     else:
-        key = re.sub(r"[^\W_]+|[^\x00-\x7f]+", _looks, key)
+
+        def looks(word: re.Match[str]) -> str:
+            # Small and capital letters of other scripts may look like different ASCII letters (those of the Greek nu
+            # look like v and N). Among ASCII letters such a letter counts as it is: it is there by mistake. Elsewhere
+            # its capital counts, so that words in other case stay alike.
+            mixed = any(c.isascii() and c.isalpha() for c in word[0])
+            return "".join(c if c.isascii() else _look(c, mixed) for c in word[0])
+
+        key = re.sub(r"[^\W_]+|[^\x00-\x7f]+", looks, key)
         key = str(icu.Normalizer2.getNFDInstance().normalize(icu.CaseMap.fold(key)))
         key = " ".join(key.replace("i\u0307", "i").split())  # in Turkish, the capital of i is İ
     key = key.translate(LOOKS)
@@ -89,17 +97,6 @@ def match_key(subject: str) -> str:
     if "  " in key:
         key = " ".join(key.split())
     return key if key[:1] != "o" or key.strip("ol23456789") else key.lstrip("o") or "o"
-
-
-def _looks(word: re.Match[str]) -> str:
-    """Return what a word looks like.
-
-    Small and capital letters of other scripts may look like different ASCII letters (those of the Greek nu look like v
-    and N). Among ASCII letters such a letter counts as it is: it is there by mistake. Elsewhere its capital counts, so
-    that words in other case stay alike.
-    """
-    mixed = any(c.isascii() and c.isalpha() for c in word[0])
-    return "".join(c if c.isascii() else _look(c, mixed) for c in word[0])
 
 
 @cache

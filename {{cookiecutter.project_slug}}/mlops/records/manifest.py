@@ -26,7 +26,6 @@ COLUMNS = ["subject_id", "record_id", "path", "split", "label"]
 SCHEMA = pa.schema([(name, pa.string()) for name in COLUMNS])
 ROW_GROUP = 16_384
 PART = 1 << 20  # records that are sorted at once: more do not need more memory, but another read of all shards
-QUOTED = '[",\r\n]'  # cells with one of these are quoted in CSV
 FIRST = 13  # records of each label in a split that are kept to be shown
 
 
@@ -124,7 +123,14 @@ def write(parts: Iterable[pa.Table], path: Path, dataset: Path = Path()) -> Summ
             subjects += pc.count_distinct(part["subject_id"]).as_py()
             for row in part.group_by(["split", "label"]).aggregate([([], "count_all")]).to_pylist():
                 counts[row["split"], row["label"]] += row["count_all"]
-            first = _first(pa.concat_tables([first, part]))
+            # Of each split and label, those before and those of this part, by record: the first ones are kept.
+            ordered = pa.concat_tables([first, part]).sort_by(
+                [(name, "ascending") for name in ("split", "label", "record_id")]
+            )
+            groups = ordered.group_by(["split", "label"], use_threads=False).aggregate([([], "count_all")])  # in order
+            sizes = groups["count_all"].to_numpy()
+            place = np.arange(len(ordered)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+            first = ordered.filter(pa.array(place < FIRST)).combine_chunks()
             rest = pa.concat_tables([rest, part.cast(SCHEMA)])
             if whole := len(rest) - len(rest) % ROW_GROUP:  # row groups are full, however large the parts are
                 file.write_table(rest.slice(0, whole), ROW_GROUP)
@@ -134,15 +140,6 @@ def write(parts: Iterable[pa.Table], path: Path, dataset: Path = Path()) -> Summ
     pairs = ((split, label) for split in SPLITS for label in sorted({label for _, label in counts}))
     listed = [{"split": split, "label": label, "records": counts[split, label]} for split, label in pairs]
     return Summary(sum(counts.values()), subjects, listed, first, sha.hexdigest(), dataset)
-
-
-def _first(table: pa.Table) -> pa.Table:
-    """Return the `FIRST` rows, by record, of each split and label."""
-    ordered = table.sort_by([("split", "ascending"), ("label", "ascending"), ("record_id", "ascending")])
-    pairs = ordered.group_by(["split", "label"], use_threads=False).aggregate([([], "count_all")])  # as they come
-    sizes = pairs["count_all"].to_numpy()
-    place = np.arange(len(ordered)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return ordered.filter(pa.array(place < FIRST)).combine_chunks()
 
 
 class Digest:
@@ -159,7 +156,8 @@ class Digest:
         """Add the next rows, with the columns `COLUMNS`."""
         table = rows if isinstance(rows, pa.Table) else pa.Table.from_batches([rows])
         for batch in table.to_batches(max_chunksize=ROW_GROUP):
-            if any(pc.any(pc.match_substring_regex(column, QUOTED)).as_py() for column in batch.columns):
+            # Cells with one of these characters are quoted in CSV.
+            if any(pc.any(pc.match_substring_regex(column, '[",\r\n]')).as_py() for column in batch.columns):
                 text = io.StringIO(newline="")
                 cells = (column.to_pylist() for column in batch.columns)
                 csv.writer(text, lineterminator="\n").writerows(zip(*cells, strict=True))
