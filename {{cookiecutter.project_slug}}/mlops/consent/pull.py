@@ -13,11 +13,14 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from filelock import FileLock
+
+from ..config import home
 from ..errors import ProjectError
 from ..records import consent
 from ..records.consent import COLUMNS, DOUBT, PATH, Entry
 from . import edits
-from .edits import DVC_FILE, HEADER, NAME, VERB, stamp
+from .edits import DVC_FILE, HEADER, LOCK, NAME, VERB, stamp
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -37,7 +40,7 @@ def pull(address: str, query: str, table: str, present: bool, anyway: bool) -> s
     """
     edits.check_required()
     pulled = _query(address, query, table)
-    with edits.lock():
+    with FileLock(home() / LOCK):
         known = consent.entries(edits.read_bytes(), NAME) if PATH.exists() or DVC_FILE.exists() else []
         lines = pulled if anyway else _with_history(known, pulled) if present else _checked_history(known, pulled)
         keys = sorted({entry.key for entry in lines})

@@ -13,13 +13,9 @@ import icu
 
 from ..errors import ProjectError
 
-# Braille, hieroglyph, Khitan and musical characters that print as nothing. No property of Unicode says so.
-BLANK = "\u2800\U00013441\U00013442\U00016fe4\U0001d159"
-
-# What ASCII characters look like, by ICU's table, in small letters: one character (which is fast), and several.
+# What ASCII characters look like, by ICU's table, in small letters.
 # I and l are kept apart: else ids of every scheme that counts in letters (AI, AL) were alike.
 LOOKS = str.maketrans("01|`", "oll'")
-WIDE = (("m", "rn"), ('"', "''"), ("%", "º/₀"))
 
 
 def id_problem(text: str) -> str:
@@ -59,7 +55,8 @@ def _is_invisible(character: str) -> bool:
     return (
         kind in (kinds.CONTROL_CHAR, kinds.FORMAT_CHAR, kinds.LINE_SEPARATOR, kinds.PARAGRAPH_SEPARATOR)
         or icu.Char.hasBinaryProperty(ord(character), icu.UProperty.DEFAULT_IGNORABLE_CODE_POINT)
-        or character in BLANK
+        # Braille, hieroglyph, Khitan and musical characters that print as nothing: no property of Unicode says so.
+        or character in "\u2800\U00013441\U00013442\U00016fe4\U0001d159"
     )
 
 
@@ -92,7 +89,7 @@ def match_key(subject: str) -> str:
         key = str(icu.Normalizer2.getNFDInstance().normalize(icu.CaseMap.fold(key)))
         key = " ".join(key.replace("i\u0307", "i").split())  # in Turkish, the capital of i is İ
     key = key.translate(LOOKS)
-    for character, look in WIDE:
+    for character, look in (("m", "rn"), ('"', "''"), ("%", "º/₀")):  # by the same table: they look like several
         key = key.replace(character, look)
     if "  " in key:
         key = " ".join(key.split())

@@ -101,10 +101,9 @@ def rollback(why: str = "") -> str:
 
 
 def _draft(registry: Registry, action: str, alias: str, number: int, who: tuple[str, str], why: str) -> AliasChange:
-    commit = result_commit(registry.find(str(number)))
+    metrics = {"run": metrics_at(result_commit(registry.find(str(number))))}
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    before = registry.holder(alias)
-    return AliasChange(registry.name, action, alias, before, number, *who, now, why, {"run": metrics_at(commit)})
+    return AliasChange(registry.name, action, alias, registry.holder(alias), number, *who, now, why, metrics)
 
 
 def _justify(registry: Registry, change: AliasChange, by: str, anyway: bool) -> dict[str, Any]:
