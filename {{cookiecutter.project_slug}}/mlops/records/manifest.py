@@ -149,13 +149,12 @@ class Digest:
     def update(self, rows: pa.Table | pa.RecordBatch) -> None:
         """Add the next rows, with the columns `COLUMNS`."""
         for batch in rows.to_batches(max_chunksize=ROW_GROUP) if isinstance(rows, pa.Table) else [rows]:
-            # Cells with one of these characters are quoted in CSV.
             if any(pc.any(pc.match_substring_regex(column, '[",\r\n]')).as_py() for column in batch.columns):
                 text = io.StringIO(newline="")
                 cells = (column.to_pylist() for column in batch.columns)
                 csv.writer(text, lineterminator="\n").writerows(zip(*cells, strict=True))
                 self._sha.update(text.getvalue().encode())
-            elif len(batch):  # what the csv module makes of such cells, only faster
+            elif len(batch):  # no cell needs quotes: what the csv module makes of such cells, only faster
                 lines = pc.binary_join_element_wise(*batch.columns, ",")
                 self._sha.update(pc.binary_join(pa.ListArray.from_arrays([0, len(lines)], lines), "\n")[0].as_buffer())
                 self._sha.update(b"\n")

@@ -108,8 +108,7 @@ def _draft(registry: Registry, action: str, alias: str, number: int, who: tuple[
 
 def _justify(registry: Registry, change: AliasChange, by: str, anyway: bool) -> dict[str, Any]:
     """Return the results of the comparison that justify a change; raise ProjectError where they don't."""
-    champion = registry.holder(CHAMPION)
-    if champion is None:
+    if (champion := registry.holder(CHAMPION)) is None:
         return {}
     must_win, override = change.alias == CHAMPION and not anyway, f"{VERB} promote {change.version} --anyway --why '…'"
     try:

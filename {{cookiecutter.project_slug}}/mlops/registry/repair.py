@@ -188,8 +188,7 @@ def _rebuild(client: "MlflowClient", name: str, tagged: TaggedVersion) -> "Model
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         facts = dvc_remote.restore_run(tagged.commit, folder, MODEL)
-        run_id = mlflow_sync.find(client, facts["run"], facts["project"])
-        if run_id is None:
+        if not (run_id := mlflow_sync.find(client, facts["run"], facts["project"])):
             raise ProjectError(f"MLflow lacks its run {facts['run']}", REPAIR)
         run = client.get_run(run_id)
         if run.data.tags.get(TAG_MODEL_VERSION) == f"{name}/{tagged.number}":
