@@ -25,6 +25,7 @@ NAME = PATH.as_posix()
 DVC_FILE = PATH.with_name(f"{PATH.name}.dvc")  # exists where DVC tracks the registry
 VERB = "python -m mlops consent"
 ACTIVE, REVOKED = "active", "revoked"
+LOCK = ".dvc/tmp/consent.lock"  # to hold while the registry is changed
 HEADER = f"{','.join(COLUMNS)}\n".encode()
 
 
@@ -55,16 +56,20 @@ def _append(subjects: list[str], status: str, at: datetime | None, anyway: bool)
     time = at or datetime.now(UTC)
     if time.tzinfo is None:
         raise ProjectError(f"{time.isoformat()} lacks its time zone", f"add Z (UTC) or an offset: {time.isoformat()}Z")
-    with lock():
+    with FileLock(home() / LOCK):
         check_required()
         is_first = status == ACTIVE and not PATH.exists() and not DVC_FILE.exists()
         content = HEADER if is_first else read_bytes()
         known = {} if is_first else persons_of(content)
-        new = [subject for subject in subjects if not _is_recorded(known.get(match_key(subject), []), subject, status)]
+        new = []  # of whom the registry does not have this status without doubt
+        for subject in subjects:
+            lines = known.get(match_key(subject), [])
+            # A consent counts for the id as it is spelt.
+            has_id = status == REVOKED or subject in {entry.subject_id for entry in lines}
+            if not (lines and has_id) or consent.decide(lines)[0] != status or consent.overruled(lines):
+                new.append(subject)
         if not anyway:
-            _check_ids(subjects, known)
-            if status == REVOKED:
-                _check_listed(new, known)
+            _check_ids(subjects, known, status)
         content = extended(content, [(subject, status, stamp(time)) for subject in new])
         persons = persons_of(content) if new else known
         doubtful = [subject for subject in new if consent.decide(persons[match_key(subject)])[0] == DOUBT]
@@ -72,10 +77,9 @@ def _append(subjects: list[str], status: str, at: datetime | None, anyway: bool)
             # The first grant after a merge might be from one of its branches. Only a second one is surely later.
             content = extended(content, [(subject, status, stamp(time)) for subject in doubtful])
             persons = persons_of(content)
-        for subject in new:
-            _check_effect(persons[match_key(subject)], subject, status)
+        results = [_result(persons[match_key(subject)], subject, subject in new, status) for subject in subjects]
         replace(content)
-    return [_result(persons[match_key(subject)], subject, subject in new, status) for subject in subjects]
+    return results
 
 
 def persons_of(content: bytes) -> dict[str, list[Entry]]:
@@ -102,23 +106,12 @@ def stamp(time: datetime) -> str:
     return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def _is_recorded(lines: list[Entry], subject: str, status: str) -> bool:
-    """Return whether the registry has this status without doubt; a consent counts for the id as it is spelt."""
-    if not lines or consent.decide(lines)[0] != status or consent.overruled(lines):
-        return False
-    return status == REVOKED or subject in _ids(lines)
-
-
-def _ids(lines: list[Entry]) -> list[str]:
-    return sorted({entry.subject_id for entry in lines})
-
-
-def _check_ids(subjects: list[str], known: dict[str, list[Entry]]) -> None:
-    """Refuse a new id that looks like one of the registry, or like another one of these."""
+def _check_ids(subjects: list[str], known: dict[str, list[Entry]], status: str) -> None:
+    """Refuse a new id that looks like one of the registry or of these, and a withdrawal of who is not in it."""
     earlier: dict[str, str] = {}
     for subject in subjects:
         lines = known.get(match_key(subject), [])
-        if lines and subject not in _ids(lines):
+        if lines and subject not in {entry.subject_id for entry in lines}:
             other, where = lines[0].subject_id, f"which line {lines[0].line} of {NAME} has"
         elif not lines and (first := earlier.setdefault(match_key(subject), subject)) != subject:
             other, where = first, "which is named here too"
@@ -129,20 +122,22 @@ def _check_ids(subjects: list[str], known: dict[str, list[Entry]]) -> None:
             f"if that is the person, write {other!r}; if they are two: {VERB} add --alike, or revoke --unlisted "
             "(neither counts as consenting unless both do)",
         )
-
-
-def _check_listed(subjects: list[str], known: dict[str, list[Entry]]) -> None:
-    for subject in (subject for subject in subjects if match_key(subject) not in known):
+    for subject in (subject for subject in subjects if status == REVOKED and match_key(subject) not in known):
         near = difflib.get_close_matches(match_key(subject), known, n=1)
         hint = f" (did you mean {known[near[0]][0].subject_id!r}?)" if near else ""
         problem = f"{NAME} does not know {subject!r}{hint}, whose records are left out anyway"
         raise ProjectError(problem, "correct the id; to record the withdrawal all the same: --unlisted")
 
 
-def _check_effect(lines: list[Entry], subject: str, status: str) -> None:
+def _result(lines: list[Entry], subject: str, is_new: bool, status: str) -> str:
+    """Return what the lines of a subject say; raise ProjectError where a new one would not have its effect."""
     result, by = consent.decide(lines)
+    where = f"line {by.line}" if by else "its lines contradict each other, so the answer is no"
+    if not is_new:
+        return f"{subject} is {status} already ({where}); nothing was written"
     if result == status:
-        return
+        later = by and by.since and by.since > datetime.now(UTC)
+        return f"{subject} is {status} ({where}){'; it holds from today, not from that day on' if later else ''}"
     if by:
         problem = f"line {by.line} of {NAME} is later: {subject} would still be {result}"
         raise ProjectError(problem, "leave --at out, or give a later time")
@@ -151,25 +146,12 @@ def _check_effect(lines: list[Entry], subject: str, status: str) -> None:
         doubt = f"in doubt for line {', '.join(str(entry.line) for entry in consent.overruled(lines))}"
         problem = f"line {latest} of {NAME} is later: {subject} would still be active by date, {doubt}"
         raise ProjectError(problem, "leave --at out, or give a time after all their lines")
+    ids = ", ".join(sorted({entry.subject_id for entry in lines}))
     raise ProjectError(
-        f"{subject} would still count as {result}: the lines of {', '.join(_ids(lines))} contradict each other "
+        f"{subject} would still count as {result}: the lines of {ids} contradict each other "
         "(one without a date, two at one time, or ids that look alike)",
         f"see them: {VERB} history {subject}; then date the line without a date, or spell the id as the registry does",
     )
-
-
-def _result(lines: list[Entry], subject: str, is_new: bool, status: str) -> str:
-    _, by = consent.decide(lines)
-    where = f"line {by.line}" if by else "its lines contradict each other, so the answer is no"
-    if not is_new:
-        return f"{subject} is {status} already ({where}); nothing was written"
-    later = by and by.since and by.since > datetime.now(UTC)
-    return f"{subject} is {status} ({where}){'; it holds from today, not from that day on' if later else ''}"
-
-
-def lock() -> FileLock:
-    """Return the lock to hold while the registry is changed."""
-    return FileLock(home() / ".dvc/tmp/consent.lock")
 
 
 def check_required() -> None:
@@ -216,8 +198,8 @@ def missing_lines(before: bytes, now: bytes) -> list[Entry]:
 
 def tracked_by_dvc() -> bytes:
     """Return the bytes of the version that DVC tracks; raise ProjectError if DVC's cache on this machine lacks it."""
-    fix = f"dvc fetch {DVC_FILE.as_posix()}"
-    return cached(DVC_FILE.read_text(encoding="utf-8"), f"that {DVC_FILE.name} names", fix)
+    dvc_file = DVC_FILE.read_text(encoding="utf-8")
+    return cached(dvc_file, f"that {DVC_FILE.name} names", f"dvc fetch {DVC_FILE.as_posix()}")
 
 
 def cached(dvc_file: str, described: str, fix: str) -> bytes:
@@ -234,7 +216,17 @@ def cached(dvc_file: str, described: str, fix: str) -> bytes:
 def replace(content: bytes) -> bool:
     """Replace the registry, whole or not at all, and `dvc add` it where DVC tracks it; return whether it changed."""
     if changed := not PATH.exists() or content != PATH.read_bytes():
-        _write(content)
+        PATH.parent.mkdir(exist_ok=True)
+        # One name, under the lock, that Git ignores: what a killed process left is overwritten, and never committed.
+        new = PATH.with_name(f".{PATH.name}.new")
+        new.touch(mode=0o600)
+        new.write_bytes(content)
+        # Not in place: DVC may have protected the file, or linked it to its cache, which must not change.
+        new.chmod(PATH.stat().st_mode | 0o200 if PATH.exists() else 0o644)
+        _sync(new)
+        os.replace(new, PATH)
+        if os.name == "posix":
+            _sync(PATH.parent)  # the name too: a withdrawal that was confirmed must survive a power failure
     if DVC_FILE.exists() and content != tracked_by_dvc():  # else `dvc add` would wait for whoever reads the registry
         from dvc.repo import Repo
 
@@ -245,20 +237,6 @@ def replace(content: bytes) -> bool:
             problem = f"{NAME} is changed, but DVC does not track it yet: {error}"
             raise ProjectError(problem, f"dvc add {NAME}") from error
     return changed
-
-
-def _write(content: bytes) -> None:
-    PATH.parent.mkdir(exist_ok=True)
-    # One name, under the lock, that Git ignores: what a killed process left is overwritten, and never committed.
-    new = PATH.with_name(f".{PATH.name}.new")
-    new.touch(mode=0o600)
-    new.write_bytes(content)
-    # Not in place: DVC may have protected the file, or linked it to its cache, which must not change.
-    new.chmod(PATH.stat().st_mode | 0o200 if PATH.exists() else 0o644)
-    _sync(new)
-    os.replace(new, PATH)
-    if os.name == "posix":
-        _sync(PATH.parent)  # the name too: a withdrawal that was confirmed must survive a power failure
 
 
 def _sync(path: Path) -> None:

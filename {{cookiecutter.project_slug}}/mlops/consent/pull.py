@@ -13,16 +13,18 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from filelock import FileLock
+
+from ..config import home
 from ..errors import ProjectError
 from ..records import consent
 from ..records.consent import COLUMNS, DOUBT, PATH, Entry
 from . import edits
-from .edits import DVC_FILE, HEADER, NAME, VERB, stamp
+from .edits import DVC_FILE, HEADER, LOCK, NAME, VERB, stamp
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-BATCH = 10_000  # rows that are fetched at once
 REPLACE = "if that is right: --replace"
 
 
@@ -38,7 +40,7 @@ def pull(address: str, query: str, table: str, present: bool, anyway: bool) -> s
     """
     edits.check_required()
     pulled = _query(address, query, table)
-    with edits.lock():
+    with FileLock(home() / LOCK):
         known = consent.entries(edits.read_bytes(), NAME) if PATH.exists() or DVC_FILE.exists() else []
         lines = pulled if anyway else _with_history(known, pulled) if present else _checked_history(known, pulled)
         keys = sorted({entry.key for entry in lines})
@@ -106,8 +108,8 @@ def _query(address: str, query: str, table: str) -> list[Entry]:
         problem = "the database's address is no URL of SQLAlchemy"
         raise ProjectError(problem, "write it like postgresql+psycopg2://user@host/name") from error
     try:
-        # Never committed: whatever else a query does is undone.
-        with engine.connect().execution_options(stream_results=True, yield_per=BATCH) as connection:
+        # Rows are fetched in batches, and nothing is committed: whatever else a query does is undone.
+        with engine.connect().execution_options(stream_results=True, yield_per=10_000) as connection:
             entries = list(_entries(connection, query, table))
     except SQLAlchemyError as error:
         message = str(getattr(error, "orig", None) or error).strip()

@@ -15,8 +15,6 @@ from ..tracking.git import GitError, git
 from . import edits
 from .edits import DVC_FILE, NAME, VERB, stamp
 
-MISSING = "missing"
-
 
 def status(subjects: Iterable[str]) -> list[str]:
     """Return for each subject whether its records may be used, and which line decides."""
@@ -33,7 +31,7 @@ def history(subject: str) -> list[str]:
 
 def _status(subject: str, lines: list[Entry]) -> str:
     if not lines:
-        return f"{subject}: {MISSING}; who is not listed has not consented"
+        return f"{subject}: missing; who is not listed has not consented"
     state, by = consent.decide(lines)
     if state == DOUBT:
         return f"{subject}: {DOUBT}, so the answer is no; {_overruled(lines)}"
@@ -41,7 +39,7 @@ def _status(subject: str, lines: list[Entry]) -> str:
         numbers = ", ".join(str(entry.line) for entry in lines)
         return f"{subject}: {state}; no line decides: {numbers} contradict each other, so the answer is no"
     if state == "active" and subject not in {entry.subject_id for entry in lines}:
-        return f"{subject}: {MISSING}; line {by.line} is of {by.subject_id}, and ids are spelt exactly"
+        return f"{subject}: missing; line {by.line} is of {by.subject_id}, and ids are spelt exactly"
     return f"{subject}: {state} by line {by.line}: {_describe(by)}"
 
 
@@ -77,11 +75,18 @@ def check() -> tuple[list[str], list[str]]:
     now = datetime.now(UTC)
     for number, cells in rows(BytesIO(content), NAME, COLUMNS, problems.append):
         try:
-            lines.append(consent.parse_entry(cells, number, NAME, now))
+            entry = consent.parse_entry(cells, number, NAME, now)
         except ProjectError as error:
             problems.append(error)
-        else:
-            doubts += _doubts_of_line(cells, lines[-1], now)
+            continue
+        lines.append(entry)
+        where = f"{NAME} line {number}"
+        if entry.status == "unknown":
+            doubts.append(f"{where}: the status {cells[1]!r} is neither active nor revoked")
+        if cells[0] != entry.subject_id:
+            doubts.append(f"{where}: {cells[0]!a} is read as {entry.subject_id!r}")
+        if entry.since and entry.since > now:
+            doubts.append(f"{where}: a withdrawal from {stamp(entry.since)} holds from today")
     for person in consent.by_person(lines).values():
         doubts += _doubts_of_person(person)
     if problems:
@@ -91,16 +96,6 @@ def check() -> tuple[list[str], list[str]]:
     missing = edits.missing_lines(before or content, content)
     lost, unreadable = lost_in_merges(content)
     return [f"{NAME} lacks a line that was there: {_describe(entry)}" for entry in missing] + lost, doubts + unreadable
-
-
-def _doubts_of_line(cells: list[str], entry: Entry, now: datetime) -> Iterator[str]:
-    where = f"{NAME} line {entry.line}"
-    if entry.status == "unknown":
-        yield f"{where}: the status {cells[1]!r} is neither active nor revoked"
-    if cells[0] != entry.subject_id:
-        yield f"{where}: {cells[0]!a} is read as {entry.subject_id!r}"
-    if entry.since and entry.since > now:
-        yield f"{where}: a withdrawal from {stamp(entry.since)} holds from today"
 
 
 def _doubts_of_person(lines: list[Entry]) -> Iterator[str]:

@@ -82,8 +82,7 @@ def check_subjects(manifest: Path) -> None:
 
     registry = read(PATH)
     subjects = set(pq.read_table(manifest, columns=["subject_id"])["subject_id"].to_pylist())
-    denied = sorted(subject for subject in subjects if not registry.allows(subject))
-    if denied:
+    if denied := sorted(subject for subject in subjects if not registry.allows(subject)):
         doubts = registry.doubts(denied)
         problem = f"the dataset holds {len(denied)} subject(s) without consent: {', '.join(denied[:5])}"
         raise ProjectError(problem, f"dvc repro: prepare leaves them out{f'; {doubts}' if doubts else ''}")
@@ -108,17 +107,13 @@ def read(path: Path, now: datetime | None = None) -> Registry:
         elif state == DOUBT:
             doubtful[ids[0]] = tuple(entry.line for entry in overruled(lines))
         elif any(entry.status == "active" for entry in lines):
-            ended |= dict.fromkeys(ids, _end_of_consent(lines))
+            # Consent ended with the first denial after the last grant, however often it is denied again.
+            granted = [entry.since for entry in lines if entry.since and entry.status == "active"]
+            denied = [entry.since for entry in lines if entry.since and entry.status != "active"]
+            is_dated = len(granted) + len(denied) == len(lines)
+            end = min((time for time in denied if time >= max(granted)), default=min(denied)) if is_dated else None
+            ended |= dict.fromkeys(ids, end)
     return Registry(frozenset(active), dict(counts), hashlib.sha256(content).hexdigest(), ended, doubtful)
-
-
-def _end_of_consent(lines: list[Entry]) -> datetime | None:
-    """Return the time of the first denial after the last grant, however often it is denied again."""
-    if not all(entry.since for entry in lines):
-        return None
-    granted = max(entry.since for entry in lines if entry.since and entry.status == "active")
-    denied = [entry.since for entry in lines if entry.since and entry.status != "active"]
-    return min((time for time in denied if time >= granted), default=min(denied))
 
 
 def load(path: Path) -> bytes:

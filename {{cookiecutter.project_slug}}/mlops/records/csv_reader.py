@@ -3,7 +3,6 @@
 import csv
 import errno
 import io
-import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -18,7 +17,7 @@ def open_file(path: Path, missing: ProjectError) -> BinaryIO:
     It is a ProjectError too if the file can't be read, or is a folder, a device, or a pipe, which would block for ever.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        if path.exists() and not path.is_file():
             raise OSError(errno.EINVAL, "it is a folder, a pipe or a device, not a file", str(path))
         return path.open("rb")
     except FileNotFoundError as error:

@@ -13,13 +13,9 @@ import icu
 
 from ..errors import ProjectError
 
-# Braille, hieroglyph, Khitan and musical characters that print as nothing. No property of Unicode says so.
-BLANK = "\u2800\U00013441\U00013442\U00016fe4\U0001d159"
-
-# What ASCII characters look like, by ICU's table, in small letters: one character (which is fast), and several.
+# What ASCII characters look like, by ICU's table, in small letters.
 # I and l are kept apart: else ids of every scheme that counts in letters (AI, AL) were alike.
 LOOKS = str.maketrans("01|`", "oll'")
-WIDE = (("m", "rn"), ('"', "''"), ("%", "º/₀"))
 
 
 def id_problem(text: str) -> str:
@@ -59,7 +55,8 @@ def _is_invisible(character: str) -> bool:
     return (
         kind in (kinds.CONTROL_CHAR, kinds.FORMAT_CHAR, kinds.LINE_SEPARATOR, kinds.PARAGRAPH_SEPARATOR)
         or icu.Char.hasBinaryProperty(ord(character), icu.UProperty.DEFAULT_IGNORABLE_CODE_POINT)
-        or character in BLANK
+        # Braille, hieroglyph, Khitan and musical characters that print as nothing: no property of Unicode says so.
+        or character in "\u2800\U00013441\U00013442\U00016fe4\U0001d159"
     )
 
 
@@ -80,26 +77,23 @@ def match_key(subject: str) -> str:
     if key.isascii():
         key = key.lower()
     else:
-        key = re.sub(r"[^\W_]+|[^\x00-\x7f]+", _looks, key)
+
+        def looks(word: re.Match[str]) -> str:
+            # Small and capital letters of other scripts may look like different ASCII letters (those of the Greek nu
+            # look like v and N). Among ASCII letters such a letter counts as it is: it is there by mistake. Elsewhere
+            # its capital counts, so that words in other case stay alike.
+            mixed = any(c.isascii() and c.isalpha() for c in word[0])
+            return "".join(c if c.isascii() else _look(c, mixed) for c in word[0])
+
+        key = re.sub(r"[^\W_]+|[^\x00-\x7f]+", looks, key)
         key = str(icu.Normalizer2.getNFDInstance().normalize(icu.CaseMap.fold(key)))
         key = " ".join(key.replace("i\u0307", "i").split())  # in Turkish, the capital of i is İ
     key = key.translate(LOOKS)
-    for character, look in WIDE:
+    for character, look in (("m", "rn"), ('"', "''"), ("%", "º/₀")):  # by the same table: they look like several
         key = key.replace(character, look)
     if "  " in key:
         key = " ".join(key.split())
     return key if key[:1] != "o" or key.strip("ol23456789") else key.lstrip("o") or "o"
-
-
-def _looks(word: re.Match[str]) -> str:
-    """Return what a word looks like.
-
-    Small and capital letters of other scripts may look like different ASCII letters (those of the Greek nu look like v
-    and N). Among ASCII letters such a letter counts as it is: it is there by mistake. Elsewhere its capital counts, so
-    that words in other case stay alike.
-    """
-    mixed = any(c.isascii() and c.isalpha() for c in word[0])
-    return "".join(c if c.isascii() else _look(c, mixed) for c in word[0])
 
 
 @cache

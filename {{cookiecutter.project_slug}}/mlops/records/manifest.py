@@ -26,7 +26,6 @@ COLUMNS = ["subject_id", "record_id", "path", "split", "label"]
 SCHEMA = pa.schema([(name, pa.string()) for name in COLUMNS])
 ROW_GROUP = 16_384
 PART = 1 << 20  # records that are sorted at once: more do not need more memory, but another read of all shards
-QUOTED = '[",\r\n]'  # cells with one of these are quoted in CSV
 FIRST = 13  # records of each label in a split that are kept to be shown
 
 
@@ -85,7 +84,17 @@ def build(dataset: Path, at_once: int = PART) -> Iterator[pa.Table]:
         the record's shard, relative to the dataset.
     """
     files = [(split, file) for split in SPLITS for file in shard_files(dataset / split)]
-    for where in _ranges([file for _, file in files], at_once):
+    ranges: list[pc.Expression | None] = [None]  # of subjects, with about equally many records
+    if sum(read_shard(file, []).num_rows for _, file in files) > at_once:
+        step = max(1, at_once // 1000)
+        # The rows are in order of record_id, so a regular sample is as good as a random one.
+        columns = (read_shard(file, ["subject_id"])["subject_id"] for _, file in files)
+        sample = sorted(chain.from_iterable(column[::step].to_pylist() for column in columns))
+        bounds = sorted(set(sample[at_once // step :: at_once // step]))
+        subject = pc.field("subject_id")
+        between = [(subject >= low) & (subject < high) for low, high in pairwise(["", *bounds])]
+        ranges = [*between, subject >= bounds[-1]]
+    for where in ranges:
         tables = []
         for split, file in files:
             ids = read_shard(file, IDS, where)
@@ -93,21 +102,6 @@ def build(dataset: Path, at_once: int = PART) -> Iterator[pa.Table]:
             tables.append(ids.append_column("path", path).append_column("split", pa.repeat(pa.scalar(split), len(ids))))
         table = pa.concat_tables(tables).select(COLUMNS)
         yield table.sort_by([("subject_id", "ascending"), ("record_id", "ascending")])
-
-
-def _ranges(files: list[Path], at_once: int) -> Iterator[pc.Expression | None]:
-    """Cut the subjects into ranges of about equally many records."""
-    if sum(read_shard(file, []).num_rows for file in files) <= at_once:
-        yield None
-        return
-    step = max(1, at_once // 1000)
-    # The rows are in order of record_id, so a regular sample is as good as a random one.
-    columns = (read_shard(file, ["subject_id"])["subject_id"] for file in files)
-    sample = sorted(chain.from_iterable(column[::step].to_pylist() for column in columns))
-    bounds = [None, *sorted(set(sample[at_once // step :: at_once // step])), None]
-    for low, high in pairwise(bounds):
-        above = pc.field("subject_id") >= (low or "")
-        yield above if high is None else above & (pc.field("subject_id") < high)
 
 
 def write(parts: Iterable[pa.Table], path: Path, dataset: Path = Path()) -> Summary:
@@ -124,7 +118,13 @@ def write(parts: Iterable[pa.Table], path: Path, dataset: Path = Path()) -> Summ
             subjects += pc.count_distinct(part["subject_id"]).as_py()
             for row in part.group_by(["split", "label"]).aggregate([([], "count_all")]).to_pylist():
                 counts[row["split"], row["label"]] += row["count_all"]
-            first = _first(pa.concat_tables([first, part]))
+            # Of each split and label, those before and those of this part, by record: the first ones are kept.
+            by_record = [("split", "ascending"), ("label", "ascending"), ("record_id", "ascending")]
+            ordered = pa.concat_tables([first, part]).sort_by(by_record)
+            groups = ordered.group_by(["split", "label"], use_threads=False)  # as they come
+            sizes = groups.aggregate([([], "count_all")])["count_all"].to_numpy()
+            place = np.arange(len(ordered)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+            first = ordered.filter(pa.array(place < FIRST)).combine_chunks()
             rest = pa.concat_tables([rest, part.cast(SCHEMA)])
             if whole := len(rest) - len(rest) % ROW_GROUP:  # row groups are full, however large the parts are
                 file.write_table(rest.slice(0, whole), ROW_GROUP)
@@ -134,15 +134,6 @@ def write(parts: Iterable[pa.Table], path: Path, dataset: Path = Path()) -> Summ
     pairs = ((split, label) for split in SPLITS for label in sorted({label for _, label in counts}))
     listed = [{"split": split, "label": label, "records": counts[split, label]} for split, label in pairs]
     return Summary(sum(counts.values()), subjects, listed, first, sha.hexdigest(), dataset)
-
-
-def _first(table: pa.Table) -> pa.Table:
-    """Return the `FIRST` rows, by record, of each split and label."""
-    ordered = table.sort_by([("split", "ascending"), ("label", "ascending"), ("record_id", "ascending")])
-    pairs = ordered.group_by(["split", "label"], use_threads=False).aggregate([([], "count_all")])  # as they come
-    sizes = pairs["count_all"].to_numpy()
-    place = np.arange(len(ordered)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return ordered.filter(pa.array(place < FIRST)).combine_chunks()
 
 
 class Digest:
@@ -157,14 +148,13 @@ class Digest:
 
     def update(self, rows: pa.Table | pa.RecordBatch) -> None:
         """Add the next rows, with the columns `COLUMNS`."""
-        table = rows if isinstance(rows, pa.Table) else pa.Table.from_batches([rows])
-        for batch in table.to_batches(max_chunksize=ROW_GROUP):
-            if any(pc.any(pc.match_substring_regex(column, QUOTED)).as_py() for column in batch.columns):
+        for batch in rows.to_batches(max_chunksize=ROW_GROUP) if isinstance(rows, pa.Table) else [rows]:
+            if any(pc.any(pc.match_substring_regex(column, '[",\r\n]')).as_py() for column in batch.columns):
                 text = io.StringIO(newline="")
                 cells = (column.to_pylist() for column in batch.columns)
                 csv.writer(text, lineterminator="\n").writerows(zip(*cells, strict=True))
                 self._sha.update(text.getvalue().encode())
-            elif len(batch):  # what the csv module makes of such cells, only faster
+            elif len(batch):  # no cell needs quotes: what the csv module makes of such cells, only faster
                 lines = pc.binary_join_element_wise(*batch.columns, ",")
                 self._sha.update(pc.binary_join(pa.ListArray.from_arrays([0, len(lines)], lines), "\n")[0].as_buffer())
                 self._sha.update(b"\n")

@@ -99,8 +99,7 @@ def read(split_dir: Path) -> pa.Table:
 
 def shard_files(split_dir: Path) -> list[Path]:
     """Return the shards of a split, in order; raise ProjectError when there are none."""
-    files = sorted(split_dir.glob("shard-*.parquet"))
-    if not files:
+    if not (files := sorted(split_dir.glob("shard-*.parquet"))):
         raise ProjectError(f"{split_dir.as_posix()} holds no shards", "make the dataset: dvc repro prepare")
     return files
 
@@ -122,8 +121,7 @@ def export(dataset: Path, folder: Path) -> int:
     """
     if folder.exists():
         raise ProjectError(f"{folder} exists already", "name a new folder, or remove it")
-    splits = sorted(path for path in dataset.glob("*") if path.is_dir())
-    if not splits:
+    if not (splits := sorted(path for path in dataset.glob("*") if path.is_dir())):
         raise ProjectError(f"there is no dataset in {dataset}", "dvc repro prepare, or dvc pull prepare")
     count = 0
     with atomic_write(folder) as new:

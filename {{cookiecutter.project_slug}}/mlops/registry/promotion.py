@@ -60,13 +60,6 @@ class Comparison:
     candidate: float
     champion: float
 
-    def __str__(self) -> str:
-        return (
-            f"{self.candidate:.4f} against {self.champion:.4f} on the test set of version {self.test_set_of} "
-            f"({self.records} records; left out: {self.seen} that one of them has trained on, "
-            f"{self.without_consent} without consent)"
-        )
-
 
 def promote(version: str, alias: str = CHAMPION, by: str = "test_acc", why: str = "", anyway: bool = False) -> str:
     """Give a version (a number, or an alias that it has) an alias, when it is as good as the champion.
@@ -108,16 +101,14 @@ def rollback(why: str = "") -> str:
 
 
 def _draft(registry: Registry, action: str, alias: str, number: int, who: tuple[str, str], why: str) -> AliasChange:
-    commit = result_commit(registry.find(str(number)))
+    metrics = {"run": metrics_at(result_commit(registry.find(str(number))))}
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    before = registry.holder(alias)
-    return AliasChange(registry.name, action, alias, before, number, *who, now, why, {"run": metrics_at(commit)})
+    return AliasChange(registry.name, action, alias, registry.holder(alias), number, *who, now, why, metrics)
 
 
 def _justify(registry: Registry, change: AliasChange, by: str, anyway: bool) -> dict[str, Any]:
     """Return the results of the comparison that justify a change; raise ProjectError where they don't."""
-    champion = registry.holder(CHAMPION)
-    if champion is None:
+    if (champion := registry.holder(CHAMPION)) is None:
         return {}
     must_win, override = change.alias == CHAMPION and not anyway, f"{VERB} promote {change.version} --anyway --why '…'"
     try:
@@ -127,7 +118,12 @@ def _justify(registry: Registry, change: AliasChange, by: str, anyway: bool) -> 
             raise IncomparableError(error.problem, f"{error.fix}; or {override}") from error
         log.warning("not compared: %s", error.problem)
         return {"not_compared": error.problem}
-    scores = "; ".join(map(str, results))
+    scores = "; ".join(
+        f"{result.candidate:.4f} against {result.champion:.4f} on the test set of version {result.test_set_of} "
+        f"({result.records} records; left out: {result.seen} that one of them has trained on, "
+        f"{result.without_consent} without consent)"
+        for result in results
+    )
     summary = f"version {change.version} against the champion, version {champion}, by {by}: {scores}"
     if must_win and not all(result.candidate >= result.champion for result in results):
         raise ProjectError(f"it is worse: {summary}", f"promote a better one; or {override}")
@@ -174,6 +170,8 @@ def compare(registry: Registry, candidate: int, champion: int, by: str) -> list[
 
     IncomparableError is raised where a version, its data or its trainings aren't there, or no record is fair to both.
     """
+    import mlflow
+
     if champion not in registry.versions:
         raise IncomparableError(f"{registry.name} version {champion} is not in MLflow any more", REPAIR)
     versions = [registry.versions[number] for number in (candidate, champion)]
@@ -181,8 +179,16 @@ def compare(registry: Registry, candidate: int, champion: int, by: str) -> list[
     test_sets = [_fair_records(version, seen) for version in versions]
     if test_sets[0][0].equals(test_sets[1][0]):
         del test_sets[1]
-    tables = [records for records, *_ in test_sets]
-    scores = [_measure(f"models:/{registry.name}/{version.version}", tables, by) for version in versions]
+    scores = []
+    for version in versions:
+        uri = f"models:/{registry.name}/{version.version}"
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                model = mlflow.pyfunc.load_model(uri, dst_path=folder)
+                scores.append([_score(model, records, by.removeprefix("test_")) for records, *_ in test_sets])
+            except Exception as error:  # the model runs code of its own, which raises what it likes
+                fix = f"see that MLflow answers, and what it needs: mlflow.pyfunc.get_model_dependencies('{uri}')"
+                raise IncomparableError(f"{uri} gives no {by}: {error}", fix) from error
     return [
         Comparison(int(version.version), len(records), *left_out, *pair)
         for version, (records, *left_out), pair in zip(versions, test_sets, zip(*scores, strict=True), strict=False)
@@ -244,19 +250,6 @@ def _restored(version: "ModelVersion", *paths: str) -> Iterator[Path]:
             problem = f"commit {commit[:10]} of version {version.version} has no {', '.join(missing)}"
             raise IncomparableError(problem, f"git show {commit[:10]}:dvc.lock")
         yield Path(folder)
-
-
-def _measure(uri: str, tables: list[pa.Table], by: str) -> list[float]:
-    """Return the score of a version on each table of records."""
-    import mlflow
-
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            model = mlflow.pyfunc.load_model(uri, dst_path=folder)
-            return [_score(model, records, by.removeprefix("test_")) for records in tables]
-        except Exception as error:  # the model runs code of its own, which raises what it likes
-            fix = f"see that MLflow answers, and what it needs: mlflow.pyfunc.get_model_dependencies('{uri}')"
-            raise IncomparableError(f"{uri} gives no {by}: {error}", fix) from error
 
 
 def _score(model: Any, records: pa.Table, metric: str) -> float:

@@ -83,26 +83,23 @@ def repair() -> Status:
 def missing(known: dict[int, TaggedVersion]) -> dict[str, Missing]:
     """Return what MLflow's registry lacks, by `version 2`, `alias champion`."""
     registry = aliases.read(may_be_empty=True)
-    versions = [_missing_of(version, registry) for version in known.values()]
-    return {item.what: item for item in (*versions, *_missing_aliases(registry, known)) if item}
-
-
-def _missing_of(tagged: TaggedVersion, registry: Registry) -> Missing | None:
-    what, version = f"version {tagged.number}", registry.versions.get(tagged.number)
-    if version is None and tagged.number < max(registry.versions, default=0):
-        return _lost(tagged, "deleted by a person, or never there, and MLflow gives no number twice")
-    if version is None:
-        return Missing(what, "repair", "everything", REPAIR)
-    commit = version.tags.get("result_commit", "none")
-    if commit != tagged.commit:
-        raise ProjectError(
-            f"MLflow at {mlflow_client.tracking_uri()} has another model as {registry.name} {what} (result commit "
-            f"{commit[:10]}) than Git ({tagged.tag}: {tagged.commit[:10]}), and versions can't be renumbered",
-            "platform.yaml:tracking_uri: the server that these tags are of; or, to give ours up: "
-            f"git tag -d {tagged.tag}",
-        )
-    runs = [run for run in tagged.made_by if TAG_RUN_PREFIX + run not in version.tags]
-    return Missing(what, "repair", f"that {', '.join(runs)} made it", REPAIR) if runs else None
+    items = []
+    for number, tagged in known.items():
+        what, version = f"version {number}", registry.versions.get(number)
+        if version is None and number < max(registry.versions, default=0):
+            items.append(_lost(tagged, "deleted by a person, or never there, and MLflow gives no number twice"))
+        elif version is None:
+            items.append(Missing(what, "repair", "everything", REPAIR))
+        elif (commit := version.tags.get("result_commit", "none")) != tagged.commit:
+            raise ProjectError(
+                f"MLflow at {mlflow_client.tracking_uri()} has another model as {registry.name} {what} (result commit "
+                f"{commit[:10]}) than Git ({tagged.tag}: {tagged.commit[:10]}), and versions can't be renumbered",
+                "platform.yaml:tracking_uri: the server that these tags are of; or, to give ours up: "
+                f"git tag -d {tagged.tag}",
+            )
+        elif runs := [run for run in tagged.made_by if TAG_RUN_PREFIX + run not in version.tags]:
+            items.append(Missing(what, "repair", f"that {', '.join(runs)} made it", REPAIR))
+    return {item.what: item for item in (*items, *_missing_aliases(registry, known))}
 
 
 def _lost(tagged: TaggedVersion, reason: str) -> Missing:
@@ -191,8 +188,7 @@ def _rebuild(client: "MlflowClient", name: str, tagged: TaggedVersion) -> "Model
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         facts = dvc_remote.restore_run(tagged.commit, folder, MODEL)
-        run_id = mlflow_sync.find(client, facts["run"], facts["project"])
-        if run_id is None:
+        if not (run_id := mlflow_sync.find(client, facts["run"], facts["project"])):
             raise ProjectError(f"MLflow lacks its run {facts['run']}", REPAIR)
         run = client.get_run(run_id)
         if run.data.tags.get(TAG_MODEL_VERSION) == f"{name}/{tagged.number}":
@@ -200,7 +196,22 @@ def _rebuild(client: "MlflowClient", name: str, tagged: TaggedVersion) -> "Model
         logged = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}' AND name = 'model'")
         used = {version.source for version in client.search_model_versions(f"run_id = '{run_id}'")}
         unused = (model.model_id for model in logged if model.status == "READY" and model.model_uri not in used)
-        model_id = next(unused, None) or _log_model(tagged, run_id, folder)  # an interrupted repair may have left one
+        model_id = next(unused, None)  # an interrupted repair may have left one
+        if model_id is None:
+            code, answer = checkout.write(tagged.commit, folder / "code"), folder / "model_id"
+            done = subprocess.run(
+                [sys.executable, "-c", LOG_MODEL, run_id, str(folder / MODEL), str(answer)],
+                cwd=code,
+                env={**os.environ, "PYTHONPATH": str(code), "MLFLOW_TRACKING_URI": mlflow_client.tracking_uri()},
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+            )
+            if done.returncode:
+                again = f"git checkout {tagged.tag} && make setup, and the same command with that environment"
+                reason = done.stderr.strip().split("\n")[-1]
+                raise ProjectError(f"its code can't log its model today: {reason} ({again})", again)
+            model_id = answer.read_text(encoding="utf-8")
         tags = version_tags(folder / MODEL, facts, tagged.commit)
     number = 0
     while number < tagged.number:  # versions that take the numbers of those that were given up are deleted
@@ -209,23 +220,6 @@ def _rebuild(client: "MlflowClient", name: str, tagged: TaggedVersion) -> "Model
             return version
         client.delete_model_version(name, version.version)
     raise ProjectError("MLflow has given its number before, to a version that was deleted", REPAIR)
-
-
-def _log_model(tagged: TaggedVersion, run_id: str, folder: Path) -> str:
-    code, answer = checkout.write(tagged.commit, folder / "code"), folder / "model_id"
-    done = subprocess.run(
-        [sys.executable, "-c", LOG_MODEL, run_id, str(folder / MODEL), str(answer)],
-        cwd=code,
-        env={**os.environ, "PYTHONPATH": str(code), "MLFLOW_TRACKING_URI": mlflow_client.tracking_uri()},
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-    )
-    if done.returncode:
-        again = f"git checkout {tagged.tag} && make setup, and the same command with that environment"
-        reason = done.stderr.strip().split("\n")[-1]
-        raise ProjectError(f"its code can't log its model today: {reason} ({again})", again)
-    return answer.read_text(encoding="utf-8")
 
 
 def _tag_runs(client: "MlflowClient", tagged: TaggedVersion, version: "ModelVersion") -> None:

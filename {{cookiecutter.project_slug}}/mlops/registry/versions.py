@@ -78,7 +78,14 @@ def register(model_dir: Path) -> int:
         identity = {key: tags[key] for key in ("model_sha256", "dataset_md5", "manifest_sha256")}
         version = next((version for version in same_weights if identity.items() <= version.tags.items()), None)
         if version is None:
-            _check_next_number(client, name, start)
+            last = client.search_model_versions(f"name = '{name}'", max_results=1, order_by=["version_number DESC"])
+            number = int(last[0].version) + 1 if last else 1
+            if (tag := _tag(number, start.folder)) in start.release_tags:
+                raise ProjectError(
+                    f"version {number} of {name} was registered before (tag {tag}), but not in the MLflow at "
+                    f"{mlflow_client.tracking_uri()}, which would count it again",
+                    "share one MLflow server between clones: platform.yaml:tracking_uri",
+                )
             version = add_version(client, name, run_id, log_model(run_id, model_dir), tags)
         number = int(version.version)
         client.set_model_version_tag(name, version.version, TAG_RUN_PREFIX + facts["run"], facts["data_git_commit_id"])
@@ -115,17 +122,6 @@ def _tag(number: int | str, folder: str) -> str:
     # DVC's artifact registry wants three numbers, and the folder when the project is not a repository of its own.
     name = f"{load_platform().project}@v{number}.0.0"
     return f"{folder.rstrip('/')}={name}" if folder else name
-
-
-def _check_next_number(client: "MlflowClient", name: str, start: run_context.RunContext) -> None:
-    last = client.search_model_versions(f"name = '{name}'", max_results=1, order_by=["version_number DESC"])
-    number = int(last[0].version) + 1 if last else 1
-    if (tag := _tag(number, start.folder)) in start.release_tags:
-        raise ProjectError(
-            f"version {number} of {name} was registered before (tag {tag}), but not in the MLflow at "
-            f"{mlflow_client.tracking_uri()}, which would count it again",
-            "share one MLflow server between clones: platform.yaml:tracking_uri",
-        )
 
 
 def add_version(client: "MlflowClient", name: str, run_id: str, model_id: str, tags: dict[str, str]) -> "ModelVersion":
