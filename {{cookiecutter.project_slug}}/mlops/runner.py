@@ -5,8 +5,8 @@ import importlib
 import importlib.util
 from pathlib import Path
 
-from . import environment, pipeline
-from .config import home, job_file, load_platform
+from . import pipeline
+from .config import check_environment, home, job_file, load_platform
 from .contract import package_name, stage_main
 from .errors import ProjectError
 from .tracking.git import git, paths, untracked_error
@@ -35,7 +35,7 @@ def run_stage(name: str) -> None:
                 raise ProjectError(problem, "unset RUN_ON, or set platform.yaml:run_on: local")
             importlib.import_module(".compute.submit", __package__).run(name, _publish)
         else:
-            environment.check(load_platform().allow_other_environment)
+            check_environment(load_platform().allow_other_environment)
             if not job_file():  # a job's files are those of the commit already
                 note_files()
             stage_main(name)()

@@ -49,8 +49,7 @@ class Plan:
     def text(self) -> Iterator[str]:
         """Give what is affected, for people."""
         for dataset in self.datasets:
-            records = sum(dataset.shards.values())
-            files = f"{records} records in {len(dataset.shards)} of its files"
+            files = f"{sum(dataset.shards.values())} records in {len(dataset.shards)} of its files"
             yield f"dataset {dataset.data_version} ({dataset.md5}): {files}:"
             yield from (f"  {shard}: {count}" for shard, count in dataset.shards.items())
         for run in self.runs:

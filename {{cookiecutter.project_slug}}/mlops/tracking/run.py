@@ -20,8 +20,7 @@ from typing import Any
 import dvclive
 
 from .. import pipeline
-from ..config import job_file, load_platform, read_machines, read_params
-from ..environment import differences
+from ..config import job_file, load_platform, other_packages, read_machines, read_params
 from ..errors import ProjectError
 from ..files import read_json, write_json
 from ..records import manifest
@@ -148,7 +147,7 @@ def checkpoint_inputs() -> dict[str, Any]:
     return {
         **deps,
         **{f"params.yaml:{name}": read_params()[name] for name in stage.params},
-        "other packages than in environment.json": {name: have for name, (_, have) in differences().items()},
+        "other packages than in environment.json": {name: have for name, (_, have) in other_packages().items()},
         "run": context.run if context else "",
     }
 
@@ -259,7 +258,7 @@ def _facts(context: RunContext, parents: list[str]) -> dict[str, Any]:
         "consent_excluded": prepared["excluded"],
         "parents": parents,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "environment_differences": [f"{name} {have}" for name, (_, have) in differences().items()],
+        "environment_differences": [f"{name} {have}" for name, (_, have) in other_packages().items()],
         **{name: value for name, value in machine.items() if value},
     }
 
