@@ -29,12 +29,6 @@ class Stage:
         """Return the settings of its job (`meta.job`), or None when it never runs as a job."""
         return (self.meta["job"] or {}) if "job" in self.meta else None
 
-    def params_of_all(self) -> tuple[str, ...]:
-        """Return the sections of `params.yaml` that it or a stage before it depends on."""
-        stages = load_stages()
-        names = (name for stage in (*self.upstream, self.name) for name in stages[stage].params)
-        return tuple(dict.fromkeys(names))
-
     @property
     def is_training(self) -> bool:
         """Return whether it writes the report of a training run."""

@@ -123,7 +123,8 @@ def training_run(parents: Sequence[RegisteredModel] = ()) -> Iterator[TrainingRu
     facts = with_history(_start(earlier, [parent.run for parent in parents]), earlier)
     write_json(Path(pipeline.RUN_REPORT), {"run": facts["run"]})
     with recorded(facts, checkpoints.files) as live:
-        sections = pipeline.running_stage().params_of_all()
+        stage, stages = pipeline.running_stage(), pipeline.load_stages()
+        sections = {section for name in (*stage.upstream, stage.name) for section in stages[name].params}
         live.log_params({name: values for name, values in read_params().items() if name in sections})
         checkpoints.extra_files = lambda: files_so_far(live)
         yield TrainingRun(group, checkpoints, live)
