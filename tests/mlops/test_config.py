@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from mlops import environment
+from mlops import config
 from mlops.config import home, load_params, load_platform
 from mlops.errors import ProjectError
 from team.stages.prepare import SplitParams
@@ -65,10 +65,10 @@ def test_environment_other_version_is_refused_and_a_local_build_is_not(
     monkeypatch.chdir(tmp_path)
     tool = '[tool.mlops]\npackage = "team"\nnumeric = ["numpy", "torch"]\n'
     Path("pyproject.toml").write_text(tool, encoding="utf-8")
-    environment.write_pins()
-    environment.check(allow_other=False)
+    config.write_pins()
+    config.check_environment(allow_other=False)
     text = Path("environment.json").read_text(encoding="utf-8")
     Path("environment.json").write_text(text.replace('"torch": "', '"torch": "0.'), encoding="utf-8")
-    environment.check(allow_other=True)
+    config.check_environment(allow_other=True)
     with pytest.raises(ProjectError, match=r"torch .* \(pinned: 0\."):
-        environment.check(allow_other=False)
+        config.check_environment(allow_other=False)

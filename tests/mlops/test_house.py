@@ -17,7 +17,7 @@ TEAM_LINES, MLOPS_LINES = 1_300, 13_000
 
 # Modules and folders of mlops/, those at the bottom first: each imports what is below it, and of its own row itself.
 LAYERS = (
-    {"errors", "files", "config", "pipeline", "contract", "environment"},
+    {"errors", "files", "config", "pipeline", "contract"},
     {"records", "training"},
     {"tracking"},
     {"registry"},

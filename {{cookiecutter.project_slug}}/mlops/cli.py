@@ -60,7 +60,7 @@ def setup() -> None:
 @main.command()
 def environment() -> None:
     """Write the installed versions of the numeric packages to environment.json (part of `make lock`)."""
-    from .environment import write_pins
+    from .config import write_pins
 
     write_pins()
 

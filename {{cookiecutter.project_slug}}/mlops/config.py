@@ -3,6 +3,8 @@
 `params.yaml` holds what may change the model: DVC tracks it, and each stage declares the keys of its own section.
 `platform.yaml` holds where things are: nothing in it is ever part of a stage's identity.
 `pyproject.toml` has a section `[tool.mlops]`: the name of the team's package, and its declarations.
+`environment.json` pins the packages that compute: stages depend on it, and it is checked before a stage runs.
+`make lock` writes it; a change of torch then retrains, a change of pytest does not.
 """
 
 import copy
@@ -11,6 +13,7 @@ import functools
 import json
 import os
 import tomllib
+from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +22,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from .errors import ProjectError
+from .files import read_json, write_json
+
+PINS_PATH = Path("environment.json")
 
 
 class StrictModel(BaseModel):
@@ -92,6 +98,31 @@ def load_tool_settings() -> ToolSettings:
     return check("pyproject.toml", "tool.mlops", content, ToolSettings)
 
 
+def check_environment(allow_other: bool) -> None:
+    """Raise ProjectError when a pinned package is missing or has another public version (`+cpu` does not count).
+
+    With `allow_other`, do nothing: the difference is recorded on the run.
+    """
+    if (packages := other_packages()) and not allow_other:
+        listed = ", ".join(f"{name} {have} (pinned: {want})" for name, (want, have) in packages.items())
+        raise ProjectError(
+            f"installed packages differ from environment.json: {listed}",
+            "python -m pip install -r requirements.lock (after a wanted upgrade: make lock), "
+            "or platform.yaml:allow_other_environment: true",
+        )
+
+
+def other_packages() -> dict[str, tuple[str, str]]:
+    """Return `{package: (pinned, installed)}` for those that differ in their public version."""
+    pins: dict[str, str] = read_json(PINS_PATH)
+    return {name: (want, have) for name, want in pins.items() if (have := _installed(name)) != want}
+
+
+def write_pins() -> None:
+    """Write the installed public versions of the numeric packages to `environment.json`."""
+    write_json(PINS_PATH, {name: _installed(name) for name in load_tool_settings().numeric})
+
+
 def home() -> Path:
     """Return the repository that the work belongs to: the working directory, or the one that DVC made a copy of.
 
@@ -113,6 +144,13 @@ def read_machines() -> dict[str, Any]:
     """Return the job's machines, from `STAGE_MACHINES`, which a backend sets; else one machine without a name."""
     single = {"hosts": [""], "current_host": "", "instance_type": "", "keeps_checkpoints": False}
     return {**single, **json.loads(os.environ.get("STAGE_MACHINES", "{}"))}
+
+
+def _installed(name: str) -> str:
+    try:
+        return metadata.version(name).split("+")[0]
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _read(name: str) -> dict[str, Any]:

@@ -29,12 +29,6 @@ class Stage:
         """Return the settings of its job (`meta.job`), or None when it never runs as a job."""
         return (self.meta["job"] or {}) if "job" in self.meta else None
 
-    def params_of_all(self) -> tuple[str, ...]:
-        """Return the sections of `params.yaml` that it or a stage before it depends on."""
-        stages = load_stages()
-        names = (name for stage in (*self.upstream, self.name) for name in stages[stage].params)
-        return tuple(dict.fromkeys(names))
-
     @property
     def is_training(self) -> bool:
         """Return whether it writes the report of a training run."""
@@ -96,36 +90,32 @@ def training_stage() -> Stage:
 @functools.lru_cache(maxsize=4)
 def _load(root: str, _content: bytes) -> dict[str, Stage]:
     import networkx
+    from dvc.dependency.param import ParamsDependency
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
     from dvc.stage import PipelineStage
 
+    def relative(entries: list[Any]) -> tuple[str, ...]:
+        return tuple(Path(os.path.relpath(entry.fs_path, root)).as_posix() for entry in entries)
+
+    loaded: dict[str, Stage] = {}
     try:
         with Repo(root) as repo:
             graph = repo.index.graph  # an edge points from a stage to what it depends on
             position = {stage: number for number, stage in enumerate(repo.index.stages)}
             order = networkx.lexicographical_topological_sort(graph.reverse(), key=position.__getitem__)
             stages = [stage for stage in order if isinstance(stage, PipelineStage)]
-            return {
-                stage.addressing: _stage_of(stage, root, [other.addressing for other in stages if other in before])
-                for stage, before in ((stage, networkx.descendants(graph, stage)) for stage in stages)
-            }
+            for stage in stages:
+                before = networkx.descendants(graph, stage)
+                params = [dep for dep in stage.deps if isinstance(dep, ParamsDependency)]
+                loaded[stage.addressing] = Stage(
+                    name=stage.addressing,
+                    deps=relative([dep for dep in stage.deps if dep not in params]),
+                    params=tuple(dict.fromkeys(name.partition(".")[0] for dep in params for name in dep.params)),
+                    outs=relative(stage.outs),
+                    meta=stage.meta or {},
+                    upstream=tuple(other.addressing for other in stages if other in before),
+                )
     except DvcException as error:
         raise ProjectError(f"DVC refuses dvc.yaml: {error}", "correct it: dvc stage list says more") from error
-
-
-def _stage_of(stage: Any, root: str, upstream: list[str]) -> Stage:
-    from dvc.dependency.param import ParamsDependency
-
-    def relative(paths: list[str]) -> tuple[str, ...]:
-        return tuple(Path(os.path.relpath(path, root)).as_posix() for path in paths)
-
-    params = [dep for dep in stage.deps if isinstance(dep, ParamsDependency)]
-    return Stage(
-        name=stage.addressing,
-        deps=relative([dep.fs_path for dep in stage.deps if dep not in params]),
-        params=tuple(dict.fromkeys(name.partition(".")[0] for dep in params for name in dep.params)),
-        outs=relative([out.fs_path for out in stage.outs]),
-        meta=stage.meta or {},
-        upstream=tuple(upstream),
-    )
+    return loaded

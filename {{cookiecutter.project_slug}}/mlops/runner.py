@@ -5,8 +5,8 @@ import importlib
 import importlib.util
 from pathlib import Path
 
-from . import environment, pipeline
-from .config import home, job_file, load_platform
+from . import pipeline
+from .config import check_environment, home, job_file, load_platform
 from .contract import package_name, stage_main
 from .errors import ProjectError
 from .tracking.git import git, paths, untracked_error
@@ -22,7 +22,12 @@ def run_stage(name: str) -> None:
         ProjectError: The code is not the working directory's, the environment is not the pinned one, the disk is
             full, the job failed, an experiment's copy lacks code that Git does not track, or the stage raises it.
     """
-    _check_code_is_here()
+    # An installed copy, or PYTHONSAFEPATH, would silently run other code than that of the commit that the run names.
+    package = Path(__file__).resolve().parent
+    if package.parent != Path.cwd().resolve():
+        problem = f"the code that would run is {package}, outside the working directory {Path.cwd()}"
+        fix = "uninstall that copy (`pip uninstall`), unset PYTHONSAFEPATH, and run from the project's root"
+        raise ProjectError(problem, fix)
     try:
         if runs_as_job(name):
             if not importlib.util.find_spec(".compute", __package__):
@@ -30,7 +35,7 @@ def run_stage(name: str) -> None:
                 raise ProjectError(problem, "unset RUN_ON, or set platform.yaml:run_on: local")
             importlib.import_module(".compute.submit", __package__).run(name, _publish)
         else:
-            environment.check(load_platform().allow_other_environment)
+            check_environment(load_platform().allow_other_environment)
             if not job_file():  # a job's files are those of the commit already
                 note_files()
             stage_main(name)()
@@ -69,12 +74,3 @@ def _check_untracked(error: ImportError) -> None:
     missing = [path for path in untracked if "__pycache__" not in Path(path).parts]
     if missing:
         raise untracked_error(missing) from error
-
-
-def _check_code_is_here() -> None:
-    # An installed copy, or PYTHONSAFEPATH, would silently run other code than that of the commit that the run names.
-    package = Path(__file__).resolve().parent
-    if package.parent != Path.cwd().resolve():
-        problem = f"the code that would run is {package}, outside the working directory {Path.cwd()}"
-        fix = "uninstall that copy (`pip uninstall`), unset PYTHONSAFEPATH, and run from the project's root"
-        raise ProjectError(problem, fix)

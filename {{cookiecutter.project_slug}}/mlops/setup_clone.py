@@ -9,12 +9,21 @@ from .errors import ProjectError
 from .tracking import dvc_remote, mlflow_client
 from .tracking.git import git, remote_url
 
-STORAGE = "dvc-storage"  # git-ignored folder that stands in for the bucket
-
 
 def set_up() -> list[str]:
     """Set a local default for the DVC remote and MLflow, where none is configured; return what is used, in lines."""
-    storage = _storage()
+    from dvc.repo import Repo
+
+    with Repo(os.getcwd()) as repo:
+        remotes, name = repo.config["remote"], repo.config["core"].get("remote")
+        if not name:
+            raise ProjectError(".dvc/config names no default remote", "dvc remote add -d storage s3://…")
+        if name in remotes:
+            storage = str(remotes[name]["url"])
+        else:  # in a folder that Git ignores, in place of the bucket
+            storage = _storage_of_origin(name) or (Path.cwd() / "dvc-storage").resolve().as_posix()
+            local = Path(repo.config.files["local"])
+            dvc_remote.write_config(local, {f'remote "{name}"': {"url": dvc_remote.config_url(storage, local)}})
     if not load_platform().tracking_uri:
         mlflow_client.client()
     lines = [f"DVC remote: {storage}", f"MLflow:     {mlflow_client.tracking_uri()}"]
@@ -30,22 +39,6 @@ def set_up() -> list[str]:
             "git config --global"
         )
     return lines
-
-
-def _storage() -> str:
-    """Point the DVC remote to a local folder when `.dvc/config` names none."""
-    from dvc.repo import Repo
-
-    with Repo(os.getcwd()) as repo:
-        name = repo.config["core"].get("remote")
-        if not name:
-            raise ProjectError(".dvc/config names no default remote", "dvc remote add -d storage s3://…")
-        if name in repo.config["remote"]:
-            return str(repo.config["remote"][name]["url"])
-        url = _storage_of_origin(name) or (Path.cwd() / STORAGE).resolve().as_posix()
-        local = Path(repo.config.files["local"])
-        dvc_remote.write_config(local, {f'remote "{name}"': {"url": dvc_remote.config_url(url, local)}})
-        return url
 
 
 def _storage_of_origin(name: str) -> str:

@@ -57,9 +57,24 @@ def read(source: str = "mlflow", experiments: Sequence[str] = ()) -> Catalog:
     if source == "dvc" and experiments:
         raise ProjectError("DVC's history has no MLflow experiments", "leave out --experiment, or --source dvc")
     mlflow = read_mlflow(tuple(experiments)) if source == "mlflow" else None
-    log = read_log()
-    catalog = _add_versions(mlflow, log, experiments) if mlflow else _from_log(log)
-    if not experiments or load_platform().project in experiments:
+    project, log = load_platform().project, read_log()
+    if mlflow:  # with the versions that it lacks, and what it and the log disagree on
+        issues = tuple(compare(log, mlflow.versions))
+        if not experiments and NO_LOG in log.issues and all(run.experiment != project for run in mlflow.runs):
+            issues = (NO_RUNS,)  # another server, or one that lost its runs
+        numbers = {version.number for version in mlflow.versions if version.model == project}
+        lost = [version for number, version in log.versions.items() if number not in numbers]
+        catalog = replace(mlflow, versions=[*mlflow.versions, *lost], issues=issues)
+    else:
+        versions = [
+            replace(version, aliases=tuple(alias for alias, holder in (log.aliases or {}).items() if holder == number))
+            for number, version in sorted(log.versions.items())
+        ]
+        refs = lineage_log.log_refs()
+        tips = git("for-each-ref", "--format=%(objectname)", *refs).split() if refs else ["no log"]
+        read_from = {"git": " ".join(dict.fromkeys(tips)), "experiments": None}
+        catalog = Catalog([], versions, lambda sha256: (), read_from, log.issues)
+    if not experiments or project in experiments:
         catalog = _add_history(catalog, log)
     if not catalog.runs:
         raise InconclusiveError(
@@ -67,28 +82,6 @@ def read(source: str = "mlflow", experiments: Sequence[str] = ()) -> Catalog:
             "see that it is the right one (platform.yaml:tracking_uri), and has what it had: mirror status",
         )
     return catalog
-
-
-def _add_versions(catalog: Catalog, log: Log, experiments: Sequence[str]) -> Catalog:
-    """Compare MLflow with the log, and add the versions that it lacks."""
-    project, issues = load_platform().project, tuple(compare(log, catalog.versions))
-    if not experiments and NO_LOG in log.issues and all(run.experiment != project for run in catalog.runs):
-        issues = (NO_RUNS,)  # another server, or one that lost its runs
-    numbers = {version.number for version in catalog.versions if version.model == project}
-    lost = [version for number, version in log.versions.items() if number not in numbers]
-    return replace(catalog, versions=[*catalog.versions, *lost], issues=issues)
-
-
-def _from_log(log: Log) -> Catalog:
-    """Return the versions and their aliases, as the log has them."""
-    refs, holders = lineage_log.log_refs(), log.aliases or {}
-    versions = [
-        replace(version, aliases=tuple(alias for alias, holder in holders.items() if holder == number))
-        for number, version in sorted(log.versions.items())
-    ]
-    tips = git("for-each-ref", "--format=%(objectname)", *refs).split() if refs else ["no log"]
-    source = {"git": " ".join(dict.fromkeys(tips)), "experiments": None}
-    return Catalog([], versions, lambda sha256: (), source, log.issues)
 
 
 def _add_history(catalog: Catalog, log: Log) -> Catalog:
@@ -102,39 +95,36 @@ def _add_history(catalog: Catalog, log: Log) -> Catalog:
         return catalog  # one of the issues says so
     runs = [_run(run, log) for run in lost.values()]
 
+    def restore(commit: str, folder: str) -> Path:
+        dvc_remote.restore(commit, (MANIFEST,), Path(folder))
+        return Path(folder, MANIFEST)
+
     def manifest_sources(sha256: str) -> Iterator[Fetch]:
         yield from catalog.manifest_sources(sha256)
         names = [run.id for run in runs if run.manifest == sha256]
         commits = [commit for name in names for commit in (*lost[name].commits, log.inputs.get(name)) if commit]
         for commit in dict.fromkeys(commits):
-            yield partial(_restore_manifest, commit)
+            yield partial(restore, commit)
 
     return replace(catalog, runs=[*catalog.runs, *runs], manifest_sources=manifest_sources)
 
 
-def _restore_manifest(commit: str, folder: str) -> Path:
-    dvc_remote.restore(commit, (MANIFEST,), Path(folder))
-    return Path(folder, MANIFEST)
-
-
 def _run(run: KnownRun, log: Log) -> Run:
-    facts = _read_facts(run) or _read_inputs(run, log)
-    times = {key: datetime.fromisoformat(facts[key]) for key in ("started_at", "ended_at") if key in facts}
-    started, ended = times.get("started_at"), times.get("ended_at")
-    parents = None if facts.get("parents") is None else tuple(facts["parents"])
-    project, manifest = load_platform().project, facts.get("manifest_sha256")
-    return Run(run.run, (run.run,), run.name, project, started, ended, False, manifest, parents)
-
-
-def _read_facts(run: KnownRun) -> dict[str, Any]:
-    """Return what a run recorded, from the newest commit with its results that can be restored."""
+    """Return what a run recorded, from the newest commit with its results that can be restored, or what it read."""
     for commit in run.commits:
         with contextlib.suppress(ProjectError, OSError, ValueError), tempfile.TemporaryDirectory() as folder:
             dvc_remote.restore(commit, (LINEAGE.as_posix(),), Path(folder))
             facts: dict[str, Any] = read_json(Path(folder) / LINEAGE)
             if facts.get("run") == run.run:
-                return facts
-    return {}
+                break
+    else:
+        facts = _read_inputs(run, log)
+    started, ended = (
+        datetime.fromisoformat(facts[key]) if key in facts else None for key in ("started_at", "ended_at")
+    )
+    parents = None if facts.get("parents") is None else tuple(facts["parents"])
+    project, manifest = load_platform().project, facts.get("manifest_sha256")
+    return Run(run.run, (run.run,), run.name, project, started, ended, False, manifest, parents)
 
 
 def _read_inputs(run: KnownRun, log: Log) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Missing information is unknown, never absent.
 import contextlib
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -96,7 +97,18 @@ def read_mlflow(experiments: tuple[str, ...]) -> Catalog:
     with mlflow_client.translate_errors(RETRY):
         client = mlflow_client.client()
         runs = list(read_runs(client, experiments))
-        versions = _read_versions(client)
+        aliases: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
+        for model in mlflow_client.pages(client.search_registered_models):
+            for alias, number in model.aliases.items():
+                aliases[model.name, int(number)].append(alias)
+        made_by: dict[tuple[str, int], tuple[str, ...]] = {}
+        for version in mlflow_client.pages(client.search_model_versions):
+            tagged = [tag.removeprefix(TAG_RUN_PREFIX) for tag in version.tags if tag.startswith(TAG_RUN_PREFIX)]
+            names = filter(None, (version.run_id, version.tags.get("run"), *tagged))
+            made_by[version.name, int(version.version)] = tuple(dict.fromkeys(names))
+    # An alias of a version that MLflow does not list serves something all the same.
+    keys = sorted({*made_by, *aliases})
+    versions = [Version(*key, tuple(sorted(aliases[key])), made_by.get(key, ())) for key in keys]
 
     def manifest_sources(sha256: str) -> Iterator[Fetch]:
         for run in runs:
@@ -144,18 +156,3 @@ def parse_parents(text: str) -> tuple[str, ...] | None:
 
 def _time(milliseconds: int | None) -> datetime | None:
     return datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None
-
-
-def _read_versions(client: "MlflowClient") -> list[Version]:
-    aliases: dict[tuple[str, int], list[str]] = {}
-    for model in mlflow_client.pages(client.search_registered_models):
-        for alias, number in model.aliases.items():
-            aliases.setdefault((model.name, int(number)), []).append(alias)
-    runs: dict[tuple[str, int], tuple[str, ...]] = {}
-    for version in mlflow_client.pages(client.search_model_versions):
-        tagged = [tag.removeprefix(TAG_RUN_PREFIX) for tag in version.tags if tag.startswith(TAG_RUN_PREFIX)]
-        names = filter(None, (version.run_id, version.tags.get("run"), *tagged))
-        runs[version.name, int(version.version)] = tuple(dict.fromkeys(names))
-    # An alias of a version that MLflow does not list serves something all the same.
-    keys = sorted({*runs, *aliases})
-    return [Version(*key, tuple(sorted(aliases.get(key, ()))), runs.get(key, ())) for key in keys]

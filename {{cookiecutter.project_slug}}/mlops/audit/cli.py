@@ -44,16 +44,6 @@ def verbs() -> None:
     """Whose records are in which model, and is that allowed. Exit code: 0 PASS, 1 FAIL, 3 INCONCLUSIVE, 2 bad input."""
 
 
-def _parse_time(context: click.Context, parameter: click.Parameter, text: str | None) -> datetime | None:
-    """Read a date or a time; a date is midnight UTC, and a time without a zone is UTC."""
-    try:
-        time = datetime.fromisoformat(text) if text else None
-        return time and (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        fix = "write it like 2025-06-01 or 2025-06-01T02:00:00+02:00"
-        raise ProjectError(f"--since {text!r} is no date", fix) from error
-
-
 def _all(subjects: tuple[str, ...], file: Path | None) -> list[str]:
     """Return the subjects, and those in a CSV file with a column `subject_id`, or in plain lines of one id each."""
     from ..records.csv_reader import rows
@@ -100,11 +90,19 @@ def find(subjects: tuple[str, ...], subjects_file: Path | None, form: str | None
 
 @verbs.command()
 @_with(*SUBJECTS)
-@click.option("--since", metavar="DATE", callback=_parse_time, help="Assume that consent ended then (UTC).")
+@click.option("--since", metavar="DATE", help="Assume that consent ended then (UTC).")
 @_with(*OPTIONS)
-def verify(subjects: tuple[str, ...], subjects_file: Path | None, form: str | None, **options: Any) -> None:
+def verify(
+    subjects: tuple[str, ...], subjects_file: Path | None, since: str | None, form: str | None, **catalog: Any
+) -> None:
     """Verify that every run that knows these subjects was trained while they consented."""
-    _print(audit.verify(_all(subjects, subjects_file), **options), form)
+    try:  # a date is midnight UTC, and a time without a zone is UTC
+        time = datetime.fromisoformat(since) if since else None
+        end = time and (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        fix = "write it like 2025-06-01 or 2025-06-01T02:00:00+02:00"
+        raise ProjectError(f"--since {since!r} is no date", fix) from error
+    _print(audit.verify(_all(subjects, subjects_file), end, **catalog), form)
 
 
 @verbs.command()

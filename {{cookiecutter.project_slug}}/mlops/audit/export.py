@@ -13,11 +13,10 @@ import pyarrow.parquet as pq
 
 from ..config import load_platform
 from ..files import atomic_write
-from ..records.consent import DOUBT
 from ..registry.aliases import ALIASES
 from .audit import Audit
 from .index import InconclusiveError, open_manifest
-from .policy import read_registry
+from .policy import Consent, read_registry
 
 TEXT, TIME, BOOL = pa.string(), pa.timestamp("ms"), pa.bool_()
 TIMES = {"started_at": TIME, "ended_at": TIME}
@@ -45,7 +44,18 @@ def export(audit: Audit, folder: Path) -> str:
         (run.id, run.title, run.experiment, run.started, run.ended, run.deleted, audit.graph.nodes[run.id].complete)
         for run in audit.catalog.runs
     )
-    rows = {"runs": runs, "knows": _knows(audit), "versions": _versions(audit), "consent": _consent()}
+    knows = (
+        (run, sha256, how)
+        for run, node in audit.graph.nodes.items()
+        for sha256, number in audit.numbers.items()
+        for how, manifests in (("direct", node.own), ("inherited", node.inherited))
+        if manifests >> number & 1
+    )
+    registry = read_registry()
+    listed = [*sorted(registry.active | registry.ended.keys()), *sorted(registry.doubtful)]
+    consents = ((subject, Consent.of(subject, registry)) for subject in listed)
+    consent = ((subject, each.status, each.ended) for subject, each in consents)
+    rows: dict[str, Rows] = {"runs": runs, "knows": knows, "versions": _versions(audit), "consent": consent}
     tables = {
         name: pa.Table.from_pylist([dict(zip(SCHEMAS[name].names, row, strict=True)) for row in each], SCHEMAS[name])
         for name, each in rows.items()
@@ -63,14 +73,6 @@ def export(audit: Audit, folder: Path) -> str:
     return f"{folder.as_posix()}: {len(new)} new manifests of {len(manifests)}; rows: {counts}"
 
 
-def _knows(audit: Audit) -> Rows:
-    for run, node in audit.graph.nodes.items():
-        for sha256, number in audit.numbers.items():
-            for how, manifests in (("direct", node.own), ("inherited", node.inherited)):
-                if manifests >> number & 1:
-                    yield run, sha256, how
-
-
 def _versions(audit: Audit) -> Rows:
     for version in audit.catalog.versions:
         runs = {run.id for run in audit.runs_of[version]} | ({None} if audit.is_orphan(version) else set())
@@ -81,11 +83,3 @@ def _versions(audit: Audit) -> Rows:
         number = issue.version.number if issue.version else None
         for alias in (issue.alias,) if issue.alias else ALIASES:
             yield load_platform().project, number, alias, None
-
-
-def _consent() -> Rows:
-    registry = read_registry()
-    for subject in sorted(registry.active | registry.ended.keys()):
-        yield subject, "active" if subject in registry.active else "ended", registry.ended.get(subject)
-    for subject in sorted(registry.doubtful):
-        yield subject, DOUBT, None

@@ -27,7 +27,6 @@ from ..records import manifest
 from ..records.ids import match_key
 
 VERSION = 2  # of the tables and of what `match_key` returns; a file of another version is created anew
-LOCK_TIMEOUT_S = 600
 WRITE = "BEGIN IMMEDIATE"
 NEXT_NUMBER = "SELECT coalesce(max(number) + 1, 0) FROM manifest"
 SCHEMA = f"""
@@ -79,7 +78,7 @@ class Index:
                 self._open()
 
     def _open(self, anew: bool = False) -> None:
-        self._db = sqlite3.connect(self.path, timeout=LOCK_TIMEOUT_S, isolation_level=None)
+        self._db = sqlite3.connect(self.path, timeout=600, isolation_level=None)
         if anew or self._value("PRAGMA user_version") != VERSION:
             with self._db:
                 self._db.execute(WRITE)

@@ -133,6 +133,7 @@ class ExposureGraph:
 
     def __init__(self, runs: Iterable[Run], numbers: Mapping[str, int], missing: Mapping[str, str]) -> None:
         self.nodes: dict[str, Node] = {}
+        self._named: dict[str, list[Node]] = {}
         for run in runs:
             own, problem = 0, ""
             if run.manifest is None:
@@ -142,10 +143,8 @@ class ExposureGraph:
             else:
                 own = 1 << numbers[run.manifest]
                 problem = "" if run.parents is not None else "it does not record what it started from"
-            self.nodes[run.id] = Node(run, own, problem)
-        self._named: dict[str, list[Node]] = {}
-        for node in self.nodes.values():
-            for name in node.run.names:
+            self.nodes[run.id] = node = Node(run, own, problem)
+            for name in run.names:
                 self._named.setdefault(name, []).append(node)
         for node in self.nodes.values():
             for name in node.run.parents or ():

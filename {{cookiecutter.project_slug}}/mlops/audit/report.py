@@ -85,9 +85,17 @@ class AuditReport:
 
     def text(self) -> Iterator[str]:
         """Give lines for people."""
-        yield from _table(self.subjects, list(self.subjects[0]) if self.subjects else [])
-        for rows in (self.rows, self.unknown):
-            yield from _table(list(rows), SHOWN)
+        named = tuple(self.subjects[0]) if self.subjects else ()
+        for rows, columns in ((self.subjects, named), (self.rows, SHOWN), (self.unknown, SHOWN)):
+            listed = list(rows)
+            shown = [column for column in columns if any(row.get(column) not in (None, "", []) for row in listed)]
+            texts = [["-" if row.get(key) in (None, "") else _text(row[key]) for key in shown] for row in listed]
+            # An id may hold what would move a terminal's cursor.
+            cells = [[text if text.isprintable() else repr(text)[1:-1] for text in line] for line in texts]
+            headers = [HEADERS.get(column, column) for column in shown]
+            if listed:
+                table = tabulate(cells, headers, "plain", disable_numparse=True, preserve_whitespace=True)
+                yield from (*table.splitlines(), "")
         yield from self.notes
         if self.verdict:
             yield str(self.verdict)
@@ -96,17 +104,6 @@ class AuditReport:
 def format_time(time: datetime | None) -> str | None:
     """Return a time as reports have it: UTC, ISO 8601, milliseconds."""
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z") if time else None
-
-
-def _table(rows: list[Row], columns: Iterable[str]) -> Iterator[str]:
-    shown = [column for column in columns if any(row.get(column) not in (None, "", []) for row in rows)]
-    texts = [["-" if row.get(column) in (None, "") else _text(row[column]) for column in shown] for row in rows]
-    # An id may hold what would move a terminal's cursor.
-    cells = [[text if text.isprintable() else repr(text)[1:-1] for text in line] for line in texts]
-    headers = [HEADERS.get(column, column) for column in shown]
-    if rows:
-        yield from tabulate(cells, headers, "plain", disable_numparse=True, preserve_whitespace=True).splitlines()
-        yield ""
 
 
 def _text(value: Any) -> str:

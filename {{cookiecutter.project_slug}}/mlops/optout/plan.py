@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,6 @@ from ..files import read_json
 from ..records.consent import PATH
 from ..tracking import dvc_remote, mlflow_client
 from ..tracking.git import git, paths, without_credentials
-
-REGISTRY = (PATH.as_posix(), f"{PATH.as_posix()}.dvc")
 
 
 @dataclass
@@ -51,8 +49,7 @@ class Plan:
     def text(self) -> Iterator[str]:
         """Give what is affected, for people."""
         for dataset in self.datasets:
-            records = sum(dataset.shards.values())
-            files = f"{records} records in {len(dataset.shards)} of its files"
+            files = f"{sum(dataset.shards.values())} records in {len(dataset.shards)} of its files"
             yield f"dataset {dataset.data_version} ({dataset.md5}): {files}:"
             yield from (f"  {shard}: {count}" for shard, count in dataset.shards.items())
         for run in self.runs:
@@ -97,12 +94,14 @@ def make_plan(audit: Audit, subjects: list[str]) -> Plan:
         logged | {alias: version.number for version in own for alias in version.aliases},
         init_from if init_from in {f"models:/{version.model}/{version.number}" for version in versions} else "",
         [f"{row.get('run', row.get('served_by'))}: {'; '.join(row['path'])}" for row in report.unknown],
-        [path for path in changed if not path.endswith(REGISTRY)],
+        [path for path in changed if not path.endswith((PATH.as_posix(), f"{PATH.as_posix()}.dvc"))],
     )
 
 
 def _datasets(audit: Audit, manifest: str, subjects: list[str]) -> Iterator[Dataset]:
     """Give the datasets with this manifest, if it holds the subjects, or can't be read."""
+    from dvc.repo import Repo
+
     try:
         with open_manifest(manifest, audit.catalog.manifest_sources(manifest)) as (file, _):
             rows = pq.read_table(file, columns=["path"], filters=[("subject_id", "in", subjects)])
@@ -111,7 +110,12 @@ def _datasets(audit: Audit, manifest: str, subjects: list[str]) -> Iterator[Data
         shards = {error.problem: 0}
     if shards:
         for md5, label in (_labels(manifest) or {"": ""}).items():
-            yield Dataset(md5, label, manifest, shards, _objects(md5, shards))
+            with Repo(os.getcwd()) as repo:
+                listing = Path(repo.cache.local.oid_to_path(md5)) if md5 else Path()
+                hashes = {entry["relpath"]: entry["md5"] for entry in read_json(listing)} if listing.is_file() else {}
+                folder = f"{without_credentials(dvc_remote.url(repo))}/files/md5"
+            objects = [f"{folder}/{hashes[shard][:2]}/{hashes[shard][2:]}" for shard in shards if shard in hashes]
+            yield Dataset(md5, label, manifest, shards, objects)
 
 
 def _labels(manifest: str) -> dict[str, str]:
@@ -125,14 +129,3 @@ def _labels(manifest: str) -> dict[str, str]:
         ids = [each.experiment_id for each in mlflow_client.pages(partial(client.search_experiments, ViewType.ALL))]
         runs = list(mlflow_client.pages(partial(client.search_runs, ids, query, ViewType.ALL))) if ids else []
     return {run.data.params.get("dataset_md5", ""): run.data.params.get("data_version", "") for run in runs}
-
-
-def _objects(md5: str, shards: Iterable[str]) -> list[str]:
-    """Return the shards in the DVC remote, if this clone's cache has DVC's list of the dataset's files."""
-    from dvc.repo import Repo
-
-    with Repo(os.getcwd()) as repo:
-        listing = Path(repo.cache.local.oid_to_path(md5)) if md5 else Path()
-        hashes = {entry["relpath"]: entry["md5"] for entry in read_json(listing)} if listing.is_file() else {}
-        address = without_credentials(dvc_remote.url(repo))
-    return [f"{address}/files/md5/{hashes[shard][:2]}/{hashes[shard][2:]}" for shard in shards if shard in hashes]

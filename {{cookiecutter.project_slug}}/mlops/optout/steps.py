@@ -117,10 +117,16 @@ def optout(subjects: Iterable[str], at: datetime | None, unlisted: bool, anyway:
     ids = parse_subjects(subjects)
     read_registry()
     with FileLock(home() / ".dvc/tmp/optout.lock"):
-        for line in (lines := edits.revoke(ids, at, unlisted)):
-            echo(line)
-        report = find_or_create(_withdrawals(ids))
-        report.record("revoke", *lines)
+        for text in (texts := edits.revoke(ids, at, unlisted)):
+            echo(text)
+        registry, content = consent.read(consent.PATH), consent.load(consent.PATH)
+        persons = consent.by_person(consent.entries(content, consent.PATH.as_posix()))
+        withdrawals: list[dict[str, Any]] = []
+        for subject in ids:
+            line, ended = consent.decide(persons[match_key(subject)])[1], registry.ended.get(subject)
+            withdrawals.append({"subject": subject, "line": line and line.line, "ended_at": format_time(ended)})
+        report = find_or_create(withdrawals)
+        report.record("revoke", *texts)
         report.write()
         try:
             report.stopped = {}
@@ -136,17 +142,6 @@ def optout(subjects: Iterable[str], at: datetime | None, unlisted: bool, anyway:
         _verify(report, ids, echo)
         report.write()
     return report
-
-
-def _withdrawals(subjects: list[str]) -> list[dict[str, Any]]:
-    """Return what the registry says of each subject."""
-    registry = consent.read(consent.PATH)
-    persons = consent.by_person(consent.entries(consent.load(consent.PATH), consent.PATH.as_posix()))
-    lines = {subject: consent.decide(persons[match_key(subject)])[1] for subject in subjects}
-    return [
-        {"subject": subject, "line": line and line.line, "ended_at": format_time(registry.ended.get(subject))}
-        for subject, line in lines.items()
-    ]
 
 
 def _replace_versions(report: OptOutReport, anyway: bool, echo: Echo) -> None:

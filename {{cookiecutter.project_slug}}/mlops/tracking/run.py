@@ -20,8 +20,7 @@ from typing import Any
 import dvclive
 
 from .. import pipeline
-from ..config import job_file, load_platform, read_machines, read_params
-from ..environment import differences
+from ..config import job_file, load_platform, other_packages, read_machines, read_params
 from ..errors import ProjectError
 from ..files import read_json, write_json
 from ..records import manifest
@@ -124,7 +123,8 @@ def training_run(parents: Sequence[RegisteredModel] = ()) -> Iterator[TrainingRu
     facts = with_history(_start(earlier, [parent.run for parent in parents]), earlier)
     write_json(Path(pipeline.RUN_REPORT), {"run": facts["run"]})
     with recorded(facts, checkpoints.files) as live:
-        sections = pipeline.running_stage().params_of_all()
+        stage, stages = pipeline.running_stage(), pipeline.load_stages()
+        sections = {section for name in (*stage.upstream, stage.name) for section in stages[name].params}
         live.log_params({name: values for name, values in read_params().items() if name in sections})
         checkpoints.extra_files = lambda: files_so_far(live)
         yield TrainingRun(group, checkpoints, live)
@@ -148,7 +148,7 @@ def checkpoint_inputs() -> dict[str, Any]:
     return {
         **deps,
         **{f"params.yaml:{name}": read_params()[name] for name in stage.params},
-        "other packages than in environment.json": {name: have for name, (_, have) in differences().items()},
+        "other packages than in environment.json": {name: have for name, (_, have) in other_packages().items()},
         "run": context.run if context else "",
     }
 
@@ -259,7 +259,7 @@ def _facts(context: RunContext, parents: list[str]) -> dict[str, Any]:
         "consent_excluded": prepared["excluded"],
         "parents": parents,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "environment_differences": [f"{name} {have}" for name, (_, have) in differences().items()],
+        "environment_differences": [f"{name} {have}" for name, (_, have) in other_packages().items()],
         **{name: value for name, value in machine.items() if value},
     }
 

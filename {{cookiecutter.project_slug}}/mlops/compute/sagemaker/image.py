@@ -13,8 +13,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from ... import environment
-from ...config import load_platform
+from ...config import PINS_PATH, load_platform
 from ...errors import ProjectError
 from ...files import read_json
 from ..spec import JobSpec
@@ -77,7 +76,7 @@ def install_command(uri: str) -> str:
 
 
 def _pinned_torch() -> str:
-    return str(read_json(environment.PINS_PATH)["torch"])
+    return str(read_json(PINS_PATH)["torch"])
 
 
 def make_image(gpu: bool, echo: Callable[[str], None]) -> str:
