@@ -213,6 +213,11 @@ def _scope(stage: str) -> _Scope:
     from dvc.repo import Repo
 
     project, root = Path.cwd().resolve(), Path(git("rev-parse", "--show-toplevel")).resolve()
+    # The modules of the repository that this process has imported, too: `dvc.yaml` need not name them.
+    prefixes, environment = (str(root), os.getcwd()), Path(sys.prefix).resolve()  # which may be below `root`
+    files = (getattr(module, "__file__", None) or "" for module in list(sys.modules.values()))
+    modules = [Path(os.path.realpath(file)) for file in files if file.startswith(prefixes)]
+    imported = [path for path in modules if path.is_relative_to(root) and not path.is_relative_to(environment)]
 
     def absolute(path: str) -> Path:
         return Path(os.path.normpath(project / os.path.relpath(path)))
@@ -230,15 +235,7 @@ def _scope(stage: str) -> _Scope:
         code = ("dvc.yaml", "pyproject.toml", package_name(), "mlops", *(item.path for item in before))
         cached = [absolute(out.fs_path) for out in outs if out.use_cache]
         reader = Reader(root, cached, inputs, ignored_by_dvc(repo))
-        for path in (*sorted({*map(absolute, (*code, *variables)), *inputs}), *carried, *_imported_files(root)):
+        for path in (*sorted({*map(absolute, (*code, *variables)), *inputs}), *carried, *imported):
             reader.read(path)
         outputs = [str(absolute(out.fs_path)) for item in after for out in item.outs]
         return _Scope({item.name for item in after if hasattr(item, "name")}, outputs, carried, reader)
-
-
-def _imported_files(root: Path) -> list[Path]:
-    """Return the modules below `root` that this process has imported: `dvc.yaml` need not name them."""
-    prefixes, environment = (str(root), os.getcwd()), Path(sys.prefix).resolve()  # which may be below `root`
-    files = (getattr(module, "__file__", None) or "" for module in list(sys.modules.values()))
-    modules = [Path(os.path.realpath(file)) for file in files if file.startswith(prefixes)]
-    return [path for path in modules if path.is_relative_to(root) and not path.is_relative_to(environment)]

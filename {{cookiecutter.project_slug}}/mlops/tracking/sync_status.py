@@ -28,7 +28,6 @@ REPAIR = "python -m mlops mirror repair"
 IDS_PER_QUERY = 1000  # MLflow's parser takes no more than a few thousand
 PAGE = 1000  # runs; a busy server takes 5 s for them, and a request may take 20
 MAX_SINGLE_QUERIES = 300  # runs that are searched one by one; for more, reading all there are is quicker
-IS_COMPLETE = "attributes.status != 'RUNNING' and attributes.status != 'SCHEDULED'"
 
 Search = Callable[..., Any]
 
@@ -114,12 +113,20 @@ def fetch_states(client: "MlflowClient", runs: Iterable[str]) -> dict[str, Mlflo
 
 
 def _search_states(search: Search, runs: set[str], cached: dict[str, str]) -> dict[str, MlflowRunState]:
+    from mlflow.utils.search_utils import SearchUtils
+
+    def after(skipped: int, query: str) -> Any:
+        # MLflow's token of the page after so many runs; a server with tokens of another kind refuses it with an error.
+        token: bytes = SearchUtils.create_page_token(skipped)  # type: ignore[no-untyped-call]
+        return search(query, max_results=1, page_token=token.decode() if skipped else None)
+
     states: dict[str, MlflowRunState] = {}
     seen = sorted(runs & cached.keys())
     for start in range(0, len(seen), IDS_PER_QUERY):
         ids = {run: cached[run] for run in seen[start : start + IDS_PER_QUERY]}
         query = f"attributes.run_id IN ({','.join(repr(run_id) for run_id in ids.values())})"
-        if _count_is(search, f"{query} and {IS_COMPLETE}", len(ids)):
+        complete = f"{query} and attributes.status != 'RUNNING' and attributes.status != 'SCHEDULED'"
+        if after(len(ids) - 1, complete) and not after(len(ids), complete):  # just as many: the last, and none after it
             states |= {run: MlflowRunState(run_id, complete=True, deleted=False) for run, run_id in ids.items()}
         else:
             states |= {run: state for run, state in _read(search, query).items() if run in ids and not state.deleted}
@@ -129,18 +136,6 @@ def _search_states(search: Search, runs: set[str], cached: dict[str, str]) -> di
     for run in rest:
         states |= _read(search, f"tags.{MIRROR_ID} = '{run}'")
     return states
-
-
-def _count_is(search: Search, query: str, number: int) -> bool:
-    """Return whether exactly so many runs match: there is a last one, and none after it."""
-    from mlflow.utils.search_utils import SearchUtils
-
-    def after(skipped: int) -> Any:
-        # MLflow's token of the page after so many runs; a server with tokens of another kind refuses it with an error.
-        token: bytes = SearchUtils.create_page_token(skipped)  # type: ignore[no-untyped-call]
-        return search(query, max_results=1, page_token=token.decode() if skipped else None)
-
-    return bool(after(number - 1)) and not after(number)
 
 
 def _read(search: Search, query: str) -> dict[str, MlflowRunState]:
