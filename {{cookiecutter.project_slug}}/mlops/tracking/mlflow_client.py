@@ -92,9 +92,8 @@ def translate_errors(fix: str) -> Iterator[None]:
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
-        if not isinstance(
-            error, MlflowException | OSError | SQLAlchemyError | Boto3Error | BotoCoreError | ClientError
-        ):
+        expected = (MlflowException, OSError, SQLAlchemyError, Boto3Error, BotoCoreError, ClientError)
+        if not isinstance(error, expected):
             raise
         uri, problem = tracking_uri(), str(error)
         if re.search(r"\b40[13]\b|UNAUTHENTICATED|PERMISSION_DENIED|SignatureDoesNotMatch", problem):

@@ -29,7 +29,7 @@ from ..training.checkpoint import Checkpoints
 from ..training.distributed import SINGLE_PROCESS, ProcessGroup, current_group
 from . import dvc_remote, mlflow_client, run_context, uploader
 from .live import Live
-from .run_context import DATASET, RunContext
+from .run_context import DATASET
 from .run_files import INPUT_FILES, LINEAGE, RUN_DIR
 
 log = logging.getLogger(__name__)
@@ -204,7 +204,7 @@ def _start(earlier: dict[str, Any], parents: list[str]) -> dict[str, Any]:
         **{name: getattr(context, name) for name in (*inherited, "dvc_remote_url", "data_version")},
         "data_git_commit_id": context.commit,
         "project": load_platform().project,
-        "started_at": _now(),
+        "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "dataset_path": DATASET,
         "dataset_md5": run_context.dataset_md5(),
         "manifest_sha256": read_json(MANIFEST_REPORT)["sha256"][0],
@@ -252,14 +252,11 @@ def recorded(facts: dict[str, Any], earlier_files: dict[str, bytes] | None = Non
             status = "KILLED"
             raise
         finally:
-            write_json(LINEAGE, {**facts, "status": status, "ended_at": _now()})
+            ended_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+            write_json(LINEAGE, {**facts, "status": status, "ended_at": ended_at})
             try:
                 uploader.stage_files(run)
             except OSError as error:
                 log.warning("the outbox does not take the last files of the run, which are in %s: %s", RUN_DIR, error)
             if not (process and process.close()) and mlflow_client.is_reachable():
                 log.warning("MLflow does not have all of the run yet. To send the rest: python -m mlops mirror sync")
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -29,8 +29,6 @@ IDS_PER_QUERY = 1000  # MLflow's parser takes no more than a few thousand
 PAGE = 1000  # runs; a busy server takes 5 s for them, and a request may take 20
 MAX_SINGLE_QUERIES = 300  # runs that are searched one by one; for more, reading all there are is quicker
 
-Search = Callable[..., Any]
-
 
 @dataclass(frozen=True)
 class Missing:
@@ -97,6 +95,8 @@ def _missing_part(past: KnownRun, state: MlflowRunState | None) -> Missing | Non
 
 def fetch_states(client: "MlflowClient", runs: Iterable[str]) -> dict[str, MlflowRunState]:
     """Return the states of those of `runs` that MLflow has; raise ProjectError if its experiment was deleted."""
+    from mlflow.utils.search_utils import SearchUtils
+
     experiment = client.get_experiment_by_name(load_platform().project)
     if experiment is None:
         return {}
@@ -107,13 +107,7 @@ def fetch_states(client: "MlflowClient", runs: Iterable[str]) -> dict[str, Mlflo
     server = hashlib.sha256(f"{tracking_uri()} {experiment.experiment_id}".encode()).hexdigest()[:12]
     path = home() / ".dvc" / "tmp" / "mirrored" / f"{server}.json"
     cached: dict[str, str] = read_json(path) if path.exists() else {}
-    states = _search_states(partial(client.search_runs, [experiment.experiment_id]), set(runs), cached)
-    write_json(path, {run: state.run_id for run, state in states.items() if state.complete and not state.deleted})
-    return states
-
-
-def _search_states(search: Search, runs: set[str], cached: dict[str, str]) -> dict[str, MlflowRunState]:
-    from mlflow.utils.search_utils import SearchUtils
+    search, wanted = partial(client.search_runs, [experiment.experiment_id]), set(runs)
 
     def after(skipped: int, query: str) -> Any:
         # MLflow's token of the page after so many runs; a server with tokens of another kind refuses it with an error.
@@ -121,7 +115,7 @@ def _search_states(search: Search, runs: set[str], cached: dict[str, str]) -> di
         return search(query, max_results=1, page_token=token.decode() if skipped else None)
 
     states: dict[str, MlflowRunState] = {}
-    seen = sorted(runs & cached.keys())
+    seen = sorted(wanted & cached.keys())
     for start in range(0, len(seen), IDS_PER_QUERY):
         ids = {run: cached[run] for run in seen[start : start + IDS_PER_QUERY]}
         query = f"attributes.run_id IN ({','.join(repr(run_id) for run_id in ids.values())})"
@@ -130,15 +124,14 @@ def _search_states(search: Search, runs: set[str], cached: dict[str, str]) -> di
             states |= {run: MlflowRunState(run_id, complete=True, deleted=False) for run, run_id in ids.items()}
         else:
             states |= {run: state for run, state in _read(search, query).items() if run in ids and not state.deleted}
-    rest = runs - states.keys()
-    if len(rest) > MAX_SINGLE_QUERIES:
-        return states | {run: state for run, state in _read(search, "").items() if run in rest}
-    for run in rest:
-        states |= _read(search, f"tags.{MIRROR_ID} = '{run}'")
+    rest = wanted - states.keys()
+    for query in [""] if len(rest) > MAX_SINGLE_QUERIES else [f"tags.{MIRROR_ID} = '{run}'" for run in rest]:
+        states |= {run: state for run, state in _read(search, query).items() if run in rest}
+    write_json(path, {run: state.run_id for run, state in states.items() if state.complete and not state.deleted})
     return states
 
 
-def _read(search: Search, query: str) -> dict[str, MlflowRunState]:
+def _read(search: Callable[..., Any], query: str) -> dict[str, MlflowRunState]:
     """Return the runs that match; of two with one id, the one that was not deleted counts."""
     from mlflow.entities import ViewType
 

@@ -31,7 +31,6 @@ from ..errors import ProjectError
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-PORT = 29500  # on the first of several machines; torchrun's default
 PEER_FAILED, INTERRUPTED = 3, 130  # exit codes of a process: another one ended; Ctrl-C
 POLL_S = 1.0  # how often a process checks that the one that started it still runs
 
@@ -197,7 +196,7 @@ def options(processes: int) -> list[str]:
     if len(hosts) == 1:  # by address, since a laptop's name may not resolve
         return ["--standalone", "--local-addr=127.0.0.1", *common]
     nodes = [f"--nnodes={len(hosts)}", f"--node-rank={hosts.index(config['current_host'])}"]
-    return [*nodes, f"--master-addr={hosts[0]}", f"--master-port={PORT}", *common]
+    return [*nodes, f"--master-addr={hosts[0]}", "--master-port=29500", *common]  # torchrun's default port
 
 
 def first_failure(failures: Mapping[int, "ProcessFailure"], processes: int) -> Exception:
