@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 # As in a clone without user settings: a commit must not mean other bytes to another person.
 PLAIN = ("-c", "core.autocrlf=false", "-c", "core.eol=lf", "-c", f"core.attributesFile={os.devnull}")
 SUBMODULE = "160000"  # Git's mode of an entry that names a commit
-MAX_LINKS = 40  # on the way to one file; Linux follows no more
 
 
 def ignored_by_dvc(repo: "Repo") -> Callable[[str], bool]:
@@ -85,7 +84,7 @@ class Reader:
             target, followed = os.readlink(step), followed + 1
             if os.path.isabs(target):
                 raise _link_error(step, f"to the absolute address {target}, which is another file elsewhere")
-            if followed > MAX_LINKS:
+            if followed > 40:  # Linux follows no more
                 raise _link_error(step, "that leads to itself")
             self.links.add(step)
             todo.extend(reversed(Path(target).parts))

@@ -34,8 +34,7 @@ PATIENCE_S = 15.0  # after the end of the training, without an answer of MLflow
 GRACE_S = 5.0  # longer than the patience, for the process to give up by itself
 RESTART_S = 5.0  # after the process was killed
 LOCK_WAIT_S = 60.0  # for another process that is still sending
-TRIES = 3  # to send a whole run
-RETRY_S = 1.0  # between two of them
+TRIES, RETRY_S = 3, 1.0  # to send a whole run; between two of them
 DONE, BEHIND = 0, 3  # exit codes: MLflow has the whole run; it does not, and trying again now is useless
 
 
