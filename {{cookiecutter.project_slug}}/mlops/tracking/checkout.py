@@ -44,11 +44,12 @@ class Reader:
 
     def read(self, path: Path) -> None:
         """Add a file, or a folder's, by its absolute, normalised path; raise ProjectError if no commit can hold it."""
-        if self._cached_parent(path):
+        if any(path.is_relative_to(out) for out in self.cached):
             return
         real = self._resolve(path)
-        if real != path and (out := self._cached_parent(real)):
-            raise _link_error(path, f"into {shown(out)}, which DVC keeps and Git does not")
+        for out in self.cached:
+            if real.is_relative_to(out):
+                raise _link_error(path, f"into {shown(out)}, which DVC keeps and Git does not")
         hashed = real != path and any(path.is_relative_to(dep) and path != dep for dep in self.deps)
         if hashed and real.is_dir() and not any(real.is_relative_to(dep) for dep in self.deps):
             raise ProjectError(
@@ -89,9 +90,6 @@ class Reader:
             self.links.add(step)
             todo.extend(reversed(Path(target).parts))
         return folder
-
-    def _cached_parent(self, path: Path) -> Path | None:
-        return next((out for out in self.cached if path.is_relative_to(out)), None)
 
 
 def shown(path: Path) -> str:

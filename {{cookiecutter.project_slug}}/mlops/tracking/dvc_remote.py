@@ -40,6 +40,17 @@ def push(stages: list[str]) -> None:
             ) from error
 
 
+def remote_url() -> str:
+    """Return the address of the DVC remote without credentials, or "" when none is set."""
+    from dvc.repo import Repo
+
+    with Repo(os.getcwd()) as repo:
+        try:
+            return without_credentials(url(repo))
+        except ProjectError:
+            return ""
+
+
 def url(repo: Any) -> str:
     """Return the address of the default remote; raise ProjectError if there is none, or it is a throw-away folder."""
     name = repo.config["core"].get("remote")

@@ -26,7 +26,7 @@ from ..files import read_json
 from ..pipeline import LOCK
 from . import dvc_remote, lineage_log
 from .checkout import Reader, add_and_check, ignored_by_dvc
-from .git import commit_tree, git, head, paths, remote_url, try_git, without_credentials
+from .git import commit_tree, git, head, paths, remote_url, try_git
 
 DATASET = "data/dataset"
 
@@ -67,8 +67,6 @@ def collect(stage: str) -> RunContext:
     It raises what `snapshot` does, and ProjectError for a training that was not started by DVC, or while an earlier
     stage is out of date: the run would name what it did not read.
     """
-    from dvc.repo import Repo
-
     loaded = pipeline.load_stage(stage)
     if loaded.is_training:
         _check_upstream(loaded)
@@ -83,11 +81,6 @@ def collect(stage: str) -> RunContext:
             user = getpass.getuser()
         except (KeyError, OSError):  # a user without a name
             user = "unknown"
-    with Repo(os.getcwd()) as repo:
-        try:
-            dvc_remote_url = without_credentials(dvc_remote.url(repo))
-        except ProjectError:  # none is set
-            dvc_remote_url = ""
     return RunContext(
         commit=commit,
         run=uuid.uuid4().hex[:12],
@@ -96,7 +89,7 @@ def collect(stage: str) -> RunContext:
         git_branch=git("branch", "--show-current", where=home()),
         baseline_commit=os.environ.get("DVC_EXP_BASELINE_REV") or head(),
         dvc_exp_name=os.environ.get("DVC_EXP_NAME", ""),
-        dvc_remote_url=dvc_remote_url,
+        dvc_remote_url=dvc_remote.remote_url(),
         data_version=label,
         folder=git("rev-parse", "--show-prefix"),
         release_tags=git("tag", "--list", "*@v*", where=home()).split(),
@@ -193,7 +186,7 @@ def snapshot(stage: str) -> str:
 
 
 def _write_tree(env: dict[str, str], without: set[str], outs: list[str], lock: str | None) -> str:
-    """Write the tree of an index without the outputs of some stages, and with the rest of dvc.lock's text."""
+    """Write the tree of an index without `outs`, and with dvc.lock's text, less the entries of stages `without`."""
     from dvc.utils.serialize import dumps_yaml, parse_yaml
 
     git("rm", "-r", "--cached", "--quiet", "--ignore-unmatch", "--", *outs, LOCK, env=env)
