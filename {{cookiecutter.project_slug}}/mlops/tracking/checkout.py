@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 # As in a clone without user settings: a commit must not mean other bytes to another person.
 PLAIN = ("-c", "core.autocrlf=false", "-c", "core.eol=lf", "-c", f"core.attributesFile={os.devnull}")
 SUBMODULE = "160000"  # Git's mode of an entry that names a commit
-MAX_LINKS = 40  # on the way to one file; Linux follows no more
-IGNORED = (".git", "__pycache__")
 
 
 def ignored_by_dvc(repo: "Repo") -> Callable[[str], bool]:
@@ -46,15 +44,22 @@ class Reader:
 
     def read(self, path: Path) -> None:
         """Add a file, or a folder's, by its absolute, normalised path; raise ProjectError if no commit can hold it."""
-        if self._cached_parent(path):
+        if any(path.is_relative_to(out) for out in self.cached):
             return
         real = self._resolve(path)
-        if real != path:
-            self._check_target(path, real)
+        for out in self.cached:
+            if real.is_relative_to(out):
+                raise _link_error(path, f"into {shown(out)}, which DVC keeps and Git does not")
+        hashed = real != path and any(path.is_relative_to(dep) and path != dep for dep in self.deps)
+        if hashed and real.is_dir() and not any(real.is_relative_to(dep) for dep in self.deps):
+            raise ProjectError(
+                f"DVC does not look into {shown(path)}, a link to a folder, so a change there would run nothing again",
+                f"add `- {shown(real)}` to the deps of the stage in dvc.yaml, or put the files in place of the link",
+            )
         if real.is_dir():
             if real not in self._folders:
                 self._folders.add(real)
-                for name in sorted(set(os.listdir(real)) - set(IGNORED)):
+                for name in sorted(set(os.listdir(real)) - {".git", "__pycache__"}):
                     if not self.is_ignored(str(real / name)):
                         self.read(real / name)
         elif real.is_file():
@@ -80,24 +85,11 @@ class Reader:
             target, followed = os.readlink(step), followed + 1
             if os.path.isabs(target):
                 raise _link_error(step, f"to the absolute address {target}, which is another file elsewhere")
-            if followed > MAX_LINKS:
+            if followed > 40:  # Linux follows no more
                 raise _link_error(step, "that leads to itself")
             self.links.add(step)
             todo.extend(reversed(Path(target).parts))
         return folder
-
-    def _check_target(self, path: Path, real: Path) -> None:
-        if out := self._cached_parent(real):
-            raise _link_error(path, f"into {shown(out)}, which DVC keeps and Git does not")
-        hashed = any(path.is_relative_to(dep) and path != dep for dep in self.deps)
-        if hashed and real.is_dir() and not any(real.is_relative_to(dep) for dep in self.deps):
-            raise ProjectError(
-                f"DVC does not look into {shown(path)}, a link to a folder, so a change there would run nothing again",
-                f"add `- {shown(real)}` to the deps of the stage in dvc.yaml, or put the files in place of the link",
-            )
-
-    def _cached_parent(self, path: Path) -> Path | None:
-        return next((out for out in self.cached if path.is_relative_to(out)), None)
 
 
 def shown(path: Path) -> str:
@@ -135,15 +127,21 @@ def add_and_check(index: Path, reader: Reader) -> None:
     not committed, or a checkout would give a file other bytes.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        repositories = {reader.root: _Repository(reader.root, index)}
+        project = _Repository(reader.root, index)
+        repositories = {project.root: project}
         for path in sorted(reader.files | reader.links):
             repository = _repository_of(path.parent, repositories, Path(scratch))
             repository.names.append(path.relative_to(repository.root).as_posix())
+        new = git("diff", "--cached", "--name-only", "--diff-filter=A", "--no-renames", "-z", "HEAD", where=reader.root)
+        tracked = project.entries().keys() | set(paths(new))
+        if missing := [shown(project.root / name) for name in project.names if name not in tracked]:
+            raise untracked_error(missing)
+        if project.names:
+            options = ("--force", "--pathspec-from-file=-", "--pathspec-file-nul")
+            project.git("add", *options, stdin="\0".join(project.names), GIT_LITERAL_PATHSPECS="1")
         for repository in repositories.values():  # outer repositories come before their submodules
             if repository.parent:
                 _pin_submodule(repository, repository.parent)
-            else:
-                _add(repository)
         for number, repository in enumerate(repositories.values()):
             _compare(repository, Path(scratch, f"restored-{number}"))
 
@@ -163,16 +161,6 @@ def _repository_of(folder: Path, repositories: dict[Path, _Repository], scratch:
         raise ProjectError(problem, f"rm -r {shown(folder)}/.git") from error
     repositories[folder] = inner
     return inner
-
-
-def _add(repository: _Repository) -> None:
-    new = git("diff", "--cached", "--name-only", "--diff-filter=A", "--no-renames", "-z", "HEAD", where=repository.root)
-    tracked = repository.entries().keys() | set(paths(new))
-    if missing := [shown(repository.root / name) for name in repository.names if name not in tracked]:
-        raise untracked_error(missing)
-    if repository.names:
-        options = ("--force", "--pathspec-from-file=-", "--pathspec-file-nul")
-        repository.git("add", *options, stdin="\0".join(repository.names), GIT_LITERAL_PATHSPECS="1")
 
 
 def _pin_submodule(inner: _Repository, outer: _Repository) -> None:

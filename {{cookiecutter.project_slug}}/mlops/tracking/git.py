@@ -9,11 +9,8 @@ from pathlib import Path
 from ..errors import ProjectError
 
 # A fixed author: the id of a commit must depend on its content, not on who ran the stage.
-AUTHOR = {
-    f"GIT_{role}_{key}": value
-    for role in ("AUTHOR", "COMMITTER")
-    for key, value in (("NAME", "lineage"), ("EMAIL", "lineage@localhost"))
-}
+AUTHOR = dict.fromkeys(("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"), "lineage")
+AUTHOR |= dict.fromkeys(("GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"), "lineage@localhost")
 
 
 class GitError(ProjectError):

@@ -80,7 +80,14 @@ def push(remote: str = "origin", tags: tuple[str, ...] = ()) -> str:
         raise ProjectError(f"there is no branch {BRANCH} yet", "dvc repro: the first training makes it")
     for _ in range(TRIES):
         theirs = _fetch_tip(remote)
-        tip = _append(ours, theirs)
+        tip = theirs or ours
+        # Our entries that the other branch lacks come after its own, so that the log is one line.
+        entries = git("rev-list", "--first-parent", "--reverse", f"{theirs}..{ours}").split() if theirs else []
+        if entries and git("merge-base", theirs, ours) == theirs:
+            tip, entries = ours, []
+        for entry in entries:
+            parents, date, message = git("show", "-s", "--format=%P%n%cI%n%B", entry).split("\n", 2)
+            tip = _merge(tip, parents.split()[1], message, date)
         try:
             _push(remote, tip, theirs)
         except GitError:
@@ -92,18 +99,6 @@ def push(remote: str = "origin", tags: tuple[str, ...] = ()) -> str:
             git("push", "--quiet", "--no-verify", "--no-signed", remote, *(f"refs/tags/{name}" for name in names))
         return tip
     raise ProjectError(f"{remote} changed {TRIES} times while publishing", "run the same command again")
-
-
-def _append(ours: str, theirs: str) -> str:
-    """Put our entries that the other branch lacks after its own, so that the log is one line."""
-    tip = theirs or ours
-    entries = git("rev-list", "--first-parent", "--reverse", f"{theirs}..{ours}").split() if theirs else []
-    if entries and git("merge-base", theirs, ours) == theirs:
-        return ours
-    for entry in entries:
-        parents, date, message = git("show", "-s", "--format=%P%n%cI%n%B", entry).split("\n", 2)
-        tip = _merge(tip, parents.split()[1], message, date)
-    return tip
 
 
 def _merge(tip: str, commit: str, message: str, date: str = "") -> str:

@@ -86,7 +86,15 @@ def translate_errors(fix: str) -> Iterator[None]:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     try:
         yield
-    except _mlflow_errors() as error:  # imported only then: boto3 takes 0.15 s
+    except Exception as error:
+        from boto3.exceptions import Boto3Error  # only now: boto3 takes 0.15 s
+        from botocore.exceptions import BotoCoreError, ClientError
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        expected = (MlflowException, OSError, SQLAlchemyError, Boto3Error, BotoCoreError, ClientError)
+        if not isinstance(error, expected):
+            raise
         uri, problem = tracking_uri(), str(error)
         if re.search(r"\b40[13]\b|UNAUTHENTICATED|PERMISSION_DENIED|SignatureDoesNotMatch", problem):
             login = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, then"
@@ -94,15 +102,6 @@ def translate_errors(fix: str) -> Iterator[None]:
                 login = "aws sts get-caller-identity shows your AWS identity; with the right credentials"
             fix = f"{login}: {fix}"
         raise MlflowError(without_credentials(f"MLflow at {uri} failed: {problem}"), fix) from error
-
-
-def _mlflow_errors() -> tuple[type[Exception], ...]:
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    return MlflowException, OSError, SQLAlchemyError, Boto3Error, BotoCoreError, ClientError
 
 
 def pages(search: Callable[..., Any]) -> Iterator[Any]:

@@ -4,6 +4,17 @@ The same code follows a run while it trains and completes it afterwards (`upload
 once, and what may have arrived is looked up before it is sent again: each point is in MLflow exactly once.
 
     python -m mlops mirror sync
+
+What MLflow gets of a run:
+
+    name       of its experiment in DVC, else its id: `run_context.py:RunContext.name`
+    params     `params.yaml`, the sections of the stages that lead to it; and `run_files.py:FACTS`
+    tags       `TAGS`, below
+    metrics    the curves, a point a row, and the figures of the summary that are no curve, at the end
+    dataset    its hash, where it is in Git and DVC, and the digests of manifest and registry
+    artifacts  `run_files.py:files`: manifest, reports, plots as data and as pictures, images; `lineage.json` at the end
+
+`register` adds the model, and the tag `model_version` (`registry/versions.py`).
 """
 
 import bisect
@@ -29,7 +40,6 @@ MIRROR_ID = "mirror_id"  # the tag that identifies a run: MLflow's own id never 
 BATCH = 1000  # points in one request: MLflow's limit
 PARAMS_BATCH = 100
 MAX_TAG_CHARACTERS = 5000
-MAX_KEY_CHARACTERS = 230  # MLflow takes 250, prefixes included
 ENDED = ("FINISHED", "FAILED", "KILLED")
 TAGS = {  # MLflow's pages show the first four as user, source and commit
     "mlflow.user": "user",
@@ -68,13 +78,14 @@ class Mirror:
         self._resumed = [run_files.milliseconds(moment) for moment in facts.get("resumed_at", [])]
         self._attempts: dict[str, dict[int, int]] = {}  # of a resumed run: the first attempt that sent a step
         self._sent: dict[str, Any] = {}  # params, tags and files that MLflow has confirmed
-        self.run_id = find(client, facts["run"], facts["project"]) or self._create(facts)
-
-    def _create(self, facts: dict[str, Any]) -> str:
-        source = {"mlflow.source.type": "JOB" if facts.get("job") else "LOCAL", "mlflow.source.name": "dvc.yaml: train"}
-        tags = {**source, **{tag: facts[fact] for tag, fact in TAGS.items() if facts.get(fact)}}
-        experiment, start_ms = mlflow_client.experiment_id(self._client, facts["project"]), self._started_ms
-        return str(self._client.create_run(experiment, start_ms, tags, facts["name"]).info.run_id)
+        run_id = find(client, facts["run"], facts["project"])
+        if run_id is None:
+            tags = {tag: facts[fact] for tag, fact in TAGS.items() if facts.get(fact)}
+            tags["mlflow.source.type"] = "JOB" if facts.get("job") else "LOCAL"
+            tags["mlflow.source.name"] = "dvc.yaml: train"
+            experiment = mlflow_client.experiment_id(client, facts["project"])
+            run_id = str(client.create_run(experiment, self._started_ms, tags, facts["name"]).info.run_id)
+        self.run_id = run_id
 
     def has_ended(self) -> bool:
         """Return whether MLflow has the whole run: its status is sent last."""
@@ -136,17 +147,16 @@ class Mirror:
             if self._resumed:
                 oldest_last = sorted(history, key=lambda point: -point.timestamp)
                 self._attempts[key] = {point.step: self._attempt(point) for point in oldest_last}
-        new = [point for point in points if self._is_missing(point)]
+        new = []
+        for point in points:
+            # A resumed training computes the steps after its checkpoint again; MLflow has the first attempt's points.
+            first = self._attempts.get(point.key, {}).get(point.step, sys.maxsize)
+            if _identity(point) not in self._points[point.key] and self._attempt(point) <= first:
+                new.append(point)
         known = {key: self._points.pop(key) for key in keys}
         if new:
             self._client.log_batch(self.run_id, metrics=new)
         self._points |= known
-
-    def _is_missing(self, point: "Metric") -> bool:
-        if _identity(point) in self._points[point.key]:
-            return False
-        # A resumed training computes the steps after its checkpoint again; MLflow has the first attempt's points.
-        return self._attempt(point) <= self._attempts.get(point.key, {}).get(point.step, sys.maxsize)
 
     def _attempt(self, point: "Metric") -> int:
         return bisect.bisect_right(self._resumed, point.timestamp)
@@ -234,4 +244,4 @@ def _identity(point: "Metric") -> tuple[int, int, str]:
 
 def _key(name: str) -> str:
     """Return a name as MLflow takes it: characters that it refuses, such as the @ of `acc@5`, become underscores."""
-    return re.sub(r"[^\w\-. /:]", "_", name)[:MAX_KEY_CHARACTERS]
+    return re.sub(r"[^\w\-. /:]", "_", name)[:230]  # MLflow takes 250, prefixes included

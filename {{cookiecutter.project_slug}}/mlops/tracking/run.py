@@ -28,7 +28,7 @@ from ..training.checkpoint import Checkpoints
 from ..training.distributed import SINGLE_PROCESS, ProcessGroup, current_group
 from . import dvc_remote, mlflow_client, run_context, uploader
 from .live import Live
-from .run_context import DATASET, RunContext
+from .run_context import DATASET
 from .run_files import INPUT_FILES, LINEAGE, RUN_DIR
 
 log = logging.getLogger(__name__)
@@ -182,6 +182,8 @@ def is_same_training(earlier: dict[str, Any], commit: str, dvc_exp_name: str) ->
 
 def _start(earlier: dict[str, Any], parents: list[str]) -> dict[str, Any]:
     """Push the data, write the training to the log, and return its facts."""
+    import torch
+
     context, pushed = run_context.from_job(), True  # a job pulled its data from the DVC remote
     if context is None:
         stage = pipeline.running_stage()
@@ -194,7 +196,26 @@ def _start(earlier: dict[str, Any], parents: list[str]) -> dict[str, Any]:
         except ProjectError as error:
             log.warning("%s. Training goes on; `register` pushes the data.", error.problem)
             pushed = False
-    return {**_facts(context, parents), "data_pushed": pushed}
+    prepared, job_path = read_json(Path("reports/prepare.json")), job_file()
+    job = read_json(job_path) if job_path else {}
+    machine = {"job": job.get("name"), "image": job.get("image"), "instance_type": read_machines()["instance_type"]}
+    inherited = ("run", "name", "user", "git_remote_url", "git_branch", "baseline_commit", "dvc_exp_name")
+    return {
+        **{name: getattr(context, name) for name in (*inherited, "dvc_remote_url", "data_version")},
+        "data_git_commit_id": context.commit,
+        "project": load_platform().project,
+        "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "dataset_path": DATASET,
+        "dataset_md5": run_context.dataset_md5(),
+        "manifest_sha256": read_json(MANIFEST_REPORT)["sha256"][0],
+        "consent_sha256": prepared["consent_sha256"][0],
+        "consent_excluded": prepared["excluded"],
+        "parents": parents,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "environment_differences": [f"{name} {have}" for name, (_, have) in other_packages().items()],
+        **{name: value for name, value in machine.items() if value},
+        "data_pushed": pushed,
+    }
 
 
 @contextlib.contextmanager
@@ -231,38 +252,11 @@ def recorded(facts: dict[str, Any], earlier_files: dict[str, bytes] | None = Non
             status = "KILLED"
             raise
         finally:
-            write_json(LINEAGE, {**facts, "status": status, "ended_at": _now()})
+            ended_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+            write_json(LINEAGE, {**facts, "status": status, "ended_at": ended_at})
             try:
                 uploader.stage_files(run)
             except OSError as error:
                 log.warning("the outbox does not take the last files of the run, which are in %s: %s", RUN_DIR, error)
             if not (process and process.close()) and mlflow_client.is_reachable():
                 log.warning("MLflow does not have all of the run yet. To send the rest: python -m mlops mirror sync")
-
-
-def _facts(context: RunContext, parents: list[str]) -> dict[str, Any]:
-    import torch
-
-    prepared, job_path = read_json(Path("reports/prepare.json")), job_file()
-    job = read_json(job_path) if job_path else {}
-    machine = {"job": job.get("name"), "image": job.get("image"), "instance_type": read_machines()["instance_type"]}
-    inherited = ("run", "name", "user", "git_remote_url", "git_branch", "baseline_commit", "dvc_exp_name")
-    return {
-        **{name: getattr(context, name) for name in (*inherited, "dvc_remote_url", "data_version")},
-        "data_git_commit_id": context.commit,
-        "project": load_platform().project,
-        "started_at": _now(),
-        "dataset_path": DATASET,
-        "dataset_md5": run_context.dataset_md5(),
-        "manifest_sha256": read_json(MANIFEST_REPORT)["sha256"][0],
-        "consent_sha256": prepared["consent_sha256"][0],
-        "consent_excluded": prepared["excluded"],
-        "parents": parents,
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "environment_differences": [f"{name} {have}" for name, (_, have) in other_packages().items()],
-        **{name: value for name, value in machine.items() if value},
-    }
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -143,14 +143,6 @@ def tag_dataset(label: str) -> str:
     return commit
 
 
-@dataclass(frozen=True)
-class _Scope:  # what the commit for one stage holds
-    stages: set[str]  # the running stage and all that depend on it
-    outs: list[str]  # their outputs: DVC deletes them before the stage runs, which reads none of them
-    carried: list[Path]  # outputs of earlier stages that DVC doesn't cache, such as metrics: Git has them
-    reader: Reader  # what the pipeline reads and no stage makes
-
-
 def note_files() -> None:
     """Note the state of code and parameters before a stage imports and reads them.
 
@@ -175,7 +167,7 @@ def snapshot(stage: str) -> str:
     if edited := [path.as_posix() for path, state in _file_states.items() if _state(path) != state]:
         problem = f"{', '.join(edited[:5])} changed while the stage began, so it is unknown which version it read"
         raise ProjectError(problem, "run the same command again")
-    parent, scope = head(), _scope(stage)
+    parent, (stages, outs, carried, reader) = head(), _scope(stage)
     with tempfile.TemporaryDirectory() as folder:
         # Never a copy of the real index: its stat cache hides a same-size edit that DVC just made (`0.1` to `0.5`).
         index = Path(folder, "index")
@@ -183,36 +175,46 @@ def snapshot(stage: str) -> str:
         git("read-tree", "HEAD", env=env)
         git("add", "--update", "--", ".", env=env)
         staged = git("diff", "--cached", "--name-only", "--diff-filter=A", "--no-renames", "--relative", "-z", "HEAD")
-        if new := [str(path) for path in (*map(Path, paths(staged)), *scope.carried) if path.exists()]:
+        if new := [str(path) for path in (*map(Path, paths(staged)), *carried) if path.exists()]:
             git("add", "--force", "--", *new, env=env)
-        add_and_check(index, scope.reader)
-        tree = _write_tree(env, scope, Path(LOCK).read_text(encoding="utf-8") if Path(LOCK).exists() else None)
+        add_and_check(index, reader)
+        tree = _write_tree(env, stages, outs, Path(LOCK).read_text(encoding="utf-8") if Path(LOCK).exists() else None)
         git("read-tree", "HEAD", env=env)
-        if tree == _write_tree(env, scope, try_git("show", f"{parent}:./{LOCK}")):
+        if tree == _write_tree(env, stages, outs, try_git("show", f"{parent}:./{LOCK}")):
             return parent
     return commit_tree(tree, [parent], f"What {stage} reads", git("show", "-s", "--format=%cI", parent))
 
 
-def _write_tree(env: dict[str, str], scope: _Scope, lock: str | None) -> str:
-    """Write the tree of an index without the outputs of the stages to come, and with the rest of dvc.lock's text."""
+def _write_tree(env: dict[str, str], without: set[str], outs: list[str], lock: str | None) -> str:
+    """Write the tree of an index without `outs`, and with dvc.lock's text, less the entries of stages `without`."""
     from dvc.utils.serialize import dumps_yaml, parse_yaml
 
-    git("rm", "-r", "--cached", "--quiet", "--ignore-unmatch", "--", *scope.outs, LOCK, env=env)
+    git("rm", "-r", "--cached", "--quiet", "--ignore-unmatch", "--", *outs, LOCK, env=env)
     if lock is not None:
         content = parse_yaml(lock, LOCK)
         stages = content.get("stages", {}).items()
-        content["stages"] = {name: entry for name, entry in stages if name not in scope.stages}
+        content["stages"] = {name: entry for name, entry in stages if name not in without}
         blob = git("hash-object", "-w", "--stdin", stdin=str(dumps_yaml(content)))
         path = git("rev-parse", "--show-prefix") + LOCK
         git("update-index", "--add", "--cacheinfo", f"100644,{blob},{path}", env=env)
     return git("write-tree", env=env)
 
 
-def _scope(stage: str) -> _Scope:
+def _scope(stage: str) -> tuple[set[str], list[str], list[Path], Reader]:
+    """Return what the commit for a stage lacks and holds.
+
+    It lacks the stage and all that depend on it, and their outputs: DVC deletes them before the stage runs. It holds
+    outputs of earlier stages that DVC doesn't cache, such as metrics, and what the pipeline reads and no stage makes.
+    """
     import networkx
     from dvc.repo import Repo
 
     project, root = Path.cwd().resolve(), Path(git("rev-parse", "--show-toplevel")).resolve()
+    # The modules of the repository that this process has imported, too: `dvc.yaml` need not name them.
+    prefixes, environment = (str(root), os.getcwd()), Path(sys.prefix).resolve()  # which may be below `root`
+    files = (getattr(module, "__file__", None) or "" for module in list(sys.modules.values()))
+    modules = [Path(os.path.realpath(file)) for file in files if file.startswith(prefixes)]
+    imported = [path for path in modules if path.is_relative_to(root) and not path.is_relative_to(environment)]
 
     def absolute(path: str) -> Path:
         return Path(os.path.normpath(project / os.path.relpath(path)))
@@ -230,15 +232,7 @@ def _scope(stage: str) -> _Scope:
         code = ("dvc.yaml", "pyproject.toml", package_name(), "mlops", *(item.path for item in before))
         cached = [absolute(out.fs_path) for out in outs if out.use_cache]
         reader = Reader(root, cached, inputs, ignored_by_dvc(repo))
-        for path in (*sorted({*map(absolute, (*code, *variables)), *inputs}), *carried, *_imported_files(root)):
+        for path in (*sorted({*map(absolute, (*code, *variables)), *inputs}), *carried, *imported):
             reader.read(path)
         outputs = [str(absolute(out.fs_path)) for item in after for out in item.outs]
-        return _Scope({item.name for item in after if hasattr(item, "name")}, outputs, carried, reader)
-
-
-def _imported_files(root: Path) -> list[Path]:
-    """Return the modules below `root` that this process has imported: `dvc.yaml` need not name them."""
-    prefixes, environment = (str(root), os.getcwd()), Path(sys.prefix).resolve()  # which may be below `root`
-    files = (getattr(module, "__file__", None) or "" for module in list(sys.modules.values()))
-    modules = [Path(os.path.realpath(file)) for file in files if file.startswith(prefixes)]
-    return [path for path in modules if path.is_relative_to(root) and not path.is_relative_to(environment)]
+        return {item.name for item in after if hasattr(item, "name")}, outputs, carried, reader

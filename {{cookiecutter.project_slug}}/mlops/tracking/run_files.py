@@ -4,6 +4,7 @@ MLflow shows pictures, and can't draw the plots that DVCLive writes as JSON. Lin
 `dvc plots show`. Other templates, which only DVC knows, become lines.
 """
 
+import contextlib
 import csv
 import json
 import logging
@@ -45,11 +46,8 @@ FACTS = (  # what the run is made from; params in MLflow, where they can't be ch
     "environment_differences",
 )
 MAX_PARAM_CHARACTERS = 5000  # MLflow takes 6,000
-MAX_VALUE = 1e300  # of a picture; beyond, matplotlib's axes overflow
 MAX_NUMBERED = 25  # labels of a matrix up to which each cell shows its number
 MAX_TICKS = 40  # names on an axis, and characters of each; of more names, every n-th is shown
-
-Point = dict[str, Any]  # of a plot
 
 
 def read_facts(root: Path = Path()) -> dict[str, Any]:
@@ -163,27 +161,23 @@ class Curves:
                     if not line.endswith(b"\n"):
                         break  # the rest of the row is not written yet
                     end += len(line)
-                    if row := self._parse(line.decode(errors="replace"), columns, name, end):
-                        yield row
+                    text = line.decode(errors="replace")
+                    fields = next(csv.reader([text], delimiter="\t"), [])
+                    try:
+                        values = dict(zip(columns[:-1], fields[:-1], strict=True))
+                        step = int(float(values["step"]))
+                    except (KeyError, ValueError):  # cut off by a full disk, or the second line of a text of several
+                        log.warning("unreadable row in %s: %r", name, text[:80])
+                        continue
+                    value: float | str = fields[-1]
+                    with contextlib.suppress(ValueError):
+                        value = float(value)
+                    # Without a timestamp (stock DVCLive), always the same one: rows are identified by it.
+                    yield Row(name, int(values.get("timestamp", self._started_ms + step)), step, value, end)
 
     def done(self, row: Row) -> None:
         """Never yield this row, or one before it in its curve, again."""
         self.sent[row.name] = row.end
-
-    def _parse(self, line: str, columns: list[str], name: str, end: int) -> Row | None:
-        fields = next(csv.reader([line], delimiter="\t"), [])
-        try:
-            values = dict(zip(columns[:-1], fields[:-1], strict=True))
-            step = int(float(values["step"]))
-        except (KeyError, ValueError):  # cut off by a full disk, or the second line of a text of several lines
-            log.warning("unreadable row in %s: %r", name, line[:80])
-            return None
-        try:
-            value: float | str = float(fields[-1])
-        except ValueError:
-            value = fields[-1]
-        # Without a timestamp (stock DVCLive), always the same one: rows are identified by it.
-        return Row(name, int(values.get("timestamp", self._started_ms + step)), step, value, end)
 
 
 def render(json_path: Path, config: dict[str, Any], png_path: Path) -> None:
@@ -212,7 +206,13 @@ def render(json_path: Path, config: dict[str, Any], png_path: Path) -> None:
         elif template.startswith("bar"):
             _draw_bars(axes, points, str(x), fields[0], is_sorted=template.endswith("sorted"))
         else:
-            _draw_lines(axes, points, x, fields, "o" if template.startswith("scatter") else "-")
+            across = range(len(points)) if x is None else _values([point[str(x)] for point in points])
+            for field in fields:
+                style = "o" if template.startswith("scatter") else "-"
+                axes.plot(across, _values([point[field] for point in points]), style, label=field)
+            axes.grid(alpha=0.3)
+            if len(fields) > 1:
+                axes.legend()
         axes.set_title(config.get("title", json_path.stem), parse_math=False)
         axes.set_xlabel(config.get("x_label", str(x or "row")), parse_math=False)
         axes.set_ylabel(config.get("y_label", ", ".join(fields)), parse_math=False)
@@ -222,16 +222,7 @@ def render(json_path: Path, config: dict[str, Any], png_path: Path) -> None:
         raise ProjectError(f"{json_path.name} can't be drawn: {reason}", "log the plot again: live.log_plot") from error
 
 
-def _draw_lines(axes: "Axes", points: list[Point], x: Any, fields: list[str], style: str) -> None:
-    across = range(len(points)) if x is None else _values([point[str(x)] for point in points])
-    for field in fields:
-        axes.plot(across, _values([point[field] for point in points]), style, label=field)
-    axes.grid(alpha=0.3)
-    if len(fields) > 1:
-        axes.legend()
-
-
-def _draw_bars(axes: "Axes", points: list[Point], length: str, name: str, is_sorted: bool) -> None:
+def _draw_bars(axes: "Axes", points: list[dict[str, Any]], length: str, name: str, is_sorted: bool) -> None:
     bars = [(str(point[name]), float(point[length])) for point in points]
     if is_sorted:
         bars.sort(key=lambda bar: -bar[1])
@@ -240,7 +231,7 @@ def _draw_bars(axes: "Axes", points: list[Point], length: str, name: str, is_sor
     axes.invert_yaxis()
 
 
-def _draw_matrix(axes: "Axes", points: list[Point], across: str, down: str, normalized: bool) -> None:
+def _draw_matrix(axes: "Axes", points: list[dict[str, Any]], across: str, down: str, normalized: bool) -> None:
     pairs = Counter((str(point[down]), str(point[across])) for point in points)
     names = sorted({name for pair in pairs for name in pair}, key=lambda name: (len(name), name))
     counts = [[pairs[y, x] for x in names] for y in names]
@@ -268,4 +259,4 @@ def _values(column: list[Any]) -> list[Any]:
         numbers = [math.nan if value is None else float(value) for value in column]
     except ValueError:
         return [str(value) for value in column]
-    return [number if abs(number) < MAX_VALUE else math.nan for number in numbers]
+    return [number if abs(number) < 1e300 else math.nan for number in numbers]  # beyond, matplotlib's axes overflow

@@ -28,9 +28,6 @@ REPAIR = "python -m mlops mirror repair"
 IDS_PER_QUERY = 1000  # MLflow's parser takes no more than a few thousand
 PAGE = 1000  # runs; a busy server takes 5 s for them, and a request may take 20
 MAX_SINGLE_QUERIES = 300  # runs that are searched one by one; for more, reading all there are is quicker
-IS_COMPLETE = "attributes.status != 'RUNNING' and attributes.status != 'SCHEDULED'"
-
-Search = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -98,6 +95,8 @@ def _missing_part(past: KnownRun, state: MlflowRunState | None) -> Missing | Non
 
 def fetch_states(client: "MlflowClient", runs: Iterable[str]) -> dict[str, MlflowRunState]:
     """Return the states of those of `runs` that MLflow has; raise ProjectError if its experiment was deleted."""
+    from mlflow.utils.search_utils import SearchUtils
+
     experiment = client.get_experiment_by_name(load_platform().project)
     if experiment is None:
         return {}
@@ -108,42 +107,31 @@ def fetch_states(client: "MlflowClient", runs: Iterable[str]) -> dict[str, Mlflo
     server = hashlib.sha256(f"{tracking_uri()} {experiment.experiment_id}".encode()).hexdigest()[:12]
     path = home() / ".dvc" / "tmp" / "mirrored" / f"{server}.json"
     cached: dict[str, str] = read_json(path) if path.exists() else {}
-    states = _search_states(partial(client.search_runs, [experiment.experiment_id]), set(runs), cached)
-    write_json(path, {run: state.run_id for run, state in states.items() if state.complete and not state.deleted})
-    return states
+    search, wanted = partial(client.search_runs, [experiment.experiment_id]), set(runs)
 
-
-def _search_states(search: Search, runs: set[str], cached: dict[str, str]) -> dict[str, MlflowRunState]:
-    states: dict[str, MlflowRunState] = {}
-    seen = sorted(runs & cached.keys())
-    for start in range(0, len(seen), IDS_PER_QUERY):
-        ids = {run: cached[run] for run in seen[start : start + IDS_PER_QUERY]}
-        query = f"attributes.run_id IN ({','.join(repr(run_id) for run_id in ids.values())})"
-        if _count_is(search, f"{query} and {IS_COMPLETE}", len(ids)):
-            states |= {run: MlflowRunState(run_id, complete=True, deleted=False) for run, run_id in ids.items()}
-        else:
-            states |= {run: state for run, state in _read(search, query).items() if run in ids and not state.deleted}
-    rest = runs - states.keys()
-    if len(rest) > MAX_SINGLE_QUERIES:
-        return states | {run: state for run, state in _read(search, "").items() if run in rest}
-    for run in rest:
-        states |= _read(search, f"tags.{MIRROR_ID} = '{run}'")
-    return states
-
-
-def _count_is(search: Search, query: str, number: int) -> bool:
-    """Return whether exactly so many runs match: there is a last one, and none after it."""
-    from mlflow.utils.search_utils import SearchUtils
-
-    def after(skipped: int) -> Any:
+    def after(skipped: int, query: str) -> Any:
         # MLflow's token of the page after so many runs; a server with tokens of another kind refuses it with an error.
         token: bytes = SearchUtils.create_page_token(skipped)  # type: ignore[no-untyped-call]
         return search(query, max_results=1, page_token=token.decode() if skipped else None)
 
-    return bool(after(number - 1)) and not after(number)
+    states: dict[str, MlflowRunState] = {}
+    seen = sorted(wanted & cached.keys())
+    for start in range(0, len(seen), IDS_PER_QUERY):
+        ids = {run: cached[run] for run in seen[start : start + IDS_PER_QUERY]}
+        query = f"attributes.run_id IN ({','.join(repr(run_id) for run_id in ids.values())})"
+        complete = f"{query} and attributes.status != 'RUNNING' and attributes.status != 'SCHEDULED'"
+        if after(len(ids) - 1, complete) and not after(len(ids), complete):  # just as many: the last, and none after it
+            states |= {run: MlflowRunState(run_id, complete=True, deleted=False) for run, run_id in ids.items()}
+        else:
+            states |= {run: state for run, state in _read(search, query).items() if run in ids and not state.deleted}
+    rest = wanted - states.keys()
+    for query in [""] if len(rest) > MAX_SINGLE_QUERIES else [f"tags.{MIRROR_ID} = '{run}'" for run in rest]:
+        states |= {run: state for run, state in _read(search, query).items() if run in rest}
+    write_json(path, {run: state.run_id for run, state in states.items() if state.complete and not state.deleted})
+    return states
 
 
-def _read(search: Search, query: str) -> dict[str, MlflowRunState]:
+def _read(search: Callable[..., Any], query: str) -> dict[str, MlflowRunState]:
     """Return the runs that match; of two with one id, the one that was not deleted counts."""
     from mlflow.entities import ViewType
 

@@ -34,8 +34,7 @@ PATIENCE_S = 15.0  # after the end of the training, without an answer of MLflow
 GRACE_S = 5.0  # longer than the patience, for the process to give up by itself
 RESTART_S = 5.0  # after the process was killed
 LOCK_WAIT_S = 60.0  # for another process that is still sending
-TRIES = 3  # to send a whole run
-RETRY_S = 1.0  # between two of them
+TRIES, RETRY_S = 3, 1.0  # to send a whole run; between two of them
 DONE, BEHIND = 0, 3  # exit codes: MLflow has the whole run; it does not, and trying again now is useless
 
 
@@ -58,22 +57,21 @@ def stage_files(run: str, work: Path = Path()) -> Path:
         inputs = [Path(name) for name in INPUT_FILES if not (entry / name).exists()]
         for name in (*written, *inputs, *(Path(name) for name in ARTIFACTS if name not in INPUT_FILES)):
             with contextlib.suppress(FileNotFoundError):  # not written yet, or a temporary file
-                _link(work / name, entry / name)
+                source, target = work / name, entry / name
+                new, old = source.stat(), target.stat() if target.exists() else None
+                if old and (
+                    os.path.samestat(new, old) or (new.st_size, new.st_mtime_ns) == (old.st_size, old.st_mtime_ns)
+                ):
+                    continue
+                target.parent.mkdir(parents=True, exist_ok=True)
+                scratch = target.with_name(f"{target.name}.new")
+                scratch.unlink(missing_ok=True)
+                try:
+                    os.link(source.resolve(), scratch)
+                except OSError:  # another disk, or one without links
+                    shutil.copy2(source, scratch)
+                os.replace(scratch, target)
     return entry
-
-
-def _link(source: Path, target: Path) -> None:
-    new, old = source.stat(), target.stat() if target.exists() else None
-    if old and (os.path.samestat(new, old) or (new.st_size, new.st_mtime_ns) == (old.st_size, old.st_mtime_ns)):
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.with_name(f"{target.name}.new")
-    scratch.unlink(missing_ok=True)
-    try:
-        os.link(source.resolve(), scratch)
-    except OSError:  # another disk, or one without links
-        shutil.copy2(source, scratch)
-    os.replace(scratch, target)
 
 
 def remove(run: str) -> None:

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..errors import ProjectError
 from ..files import atomic_write
@@ -99,7 +98,11 @@ class Checkpoints:
         if self._folder is None or not self._group.broadcast(torch.tensor(time.monotonic() >= self._due)):
             return
         begin = time.monotonic()
-        generators = self._group.all_gather(_generator_states())
+        # The state of torch's, NumPy's and Python's generators, (N,) float64: that holds all their integers.
+        _, keys, *rest = np.random.get_state()
+        _, internal, gauss = random.getstate()
+        own = torch.tensor([*keys, *rest, *internal, math.nan if gauss is None else gauss], dtype=torch.float64)
+        generators = self._group.all_gather(torch.cat([torch.get_rng_state().double(), own]))
         if self._group.rank == 0:
             contents = self.extra_files().items()
             files = {name: torch.tensor(np.frombuffer(content, np.uint8)) for name, content in contents}
@@ -115,26 +118,16 @@ class Checkpoints:
 
     def restore_random_numbers(self) -> None:
         """Set the random generators to the saved state. Call it last: building a network draws numbers."""
-        if self.state:
-            _set_generator_states(self.state["random"][self._group.rank])
+        if not self.state:
+            return
+        own = self.state["random"][self._group.rank]  # as `save` puts them together
+        of_torch, keys, rest, internal, gauss = own.split([len(own) - 1253, 624, 3, 625, 1])
+        torch.set_rng_state(of_torch.to(torch.uint8))
+        position, has_gauss, cached = rest.tolist()
+        np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), int(position), int(has_gauss), cached))
+        random.setstate((3, tuple(map(int, internal.tolist())), None if math.isnan(gauss.item()) else gauss.item()))
 
     def clear(self) -> None:
         """Delete them, after the training has ended well."""
         for path in (self._folder / name for name in NAMES if self._folder):
             path.unlink(missing_ok=True)
-
-
-def _generator_states() -> Tensor:
-    """Return the state of torch's, NumPy's and Python's generators, (N,) float64: that holds all their integers."""
-    _, keys, *rest = np.random.get_state()
-    _, internal, gauss = random.getstate()
-    own = [*keys, *rest, *internal, math.nan if gauss is None else gauss]
-    return torch.cat([torch.get_rng_state().double(), torch.tensor(own, dtype=torch.float64)])
-
-
-def _set_generator_states(state: Tensor) -> None:
-    of_torch, keys, rest, internal, gauss = state.split([len(state) - 1253, 624, 3, 625, 1])
-    torch.set_rng_state(of_torch.to(torch.uint8))
-    position, has_gauss, cached = rest.tolist()
-    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), int(position), int(has_gauss), cached))
-    random.setstate((3, tuple(map(int, internal.tolist())), None if math.isnan(gauss.item()) else gauss.item()))

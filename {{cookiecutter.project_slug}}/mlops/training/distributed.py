@@ -31,8 +31,6 @@ from ..errors import ProjectError
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-TIMEOUT = timedelta(days=1)  # while the first process pushes data; a process that ended is noticed at once anyway
-PORT = 29500  # on the first of several machines; torchrun's default
 PEER_FAILED, INTERRUPTED = 3, 130  # exit codes of a process: another one ended; Ctrl-C
 POLL_S = 1.0  # how often a process checks that the one that started it still runs
 
@@ -116,7 +114,8 @@ def process_group(processes: int) -> Iterator[ProcessGroup]:
     if processes == 1:
         yield SINGLE_PROCESS
         return
-    torch.distributed.init_process_group("gloo", timeout=TIMEOUT)
+    # So long may the first process push data; a process that ended is noticed at once anyway.
+    torch.distributed.init_process_group("gloo", timeout=timedelta(days=1))
     group = current_group()
     if group.rank == 0:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -197,7 +196,7 @@ def options(processes: int) -> list[str]:
     if len(hosts) == 1:  # by address, since a laptop's name may not resolve
         return ["--standalone", "--local-addr=127.0.0.1", *common]
     nodes = [f"--nnodes={len(hosts)}", f"--node-rank={hosts.index(config['current_host'])}"]
-    return [*nodes, f"--master-addr={hosts[0]}", f"--master-port={PORT}", *common]
+    return [*nodes, f"--master-addr={hosts[0]}", "--master-port=29500", *common]  # torchrun's default port
 
 
 def first_failure(failures: Mapping[int, "ProcessFailure"], processes: int) -> Exception:
@@ -228,7 +227,14 @@ def report_errors() -> Iterator[None]:
         yield
         return
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to record; waiting would not be interrupted
-    threading.Thread(target=_exit_with, args=(os.getppid(),), daemon=True).start()
+    parent = os.getppid()
+
+    def exit_with_parent() -> None:  # when that was killed: DVC would not know of the outputs that this one writes
+        while os.getppid() == parent:
+            time.sleep(POLL_S)
+        os._exit(1)
+
+    threading.Thread(target=exit_with_parent, daemon=True).start()
     try:
         yield
         Path(path).with_name("done").touch()
@@ -245,10 +251,3 @@ def report_errors() -> Iterator[None]:
             report["os"] = (error.errno, error.strerror, error.filename)
         Path(path).write_text(json.dumps(report, default=str), encoding="utf-8")
         sys.exit(2 if "fix" in report else 1)
-
-
-def _exit_with(parent: int) -> None:
-    """End this process when its parent was killed: DVC would not know of the outputs it writes."""
-    while os.getppid() == parent:
-        time.sleep(POLL_S)
-    os._exit(1)
