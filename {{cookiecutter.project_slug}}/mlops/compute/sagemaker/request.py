@@ -21,6 +21,7 @@ from .image import install_command
 INPUTS = {"training": "/opt/ml/input/data", "processing": "/opt/ml/processing/input"}
 OUT = {"training": "/opt/ml/output/data", "processing": "/opt/ml/processing/result"}
 WORK = "/opt/ml/code"
+RESULTS = "results"  # the folder below `jobs_uri`
 CHECKPOINTS = "/opt/ml/checkpoints"
 
 
@@ -40,7 +41,7 @@ def s3_url(remote: dict[str, str]) -> str:
 
 def results_uri(kind: str, name: str) -> str:
     """Return where in S3 SageMaker puts the output folder of a job."""
-    return f"{jobs_uri()}/results/{name}" + ("/output" if kind == "training" else "")
+    return f"{jobs_uri()}/{RESULTS}/{name}" + ("/output" if kind == "training" else "")
 
 
 def role_arn() -> str:
@@ -91,7 +92,7 @@ def _training(job: dict[str, Any], spec: JobSpec, inputs: dict[str, str], entryp
             {"ChannelName": channel, "DataSource": {"S3DataSource": {**source, "S3Uri": uri}}}
             for channel, uri in inputs.items()
         ],
-        "OutputDataConfig": {"S3OutputPath": f"{jobs_uri()}/results", "KmsKeyId": spec.kms_key},
+        "OutputDataConfig": {"S3OutputPath": f"{jobs_uri()}/{RESULTS}", "KmsKeyId": spec.kms_key},
         "ResourceConfig": {**_machines(spec), "KeepAlivePeriodInSeconds": spec.keep_alive_s or None},
         "VpcConfig": {"Subnets": spec.subnets, "SecurityGroupIds": spec.security_groups},
         "EnableManagedSpotTraining": spec.spot or None,
