@@ -92,6 +92,16 @@ def updated(folder: Path) -> Lived:
     return Lived(project, ("python", "-m", "mlops"))
 
 
+def clone_at(lived: Lived, commit: str, folder: Path) -> BakedProject:
+    """Restore a commit of version 0.1 in a fresh clone, as its own documentation does it."""
+    clone = BakedProject(folder / lived.project.path.name, lived.project.package)
+    lived.project.run("git", "clone", "--quiet", ".", str(clone.path))
+    clone.run("git", "checkout", "--quiet", "--detach", commit)
+    clone.run(*COMMAND, "setup")
+    clone.run("dvc", "pull", "--quiet", "--allow-missing")
+    return clone
+
+
 @pytest.fixture(scope="module", params=[as_it_was_left, updated], ids=["as it was left", "updated"])
 def lived(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
     """The project, to look at and not to change."""
@@ -113,16 +123,11 @@ def restored(
     listed: dict[int, dict[str, Any]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Restored:
-    """A version in a fresh clone, as its commit's own documentation restores it."""
+    """A version in a fresh clone."""
     row = listed[request.param]
     with pytest.MonkeyPatch.context() as monkeypatch:
         isolate(monkeypatch, tmp_path_factory)
-        clone = BakedProject(tmp_path_factory.mktemp("restored") / lived.project.path.name, lived.project.package)
-        lived.project.run("git", "clone", "--quiet", ".", str(clone.path))
-        clone.run("git", "checkout", "--quiet", "--detach", row["commit"])
-        clone.run(*COMMAND, "setup")
-        clone.run("dvc", "pull", "--quiet", "--allow-missing")
-    return Restored(request.param, row, clone)
+        return Restored(request.param, row, clone_at(lived, row["commit"], tmp_path_factory.mktemp("restored")))
 
 
 def test_registry_lists_each_version_with_what_made_it(lived: Lived, listed: dict[int, dict[str, Any]]) -> None:
@@ -210,9 +215,14 @@ def test_update_keeps_what_the_owner_changed(followed: Lived) -> None:
     assert not (path / PACKAGE / "tracking").exists()
 
 
-def test_updated_project_rebuilds_its_versions_by_their_own_code_and_goes_on(followed: Lived) -> None:
+def test_updated_project_rebuilds_its_versions_by_their_own_code_and_goes_on(followed: Lived, tmp_path: Path) -> None:
     """A wiped MLflow gets all versions again; the next one is trained by the new code and compared with the old."""
     project = followed.project
+    # What the code of version 0.1 trains here: on another processor than version 3 was made on, other last bits.
+    old = clone_at(followed, f"{project.path.name}@v3.0.0", tmp_path)
+    made = out_md5(stages_of(old), "models/model")
+    old.run("dvc", "repro", "--force", "--single-item", "train")
+    weights = out_md5(stages_of(old), "models/model")
     (project.path / "mlflow.db").unlink()
     shutil.rmtree(project.path / "mlartifacts")
     project.run(*followed.command, "mirror", "repair", check=False)
@@ -225,8 +235,11 @@ def test_updated_project_rebuilds_its_versions_by_their_own_code_and_goes_on(fol
     last = MlflowClient(followed.database).get_model_version(project.path.name, "3").tags
     assert out_md5(stages, "data/dataset") == last["dataset_md5"], "the same records, the same bytes"
     rows = {row["version"]: row for row in followed.ask("registry", "list")}
-    assert tuple(sorted(rows)) == VERSIONS, "the same weights from the same data are the same version"
+    assert out_md5(stages, "models/model") == weights, "the same weights as by the code of version 0.1"
+    numbers = VERSIONS if weights == made else (*VERSIONS, 4)
+    assert tuple(sorted(rows)) == numbers, "the same weights from the same data are the same version"
     project.run("dvc", "exp", "run", "-S", "train.epochs=25")
-    commit(project, "Version 4, of more epochs")
-    done = project.run(*followed.command, "registry", "promote", "4", "--by", "test_macro_f1", check=False)
-    assert "version 4 against the champion, version 3, by test_macro_f1: " in done.stderr
+    commit(project, "A version of more epochs")
+    newest = len(numbers) + 1
+    done = project.run(*followed.command, "registry", "promote", str(newest), "--by", "test_macro_f1", check=False)
+    assert f"version {newest} against the champion, version 3, by test_macro_f1: " in done.stderr

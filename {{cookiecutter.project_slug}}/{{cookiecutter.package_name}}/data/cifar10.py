@@ -39,7 +39,7 @@ def records(download: Path | None = None) -> Iterator[Record]:
         photographs = _open(download, part == "train")
         for position, (image, label) in enumerate(zip(photographs.data, photographs.targets, strict=True)):
             name = f"cifar10-{part}-{position:05}"
-            yield Record(name, name, photographs.classes[label], partial(encode_png, image), name)
+            yield Record(name, name, photographs.classes[label], read=partial(encode_png, image), origin=name)
 
 
 def _open(download: Path, train: bool) -> Any:

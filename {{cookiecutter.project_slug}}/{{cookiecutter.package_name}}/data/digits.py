@@ -44,4 +44,4 @@ def records() -> Iterator[Record]:
     for (form, slot), image, label in zip(slots, images, digits.target, strict=True):
         subject = f"form-{form:02}"
         name = f"{subject}-{slot:03}"
-        yield Record(name, subject, str(label), partial(encode_png, image), name)
+        yield Record(name, subject, str(label), read=partial(encode_png, image), origin=name)

@@ -27,7 +27,7 @@ def records(raw: Path = RAW) -> Iterator[Record]:
     """
     for line, (record_id, subject_id, label, path) in read_csv(raw / "records.csv", COLUMNS):
         origin = f"{(raw / 'records.csv').as_posix()} line {line}"
-        yield Record(record_id, subject_id, label, partial(read_image, raw, path, origin), origin)
+        yield Record(record_id, subject_id, label, read=partial(read_image, raw, path, origin), origin=origin)
 
 
 def read_image(raw: Path, path: str, origin: str) -> bytes:
