@@ -87,8 +87,9 @@ class Backend(abc.ABC):
 
     def last(self, base: str) -> str | None:
         """Return the name of the latest attempt of whoever started it, `<base>-<number>`, or None."""
-        numbers = [name.removeprefix(f"{base}-") for name in self.names(f"{base}-", everyones=True)]
-        return max((f"{base}-{number}" for number in numbers if number.isdigit()), key=attempt_of, default=None)
+        names = self.names(f"{base}-", everyones=True)
+        attempts = (name for name in names if name.removeprefix(f"{base}-").isdigit())
+        return max(attempts, key=attempt_of, default=None)
 
     def is_described(self, name: str) -> bool:
         """Return whether this machine has the description of a job, started or not."""

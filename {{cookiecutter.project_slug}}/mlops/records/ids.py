@@ -2,14 +2,12 @@
 
 `normalize_id` gives the one way to write an id; `match_key` is equal for ids that may mean one person. The Unicode
 tables are those of ICU, in every version of Python: which characters are assigned, invisible or look alike (Unicode
-Technical Standard 39). An ASCII id needs none of it, which is faster.
+Technical Standard 39). ICU takes 10 to 20 ms to load, and an ASCII id needs none of it.
 """
 
 import re
 from difflib import SequenceMatcher
 from functools import cache
-
-import icu
 
 from ..errors import ProjectError
 
@@ -45,12 +43,16 @@ def normalize_id(text: str) -> str:
     """Return an id as it must be written: Unicode NFKC, without invisible characters or white space around it."""
     if text.isascii() and text.isprintable():
         return text.strip()
+    import icu
+
     nfkc = icu.Normalizer2.getNFKCInstance()
     return str(nfkc.normalize("".join(c for c in nfkc.normalize(text) if not _is_invisible(c)))).strip()
 
 
 @cache
 def _is_invisible(character: str) -> bool:
+    import icu
+
     kinds, kind = icu.UCharCategory, icu.Char.charType(character)
     return (
         kind in (kinds.CONTROL_CHAR, kinds.FORMAT_CHAR, kinds.LINE_SEPARATOR, kinds.PARAGRAPH_SEPARATOR)
@@ -64,6 +66,8 @@ def unassigned(text: str) -> str:
     """Name the first code point of a text that is no character: a part of one (such as a byte), or not assigned."""
     if text.isascii():
         return ""
+    import icu
+
     none = (icu.UCharCategory.UNASSIGNED, icu.UCharCategory.SURROGATE)
     return next((f"U+{ord(c):04X}, which is no character" for c in text if icu.Char.charType(c) in none), "")
 
@@ -77,6 +81,7 @@ def match_key(subject: str) -> str:
     if key.isascii():
         key = key.lower()
     else:
+        import icu
 
         def looks(word: re.Match[str]) -> str:
             # Small and capital letters of other scripts may look like different ASCII letters (those of the Greek nu
@@ -98,6 +103,8 @@ def match_key(subject: str) -> str:
 
 @cache
 def _look(character: str, mixed: bool) -> str:
+    import icu
+
     skeleton = icu.SpoofChecker().getSkeleton
     digit, look = icu.Char.charDigitValue(character), str(skeleton(0, character))
     if not (mixed and look.isascii() and look.isalnum()):
@@ -111,6 +118,7 @@ def _look(character: str, mixed: bool) -> str:
 
 def difference(text: str, other: str) -> str:
     """Name the characters that a text has in place of another's."""
+    import icu
 
     def named(part: str) -> str:
         return " ".join(f"U+{ord(c):04X} {icu.Char.charName(c)}".strip() for c in part) or "nothing"

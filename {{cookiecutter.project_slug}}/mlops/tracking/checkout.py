@@ -142,7 +142,7 @@ def add_and_check(index: Path, reader: Reader) -> None:
         for repository in repositories.values():  # outer repositories come before their submodules
             if repository.parent:
                 _pin_submodule(repository, repository.parent)
-        for number, repository in enumerate(repositories.values()):
+        for number, repository in enumerate(item for item in repositories.values() if item.names):
             _compare(repository, Path(scratch, f"restored-{number}"))
 
 

@@ -7,6 +7,7 @@ branches, tags and experiments, also those that were fetched.
 
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ..config import home, load_platform
 from ..errors import ProjectError
@@ -131,7 +132,8 @@ def tag(name: str, commit: str, message: str) -> None:
         problem = f"the tag {name} names commit {tagged[:10]} already, not {commit[:10]}"
         raise ProjectError(problem, f"choose another name; or, if that one is given up: git tag -d {name}")
     git("tag", "--force", "--annotate", "--no-sign", "--message", message, name, commit, env=AUTHOR)
-    git("push", "--quiet", "--no-verify", repository, f"refs/tags/{name}")  # another one than an experiment's copy
+    if Path(repository).resolve() != Path(git("rev-parse", "--show-toplevel")).resolve():  # an experiment's copy
+        git("push", "--quiet", "--no-verify", repository, f"refs/tags/{name}")
 
 
 def runs() -> dict[str, KnownRun]:
