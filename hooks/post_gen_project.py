@@ -44,8 +44,9 @@ PLAIN = ("core.hooksPath=.git/no-hooks", "commit.gpgSign=false", "core.excludesF
 def main() -> None:
     """Finish the project in the working directory."""
     drop_unchosen()
-    note = make_first_commit()
-    print(f"\nMade {ANSWERS['project_slug']}/. {note}\nNext:\n\n  cd {ANSWERS['project_slug']}\n  make repro\n")
+    note, lacking = make_first_commit()
+    commands = (f"cd {ANSWERS['project_slug']}", *lacking, "make repro")
+    print("\n".join((f"\nMade {ANSWERS['project_slug']}/. {note}", "Next:\n", *(f"  {line}" for line in commands), "")))
 
 
 def drop_unchosen() -> None:
@@ -59,17 +60,19 @@ def drop_unchosen() -> None:
             path.unlink(missing_ok=True)
 
 
-def make_first_commit() -> str:
+def make_first_commit() -> tuple[str, tuple[str, ...]]:
     """Make the folder a Git repository with one commit on `main`, where that is possible.
 
     Returns:
-        What was done, or why not and what to type, as one line.
+        What was done, or why not, as one line; and the commands that are left to type, since stages need a commit.
     """
+    commit = ("git add .", 'git commit -m "Generate the project"')
+    alone = ("git init -b main", *commit)
     if shutil.which("git") is None:
-        return "Git was not found: install it, then: git init -b main && git add --all && git commit -m First"
+        return "Git was not found: install it first.", alone
     if git("rev-parse", "--is-inside-work-tree").stdout.strip() == "true" and git("check-ignore", "-q", ".").returncode:
         outer = git("rev-parse", "--show-toplevel").stdout.strip()
-        return f"It lies inside the Git repository {outer}, so it was given none of its own: commit it there."
+        return f"It lies inside the Git repository {outer}, so it was given none of its own: commit it there.", commit
     for command in (
         ("init", "--quiet", "--initial-branch=main"),
         ("add", "--all"),
@@ -78,8 +81,8 @@ def make_first_commit() -> str:
         done = git(*command)
         if done.returncode:
             print(f"git {command[0]} failed: {done.stderr.strip()}", file=sys.stderr)
-            return "Its first commit is yours to make: git init -b main && git add --all && git commit -m First"
-    return "It is a Git repository with one commit."
+            return "Its first commit is yours to make.", alone
+    return "It is a Git repository with one commit.", ()
 
 
 def git(*command: str) -> subprocess.CompletedProcess[str]:

@@ -1,6 +1,7 @@
 """Bad answers are refused, each with its rule and an example; whatever Git is like, the project is made."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -172,6 +173,23 @@ def test_post_gen_inside_a_repository_makes_none_of_its_own(bake: Bake, tmp_path
     assert project.run("git", "status", "--porcelain").stdout == "?? digit-classifier/\n"
 
 
+def next_commands(printed: str) -> list[str]:
+    """Return the commands that are printed below `Next:`."""
+    return [line.strip() for line in printed.split("Next:\n")[1].splitlines() if line.strip()]
+
+
+def test_post_gen_inside_a_repository_prints_the_commit_that_is_needed(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    for part, value in (("name", "Test"), ("email", "test@example.org")):
+        subprocess.run(["git", "config", "--global", f"user.{part}", value], check=True)
+    enter, *commit, last = next_commands(generate(tmp_path).stdout)
+    assert (enter, last) == ("cd digit-classifier", "make repro")
+    for command in commit:
+        subprocess.run(shlex.split(command), cwd=tmp_path / "digit-classifier", check=True)
+    status = subprocess.run(["git", "status", "--porcelain"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert status.stdout == ""
+
+
 def test_post_gen_inside_a_repository_that_ignores_it_makes_its_own(bake: Bake, tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     (tmp_path / ".gitignore").write_text("/demo/\n")
@@ -215,5 +233,4 @@ def test_post_gen_git_that_fails_is_reported_and_the_project_stays(tmp_path: Pat
 
 
 def test_post_gen_prints_the_next_two_commands(tmp_path: Path) -> None:
-    lines = generate(tmp_path).stdout.splitlines()
-    assert [line.strip() for line in lines if line.strip()][-2:] == ["cd digit-classifier", "make repro"]
+    assert next_commands(generate(tmp_path).stdout) == ["cd digit-classifier", "make repro"]
