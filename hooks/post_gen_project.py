@@ -21,7 +21,7 @@ ONLY_FOR = (
         "sagemaker",
         (
             *("mlops/compute", "aws", "Dockerfile", ".dockerignore"),
-            *("docs/backends.md", "docs/sagemaker.md", "docs/sagemaker-walkthrough.md"),
+            *(f"docs/{page}.md" for page in ("backends", "jobs", "sagemaker", "sagemaker-walkthrough")),
         ),
     ),
     ("serving", "yes", ("mlops/serving",)),
