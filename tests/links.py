@@ -10,7 +10,8 @@ HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 def dangling_links(root: Path, pages: list[str]) -> list[str]:
     """Return the relative links of Markdown pages that lead to no file or no heading, as `page: link`."""
-    return [f"{page}: {link}" for page in pages for link in links(root / page) if not leads_somewhere(root / page, link)]
+    every = [(page, link) for page in pages for link in links(root / page)]
+    return [f"{page}: {link}" for page, link in every if not leads_somewhere(root / page, link)]
 
 
 def links(page: Path) -> list[str]:

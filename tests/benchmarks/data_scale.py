@@ -178,9 +178,7 @@ def start(folder: Path, size: int) -> None:
         file.writelines(f"subject-{n:07},active,2025-01-01T00:00:00Z\n" for n in range(size // PER_SUBJECT))
 
 
-def run(
-    project: BakedProject, folder: Path, stage: str, size: int, record_bytes: int = SIZE
-) -> tuple[float, float]:
+def run(project: BakedProject, folder: Path, stage: str, size: int, record_bytes: int = SIZE) -> tuple[float, float]:
     """Run a stage of the project in a folder; return seconds and peak megabytes.
 
     Args:
