@@ -165,11 +165,17 @@ def test_post_gen_leaves_out_hooks_signing_and_ignores_of_the_user(bake: Bake, t
     assert project.run("git", "branch", "--show-current").stdout == "main\n"
 
 
-def test_post_gen_inside_a_repository_makes_none_of_its_own(bake: Bake, tmp_path: Path) -> None:
-    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
-    project = bake()
-    assert not (project.path / ".git").exists()
-    assert project.run("git", "status", "--porcelain").stdout == "?? digit-classifier/\n"
+def test_post_gen_inside_a_repository_makes_none_and_prints_the_commands_that_commit_it(tmp_path: Path) -> None:
+    for key in ("name", "email"):
+        subprocess.run(["git", "config", "--global", f"user.{key}", "ada@example.org"], check=True)
+    outer = BakedProject(tmp_path, "")
+    outer.run("git", "init", "-q")
+    printed = [line.strip() for line in generate(tmp_path).stdout.split("Next:")[1].splitlines() if line.strip()]
+    assert not (tmp_path / "digit-classifier" / ".git").exists()
+    assert outer.run("git", "status", "--porcelain").stdout == "?? digit-classifier/\n"
+    assert printed[-1] == "make repro"
+    subprocess.run(" && ".join(printed[:-1]), shell=True, cwd=tmp_path, check=True)  # noqa: S602 (what a user types)
+    assert outer.run("git", "status", "--porcelain").stdout == ""
 
 
 def test_post_gen_inside_a_repository_that_ignores_it_makes_its_own(bake: Bake, tmp_path: Path) -> None:
