@@ -21,7 +21,7 @@ ONLY_FOR = (
         "sagemaker",
         (
             *("mlops/compute", "aws", "Dockerfile", ".dockerignore"),
-            *("docs/backends.md", "docs/sagemaker.md", "docs/sagemaker-walkthrough.md"),
+            *(f"docs/{page}.md" for page in ("backends", "jobs", "sagemaker", "sagemaker-walkthrough")),
         ),
     ),
     ("serving", "yes", ("mlops/serving",)),
@@ -34,6 +34,7 @@ ONLY_FOR = (
         ),
     ),
 )
+COMMIT = ("git add --all .", "git commit -m First")
 CACHES = ("__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache")
 
 # Git in this folder and no other, although a Git hook or alias may have started us; nobody's hooks, keys or ignores.
@@ -44,9 +45,9 @@ PLAIN = ("core.hooksPath=.git/no-hooks", "commit.gpgSign=false", "core.excludesF
 def main() -> None:
     """Finish the project in the working directory."""
     drop_unchosen()
-    note, lacking = make_first_commit()
-    commands = (f"cd {ANSWERS['project_slug']}", *lacking, "make repro")
-    print("\n".join((f"\nMade {ANSWERS['project_slug']}/. {note}", "Next:\n", *(f"  {line}" for line in commands), "")))
+    note, *commands = make_first_commit()
+    steps = "".join(f"  {command}\n" for command in (f"cd {ANSWERS['project_slug']}", *commands, "make repro"))
+    print(f"\nMade {ANSWERS['project_slug']}/. {note}\nNext:\n\n{steps}")
 
 
 def drop_unchosen() -> None:
@@ -60,19 +61,20 @@ def drop_unchosen() -> None:
             path.unlink(missing_ok=True)
 
 
-def make_first_commit() -> tuple[str, tuple[str, ...]]:
+def make_first_commit() -> tuple[str, ...]:
     """Make the folder a Git repository with one commit on `main`, where that is possible.
 
     Returns:
-        What was done, or why not, as one line; and the commands that are left to type, since stages need a commit.
+        What was done, or why not, as one line; then the commands that are left to type in the folder.
     """
-    commit = ("git add .", 'git commit -m "Generate the project"')
-    alone = ("git init -b main", *commit)
     if shutil.which("git") is None:
-        return "Git was not found: install it first.", alone
+        return ("Git was not found: install it first.", "git init -b main", *COMMIT)
     if git("rev-parse", "--is-inside-work-tree").stdout.strip() == "true" and git("check-ignore", "-q", ".").returncode:
         outer = git("rev-parse", "--show-toplevel").stdout.strip()
-        return f"It lies inside the Git repository {outer}, so it was given none of its own: commit it there.", commit
+        return (
+            f"It lies inside the Git repository {outer}, so it was given none of its own: commit it there.",
+            *COMMIT,
+        )
     for command in (
         ("init", "--quiet", "--initial-branch=main"),
         ("add", "--all"),
@@ -81,8 +83,8 @@ def make_first_commit() -> tuple[str, tuple[str, ...]]:
         done = git(*command)
         if done.returncode:
             print(f"git {command[0]} failed: {done.stderr.strip()}", file=sys.stderr)
-            return "Its first commit is yours to make.", alone
-    return "It is a Git repository with one commit.", ()
+            return ("Its first commit is yours to make.", "git init -b main", *COMMIT)
+    return ("It is a Git repository with one commit.",)
 
 
 def git(*command: str) -> subprocess.CompletedProcess[str]:

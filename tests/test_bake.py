@@ -12,6 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from .conftest import TEMPLATE, Bake, BakedProject
+from .links import dangling_links, links
 
 PROMPTS = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
 CHOICES: dict[str, list[str]] = {
@@ -26,11 +27,9 @@ RENDERED = {
     "LICENSE",
     "Makefile",
     "README.md",
-    "docs/dataset-walkthrough.md",
-    "docs/records-athena.md",
-    "docs/records-walkthrough.md",
-    "docs/sagemaker.md",
-    "docs/sagemaker-walkthrough.md",
+    *(f"docs/{page}.md" for page in ("README", "consent", "data", "experiments", "mlflow", "models", "training")),
+    *(f"docs/{page}.md" for page in ("dataset-walkthrough", "records-athena", "records-walkthrough")),
+    *(f"docs/{page}.md" for page in ("sagemaker", "sagemaker-walkthrough")),
     "dvc.yaml",
     "params.yaml",
     "platform.yaml",
@@ -44,7 +43,7 @@ TAKEN_AWAY = {
     ("compute", "local"): (
         *("mlops/compute/*", "mlops/compute/sandbox/*", "mlops/compute/sagemaker/*"),
         "mlops/compute/sagemaker/checks/*",
-        *("aws/*", "Dockerfile", ".dockerignore", "docs/backends.md", "docs/sagemaker*.md"),
+        *("aws/*", "Dockerfile", ".dockerignore", "docs/backends.md", "docs/jobs.md", "docs/sagemaker*.md"),
     ),
     ("serving", "no"): ("mlops/serving/*",),
     ("lineage", "dataset"): (
@@ -122,6 +121,14 @@ def test_bake_every_pair_of_choices_has_exactly_its_files_and_all_parse(bake: Ba
     assert project.files() == expected_files(project, answers)
     for name in project.files():
         check_parses(project.path / name)
+    pages = sorted(name for name in project.files() if name.endswith(".md"))
+    assert dangling_links(project.path, pages) == []
+    in_index = {f"docs/{link}" for link in links(project.path / "docs/README.md")}
+    assert {page for page in pages if page.startswith("docs/")} <= in_index | {"docs/README.md"}
+
+
+def test_links_of_the_template_s_own_pages_lead_somewhere() -> None:
+    assert dangling_links(TEMPLATE, ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/benchmarks.md"]) == []
 
 
 def test_bake_every_choice_has_a_text_in_prompts() -> None:
@@ -167,6 +174,25 @@ def test_bake_aws_answers_are_where_they_belong(bake: Bake) -> None:
     assert "s3://my-team-ml/digit-classifier" in config
     assert "eu-central-1" in config
     assert YAML(typ="safe").load((project.path / "platform.yaml").read_text(encoding="utf-8"))["tracking_uri"] == uri
+
+
+@pytest.mark.parametrize("dataset", CHOICES["dataset"])
+def test_bake_set_param_of_dvc_changes_one_line_of_params_yaml(bake: Bake, dataset: str) -> None:
+    from dvc.utils.hydra import apply_overrides  # what `dvc exp run -S` does to the file
+
+    path = bake(dataset=dataset).path / "params.yaml"
+    written = path.read_text(encoding="utf-8")
+    sections = YAML(typ="safe").load(written)
+    keys = [f"{section}.{key}" for section in ("data", "split", "train") for key in sections[section]]
+    for key in (*keys, "register.at_least.test_acc"):
+        path.write_text(written, encoding="utf-8", newline="\n")
+        apply_overrides(path, [f"{key}=12345678"])
+        lines = zip(written.splitlines(), path.read_text(encoding="utf-8").splitlines(), strict=True)
+        changed = [(old, new) for old, new in lines if old != new]
+        assert len(changed) == 1, (key, changed)
+        old, new = changed[0]
+        assert f"{key.rpartition('.')[2]}: 12345678" in new
+        assert new.partition("#")[2] == old.partition("#")[2], "its comment stays"
 
 
 def test_bake_without_bucket_names_none(bake: Bake) -> None:

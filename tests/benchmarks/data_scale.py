@@ -5,6 +5,10 @@
 Records are synthetic: 3,000 bytes each, ten to a subject, one subject without consent. Each stage runs in a
 process of its own, through its `main`, as DVC runs it.
 "linear" compares the time per record with the row above.
+
+The synthetic records leave the decoding out. `prepare` decodes each of a team's own images whole before it takes it,
+so it is measured on image files too: crops of scikit-learn's two photographs, 224 x 224 pixels, through the source
+`folder`. "decode" is a bare loop that reads and decodes the same files with Pillow.
 """
 
 import json
@@ -13,16 +17,31 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from ..conftest import BakedProject
 
 SHARDS = 256
 SIZE = 3_000
 """Bytes of an image."""
 PER_SUBJECT = 10
+SIDE = 224
+"""Pixels of a side of an image file."""
 
 PARAMS = """\
 data: {{source: folder, fraction: 1.0, shards: {shards}, consent: required}}
 split: {{salt: "7", val: 0.2, test: 0.2}}
+"""
+
+DECODE = """
+import pathlib, time
+from PIL import Image
+start = time.process_time()
+for path in sorted(pathlib.Path("data/raw/images").iterdir()):
+    with Image.open(path) as image:
+        image.load()
+print(time.process_time() - start)
 """
 
 STAGE = """
@@ -30,7 +49,7 @@ import functools, importlib, json, random, resource, sys, time
 import numpy
 name, package, records, size, each = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 stage = importlib.import_module(f"{package}.stages.{name}")
-if name == "prepare":
+if name == "prepare" and size:
     from mlops import Record
     images, folder = (importlib.import_module(f"{package}.{module}") for module in ("images", "data.folder"))
     image = images.encode_png(numpy.zeros((8, 8), "uint8"))
@@ -42,18 +61,18 @@ if name == "prepare":
             where = f"line {n}"
             yield Record(f"record-{n:08}", f"subject-{n // each:07}", str(n % 10), functools.partial(read, n), where)
     folder.records = source
-start = time.perf_counter()
+start, processor = time.perf_counter(), time.process_time()
 stage.main()
-seconds = time.perf_counter() - start
+seconds, processor = time.perf_counter() - start, time.process_time() - processor
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-print(json.dumps([seconds, peak / 1e6]))
+print(json.dumps([seconds, peak / 1e6, processor]))
 """
 
 
 def measure(project: BakedProject, full: bool) -> str:
     """Measure both; `full` adds 1,000,000 records, which take a few minutes and 3 GB of disk."""
     sizes = [10_000, 100_000] + [1_000_000] * full
-    return f"{stages_table(project, sizes)}\n{uploads_table(project)}"
+    return f"{stages_table(project, sizes)}\n{images_table(project)}\n{uploads_table(project)}"
 
 
 def stages_table(project: BakedProject, sizes: list[int]) -> str:
@@ -70,11 +89,58 @@ def stages_table(project: BakedProject, sizes: list[int]) -> str:
             disk = sum(file.stat().st_size for file in Path(folder, "data/dataset").rglob("*.parquet")) / 1e6
         each = [prepare[0] / size, manifest[0] / size]
         cells = [f"{size:,}", f"{disk:.0f}"]
-        for (seconds, peak), now, before in zip((prepare, manifest), each, above or each, strict=True):
+        for (seconds, peak, _), now, before in zip((prepare, manifest), each, above or each, strict=True):
             cells += [f"{seconds:.1f}", f"{now / before:.2f}x", f"{peak:.0f}"]
         above = each
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
+
+
+def images_table(project: BakedProject, size: int = 2_000) -> str:
+    """Time `prepare` on image files, and the bare decoding of the same files before and after it."""
+    rows = [
+        f"| {size:,} files of {SIDE} x {SIDE} pixels | KB a file | prepare s | processor s | decode, processor s "
+        "| ratio | peak MB |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for kind in ("jpeg", "png"):
+        with tempfile.TemporaryDirectory() as folder:
+            here = Path(folder)
+            start(here, size)
+            stored = write_images(here / "data" / "raw", kind, size)
+            before = decode(here)
+            seconds, peak, processor = run(project, here, "prepare", size, record_bytes=0)
+            bare = (before + decode(here)) / 2
+        cells = [kind.upper(), f"{stored / size / 1e3:.0f}", f"{seconds:.1f}", f"{processor:.1f}", f"{bare:.1f}"]
+        rows.append(f"| {' | '.join(cells)} | {processor / bare:.2f} | {peak:.0f} |")
+    return "\n".join(rows) + "\n"
+
+
+def write_images(raw: Path, kind: str, size: int) -> int:
+    """Write crops of real photographs and their `records.csv`; return the bytes of all files."""
+    from sklearn.datasets import load_sample_images
+
+    photographs = [Image.fromarray(photograph) for photograph in load_sample_images().images]
+    rng, stored = np.random.default_rng(0), 0
+    (raw / "images").mkdir(parents=True)
+    with (raw / "records.csv").open("w", encoding="utf-8") as file:
+        file.write("record_id,subject_id,label,path\n")
+        for number in range(size):
+            photograph = photographs[number % 2]
+            side = int(rng.integers(SIDE, min(photograph.size) + 1))
+            left, top = (int(rng.integers(0, length - side + 1)) for length in photograph.size)
+            path = raw / "images" / f"{number:05}.{kind}"
+            photograph.resize((SIDE, SIDE), box=(left, top, left + side, top + side)).save(path, kind)
+            stored += path.stat().st_size
+            row = (f"record-{number:05}", f"subject-{number // PER_SUBJECT:07}", str(number % 2), f"images/{path.name}")
+            file.write(f"{','.join(row)}\n")
+    return stored
+
+
+def decode(folder: Path) -> float:
+    """Read and decode all image files with Pillow, and nothing else; return seconds of processor time."""
+    command = [sys.executable, "-c", DECODE]
+    return float(subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def uploads_table(project: BakedProject, size: int = 10_000) -> str:
@@ -112,13 +178,21 @@ def start(folder: Path, size: int) -> None:
         file.writelines(f"subject-{n:07},active,2025-01-01T00:00:00Z\n" for n in range(size // PER_SUBJECT))
 
 
-def run(project: BakedProject, folder: Path, stage: str, size: int) -> tuple[float, float]:
-    """Run a stage of the project in a folder; return seconds and peak megabytes."""
+def run(project: BakedProject, folder: Path, stage: str, size: int, record_bytes: int = SIZE) -> list[float]:
+    """Run a stage of the project in a folder; return seconds, peak megabytes and seconds of processor time.
+
+    Args:
+        project: Whose stage.
+        folder: To run it in.
+        stage: Its name.
+        size: Records of the synthetic source.
+        record_bytes: Of a synthetic record; 0 reads the image files below `data/raw`.
+    """
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(project.path)!r})\n{STAGE}"]
-    arguments = [stage, project.package, str(size), str(SIZE), str(PER_SUBJECT)]
+    arguments = [stage, project.package, str(size), str(record_bytes), str(PER_SUBJECT)]
     done = subprocess.run([*command, *arguments], cwd=folder, check=True, stdout=subprocess.PIPE, text=True)
-    seconds, peak = json.loads(done.stdout.splitlines()[-1])
-    return seconds, peak
+    figures: list[float] = json.loads(done.stdout.splitlines()[-1])
+    return figures
 
 
 def export(sharded: Path, images: Path) -> None:

@@ -56,7 +56,7 @@ def opted_out(project: BakedProject) -> tuple[BakedProject, list[str]]:
         registry.write(f"{FORM},revoked,{datetime.now(UTC).isoformat()}\n")
     for change in (None, f"models:/{project.path.name}/1"):
         if change:
-            edit(project, "params.yaml", "init_from: null", f"init_from: {change}")
+            edit(project, "params.yaml", "init_from: ", f"init_from: {change} ")
         project.run("dvc", "repro")
         commit(project, f"From {change}")
         made.append(read(project, "reports/run.json")["run"])

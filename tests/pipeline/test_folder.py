@@ -16,7 +16,7 @@ SUBJECTS = [f"{number:05}" for number in range(30)]  # as hospitals write them: 
 
 @pytest.fixture
 def own_images(bake: Bake) -> BakedProject:
-    """A project for one's own images, with images, their list and the consents, as its README says."""
+    """A project for one's own images, with images, their list and the consents, as docs/data.md says."""
     made = bake(dataset="folder", project_name="Own Images")
     made.run("git", "config", "user.name", "Test")
     made.run("git", "config", "user.email", "test@example.org")

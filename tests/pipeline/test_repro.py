@@ -168,7 +168,7 @@ def test_forced_training_with_the_same_result_is_the_same_version(project: Baked
 
 def test_fine_tuning_names_its_parent(project: BakedProject) -> None:
     parent = read(project, "reports/run.json")["run"]
-    edit(project, "params.yaml", "init_from: null", f"init_from: models:/{project.path.name}/1")
+    edit(project, "params.yaml", "init_from: ", f"init_from: models:/{project.path.name}/1 ")
     project.run("dvc", "repro", "train")
     child = runs(project)[read(project, "reports/run.json")["run"]]
     assert json.loads(child.data.params["parents"]) == [parent]
@@ -182,10 +182,14 @@ def test_gate_refuses_a_bad_model(project: BakedProject) -> None:
     assert list(versions(project)) == [1]
 
 
-def test_plots_show_every_plot(reproduced: BakedProject, tmp_path: Path) -> None:
-    reproduced.run("dvc", "plots", "show", "--out", str(tmp_path / "plots"))
-    page = (tmp_path / "plots" / "index.html").read_text(encoding="utf-8")
+def test_plots_and_exports_show_all_and_leave_nothing_for_git(project: BakedProject) -> None:
+    project.run("dvc", "plots", "show")
+    folder = project.path / "dvc_plots"
+    page = (folder / "index.html").read_text(encoding="utf-8")
     for title in ("Confusion matrix (test)", "Recall per label (test)", "Records per label", "Loss", "Accuracy"):
         assert title in page
-    sheets = [path.name for path in tmp_path.rglob("*.png")]
+    sheets = [path.name for path in folder.rglob("*.png")]
     assert sorted(name.rpartition("_")[2] for name in sheets) == ["test.png", "train.png", "val.png"]
+    assert "1797 images" in project.run("python", "-m", "mlops", "data", "export", "exports/images").stdout
+    project.run("python", "-m", "mlops", "audit", "export", "exports/records")
+    assert project.run("git", "status", "--porcelain").stdout == "", "pictures and tables of subjects"

@@ -134,7 +134,7 @@ class SageMaker(Backend):
         platform, url = load_platform(), transfer.public_remote()["url"]
         jobs = {f"{spec.kind} on {spec.instance_type} (up to {spec.instance_count})" for spec in specs.values()}
         images = sorted({spec.image or "the framework's, since no image is set" for spec in specs.values()})
-        data = url if url.startswith(transfer.S3) else f"the DVC remote is {url}; see README, Data in S3"
+        data = url if url.startswith(transfer.S3) else f"the DVC remote is {url}; see docs/data.md, Keep the data in S3"
         mlflow = platform.tracking_uri or "none, so runs reach MLflow when a job has ended"
         region = platform.region or "a region: platform.yaml:region is not set"
         return [
