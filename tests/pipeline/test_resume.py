@@ -85,6 +85,7 @@ def test_killed_training_that_goes_on_ends_as_one_run_with_the_same_bytes(projec
     assert read(project, "reports/run.json")["run"] != started["run"]
 
 
+@pytest.mark.slow
 def test_stopped_job_in_the_sandbox_goes_on_in_a_new_one(
     project: BakedProject, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
