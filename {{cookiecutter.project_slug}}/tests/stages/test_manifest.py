@@ -61,7 +61,7 @@ def test_main_without_dataset_says_how_to_make_it(tmp_path: Path) -> None:
 
 def test_contact_sheet_has_a_row_per_label_and_pixels_that_are_scaled_not_clipped() -> None:
     small, tall, deep = ((8, 8), 90, "uint8"), ((300, 150, 3), 90, "uint8"), ((8, 8), 0x5A00, "uint16")
-    parts = {"train": ("ab", small, 20), "val": ("a", tall, 20), "test": ("c", deep, 1)}
+    parts = {"train": ("ab", small, 20), "val": ("a", tall, 20), "test": ("b", deep, 1)}
     write({name: records(labels, np.full(*image), each) for name, (labels, image, each) in parts.items()})
     manifest.main()
     size = manifest.CELL**2
