@@ -2,15 +2,18 @@
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from tempfile import TemporaryFile
 
 import pytest
 from cookiecutter.main import cookiecutter
+from filelock import FileLock
 
 from .servers.s3 import ObjectStore
 
@@ -93,11 +96,8 @@ def isolate(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFa
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path_factory.getbasetemp()))
     monkeypatch.setenv("PATH", os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])))
     # Bytecode is kept, but beside the projects: no process compiles torch and mlflow again (6 s of CPU each).
-    base = tmp_path_factory.getbasetemp()
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
-    monkeypatch.setenv(
-        "PYTHONPYCACHEPREFIX", str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "pycache")
-    )
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(run_dir(tmp_path_factory) / "pycache"))
     monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
 
 
@@ -122,24 +122,92 @@ def bake(tmp_path: Path) -> Bake:
 
 @pytest.fixture(scope="session")
 def reproduced(tmp_path_factory: pytest.TempPathFactory) -> BakedProject:
-    """The default project after `dvc repro`, to look at and not to change."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        isolate(monkeypatch, tmp_path_factory)
-        made = new_project(tmp_path_factory.mktemp("reproduced"))
+    """The default project after `dvc repro`, to look at and not to change; each worker has a copy of its own."""
+
+    def make(folder: Path) -> None:
+        made = new_project(folder)
         made.run("python", "-m", "mlops", "setup")
         made.run("dvc", "repro")
-    return made
+
+    return copied(made_once(tmp_path_factory, "reproduced", make), tmp_path_factory.mktemp("reproduced"))
+
+
+@pytest.fixture(scope="session")
+def committed(reproduced: BakedProject, tmp_path_factory: pytest.TempPathFactory) -> BakedProject:
+    """The same with the results committed, to copy."""
+
+    def make(folder: Path) -> None:
+        made = copied(reproduced, folder)
+        made.run("git", "config", "user.name", "Test")
+        made.run("git", "config", "user.email", "test@example.org")
+        made.run("git", "add", ".")
+        made.run("git", "commit", "--quiet", "-m", "First results")
+
+    return made_once(tmp_path_factory, "committed", make)
 
 
 @pytest.fixture
-def project(reproduced: BakedProject, tmp_path: Path) -> BakedProject:
-    """A copy of it with a storage of its own and the results committed, to change."""
-    path = tmp_path / reproduced.path.name
-    shutil.copytree(reproduced.path, path, symlinks=True)
-    copied = BakedProject(path, reproduced.package)
-    copied.run("git", "config", "user.name", "Test")
-    copied.run("git", "config", "user.email", "test@example.org")
-    copied.run("dvc", "remote", "modify", "--local", "storage", "url", str(path / "dvc-storage"))
-    copied.run("git", "add", ".")
-    copied.run("git", "commit", "--quiet", "-m", "First results")
-    return copied
+def project(committed: BakedProject, tmp_path: Path) -> BakedProject:
+    """A copy of the default project after `dvc repro`, with the results committed, to change."""
+    return copied(committed, tmp_path)
+
+
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> BakedProject:
+    """Return a project that all workers of a run of the tests share, to copy: the first that needs it makes it.
+
+    Args:
+        tmp_path_factory: Where the run keeps its files.
+        name: The project's, among those that are shared.
+        make: Makes it below an empty folder.
+    """
+    folder = run_dir(tmp_path_factory) / "shared" / name
+    folder.parent.mkdir(exist_ok=True)
+    done = folder.with_suffix(".done")
+    with FileLock(folder.with_suffix(".lock")):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of an attempt that failed
+            folder.mkdir()
+            with pytest.MonkeyPatch.context() as monkeypatch:
+                isolate(monkeypatch, tmp_path_factory)
+                make(folder)
+            done.touch()
+    path = next(folder.glob("*/dvc.yaml")).parent
+    return BakedProject(path, next(path.glob("*/interface.py")).parent.name)
+
+
+def copied(project: BakedProject, folder: Path) -> BakedProject:
+    """Copy a project below a folder, with a DVC remote and an MLflow of its own."""
+    made = BakedProject(folder / project.path.name, project.package)
+    shutil.copytree(project.path, made.path, symlinks=True)
+    config = made.path / ".dvc/config.local"
+    text = config.read_text(encoding="utf-8").replace(project.path.as_posix(), made.path.as_posix())
+    config.write_text(text, encoding="utf-8", newline="\n")
+    move_artifacts(made.path / "mlflow.db", project.path, made.path)
+    return made
+
+
+def move_artifacts(database: Path, old: PurePath, new: Path) -> None:
+    """Let an MLflow look for its files in another folder.
+
+    Args:
+        database: MLflow's, in SQLite.
+        old: Where the project was.
+        new: Where it is now.
+    """
+    columns = """
+        SELECT tables.name, columns.name FROM sqlite_master AS tables, pragma_table_info(tables.name) AS columns
+        WHERE tables.type = 'table' AND (columns.name LIKE '%uri' OR columns.name LIKE '%location')
+    """
+    with closing(sqlite3.connect(database)) as connection, connection:
+        for table, column in connection.execute(columns).fetchall():
+            for before, after in ((old.as_uri(), new.as_uri()), (old.as_posix(), new.as_posix())):
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",  # noqa: S608 (MLflow's own names)
+                    (after, len(before) + 1, len(before), before),
+                )
+
+
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of this run of the tests, which is the same for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base

@@ -1,7 +1,7 @@
 """What tests do in a generated project, and what they look at there."""
 
 import json
-import shutil
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,19 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from ruamel.yaml import YAML
 
+from . import conftest
 from .conftest import BakedProject
+
+MARKED = "stages/train.py"
+"""The file of the package that `mark` edits."""
+IN_ONE_PROCESS = """
+import json, sys
+from click.testing import CliRunner
+from mlops.cli import main
+for command in json.loads(sys.argv[1]):
+    done = CliRunner().invoke(main, command, catch_exceptions=False)
+    print(json.dumps([done.exit_code, done.stdout, done.stderr]))
+"""
 
 
 def commit(project: BakedProject, message: str) -> str:
@@ -30,12 +42,10 @@ def clone(project: BakedProject, folder: Path, rev: str) -> BakedProject:
 
 
 def copied(project: BakedProject, folder: Path) -> BakedProject:
-    """Copy a project, with a storage of its own and a Git identity."""
-    made = BakedProject(folder / project.path.name, project.package)
-    shutil.copytree(project.path, made.path, symlinks=True)
+    """Copy a project, with a Git identity."""
+    made = conftest.copied(project, folder)
     made.run("git", "config", "user.name", "Ada Byron")
     made.run("git", "config", "user.email", "ada@example.org")
-    made.run("dvc", "remote", "modify", "--local", "storage", "url", str(made.path / "dvc-storage"))
     return made
 
 
@@ -50,6 +60,27 @@ def edit(project: BakedProject, name: str, old: str, new: str) -> None:
 def read(project: BakedProject, name: str) -> Any:
     """Read a JSON file of the project."""
     return json.loads((project.path / name).read_text(encoding="utf-8"))
+
+
+def mark(project: BakedProject, number: int) -> None:
+    """Make the code write `number` into the metrics."""
+    name = f"{project.package}/{MARKED}"
+    before = (project.path / name).read_text(encoding="utf-8")
+    line = next(line for line in before.splitlines() if line.startswith("    figures = ") and "metrics(" in line)
+    edit(project, name, line, f'    figures = {{**metrics(dataset, val, test), "marker": {number}}}')
+
+
+def verbs(project: BakedProject, *commands: str) -> list[tuple[int, str]]:
+    """Run commands of the project's `mlops` in one process, since each would import MLflow.
+
+    Returns:
+        The exit code of each, and what it printed.
+    """
+    words = json.dumps([shlex.split(command) for command in commands])
+    done = project.run("python", "-c", IN_ONE_PROCESS, words)
+    results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[") and line.endswith("]")]
+    assert len(results) == len(commands), done.stdout
+    return [(code, out or err) for code, out, err in results]
 
 
 def lock(project: BakedProject, rev: str = "") -> dict[str, Any]:

@@ -137,18 +137,15 @@ def test_bake_every_choice_has_a_text_in_prompts() -> None:
     assert {key: [name for name in texts[key] if name != "__prompt__"] for key in CHOICES} == CHOICES
 
 
-@pytest.mark.parametrize("prompt", ["project_name", "description", "author_name"])
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-def test_bake_hostile_text_arrives_as_it_is_and_breaks_nothing(
-    bake: Bake, tmp_path: Path, prompt: str, text: str
-) -> None:
-    project = bake(**{"project_slug": "hostile", prompt: text})
+def test_bake_hostile_text_arrives_as_it_is_and_breaks_nothing(bake: Bake, tmp_path: Path, text: str) -> None:
+    prompts = ("project_name", "description", "author_name")
+    project = bake(project_slug="hostile", package_name="hostile_model", **dict.fromkeys(prompts, text))
     for name in project.files():
         check_parses(project.path / name)
     assert project.run("git", "log", "--format=%s").stdout.count("\n") == 1
     assert list(tmp_path.rglob("ran")) == []
-    if prompt == "author_name":
-        assert rendered_by_cookiecutter(text) in (project.path / "LICENSE").read_text(encoding="utf-8")
+    assert rendered_by_cookiecutter(text) in (project.path / "LICENSE").read_text(encoding="utf-8")
 
 
 def rendered_by_cookiecutter(text: str) -> str:
@@ -257,11 +254,33 @@ def test_bake_lint_own_ruff_and_mypy_are_clean(bake: Bake) -> None:
     assert project.run("git", "status", "--porcelain").stdout == "", "the tools' caches are ignored by Git"
 
 
-@pytest.mark.slow
 def test_bake_own_tests_pass(bake: Bake) -> None:
-    baked = bake(project_name="A Project's Own Tests", package_name="own_tests")
-    done = baked.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", check=False)
+    check_own_tests(bake(project_name="A Project's Own Tests", package_name="own_tests"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"dataset": "cifar10", "compute": "local"},
+        {"dataset": "folder", "compute": "local", "lineage": "dataset", "serving": "no"},
+        {"lineage": "dataset", "serving": "no", "license": "Proprietary"},
+    ],
+    ids=combination_of,
+)
+def test_bake_own_tests_pass_with_other_answers(bake: Bake, answers: dict[str, str]) -> None:
+    check_own_tests(bake(**answers))
+
+
+def check_own_tests(project: BakedProject) -> None:
+    """Run the project's own tests."""
+    done = project.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", check=False)
     assert done.returncode == 0, done.stdout[-5000:]
+
+
+def test_own_tests_are_few_enough_to_read() -> None:
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in (SKELETON / "tests").rglob("*.py")}
+    assert sum(lines.values()) <= 1_000
 
 
 def test_lock_pins_every_direct_dependency_and_no_host_or_path(bake: Bake) -> None:

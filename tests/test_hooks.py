@@ -1,15 +1,20 @@
 """Bad answers are refused, each with its rule and an example; whatever Git is like, the project is made."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from jinja2 import Environment
 
 from .conftest import TEMPLATE, Bake, BakedProject
 
+PROMPTS = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
 BAD_ANSWERS = {
     # project_slug: one name that is good as a folder, a Git tag, an MLflow model and a SageMaker job
     "slug-spaces": ("project_slug", "my project", "for example 'digit-classifier'"),
@@ -88,26 +93,40 @@ def generate(folder: Path, **answers: str) -> "subprocess.CompletedProcess[str]"
     return subprocess.run([*command, "-o", str(folder)], capture_output=True, text=True, encoding="utf-8")
 
 
+@pytest.fixture(scope="module")
+def problems() -> Callable[..., list[str]]:
+    """Give a function that says what the hook finds in answers, where the others are good."""
+    answers = {key: "" for key in PROMPTS if not key.startswith("_")}
+    answers |= {"project_name": "Digits", "project_slug": "good", "package_name": "good_model", "author_name": "Ada"}
+    answers |= {"description": "Digits.", "aws_region": "eu-central-1"}
+    environment = Environment(autoescape=False)  # noqa: S701 (it renders Python, not a web page)
+    text = (TEMPLATE / "hooks/pre_gen_project.py").read_text(encoding="utf-8")
+    hook: dict[str, Any] = {}
+    exec(environment.from_string(text).render(cookiecutter=answers), hook)  # noqa: S102 (the template's own)
+    return lambda **changed: list(hook["problems"](answers | changed))
+
+
 @pytest.mark.parametrize(("key", "answer", "message"), BAD_ANSWERS.values(), ids=BAD_ANSWERS)
-def test_pre_gen_bad_answer_is_refused_with_rule_and_example(
-    tmp_path: Path, key: str, answer: str, message: str
+def test_pre_gen_bad_answer_has_its_rule_and_example(
+    problems: Callable[..., list[str]], key: str, answer: str, message: str
 ) -> None:
-    done = generate(tmp_path, **{"project_slug": "good", key: answer})
-    assert done.returncode != 0
-    assert f"{key} {answer!r}: " in done.stderr
-    assert message in done.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_pre_gen_several_bad_answers_are_all_named(tmp_path: Path) -> None:
-    done = generate(tmp_path, package_name="json", s3_bucket="A", aws_region="nowhere")
-    assert [key in done.stderr for key in ("package_name", "s3_bucket", "aws_region")] == [True] * 3
-    assert "author_name" not in done.stderr
+    (problem,) = problems(**{key: answer})
+    assert problem.startswith(f"{key} {answer!r}: ")
+    assert message in problem
 
 
 @pytest.mark.parametrize(("key", "answer"), GOOD_ANSWERS.values(), ids=GOOD_ANSWERS)
-def test_pre_gen_good_answer_bakes(bake: Bake, key: str, answer: str) -> None:
-    assert bake(**{key: answer}).path.is_dir()
+def test_pre_gen_good_answer_has_no_problem(problems: Callable[..., list[str]], key: str, answer: str) -> None:
+    assert problems(**{key: answer}) == []
+
+
+def test_pre_gen_bad_answers_are_all_named_and_nothing_is_made(tmp_path: Path) -> None:
+    done = generate(tmp_path, package_name="json", s3_bucket="A", aws_region="nowhere", description="one\ntwo \x07")
+    assert done.returncode != 0
+    for text in ("package_name 'json': would hide", "s3_bucket 'A': ", "aws_region 'nowhere': ", "description 'one\\n"):
+        assert text in done.stderr
+    assert "author_name" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

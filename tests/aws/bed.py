@@ -151,9 +151,9 @@ class Bed:
         self.faults.heal()
         self.credentials.renew(self.credentials.key)
 
-    def wait(self, name: str, state: Callable[[Job], bool] = lambda job: job.is_over, wait_s: float = 60) -> Job:
+    def wait(self, name: str, state: Callable[[Job], bool] = lambda job: job.is_over) -> Job:
         """Wait for a job, and return it."""
-        until(lambda: name in self.jobs and state(self.jobs[name]), wait_s, 0.02)
+        until(lambda: name in self.jobs and state(self.jobs[name]), poll_s=0.02)
         return self.jobs[name]
 
     def log_of(self, job: Job) -> list[str]:

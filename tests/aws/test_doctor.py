@@ -366,6 +366,7 @@ def test_doctor_that_can_not_ask_says_so_and_is_content(
     assert has(results, "image", "ok", f"the tag may move, so pin it: .*own:1@{laptop.names['digest']}")
 
 
+@pytest.mark.slow
 def test_doctor_of_an_mlflow_that_jobs_need_and_can_not_see(laptop: Laptop, tmp_path: Path) -> None:
     laptop.change("dvc.yaml", "  register:\n", "  register:\n    meta: {job: {kind: processing}}\n")
     server = MlflowServer(tmp_path / "mlflow")

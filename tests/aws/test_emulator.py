@@ -99,7 +99,7 @@ def refusal(ask: Callable[[], Any]) -> str:
 
 def printed(aws: Bed, name: str, text: str) -> None:
     """Wait until a job has printed something."""
-    until(lambda: name in aws.jobs and text in aws.log_of(aws.jobs[name]), 20, 0.02)
+    until(lambda: name in aws.jobs and text in aws.log_of(aws.jobs[name]), poll_s=0.02)
 
 
 # Jobs
@@ -265,7 +265,7 @@ def test_spot_interruption_goes_on_from_the_checkpoint_in_a_second_stream(aws: B
     script = f"cd /opt/ml/checkpoints; if [ -e a ]; then echo again; else echo 1 > a; echo first; {WAIT}; fi"
     checkpoints = {"S3Uri": f"s3://{BUCKET}/checkpoints/spot"}
     name = start(aws, training(script, CheckpointConfig=checkpoints, **SPOT))
-    until(lambda: aws.objects("checkpoints/spot/"), 20, 0.05)
+    until(lambda: aws.objects("checkpoints/spot/"), poll_s=0.05)
     aws.jobs[name].interrupt()
     job = aws.wait(name)
     assert (job.status, job.attempts) == ("Completed", 2)
@@ -494,7 +494,7 @@ def test_no_machines_fail_a_job(aws: Bed) -> None:
 def test_job_waits_for_a_machine_until_there_is_one(aws: Bed) -> None:
     aws.faults.capacity = "wait"
     name = start(aws, training())
-    until(lambda: "Insufficient capacity" in aws.jobs[name].history.transitions[-1]["StatusMessage"], 10, 0.02)
+    until(lambda: "Insufficient capacity" in aws.jobs[name].history.transitions[-1]["StatusMessage"], poll_s=0.02)
     assert aws.jobs[name].status == "InProgress"
     aws.faults.capacity = "yes"
     assert aws.wait(name).status == "Completed"

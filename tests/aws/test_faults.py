@@ -1,18 +1,19 @@
 """What goes wrong around a SageMaker job, made to happen: there is one result, and nothing was paid twice."""
 
+import json
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ..compute.faults.launches import die, lock, repro
-from ..conftest import BakedProject
-from ..projects import edit, read
-from ..servers.mlflow import until
+from ..conftest import BakedProject, copied
+from ..projects import edit, executed, read
+from ..servers.mlflow import PATIENCE_S, until
+from ..servers.s3 import BUCKET, KEY, SECRET
 from .bed import Bed
 from .emulator.jobs import Job
-
-pytestmark = pytest.mark.slow
 
 
 def jobs(aws: Bed, since: set[str]) -> list[Job]:
@@ -33,15 +34,32 @@ def started(aws: Bed, before: set[str]) -> Job:
     )
 
 
-SLOW = """    import time
+WAIT = """    import time
 
-    for second in range(5):
-        print("second", second, flush=True)
-        time.sleep(1)
+    import boto3
+
+    print("the stage waits", flush=True)
+    while not boto3.client("s3").list_objects_v2(Bucket="{}", Prefix="{}")["KeyCount"]:
+        time.sleep(0.1)
 """
 
 
 FULL = "mount -t tmpfs -o size=16k none {0}; head -c 64k /dev/zero > {0}/filler || true"
+
+
+@pytest.fixture
+def go_on(project: BakedProject, aws: Bed, tmp_path: Path) -> Callable[[], None]:
+    """Let the stage `manifest` wait at its beginning; give the function that lets it go on."""
+    name = f"go-on/{tmp_path.name}"
+    begin(project, WAIT.format(BUCKET, name))
+    return lambda: aws.store.client.put_object(Bucket=BUCKET, Key=name, Body=b"")
+
+
+def waiting(aws: Bed, before: set[str]) -> Job:
+    """Wait until the stage of a job waits, and return the job."""
+    job = started(aws, before)
+    until(lambda: "the stage waits" in aws.log_of(job), poll_s=0.02)
+    return job
 
 
 def begin(project: BakedProject, code: str) -> None:
@@ -53,6 +71,7 @@ def begin(project: BakedProject, code: str) -> None:
     path.write_text(f"{head}{opened}{docstring}{closed}{code}{body}", encoding="utf-8", newline="\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "place",
     [
@@ -76,17 +95,28 @@ def test_launcher_killed_anywhere_is_made_up_for_by_the_next(
     assert len(jobs(aws, before)) == 1
 
 
-def test_launcher_killed_finds_its_job_again(project: BakedProject, aws: Bed, before: set[str]) -> None:
-    begin(project, SLOW)
+def test_launcher_killed_finds_its_job_again_whose_results_are_those_of_a_local_run(
+    project: BakedProject, aws: Bed, before: set[str], go_on: Callable[[], None], tmp_path: Path
+) -> None:
+    here = copied(project, tmp_path / "here")
     launch = repro(project, "manifest")
-    job = started(aws, before)
+    job = waiting(aws, before)
     launch.kill()
-    output = repro(project, "manifest").succeed()
-    assert f"job {job.name} is at it already: following it" in output
-    assert output.count("second 0\n") == 1
+    again = repro(project, "manifest")
+    until(lambda: f"job {job.name} is at it already: following it" in again.output())
+    go_on()
+    output = again.succeed()
+    assert output.count("the stage waits\n") == 1
     assert jobs(aws, before) == [job]
+    told = {"request": json.dumps(job.request).encode(), **aws.objects(tmp_path.name)}
+    assert any(name.endswith("code.tar.gz") for name in told)
+    assert not [name for name, content in told.items() if SECRET.encode() in content or KEY.encode() in content]
+    repro(here, "manifest", RUN_ON="local").succeed()
+    assert lock(project) == lock(here)
+    assert executed(repro(project, "manifest", RUN_ON="local").succeed()) == []
 
 
+@pytest.mark.slow
 def test_launcher_killed_after_the_job_ended_takes_its_results_over(
     project: BakedProject, aws: Bed, before: set[str]
 ) -> None:
@@ -99,8 +129,10 @@ def test_launcher_killed_after_the_job_ended_takes_its_results_over(
     assert jobs(aws, before) == [job]
 
 
-def test_two_launchers_share_one_job(project: BakedProject, aws: Bed, before: set[str], tmp_path: Path) -> None:
-    begin(project, SLOW)
+@pytest.mark.slow
+def test_two_launchers_share_one_job(
+    project: BakedProject, aws: Bed, before: set[str], go_on: Callable[[], None], tmp_path: Path
+) -> None:
     project.run("git", "commit", "--quiet", "-am", "Slower")
     project.run("git", "clone", "--quiet", str(project.path), str(tmp_path / "other"))
     other = BakedProject(tmp_path / "other", project.package)
@@ -108,12 +140,15 @@ def test_two_launchers_share_one_job(project: BakedProject, aws: Bed, before: se
     project.run("dvc", "push")
     other.run("dvc", "pull", "--quiet", "prepare")
     launches = [repro(project, "manifest"), repro(other, "manifest")]
+    until(lambda: any("is at it already" in launch.output() for launch in launches))
+    go_on()
     for launch in launches:
         launch.succeed()
     assert len(jobs(aws, before)) == 1
     assert lock(project) == lock(other)
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_the_job_and_a_second_one_detaches(project: BakedProject, aws: Bed, before: set[str]) -> None:
     edit(project, "params.yaml", "epochs: 3", "epochs: 100000")
     repro(project, "manifest").succeed()
@@ -128,22 +163,22 @@ def test_ctrl_c_stops_the_job_and_a_second_one_detaches(project: BakedProject, a
     assert "train:" not in lock(project).decode()
 
 
+@pytest.mark.usefixtures("go_on")
 def test_ctrl_c_stops_a_processing_job_at_once(project: BakedProject, aws: Bed, before: set[str]) -> None:
-    begin(project, SLOW.replace("5", "1000"))
     launch = repro(project, "manifest")
-    job = started(aws, before)
-    until(lambda: "second 0" in aws.log_of(job))
+    job = waiting(aws, before)
     launch.signal(signal.SIGINT)
     launch.fail()
     assert job.status == "Stopped"
     assert any(line.startswith("Interrupted:") for line in aws.log_of(job)), "it was killed"
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("go_on")
 def test_second_ctrl_c_leaves_the_job_to_itself(project: BakedProject, aws: Bed, before: set[str]) -> None:
-    begin(project, f"    import signal\n\n    signal.signal(signal.SIGINT, signal.SIG_IGN)\n{SLOW}")
+    begin(project, "    import signal\n\n    signal.signal(signal.SIGINT, signal.SIG_IGN)\n")
     launch = repro(project, "manifest")
-    job = started(aws, before)
-    until(lambda: "second 0" in aws.log_of(job))
+    job = waiting(aws, before)
     launch.signal(signal.SIGINT)
     until(lambda: "Ctrl-C again leaves it to itself" in launch.output())
     launch.signal(signal.SIGINT)
@@ -151,22 +186,27 @@ def test_second_ctrl_c_leaves_the_job_to_itself(project: BakedProject, aws: Bed,
     assert not job.is_over
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["throttle", "drop"])
-def test_api_that_does_not_answer_is_waited_for(project: BakedProject, aws: Bed, before: set[str], fault: str) -> None:
-    begin(project, SLOW)
+def test_api_that_does_not_answer_is_waited_for(
+    project: BakedProject, aws: Bed, before: set[str], go_on: Callable[[], None], fault: str
+) -> None:
     launch = repro(project, "manifest")
     job = started(aws, before)
-    getattr(aws.faults, fault)(times=6)
+    lost = getattr(aws.faults, fault)(times=6)
+    until(lambda: lost.hits == lost.times)
+    go_on()
     output = launch.succeed()
     assert output.count("The job goes on; trying again") <= 3
-    assert all(f"second {number}\n" in output for number in range(5))
+    assert output.count("the stage waits\n") == 1
+    assert "1797 records of 14 subjects" in output
     assert jobs(aws, before) == [job]
 
 
+@pytest.mark.slow
 def test_credentials_that_expire_are_told_and_the_job_goes_on(
-    project: BakedProject, aws: Bed, before: set[str]
+    project: BakedProject, aws: Bed, before: set[str], go_on: Callable[[], None]
 ) -> None:
-    begin(project, SLOW)
     launch = repro(project, "manifest")
     job = started(aws, before)
     aws.credentials.expire(aws.credentials.key)
@@ -174,10 +214,12 @@ def test_credentials_that_expire_are_told_and_the_job_goes_on(
     assert "the AWS credentials have expired" in output
     assert "Fix: log in again (aws sso login), then the same command" in output
     aws.heal()
+    go_on()
     repro(project, "manifest").succeed()
     assert jobs(aws, before) == [job]
 
 
+@pytest.mark.slow
 def test_log_that_may_not_be_read_keeps_nobody_from_the_results(
     project: BakedProject, aws: Bed, before: set[str]
 ) -> None:
@@ -186,12 +228,14 @@ def test_log_that_may_not_be_read_keeps_nobody_from_the_results(
     assert "the log can't be read: AWS refuses" in output
 
 
+@pytest.mark.slow
 def test_log_that_comes_late_is_shown_whole(project: BakedProject, aws: Bed, before: set[str]) -> None:
     aws.faults.log_delay_s = 1.5
     output = repro(project, "manifest").succeed()
     assert "1797 records of 14 subjects" in output
 
 
+@pytest.mark.slow
 def test_no_capacity_is_told_and_the_next_attempt_runs(project: BakedProject, aws: Bed, before: set[str]) -> None:
     aws.faults.capacity = "none"
     output = repro(project, "manifest").fail()
@@ -204,15 +248,15 @@ def test_no_capacity_is_told_and_the_next_attempt_runs(project: BakedProject, aw
     assert second.name == f"{first.name.removesuffix('-1')}-2"
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("go_on")
 def test_job_that_is_killed_is_told_with_its_last_lines(project: BakedProject, aws: Bed, before: set[str]) -> None:
-    begin(project, SLOW)
     launch = repro(project, "manifest")
-    job = started(aws, before)
-    until(lambda: "second 1" in aws.log_of(job))
+    job = waiting(aws, before)
     job.kill()
     output = launch.fail()
     assert "exit code: 137" in output
-    assert "| second 1" in output
+    assert "| the stage waits" in output
     assert "it ran out of memory" in output
     assert (
         f"https://eu-west-1.console.aws.amazon.com/sagemaker/home?region=eu-west-1#/processing-jobs/{job.name}"
@@ -221,8 +265,9 @@ def test_job_that_is_killed_is_told_with_its_last_lines(project: BakedProject, a
     assert "manifest:" not in lock(project).decode()
 
 
-def test_job_over_its_time_is_told(project: BakedProject, aws: Bed, before: set[str]) -> None:
-    begin(project, SLOW)
+@pytest.mark.slow
+@pytest.mark.usefixtures("go_on")
+def test_job_over_its_time_is_told(project: BakedProject) -> None:
     edit(
         project,
         "dvc.yaml",
@@ -237,13 +282,14 @@ def test_job_over_its_time_is_told(project: BakedProject, aws: Bed, before: set[
 def test_stage_that_fails_is_told_by_its_own_reason(project: BakedProject, aws: Bed, before: set[str]) -> None:
     begin(project, "    raise ValueError('nonsense')\n")
     launch = repro(project, "manifest")
-    assert launch.process.wait(120) > 0
+    assert launch.process.wait(PATIENCE_S) > 0
     assert "ValueError: nonsense" in launch.output()
     (job,) = jobs(aws, before)
     assert job.describe()["ExitMessage"].startswith("the stage manifest failed")
     assert f"job {job.name} failed: the stage manifest failed" in launch.output()
 
 
+@pytest.mark.slow
 def test_launchers_that_are_refused_say_whom_to_ask(project: BakedProject, aws: Bed, before: set[str]) -> None:
     aws.faults.denied.add("sagemaker:CreateProcessingJob")
     output = repro(project, "manifest").fail()
@@ -254,6 +300,7 @@ def test_launchers_that_are_refused_say_whom_to_ask(project: BakedProject, aws: 
     assert len(jobs(aws, before)) == 1
 
 
+@pytest.mark.slow
 def test_s3_that_is_busy_is_asked_again_here_and_in_the_job(project: BakedProject, aws: Bed, before: set[str]) -> None:
     aws.faults.slow_down = 3
     launch = repro(project, "manifest")
@@ -264,6 +311,7 @@ def test_s3_that_is_busy_is_asked_again_here_and_in_the_job(project: BakedProjec
     assert jobs(aws, before) == [job]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("folder", "problem"),
     [("reports", "the stage manifest failed"), ("/opt/ml/processing/result", "a larger volume_gb in meta.job")],
@@ -285,6 +333,7 @@ def test_full_disk_in_the_job_is_told_and_with_room_it_runs(
     assert [job.status for job in jobs(aws, before)] == ["Failed", "Completed"]
 
 
+@pytest.mark.slow
 def test_spot_training_interrupted_twice_goes_on_and_makes_the_same(
     project: BakedProject, aws: Bed, before: set[str], tmp_path: Path
 ) -> None:

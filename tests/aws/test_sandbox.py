@@ -11,7 +11,7 @@ import boto3
 import pytest
 
 from ..conftest import TEMPLATE
-from ..servers.mlflow import until
+from ..servers.mlflow import PATIENCE_S, until
 
 
 @pytest.mark.slow
@@ -24,7 +24,7 @@ def test_sandbox_tells_how_to_find_it_and_ctrl_c_ends_all_of_it(
         command = [sys.executable, "-m", "tests.aws"]
         sandbox = subprocess.Popen(command, cwd=TEMPLATE, stdout=file, stderr=file, start_new_session=True)
     try:
-        until(lambda: sandbox.poll() is not None or "RUN_ON=sagemaker dvc repro" in printed.read_text(), 120)
+        until(lambda: sandbox.poll() is not None or "RUN_ON=sagemaker dvc repro" in printed.read_text())
         text = printed.read_text(encoding="utf-8")
         assert sandbox.poll() is None, text
         for name, value in re.findall(r"export (\S+?)=(\S+)", text):
@@ -37,5 +37,5 @@ def test_sandbox_tells_how_to_find_it_and_ctrl_c_ends_all_of_it(
         assert sagemaker.list_training_jobs()["TrainingJobSummaries"] == []
     finally:
         os.killpg(sandbox.pid, signal.SIGINT)  # as a terminal does
-    assert sandbox.wait(60) == 0, printed.read_text(encoding="utf-8")
+    assert sandbox.wait(PATIENCE_S) == 0, printed.read_text(encoding="utf-8")
     assert list(tmp_path.iterdir()) == [printed]

@@ -124,7 +124,7 @@ def _polling(project: BakedProject, account: Bed, watched: Watched) -> str:
     for name in names:
         account.client("sagemaker").create_training_job(**_request(name))
     for name in names:
-        account.wait(name, lambda job: job.history.secondary == "Training", 300)
+        account.wait(name, lambda job: job.history.secondary == "Training")
     command = [sys.executable, "-c", FOLLOW, *names]
     with subprocess.Popen(command, cwd=project.path, stdout=subprocess.PIPE, text=True) as launchers:
         assert launchers.stdout

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from ..conftest import BakedProject
-from ..projects import commit, edit, executed, lock
+from ..projects import commit, edit, executed, lock, verbs
 from .jobs import jobs
 
 
@@ -33,20 +33,23 @@ def test_without_sagemaker_the_sandbox_runs_jobs_and_its_verbs_work(
         *("attach", "clean", "dry-run", "list", "logs", "rehearse", "stop")
     ]
     assert "\n  aws" not in mlops(project, "--help")
-    edit(project, "params.yaml", "fraction: 1.0", "fraction: 0.5")
+    before = lock(project)
     monkeypatch.setenv("RUN_ON", "sandbox")
-    assert executed(project.run("dvc", "repro", "manifest").stdout) == ["prepare", "manifest"]
-    prepare, manifest = jobs(project)
-    assert mlops(project, "jobs", "list") == f"Completed   {prepare}\nCompleted   {manifest}\n"
-    assert "records" in mlops(project, "jobs", "logs", prepare)
-    assert "records" in mlops(project, "jobs", "attach", prepare)
-    assert mlops(project, "jobs", "stop", prepare) == ""
-    refused = project.run("python", "-m", "mlops", "jobs", "dry-run", "prepare", check=False)
-    assert "no backend of this project makes requests" in refused.stderr
+    project.run("dvc", "repro", "--force", "--single-item", "manifest")
+    assert lock(project) == before
+    (name,) = jobs(project)
+    shown, logs, attached, stopped, refused = verbs(
+        project, "jobs list", f"jobs logs {name}", f"jobs attach {name}", f"jobs stop {name}", "jobs dry-run manifest"
+    )
+    assert shown == (0, f"Completed   {name}\n")
+    assert "records" in logs[1]
+    assert "records" in attached[1]
+    assert stopped == (0, "")
+    assert "no backend of this project makes requests" in refused[1]
     monkeypatch.setenv("RUN_ON", "sagemaker")
-    refused = project.run("dvc", "repro", "--force", "--single-item", "manifest", check=False)
-    assert "there is no backend 'sagemaker'" in refused.stderr
-    assert "local | sandbox" in refused.stderr
+    error = project.run("dvc", "repro", "--force", "--single-item", "manifest", check=False).stderr
+    assert "there is no backend 'sagemaker'" in error
+    assert "local | sandbox" in error
 
 
 def test_without_compute_stages_run_here(project: BakedProject, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,11 +7,11 @@ import pytest
 from dvc.utils.serialize import dumps_yaml
 
 from ..conftest import BakedProject
-from ..projects import executed, lock, out_md5, read
+from ..projects import executed, lock, out_md5, read, runs, versions
+from ..servers.mlflow import until
 from .conftest import NOISE_BYTES, Counted
+from .jobs import FOLDER, jobs
 from .laptops import JOBS, LAPTOP, clone, result
-
-pytestmark = pytest.mark.slow  # they share a pipeline
 
 LARGE_BYTES = 1_000_000
 
@@ -29,6 +29,7 @@ def test_jobs_make_what_a_local_run_makes(by_jobs: Counted, reproduced: BakedPro
 
 
 def test_jobs_entries_are_in_the_lock_to_the_byte(by_jobs: Counted) -> None:
+    assert [name.split("-")[-3] for name in jobs(by_jobs.project)] == list(JOBS)
     written = (by_jobs.project.path / "dvc.lock").read_text(encoding="utf-8")
     for stage in JOBS:
         _, entry = dumps_yaml({"stages": {stage: result(by_jobs.project, stage)["entry"]}}).split("\n", 1)
@@ -39,18 +40,17 @@ def test_repro_here_after_jobs_runs_nothing(by_jobs: Counted) -> None:
     again = by_jobs.project.run("dvc", "repro").stdout
     assert executed(again) == []
     assert "up to date" in again
+    assert by_jobs.project.run("dvc", "status").stdout.strip() == "Data and pipelines are up to date."
 
 
-def test_repro_in_a_fresh_clone_without_data_runs_nothing_and_asks_for_none(by_jobs: Counted, tmp_path: Path) -> None:
+def test_repro_in_a_fresh_clone_runs_nothing_and_asks_for_no_data_until_they_are_pulled(
+    by_jobs: Counted, tmp_path: Path
+) -> None:
     copied = clone(by_jobs.project, tmp_path / "clone")
     requests = by_jobs.laptop.proxies[LAPTOP].requests
     before = len(requests)
     assert executed(copied.run("dvc", "repro", "--allow-missing").stdout) == []
     assert requests[before:] == []
-
-
-def test_repro_in_a_fresh_clone_with_pulled_data_runs_nothing(by_jobs: Counted, tmp_path: Path) -> None:
-    copied = clone(by_jobs.project, tmp_path / "clone")
     copied.run("dvc", "pull")
     assert (copied.path / "data/noise.bin").stat().st_size == NOISE_BYTES
     assert executed(copied.run("dvc", "repro").stdout) == []
@@ -74,6 +74,25 @@ def test_repro_by_jobs_puts_and_gets_each_object_once(by_jobs: Counted) -> None:
 def _files(objects: Counter[str]) -> Counter[str]:
     """Leave out the lists of what is in a folder: DVC looks into them each time it compares, and they are small."""
     return Counter({key: times for key, times in objects.items() if not key.endswith(".dir")})
+
+
+def test_mlflow_has_the_run_once_its_results_are_here(by_jobs: Counted) -> None:
+    project = by_jobs.project
+    (run,) = runs(project).values()
+    facts = read(project, "reports/train/lineage.json")
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["job"] == jobs(project)[-1]
+    assert run.data.params["data_git_commit_id"] == facts["data_git_commit_id"]
+    assert run.data.metrics["test_acc"] == read(project, "reports/metrics.json")["test_acc"]
+    assert list(versions(project)) == [1]
+    log = project.run("git", "log", "--first-parent", "--format=%s", "lineage").stdout.splitlines()
+    assert log == [f"register {project.path.name} version 1", f"train {facts['run']}", "The log begins"]
+
+
+def test_jobs_leave_no_working_folder(by_jobs: Counted) -> None:
+    expected = {"code.tar.gz", "ended.json", "job.json", "log", "out", "started.json", "supervised"}
+    places = [by_jobs.project.path / FOLDER / name for name in jobs(by_jobs.project)]
+    until(lambda: all({path.name for path in place.iterdir()} == expected for place in places))
 
 
 def test_laptop_hashes_nothing_large(by_jobs: Counted) -> None:

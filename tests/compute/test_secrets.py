@@ -107,6 +107,7 @@ def _write_credentials(path: Path) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "give",
     [_in_environment, _in_profile, _in_file_of_remote, _in_local_configuration],
@@ -155,6 +156,7 @@ def test_job_whose_package_has_an_untracked_file_is_not_started(laptop: Laptop) 
     assert not list((project.path / ".dvc/tmp/jobs").glob("*/job.json"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["project", "home"])
 def test_job_whose_stage_reads_an_absolute_path_says_which(laptop: Laptop, place: str) -> None:
     project = laptop.project

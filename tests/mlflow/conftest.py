@@ -35,7 +35,7 @@ def postgresql() -> Iterator[PostgreSQL]:
 
 @pytest.fixture(scope="session")
 def team_server(tmp_path_factory: pytest.TempPathFactory, postgresql: PostgreSQL) -> Iterator[MlflowServer]:
-    """An MLflow server on PostgreSQL, as teams have it; for tests that don't hurt it."""
+    """An MLflow server on PostgreSQL, as teams have it."""
     started = MlflowServer(tmp_path_factory.mktemp("team"), postgresql.database("mlflow"))
     yield started
     started.kill()
@@ -55,12 +55,11 @@ def client(team_server: MlflowServer) -> MlflowClient:
     return MlflowClient(team_server.url)
 
 
-@pytest.fixture(scope="session")
-def fragile_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    """An MLflow server on SQLite, to be killed and frozen; each test leaves it as it was."""
-    started = MlflowServer(tmp_path_factory.mktemp("fragile"))
-    yield started
-    started.kill()
+@pytest.fixture
+def fragile_server(team_server: MlflowServer) -> Iterator[MlflowServer]:
+    """The team's server, to be killed and frozen; the next test finds it as it was."""
+    yield team_server
+    team_server.restore()
 
 
 @pytest.fixture(scope="session")

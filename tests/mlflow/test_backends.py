@@ -3,15 +3,14 @@
 import importlib.util
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
-from ..conftest import BakedProject, isolate, new_project
-from ..servers.mlflow import MlflowServer, until
+from ..conftest import BakedProject, copied, made_once, new_project
+from ..servers.mlflow import PATIENCE_S, MlflowServer, until
 from ..servers.proxies import FaultProxy
 from ..servers.s3 import BUCKET, KEY, SECRET, ObjectStore
 from ..servers.sagemaker import SigV4Proxy
@@ -27,22 +26,19 @@ TRACKING_SERVER = "arn:aws:sagemaker:eu-west-1:111122223333:mlflow-tracking-serv
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> BakedProject:
     """A project with its dataset and manifest, in which nothing was trained, to copy."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        isolate(monkeypatch, tmp_path_factory)
-        made = new_project(tmp_path_factory.mktemp("prepared"))
+
+    def make(folder: Path) -> None:
+        made = new_project(folder)
         made.run("python", "-m", "mlops", "setup")
         made.run("dvc", "repro", "manifest")
-        return made
+
+    return made_once(tmp_path_factory, "untrained", make)
 
 
 @pytest.fixture
 def project(prepared: BakedProject, tmp_path: Path) -> BakedProject:
     """A copy of it, with a storage of its own."""
-    path = tmp_path / prepared.path.name
-    shutil.copytree(prepared.path, path, symlinks=True)
-    copied = BakedProject(path, prepared.package)
-    copied.run("dvc", "remote", "modify", "--local", "storage", "url", str(path / "dvc-storage"))
-    return copied
+    return copied(prepared, tmp_path)
 
 
 def _point_to(project: BakedProject, uri: str, name: str = "digit-classifier") -> None:
@@ -131,6 +127,7 @@ def test_basic_auth_wrong_password_is_refused_and_the_right_one_completes(
     assert_unhurt(training)
 
 
+@pytest.mark.slow
 def test_token_wrong_one_is_refused_and_the_right_one_completes(
     start: Start, team_server: MlflowServer, client: MlflowClient
 ) -> None:
@@ -148,6 +145,7 @@ def test_token_wrong_one_is_refused_and_the_right_one_completes(
     door.close()
 
 
+@pytest.mark.slow
 def test_plain_http_with_the_plugin_installed_warns_of_nothing(
     start: Start, team_server: MlflowServer, client: MlflowClient
 ) -> None:
@@ -211,7 +209,6 @@ def test_repro_on_sagemaker_by_arn_has_the_whole_run(
     assert any(model in key and key.endswith("model.safetensors") for key in keys)
 
 
-@pytest.mark.slow
 def test_arn_wrong_secret_keeps_the_run_and_the_right_one_completes_it(
     start: Start, sagemaker_server: MlflowServer, object_store: ObjectStore, door: Door
 ) -> None:
@@ -219,7 +216,7 @@ def test_arn_wrong_secret_keeps_the_run_and_the_right_one_completes_it(
     client = MlflowClient(sagemaker_server.url)
     wrong = dict(object_store.environment("a guess"))
     training = start(APP, "--steps", "500", **wrong)
-    assert training.process.wait(120) == 0, training.output()
+    assert training.process.wait(PATIENCE_S) == 0, training.output()
     assert "mirror sync" in training.output()
     until(lambda: not training.is_followed())
     assert opened.passed == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from ..servers.mlflow import MlflowServer, free_ports, until
+from ..servers.mlflow import PATIENCE_S, MlflowServer, free_ports, until
 from ..servers.proxies import Fault, FaultProxy
 from ..servers.stores import SmallDisk
 from .conftest import Start
@@ -17,12 +17,6 @@ from .trainings import Training, assert_mirrored, assert_unhurt, keep_files, run
 
 AT_ONCE = 8
 FREEZE_STEPS = 6000  # of 10 ms: a minute
-
-
-@pytest.fixture
-def fragile(fragile_server: MlflowServer) -> MlflowClient:
-    """A client of the server that is killed and frozen."""
-    return MlflowClient(fragile_server.url)
 
 
 NETWORK = (  # each hits one training, all at once
@@ -60,34 +54,33 @@ def test_network_faults_in_mid_run_send_each_point_once(
         assert_unhurt(training)
 
 
-@pytest.mark.slow
 def test_server_killed_and_restarted_in_mid_run_gets_everything(
-    start: Start, fragile_server: MlflowServer, fragile: MlflowClient
+    start: Start, fragile_server: MlflowServer, client: MlflowClient
 ) -> None:
     training = start(fragile_server.url)
-    until_sent(training, fragile)
+    until_sent(training, client)
     sidecar = training.sidecar()
     fragile_server.kill()
     until(lambda: "Connection refused" in training.mirror_log())
     fragile_server.start()
-    until_sent(training, fragile)
+    until_sent(training, client)
     assert sidecar.is_running()  # it is the one that was connected
     assert training.end() == 0, training.output()
-    assert_mirrored(training, fragile)
+    assert_mirrored(training, client)
     assert_unhurt(training)
 
 
 @pytest.mark.slow
 def test_server_frozen_for_a_minute_gets_everything(
-    start: Start, fragile_server: MlflowServer, fragile: MlflowClient
+    start: Start, fragile_server: MlflowServer, client: MlflowClient
 ) -> None:
     training = start(fragile_server.url)
-    until_sent(training, fragile)
+    until_sent(training, client)
     fragile_server.freeze()
     training.has_rows(FREEZE_STEPS)
     fragile_server.resume()
     assert training.end() == 0, training.output()
-    assert_mirrored(training, fragile)
+    assert_mirrored(training, client)
     assert_unhurt(training)
 
 
@@ -96,7 +89,7 @@ def test_server_away_from_the_beginning_gets_everything_by_sync(
     start: Start, client: MlflowClient, team_server: MlflowServer
 ) -> None:
     training = start(f"http://127.0.0.1:{free_ports(1)[0]}", "--steps", "500")
-    assert training.process.wait(120) == 0, training.output()
+    assert training.process.wait(PATIENCE_S) == 0, training.output()
     assert "mirror sync" in training.output()
     until(lambda: not training.is_followed())
     done = training.sync(MLFLOW_TRACKING_URI=team_server.url)
@@ -109,7 +102,7 @@ def test_server_away_from_the_beginning_gets_everything_by_sync(
 def test_slow_network_gets_everything(start: Start, proxy: FaultProxy, client: MlflowClient) -> None:
     proxy.delay_s = 0.5
     training = start(proxy.url, "--steps", "500")
-    assert training.process.wait(120) == 0, training.output()
+    assert training.process.wait(PATIENCE_S) == 0, training.output()
     assert_mirrored(training, client)
     assert set(proxy.applied.values()) == {1}
     assert_unhurt(training)
@@ -141,6 +134,7 @@ def test_disk_full_at_the_server_gets_everything_when_there_is_space(
     assert_unhurt(training)
 
 
+@pytest.mark.slow
 def test_sidecar_killed_in_mid_run_is_started_again(start: Start, proxy: FaultProxy, client: MlflowClient) -> None:
     training = start(proxy.url)
     until_sent(training, client)
@@ -152,6 +146,7 @@ def test_sidecar_killed_in_mid_run_is_started_again(start: Start, proxy: FaultPr
     assert_unhurt(training)
 
 
+@pytest.mark.slow
 def test_sidecar_killed_at_the_very_end_is_started_again(start: Start, proxy: FaultProxy, client: MlflowClient) -> None:
     training = start(proxy.url, "--steps", "500")
     until_sent(training, client)
@@ -159,12 +154,13 @@ def test_sidecar_killed_at_the_very_end_is_started_again(start: Start, proxy: Fa
     until(lambda: proxy.requests["/api/2.0/mlflow/runs/update"])
     training.sidecar().kill()
     proxy.heals()
-    assert training.process.wait(120) == 0, training.output()
+    assert training.process.wait(PATIENCE_S) == 0, training.output()
     assert_mirrored(training, client)
     assert set(proxy.applied.values()) == {1}
     assert_unhurt(training)
 
 
+@pytest.mark.slow
 def test_trainer_killed_has_every_written_row_and_failed(start: Start, proxy: FaultProxy, client: MlflowClient) -> None:
     training = start(proxy.url)
     until_sent(training, client)
@@ -175,7 +171,13 @@ def test_trainer_killed_has_every_written_row_and_failed(start: Start, proxy: Fa
     assert_unhurt(training)
 
 
-@pytest.mark.parametrize("cleared", [False, True], ids=["as-it-was", "next-training-began"])
+@pytest.mark.parametrize(
+    "cleared",
+    [
+        pytest.param(False, id="as-it-was", marks=pytest.mark.slow),
+        pytest.param(True, id="next-training-began"),
+    ],
+)
 def test_trainer_and_sidecar_killed_sync_sends_what_lacks(
     start: Start, proxy: FaultProxy, client: MlflowClient, tmp_path: Path, cleared: bool
 ) -> None:
@@ -193,6 +195,7 @@ def test_trainer_and_sidecar_killed_sync_sends_what_lacks(
     assert_unhurt(training)
 
 
+@pytest.mark.slow
 def test_everything_killed_at_the_very_beginning_sync_sends_all(
     start: Start, client: MlflowClient, team_server: MlflowServer
 ) -> None:
@@ -202,6 +205,7 @@ def test_everything_killed_at_the_very_beginning_sync_sends_all(
     assert_mirrored(training, client, "FAILED")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["runs/create", "log-batch", "runs/update"])
 def test_sync_lost_reply_leaves_everything_once(
     start: Start, proxy: FaultProxy, client: MlflowClient, path: str
@@ -233,7 +237,7 @@ def test_trainings_at_once_have_everything(start: Start, team_server: MlflowServ
     trainings = [start(uri, "--steps", "500", "--after", str(go)) for _ in range(AT_ONCE)]
     until(lambda: all(_is_ready(training) for training in trainings))
     go.touch()
-    assert [training.process.wait(180) for training in trainings] == [0] * AT_ONCE
+    assert [training.process.wait(PATIENCE_S) for training in trainings] == [0] * AT_ONCE
     client = MlflowClient(uri)
     for training in trainings:
         assert_mirrored(training, client)
@@ -245,9 +249,10 @@ def _is_ready(training: Training) -> bool:
     return (training.project.path / f"{training.run}.ready").exists()
 
 
+@pytest.mark.slow
 def test_clock_jumping_back_changes_nothing(start: Start, proxy: FaultProxy, client: MlflowClient) -> None:
     training = start(proxy.url, "--back-at", "150", "--steps", "500")
-    assert training.process.wait(120) == 0, training.output()
+    assert training.process.wait(PATIENCE_S) == 0, training.output()
     run = assert_mirrored(training, client)
     times = [point.timestamp for point in client.get_metric_history(run.info.run_id, "train/0")]
     assert max(times) - min(times) > 3_500_000  # milliseconds
@@ -274,10 +279,11 @@ def test_run_deleted_in_mid_run_is_reported_and_stays_deleted(
     assert_unhurt(training)
 
 
+@pytest.mark.slow
 def test_training_interrupted_is_killed_in_mlflow(start: Start, proxy: FaultProxy, client: MlflowClient) -> None:
     training = start(proxy.url)
     until_sent(training, client)
     training.process.send_signal(signal.SIGINT)
-    assert training.process.wait(60) != 0
+    assert training.process.wait(PATIENCE_S) != 0
     assert_mirrored(training, client, "KILLED")
     assert_unhurt(training)

@@ -27,6 +27,7 @@ TRAININGS: dict[str, tuple[dict[str, int], dict[str, float]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", TRAININGS)
 def test_live_with_the_callback_of_a_framework_writes_what_dvclive_writes(
     bake: Bake, tmp_path: Path, framework: str

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
 from ..conftest import BakedProject
-from ..servers.mlflow import until
+from ..servers.mlflow import PATIENCE_S, until
 
 TRAINER = Path(__file__).with_name("trainer.py")
 CURVES = Path("reports/train/plots/metrics")
@@ -68,7 +68,7 @@ class Training:
 
     def has_rows(self, more: int) -> None:
         """Wait until it has written that many steps more."""
-        until(self._more_than(self.rows() + more), 120)
+        until(self._more_than(self.rows() + more))
 
     def _more_than(self, rows: int) -> Callable[[], bool]:
         def enough() -> bool:
@@ -80,7 +80,7 @@ class Training:
     def end(self) -> int:
         """Let it end by itself, and return its exit code."""
         (self.project.path / f"{self.run}.end").touch()
-        return self.process.wait(120)
+        return self.process.wait(PATIENCE_S)
 
     def sidecar(self) -> psutil.Process:
         """Wait for the process that sends its run, and return it."""
@@ -143,7 +143,7 @@ def until_sent(training: Training, client: MlflowClient, more: int = 1) -> None:
         assert training.process.poll() is None, training.output()
         return sent(client, training.run) >= begin + more
 
-    until(enough, 90)
+    until(enough)
 
 
 def sent(client: MlflowClient, run: str) -> int:

@@ -17,11 +17,12 @@ PLATFORM = "project: demo\ntracking_uri: null\nrun_on: local\nallow_other_enviro
         ("split: {salt: '7', val: 0.2, tset: 0.2}", r"split\.tset \(did you mean 'test'\?\)"),
         ("split: {salt: '7', val: 0.2}", "lacks the key split.test"),
         ("split: {salt: '7', val: 1.5, test: 0.2}", r"split\.val is 1\.5: input should be less than 1"),
+        ("split: {salt: '7', val: many, test: 0.2}", r"split\.val is 'many': input should be a valid number"),
         ("splits: {}", r"no section 'split' \(did you mean 'splits'\?\)"),
         ("split: [", "not valid YAML"),
         ("", "holds no keys"),
     ],
-    ids=["unknown", "missing", "range", "section", "yaml", "empty"],
+    ids=["unknown", "missing", "range", "type", "section", "yaml", "empty"],
 )
 def test_load_params_refuses_a_bad_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, problem: str

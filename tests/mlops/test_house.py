@@ -148,6 +148,19 @@ def test_what_travels_with_a_model_imports_nothing_of_mlops() -> None:
     assert TEAM / "model/evaluation.py" in seen, "imports inside functions are looked at too"
 
 
+def test_data_and_model_import_of_the_package_only_each_their_own_and_images() -> None:
+    wrong = [
+        f"{path.relative_to(SKELETON)}:{node.lineno} {name}"
+        for folder in (TEAM / "data", TEAM / "model")
+        for path in python_files(folder)
+        for name, node in imports_of(path, TEAM)
+        for target in [module_at(name)]
+        if name.split(".")[0] == "team" and target and target.parent != folder and target != TEAM / "images.py"
+        if target.name != "__init__.py"
+    ]
+    assert wrong == []
+
+
 def test_mlops_knows_no_images() -> None:
     for path in python_files(MLOPS):
         known = {name.split(".")[0] for name, _ in imports_of(path, MLOPS)}

@@ -3,16 +3,14 @@
 `make.py` made it and packed it into `v0.1.tar.xz`. What the template promises to such a project, it must go on keeping.
 """
 
-import contextlib
 import json
 import shutil
-import sqlite3
 import subprocess
 import tarfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..conftest import TEMPLATE, BakedProject
+from ..conftest import TEMPLATE, BakedProject, move_artifacts
 from ..projects import commit, edit
 
 ARCHIVE = Path(__file__).with_name("v0.1.tar.xz")
@@ -27,9 +25,6 @@ COMMAND = ("python", "-m", PACKAGE)
 REVOKED = "form-03"
 """The subject that withdrew: versions 1 and 2 of the model know it, version 3 was made without it."""
 
-LOCATIONS = ("%uri", "%location")
-"""Columns of MLflow's tables that hold addresses of files, as patterns of SQL."""
-
 
 def unpack(folder: Path) -> BakedProject:
     """Unpack the project below `folder`, as if its owner had moved it there; nothing is pulled from its DVC remote.
@@ -43,30 +38,9 @@ def unpack(folder: Path) -> BakedProject:
     config = project.path / ".dvc/config.local"
     text = config.read_text(encoding="utf-8").replace(str(MADE_AT), project.path.as_posix())
     config.write_text(text, encoding="utf-8", newline="\n")
-    move_artifacts(project.path / "mlflow.db", project.path)
+    move_artifacts(project.path / "mlflow.db", MADE_AT, project.path)
     project.run("git", "reset", "--quiet", "--hard")
     return project
-
-
-def move_artifacts(database: Path, place: Path) -> None:
-    """Let MLflow look for its files in another folder.
-
-    Args:
-        database: MLflow's, in SQLite.
-        place: Where the project is now.
-    """
-    columns = """
-        SELECT tables.name, columns.name FROM sqlite_master AS tables, pragma_table_info(tables.name) AS columns
-        WHERE tables.type = 'table' AND (columns.name LIKE ? OR columns.name LIKE ?)
-    """
-    prefixes = ((MADE_AT.as_uri(), place.as_uri()), (str(MADE_AT), place.as_posix()))
-    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
-        for table, column in connection.execute(columns, LOCATIONS).fetchall():
-            for old, new in prefixes:
-                connection.execute(
-                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",  # noqa: S608 (MLflow's own names)
-                    (new, len(old) + 1, len(old), old),
-                )
 
 
 def update(project: BakedProject) -> list[str]:

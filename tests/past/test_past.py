@@ -21,8 +21,6 @@ from ..projects import commit, out_md5
 from ..projects import lock as stages_of
 from .project import COMMAND, PACKAGE, REVOKED, unpack, update
 
-pytestmark = pytest.mark.slow
-
 VERSIONS = (1, 2, 3)
 RESTORED = (1, 3)  # of other code, and of other data
 # Where the owner and the template changed the same lines: all that the owner's own metric needed.
@@ -102,7 +100,13 @@ def clone_at(lived: Lived, commit: str, folder: Path) -> BakedProject:
     return clone
 
 
-@pytest.fixture(scope="module", params=[as_it_was_left, updated], ids=["as it was left", "updated"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(as_it_was_left, marks=pytest.mark.slow, id="as it was left"),
+        pytest.param(updated, id="updated"),
+    ],
+)
 def lived(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
     """The project, to look at and not to change."""
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -116,7 +120,7 @@ def listed(lived: Lived) -> dict[int, dict[str, Any]]:
     return {row["version"]: row for row in lived.ask("registry", "list")}
 
 
-@pytest.fixture(scope="module", params=RESTORED)
+@pytest.fixture(scope="module", params=[pytest.param(number, marks=pytest.mark.slow) for number in RESTORED])
 def restored(
     request: pytest.FixtureRequest,
     lived: Lived,
@@ -206,8 +210,9 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
         yield updated(tmp_path_factory.mktemp("followed"))
 
 
-def test_update_keeps_what_the_owner_changed(followed: Lived) -> None:
-    path = followed.project.path
+@pytest.mark.parametrize("lived", [pytest.param(updated, id="updated")], indirect=True)
+def test_update_keeps_what_the_owner_changed(lived: Lived) -> None:
+    path = lived.project.path
     assert "_conv(24, 32)" in (path / PACKAGE / "model/networks.py").read_text(encoding="utf-8"), "the owner's network"
     assert "weakest:" in (path / "dvc.yaml").read_text(encoding="utf-8"), "the owner's stage"
     assert "ask Ada before" in (path / "params.yaml").read_text(encoding="utf-8")
@@ -215,6 +220,7 @@ def test_update_keeps_what_the_owner_changed(followed: Lived) -> None:
     assert not (path / PACKAGE / "tracking").exists()
 
 
+@pytest.mark.slow
 def test_updated_project_rebuilds_its_versions_by_their_own_code_and_goes_on(followed: Lived, tmp_path: Path) -> None:
     """A wiped MLflow gets all versions again; the next one is trained by the new code and compared with the old."""
     project = followed.project

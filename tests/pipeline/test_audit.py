@@ -3,38 +3,19 @@
 import json
 import shutil
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ..conftest import BakedProject
-from ..projects import commit, edit, read, runs
-
-FORM = "form-03"
-
-
-RUN = """
-import json, sys
-from click.testing import CliRunner
-from mlops.cli import main
-for command in json.loads(sys.argv[1]):
-    done = CliRunner().invoke(main, command, catch_exceptions=False)
-    print(json.dumps([done.exit_code, done.stdout, done.stderr]))
-"""
-
-
-def run(project: BakedProject, *commands: str) -> list[tuple[int, str]]:
-    """Run verbs in one process, since each would import MLflow; return exit codes, and what was printed."""
-    words = json.dumps([command.split() for command in commands])
-    done = project.run("python", "-c", RUN, words)
-    results = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(results) == len(commands)
-    return [(code, out or err) for code, out, err in results]
+from ..projects import commit, copied, edit, read, runs, verbs
+from .conftest import SUBJECT as FORM
 
 
 def audit(project: BakedProject, *questions: str) -> list[tuple[int, dict[str, Any]]]:
     """Ask; return exit codes and answers."""
-    answers = run(project, *(f"audit {question} --json" for question in questions))
+    answers = verbs(project, *(f"audit {question} --json" for question in questions))
     return [(code, json.loads(text)) for code, text in answers]
 
 
@@ -47,7 +28,7 @@ def verdicts(project: BakedProject, answer: dict[str, Any], names: dict[str, str
 
 
 @pytest.fixture
-def opted_out(project: BakedProject) -> tuple[BakedProject, list[str]]:
+def fine_tuned(project: BakedProject) -> tuple[BakedProject, list[str]]:
     """Three trainings: with a subject, without it after it withdrew, and started from the first. Their ids in DVC."""
     made = [read(project, "reports/run.json")["run"]]
     edit(project, "params.yaml", "test_acc: 0.9\n", "test_acc: 0.05\n")
@@ -63,9 +44,24 @@ def opted_out(project: BakedProject) -> tuple[BakedProject, list[str]]:
     return project, made
 
 
+def test_audits_after_an_optout_say_the_same_from_mlflow_and_from_dvc(opted_out: BakedProject, tmp_path: Path) -> None:
+    project = copied(opted_out, tmp_path)
+    name = project.path.name
+    questions = (f"verify {FORM}", "verify form-04", "deployed", f"list {name}/2", f"list {name}/1")
+    answers = audit(project, *questions, "diff 1 2", *(f"{question} --source dvc" for question in questions[:3]))
+    codes, (known, _, _, second, first, changed, history, *_) = zip(*answers, strict=True)
+    assert codes == (0, 0, 0, 0, 0, 0, 0, 0, 0)
+    rows = [[(row["exposure"], row["timing"], row["verdict"], *row["versions"]) for row in each["rows"]]
+            for each in (known, history)]  # fmt: skip
+    assert rows == [[("direct", "before", "PASS", f"{name}/1")]] * 2, "trained while consent stood, and out of use"
+    subjects = [{row["subject"] for row in listed["rows"]} for listed in (first, second)]
+    assert subjects[0] - subjects[1] == {FORM}
+    assert [(row["subject"], row["change"]) for row in changed["rows"]] == [(FORM, "removed")]
+
+
 @pytest.mark.slow
-def test_audits_of_mlflow_and_of_dvc_say_the_same(opted_out: tuple[BakedProject, list[str]]) -> None:
-    project, made = opted_out
+def test_audits_of_mlflow_and_of_dvc_say_the_same(fine_tuned: tuple[BakedProject, list[str]]) -> None:
+    project, made = fine_tuned
     name = project.path.name
     names = {run.info.run_id: dvc for dvc, run in runs(project).items()}
     wanted = {
@@ -82,13 +78,13 @@ def test_audits_of_mlflow_and_of_dvc_say_the_same(opted_out: tuple[BakedProject,
     # An index from either source serves the other.
     for source in ("mlflow", "dvc"):
         shutil.rmtree(project.path / ".dvc/tmp/records")
-        (_, reindexed), (_, same) = run(project, f"audit reindex --source {source}", f"audit verify {FORM} --json")
+        (_, reindexed), (_, same) = verbs(project, f"audit reindex --source {source}", f"audit verify {FORM} --json")
         assert reindexed.startswith("2 manifests")
         assert json.loads(same)["rows"] == answer["rows"]
     # What is served.
     deployed = [f"audit deployed --source {source}" for source in ("mlflow", "dvc")]
     promote = [f"registry promote {version} --anyway --why drill" for version in (1, 2)]
-    codes = [code for code, _ in run(project, promote[0], *deployed, promote[1], *deployed)]
+    codes = [code for code, _ in verbs(project, promote[0], *deployed, promote[1], *deployed)]
     assert codes == [0, 1, 1, 0, 0, 0]
     # MLflow is lost: the log knows which runs there were, DVC what they read.
     (project.path / "mlflow.db").unlink()
@@ -123,6 +119,7 @@ def check_fresh_clone(project: BakedProject) -> None:
     assert alone["notes"][0].endswith("Fix: git fetch origin lineage:lineage")
 
 
+@pytest.mark.slow
 def test_training_on_a_manifest_that_is_not_the_datasets_is_refused(project: BakedProject) -> None:
     manifest = project.path / "data/manifest.parquet"
     script = """

@@ -35,6 +35,7 @@ def test_code_from_elsewhere_is_refused(project: BakedProject, tmp_path: Path, m
     assert "unset PYTHONSAFEPATH" in failed.stderr
 
 
+@pytest.mark.slow
 def test_other_environment_is_refused_unless_allowed_and_then_recorded(project: BakedProject) -> None:
     edit(project, "environment.json", '"torch": "', '"torch": "1.')
     failed = project.run("dvc", "repro", check=False)
@@ -45,25 +46,16 @@ def test_other_environment_is_refused_unless_allowed_and_then_recorded(project: 
     assert "torch" in recorded
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "problem"),
-    [
-        ("  epochs:", "  epoch:", "unknown key: train.epoch (did you mean 'epochs'?)"),
-        ("max_lr: 0.003", "max_lr: -1.0", "params.yaml:train.max_lr is -1.0: input should be greater than 0"),
-        ("threads: 1", "threads: many", "params.yaml:train.threads is 'many': input should be a valid integer"),
-        ("train:\n", "trian:\n", "no section 'train' (did you mean 'trian'?)"),
-    ],
-    ids=["unknown", "range", "type", "section"],
-)
-def test_bad_params_are_told_with_the_fix(project: BakedProject, old: str, new: str, problem: str) -> None:
-    edit(project, "params.yaml", old, new)
+def test_bad_params_are_told_with_the_fix(project: BakedProject) -> None:
+    edit(project, "params.yaml", "  epochs:", "  epoch:")
     failed = project.run("python", "-m", "mlops", "stage", "train", check=False)
     assert failed.returncode == 2
-    assert problem in failed.stderr
+    assert "unknown key: train.epoch (did you mean 'epochs'?)" in failed.stderr
     assert "Fix: " in failed.stderr
     assert "Traceback" not in failed.stderr
 
 
+@pytest.mark.slow
 def test_remote_away_training_goes_on_and_register_refuses(project: BakedProject) -> None:
     storage = project.path / "dvc-storage"
     moved = storage.rename(project.path.parent / "kept")
@@ -81,6 +73,7 @@ def test_remote_away_training_goes_on_and_register_refuses(project: BakedProject
     assert list(versions(project)) == [1, 2]
 
 
+@pytest.mark.slow
 def test_mlflow_away_training_succeeds_and_sync_repairs(project: BakedProject, monkeypatch: pytest.MonkeyPatch) -> None:
     retrain(project)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
@@ -98,15 +91,7 @@ def test_mlflow_away_training_succeeds_and_sync_repairs(project: BakedProject, m
     assert [f"{point.timestamp}\t{point.step}\t{point.value}" for point in points] == rows
 
 
-def test_run_deleted_in_mlflow_is_not_revived(project: BakedProject) -> None:
-    run = runs(project)[read(project, "reports/run.json")["run"]]
-    MlflowClient(f"sqlite:///{(project.path / 'mlflow.db').as_posix()}").delete_run(run.info.run_id)
-    done = project.run("python", "-m", "mlops", "mirror", "sync", check=False)
-    assert done.returncode == 2
-    assert "was deleted in MLflow" in done.stderr
-    assert "mlflow runs restore" in done.stderr
-
-
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process group")
 def test_interrupted_training_is_not_recorded_and_runs_again(project: BakedProject) -> None:
     edit(project, "params.yaml", "epochs: 15", "epochs: 100000")
@@ -155,6 +140,7 @@ def test_full_disk_is_told_and_leaves_nothing_half(project: BakedProject) -> Non
     assert done.stdout.split() == ["consent.csv"]
 
 
+@pytest.mark.slow
 def test_four_first_runs_at_once_share_one_new_database(project: BakedProject) -> None:
     for path in project.path.glob("mlflow.db*"):
         path.unlink()

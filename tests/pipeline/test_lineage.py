@@ -11,30 +11,21 @@ from ruamel.yaml import YAML
 
 from ..conftest import BakedProject
 from ..projects import (
+    MARKED,
     clone,
     commit,
     edit,
     experiments,
     lock,
+    mark,
     metric,
     objects,
     out_md5,
     read,
     runs,
+    versions,
     wait_for_queue,
 )
-
-MARKED = "stages/train.py"
-
-
-def mark(project: BakedProject, number: int) -> None:
-    """Make the code write `number` into the metrics."""
-    name = f"{project.package}/{MARKED}"
-    path = project.path / name
-    before = path.read_text(encoding="utf-8")
-    line = next(line for line in before.splitlines() if line.startswith("    figures = ") and "metrics(" in line)
-    marked = f'    figures = {{**metrics(dataset, val, test), "marker": {number}}}'
-    path.write_text(before.replace(line, marked), encoding="utf-8", newline="\n")
 
 
 def check_restored(project: BakedProject, run: str, marker: int, max_lr: float, folder: Path) -> BakedProject:
@@ -49,6 +40,33 @@ def check_restored(project: BakedProject, run: str, marker: int, max_lr: float, 
     assert list((restored.path / "data/dataset/train").glob("*.parquet"))
     assert "train" not in lock(restored) or restored.run("git", "rev-parse", "HEAD").stdout == ""
     return restored
+
+
+def test_queued_experiment_runs_the_code_and_parameters_that_were_queued(queued: BakedProject) -> None:
+    experiment = experiments(queued)["queued"]
+    assert metric(experiment, "marker") == 1
+    run = runs(queued)[metric(experiment, "run")]
+    assert (run.info.run_name, run.info.status) == ("queued", "FINISHED")
+    params = run.data.params
+    commit = params["data_git_commit_id"]
+    assert '"marker": 1}' in queued.run("git", "show", f"{commit}:{queued.package}/{MARKED}").stdout
+    pinned = YAML(typ="safe").load(queued.run("git", "show", f"{commit}:params.yaml").stdout)
+    assert pinned["train"]["max_lr"] == 0.005 == float(params["train.max_lr"])
+    assert out_md5(lock(queued, commit), "data/dataset") == params["dataset_md5"]
+    assert "train queued" in queued.run("git", "log", "--first-parent", "--format=%s", "lineage").stdout
+    assert list(versions(queued)) == [1], "an experiment that stops at train registers nothing"
+
+
+def test_label_of_a_dataset_is_shown_on_its_runs(queued: BakedProject) -> None:
+    (run,) = [run for run in runs(queued).values() if run.info.run_name == "queued"]
+    assert run.data.params["data_version"] == "v1.0"
+
+
+def test_credentials_in_git_addresses_are_not_recorded(queued: BakedProject) -> None:
+    (run,) = [run for run in runs(queued).values() if run.info.run_name == "queued"]
+    assert "https://example.org/team/project.git" in {**run.data.params, **run.data.tags}.values()
+    files = [queued.path / "mlflow.db", *(queued.path / "mlartifacts").rglob("*"), *queued.path.glob("reports/**/*")]
+    assert [path for path in files if path.is_file() and b"secret-token" in path.read_bytes()] == []
 
 
 @pytest.mark.slow
@@ -119,13 +137,7 @@ def test_gc_loses_no_input_and_no_registered_model(project: BakedProject, tmp_pa
     assert (model.path / "got/model.safetensors").is_file()
 
 
-def test_label_of_a_dataset_is_shown_on_its_runs(project: BakedProject) -> None:
-    project.run("python", "-m", "mlops", "data", "tag", "v1.0")
-    edit(project, "params.yaml", "max_lr: 0.003", "max_lr: 0.002")
-    project.run("dvc", "repro", "train")
-    assert runs(project)[read(project, "reports/run.json")["run"]].data.params["data_version"] == "v1.0"
-
-
+@pytest.mark.slow
 def test_untracked_code_stops_the_run_before_it_starts(project: BakedProject) -> None:
     edit(project, "dvc.yaml", f"      - {project.package}/stages/train.py", "      - extra.py")
     (project.path / "extra.py").write_text("", encoding="utf-8")
@@ -135,6 +147,7 @@ def test_untracked_code_stops_the_run_before_it_starts(project: BakedProject) ->
     assert len(runs(project)) == 1
 
 
+@pytest.mark.slow
 def test_untracked_code_is_named_in_a_throw_away_copy_too(project: BakedProject) -> None:
     """DVC copies what Git tracks: the new module is not there, and the error would be a bare ImportError."""
     new = f"{project.package}/model/extra.py"
@@ -147,16 +160,7 @@ def test_untracked_code_is_named_in_a_throw_away_copy_too(project: BakedProject)
     assert f"Fix: git add {new}" in failed.stderr
 
 
-def test_credentials_in_git_addresses_are_not_recorded(project: BakedProject) -> None:
-    project.run("git", "remote", "add", "origin", "https://user:secret-token@example.org/team/project.git")
-    edit(project, "params.yaml", "max_lr: 0.003", "max_lr: 0.002")
-    project.run("dvc", "repro", "train")
-    run = runs(project)[read(project, "reports/run.json")["run"]]
-    assert run.data.params["git_remote_url"] == "https://example.org/team/project.git"
-    for file in (project.path / "reports").rglob("*.json"):
-        assert "secret-token" not in file.read_text(encoding="utf-8")
-
-
+@pytest.mark.slow
 def test_dataset_that_is_not_the_one_in_the_lock_stops_the_run(project: BakedProject) -> None:
     edit(project, "params.yaml", "fraction: 1.0", "fraction: 0.5")
     failed = project.run("dvc", "repro", "--single-item", "--force", "train", check=False)

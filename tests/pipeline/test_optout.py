@@ -16,14 +16,10 @@ from mlflow import MlflowClient
 from ruamel.yaml import YAML
 
 from ..conftest import BakedProject, isolate
-from ..projects import commit, copied, edit, executed, read, versions
+from ..projects import commit, copied, edit, executed, objects, read, versions
+from .conftest import OUTPUT, SUBJECT
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL, and a Git hook in sh"),
-]
-
-SUBJECT = "form-03"
+on_unix = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL, and a Git hook in sh")
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +105,30 @@ def state(project: BakedProject) -> dict[str, bytes]:
     return {name: (project.path / name).read_bytes() for name in project.files() if not name.startswith(ignored)}
 
 
+def test_optout_leads_to_a_model_without_the_subject_in_use_and_moves_nobody(
+    opted_out: BakedProject, committed: BakedProject
+) -> None:
+    output = (opted_out.path / OUTPUT).read_text(encoding="utf-8")
+    assert executed(output) == ["prepare", "manifest", "train", "register"]
+    assert "audit verify: PASS\naudit deployed: PASS\n" in output
+    before, after = ((project.path / "data/consent.csv").read_bytes() for project in (committed, opted_out))
+    assert after.startswith(before + f"{SUBJECT},revoked,".encode())
+    assert after.count(b"\n") == before.count(b"\n") + 1
+    assert champion(opted_out) == 2
+    assert moves(opted_out) == [f"promote {opted_out.path.name} champion to version {number}" for number in (1, 2)]
+    check_report(opted_out)
+    old, new = ({row["record_id"]: row for row in manifest(project)} for project in (committed, opted_out))
+    assert {row["subject_id"] for row in old.values()} - {row["subject_id"] for row in new.values()} == {SUBJECT}
+    assert all(old[record_id] == row for record_id, row in new.items()), "each of the others is where it was"
+    assert read(opted_out, "reports/prepare.json")["excluded"] == len(old) - len(new)
+    stored = objects(opted_out) - objects(committed)
+    content = [(opted_out.path / "dvc-storage" / name).read_bytes() for name in stored]
+    assert sum(data.startswith(b"PAR1") and b"image" in data for data in content) <= 1, "shards that were rewritten"
+    assert sum(data.startswith(b"[") and b"shard-000.parquet" in data for data in content) == 1  # their directory
+    assert versions(opted_out)[1]["dataset_md5"] != versions(opted_out)[2]["dataset_md5"]
+
+
+@pytest.mark.slow
 def test_dry_run_tells_where_the_records_are_and_changes_nothing(project: BakedProject) -> None:
     before = state(project)
     output = optout(project, "--dry-run", SUBJECT)
@@ -134,6 +154,8 @@ def manifest(project: BakedProject) -> list[dict[str, str]]:
     return rows
 
 
+@pytest.mark.slow
+@on_unix
 def test_killed_at_each_step_and_refused_it_ends_in_one_line_one_version_one_move(project: BakedProject) -> None:
     registry, known = project.path / "data/consent.csv", (project.path / "data/consent.csv").read_bytes()
     edit(project, "params.yaml", "epochs: 15", "epochs: 1")

@@ -14,7 +14,10 @@ import pytest
 from ..conftest import BakedProject
 from ..projects import edit, lock, out_md5, read, runs
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals; and torch for Windows lacks libuv")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name == "nt", reason="signals; and torch for Windows lacks libuv"),
+]
 
 
 @pytest.fixture

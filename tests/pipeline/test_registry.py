@@ -13,9 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from ..conftest import BakedProject, isolate
-from ..projects import commit, copied, edit
-
-pytestmark = pytest.mark.slow
+from ..projects import commit, copied, edit, verbs
 
 FORM = "form-13"  # a subject in the test set of both versions
 
@@ -93,6 +91,31 @@ def manifest(project: BakedProject, number: int) -> list[dict[str, str]]:
     return rows
 
 
+def test_rollback_and_promote_keep_who_when_why_and_audits_follow(
+    opted_out: BakedProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    project = copied(opted_out, tmp_path)
+    commands = ("registry rollback --why 'a drill'", "audit deployed --json", "registry promote 2 --to challenger",
+                "registry promote challenger --anyway --why 'it is over'", "audit deployed --json",
+                "registry show 2 --json", "registry list --json")  # fmt: skip
+    codes, outputs = zip(*verbs(project, *commands), strict=True)
+    assert codes == (0, 1, 0, 0, 0, 0, 0), "version 1 knows who withdrew"
+    assert aliases(project) == {"champion": 2}, "the challenger has won"
+    assert [(move["action"], move["before"], move["version"]) for move in moves(project)] == [
+        ("promote", None, 1),
+        ("promote", 1, 2),
+        ("rollback", 2, 1),
+        ("promote", None, 2),
+        ("promote", 1, 2),
+    ]
+    last = json.loads(outputs[-2])["moves"][-1]
+    assert (last["who"], last["aws"], last["why"]) == ("Ada Byron <ada@example.org>", "none", "it is over")
+    listed = json.loads(outputs[-1])
+    assert [(row["version"], row["aliases"]) for row in listed] == [(2, ["champion"]), (1, [])]
+
+
+@pytest.mark.slow
 def test_promote_and_rollback_move_the_champion_and_keep_who_when_why(project: BakedProject) -> None:
     with (project.path / "data/consent.csv").open("a", encoding="utf-8") as file:
         file.write(f"{FORM},revoked,2026-01-01T00:00:00Z\n")
@@ -136,6 +159,7 @@ def check_figures(project: BakedProject, comparisons: list[dict[str, Any]]) -> N
         assert comparisons[0][who] == right.mean()
 
 
+@pytest.mark.slow
 def test_list_tells_each_version(project: BakedProject) -> None:
     listed = json.loads(registry(project, "list", "--json"))
     assert [(row["version"], row["aliases"]) for row in listed] == [(2, []), (1, ["champion"])]
@@ -150,6 +174,7 @@ def test_list_tells_each_version(project: BakedProject) -> None:
         assert row["data_version"] == run.data.params["data_version"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 def test_killed_before_the_log_is_written_the_same_command_completes(project: BakedProject) -> None:
     hook, pid = project.path / ".git/hooks/reference-transaction", project.path / "pid"
@@ -168,6 +193,7 @@ def test_killed_before_the_log_is_written_the_same_command_completes(project: Ba
         assert [(move["before"], move["version"]) for move in moves(project)[len(log) :]] == [(before, after)]
 
 
+@pytest.mark.slow
 def test_two_at_once_in_one_clone_come_one_after_the_other(project: BakedProject) -> None:
     both = [start(project, "promote", "2", "--anyway", "--why", "quick") for _ in range(2)]
     outputs = [process.communicate()[0] for process in both]
@@ -176,6 +202,7 @@ def test_two_at_once_in_one_clone_come_one_after_the_other(project: BakedProject
     assert [move["version"] for move in moves(project)] == [1, 2]
 
 
+@pytest.mark.slow
 def test_two_clones_with_one_mlflow_see_each_other(
     project: BakedProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,8 +21,6 @@ from ..projects import commit, edit
 from ..servers.mlflow import MlflowServer
 from .mlflow_state import show, state
 
-pytestmark = pytest.mark.slow
-
 # With sagemaker-mlflow installed it warns at each request to a server that has no ARN.
 logging.getLogger("mlflow.tracking.request_header.registry").setLevel(logging.ERROR)
 
@@ -127,6 +125,18 @@ def check_predicts(uri: str, name: str, version: int) -> None:
     assert answer["label"][0] in "0123456789"
 
 
+def test_repair_wiped_mlflow_has_both_versions_and_the_champion_as_they_were(
+    opted_out: BakedProject, tmp_path: Path
+) -> None:
+    name = opted_out.path.name
+    wiped = wipe(opted_out, tmp_path)
+    verb(wiped, "mirror", "repair")
+    assert show(state(database(wiped), name)) == show(state(database(opted_out), name))
+    assert wiped.run("git", "status", "--porcelain").stdout == ""
+    check_predicts(database(wiped), name, 2)
+
+
+@pytest.mark.slow
 def test_repair_wiped_server_has_everything_as_it_was(repaired: BakedProject, before: dict[str, Any]) -> None:
     failed = run_of(before, status="FAILED")
     assert without(state(database(repaired), repaired.path.name), failed) == without(before, failed)
@@ -136,6 +146,7 @@ def test_repair_wiped_server_has_everything_as_it_was(repaired: BakedProject, be
         check_predicts(database(repaired), repaired.path.name, version)
 
 
+@pytest.mark.slow
 def test_repair_run_and_version_that_a_person_deleted_stay_deleted(
     repaired: BakedProject, before: dict[str, Any]
 ) -> None:
@@ -156,6 +167,7 @@ def test_repair_run_and_version_that_a_person_deleted_stay_deleted(
     assert [item["state"] for item in status["lacking"]][:2] == ["deleted", "impossible"]
 
 
+@pytest.mark.slow
 def test_repair_second_server_from_a_fresh_clone_and_the_remote(
     lived: BakedProject, before: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +189,7 @@ def test_repair_second_server_from_a_fresh_clone_and_the_remote(
         server.kill()
 
 
+@pytest.mark.slow
 def test_repair_version_whose_model_is_gone_blocks_the_later_ones_until_it_is_given_up(
     lived: BakedProject, before: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -202,6 +215,7 @@ def test_repair_version_whose_model_is_gone_blocks_the_later_ones_until_it_is_gi
     assert int(MlflowClient(database(wiped)).create_model_version(name, "s3://next").version) == 3
 
 
+@pytest.mark.slow
 def test_repair_other_versions_in_the_way_are_refused(lived: BakedProject, tmp_path: Path) -> None:
     wiped, name = wipe(lived, tmp_path), lived.path.name
     client = MlflowClient(database(wiped))

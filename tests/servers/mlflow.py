@@ -15,9 +15,10 @@ from typing import TypeVar
 Found = TypeVar("Found")
 
 POLL_S = 0.3
+PATIENCE_S = 300  # far longer than anything takes, on a machine that has much else to do: only a failure waits so long
 
 
-def until(condition: Callable[[], Found | None], wait_s: float = 60, poll_s: float = POLL_S) -> Found:
+def until(condition: Callable[[], Found | None], poll_s: float = POLL_S) -> Found:
     """Wait until a condition holds.
 
     Returns:
@@ -26,9 +27,9 @@ def until(condition: Callable[[], Found | None], wait_s: float = 60, poll_s: flo
     Raises:
         AssertionError: It does not hold in time.
     """
-    deadline = time.monotonic() + wait_s
+    deadline = time.monotonic() + PATIENCE_S
     while not (result := condition()):
-        assert time.monotonic() < deadline, f"not in {wait_s} s: {condition}"
+        assert time.monotonic() < deadline, f"not in {PATIENCE_S} s: {condition}"
         time.sleep(poll_s)
     return result
 
@@ -80,7 +81,6 @@ class MlflowServer:
         self._environment = {
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
-            "PYTHONDONTWRITEBYTECODE": "1",  # a disk that tests fill would keep half of a module
         }
         if password:
             self._environment |= self._auth(password)
@@ -114,7 +114,7 @@ class MlflowServer:
                 stderr=log,
                 start_new_session=True,  # so that a signal reaches all its processes, and no other
             )
-        until(self._is_up, 120)
+        until(self._is_up)
 
     def _is_up(self) -> bool:
         assert self.process and self.process.poll() is None, (self.folder / "server.log").read_text(encoding="utf-8")
@@ -137,3 +137,11 @@ class MlflowServer:
     def resume(self) -> None:
         """End a freeze."""
         self._signal(signal.SIGCONT)
+
+    def restore(self) -> None:
+        """Let it answer again, whatever was done to it."""
+        assert self.process
+        if self.process.poll() is None:
+            self.resume()
+        else:
+            self.start()

@@ -63,7 +63,7 @@ class ObjectStore:
             aws_secret_access_key=SECRET,
             region_name=REGION,
         )
-        until(self._make_bucket, 60)
+        until(self._make_bucket)
 
     def _make_bucket(self) -> bool:
         assert self._process.poll() is None, "weed server ended"

@@ -1,13 +1,13 @@
 """`dvc.yaml` against the code: what a stage imports is what DVC watches, and the whole runs."""
 
 import ast
+import json
 import os
-import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import mlops
 import pytest
@@ -15,12 +15,33 @@ from mlops.pipeline import Stage, load_stages
 from ruamel.yaml import YAML
 
 import {{ cookiecutter.package_name }} as package
+from {{ cookiecutter.package_name }}.model.predictor import Predictor
 from {{ cookiecutter.package_name }}.stages.prepare import DataParams, SplitParams
 from {{ cookiecutter.package_name }}.stages.register import RegisterParams
 from {{ cookiecutter.package_name }}.stages.train import TrainParams
 
+from .conftest import OWN, ROOT, SMALL, png
+
+# What the pipeline runs with here; what is not named is as in params.yaml.
+RECIPE: dict[str, dict[str, Any]] = {
+    "data": {"source": "digits", "fraction": 1.0, "consent": "not_required"},  # which need no download
+    "split": {"salt": "7", "val": 0.2, "test": 0.2},
+    "train": {**SMALL, "epochs": 2},
+    "register": {"at_least": {}, "at_most": {}},
+}
+# Predicts with the registered model, as another project would: an image as bytes, and as text in base64.
+LOAD = """
+import base64, json, pathlib, sys
+import mlflow, pandas
+mlflow.set_tracking_uri(sys.argv[1])
+(version,) = mlflow.MlflowClient().search_model_versions()
+model = mlflow.pyfunc.load_model(f"models:/{version.name}/{version.version}")
+image = pathlib.Path(sys.argv[2]).read_bytes()
+rows = [model.predict(pandas.DataFrame({"image": [kind]})) for kind in (image, base64.b64encode(image).decode())]
+print(json.dumps([row.to_dict("records")[0] for row in rows]))
+"""
+
 PACKAGE = Path(str(package.__file__)).parent
-ROOT = PACKAGE.parent
 # What can change the outputs of a stage. The rest of mlops/ records, checks and finds what a stage does.
 WATCHED = (PACKAGE, ROOT / "mlops/records", ROOT / "mlops/training")
 
@@ -32,129 +53,87 @@ def imports(module: Path) -> set[Path]:
         if not isinstance(node, ast.ImportFrom):
             continue
         names = [alias.name for alias in node.names]
-        if node.level:
-            base = module.parents[node.level - 1].joinpath(*(node.module or "").split("."))
-        elif node.module == "mlops":  # whose names lie in the modules below it
+        if node.module == "mlops":  # whose names lie in the modules below it
             modules |= {Path(str(sys.modules[getattr(mlops, name).__module__].__file__)) for name in names}
             continue
-        else:
-            base = ROOT.joinpath(*str(node.module).split("."))
-        paths = (base.with_suffix(".py"), base / "__init__.py", *(base / f"{name}.py" for name in names))
-        modules |= {path for path in paths if path.is_file()}
-    return modules
-
-
-def is_watched(path: Path) -> bool:
-    """Return whether a change of this module can change what a stage makes."""
-    return any(path.is_relative_to(folder) for folder in WATCHED)
-
-
-def is_code(module: Path) -> bool:
-    """Return whether there is anything in a module; most `__init__.py` are empty."""
-    return bool(module.read_text(encoding="utf-8").strip())
-
-
-def closure(roots: Iterable[Path]) -> set[Path]:
-    """Return these modules and all that they import, directly or not, as far as DVC must watch it."""
-    modules: set[Path] = set()
-    todo = list(roots)
-    while todo:
-        module = todo.pop()
-        if module not in modules and is_watched(module):
-            modules.add(module)
-            todo += imports(module)
-            todo += [folder / "__init__.py" for folder in module.parents if (folder / "__init__.py").is_file()]
-            if is_code(module) and module.name == "__init__.py":  # it imports its modules by name, as data/ does
-                todo += module.parent.glob("*.py")
-    return {module for module in modules if is_code(module)}
+        base = module.parents[node.level - 1] if node.level else ROOT
+        base = base.joinpath(*(node.module or "").split("."))
+        modules |= {base.with_suffix(".py"), base / "__init__.py", *(base / f"{name}.py" for name in names)}
+    return {path for path in modules if path.is_file()}
 
 
 def modules_of(stage: Stage) -> set[Path]:
-    """Return the modules that a stage runs; `register` runs `interface.py` too, which `mlops` imports."""
+    """Return the modules that a stage runs, as far as a change of them can change what it makes.
+
+    `register` runs `interface.py` too, which `mlops` imports. Most `__init__.py` are empty: those are left out.
+    """
     own = PACKAGE / "stages" / f"{stage.name.partition('@')[0]}.py"  # of `foreach`, a name goes on with @
-    roots = (own, *(ROOT / dep for dep in stage.deps if dep == f"{PACKAGE.name}/interface.py"))
-    return closure(root for root in roots if root.exists())
+    todo = [own, *(ROOT / dep for dep in stage.deps if dep == f"{PACKAGE.name}/interface.py")]
+    modules: set[Path] = set()
+    while todo:
+        module = todo.pop()
+        if module in modules or not module.exists() or not any(map(module.is_relative_to, WATCHED)):
+            continue
+        modules.add(module)
+        todo += [*imports(module), *(folder / "__init__.py" for folder in module.parents)]
+        if module.name == "__init__.py" and module.stat().st_size:  # it imports its modules by name, as data/ does
+            todo += module.parent.glob("*.py")
+    return {module for module in modules if module.stat().st_size}
 
 
-@pytest.fixture
-def stages(monkeypatch: pytest.MonkeyPatch) -> list[Stage]:
-    """The stages, as DVC reads them."""
+def test_deps_of_each_stage_are_the_code_that_it_imports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    return list(load_stages().values())
-
-
-def test_all_that_a_stage_imports_lies_below_one_of_its_deps(stages: list[Stage]) -> None:
-    unwatched = {
-        f"dvc.yaml:stages.{stage.name}.deps lacks {module.relative_to(ROOT).as_posix()}"
-        for stage in stages
-        for module in modules_of(stage)
-        if not any(module.is_relative_to(ROOT / dep) for dep in stage.deps)
-    }
-    assert unwatched == set()
-
-
-def test_no_stage_depends_on_code_of_the_package_that_it_does_not_import(stages: list[Stage]) -> None:
-    unused = {
-        f"dvc.yaml:stages.{stage.name}.deps: {dep}"
-        for stage in stages
-        for dep in stage.deps
-        if (ROOT / dep).is_relative_to(PACKAGE)
-        and not any(module.is_relative_to(ROOT / dep) for module in modules_of(stage))
-    }
-    assert unused == set()
-
-
-def test_data_and_model_import_of_the_package_only_each_their_own_and_images() -> None:
-    for folder in (PACKAGE / "data", PACKAGE / "model"):
-        for module in folder.glob("*.py"):
-            elsewhere = {path for path in imports(module) if path.is_relative_to(PACKAGE) and path.parent != folder}
-            assert elsewhere <= {PACKAGE / "images.py"}, module
+    problems = set()
+    for stage in load_stages().values():
+        modules, deps = modules_of(stage), [ROOT / dep for dep in stage.deps]
+        unwatched = {module for module in modules if not any(module.is_relative_to(dep) for dep in deps)}
+        own = {dep for dep in deps if dep.is_relative_to(PACKAGE)}
+        unused = {dep for dep in own if not any(module.is_relative_to(dep) for module in modules)}
+        for problem, paths in (("lacks", unwatched), ("has without need", unused)):
+            problems |= {f"dvc.yaml:stages.{stage.name}.deps {problem} {path.relative_to(ROOT)}" for path in paths}
+    assert problems == set()
 
 
 def test_params_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    for section, shape in {
-        "data": DataParams,
-        "split": SplitParams,
-        "train": TrainParams,
-        "register": RegisterParams,
-    }.items():
+    sections = {"data": DataParams, "split": SplitParams, "train": TrainParams, "register": RegisterParams}
+    for section, shape in sections.items():
         mlops.params(section, shape)
 
 
-def test_pipeline_runs_to_a_registered_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole project, in a copy; `dvc repro` again does nothing."""
-    source = load_source()
-    if source != "digits":
-        pytest.skip(f"data.source is {source}: only digits need no download and no images of yours")
-    copy = tmp_path / "project"
-    local = (".git", ".venv", "dvc-storage", "mlflow.db*", "mlartifacts", "mlruns", "cache", "tmp", "config.local")
-    outputs = ("models", "reports", "dataset")
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*local, *outputs))
-    monkeypatch.chdir(copy)
-    params = Path("params.yaml")
-    start = re.compile(r"init_from: .*")  # a registered version that this copy's empty MLflow doesn't have
-    params.write_text(start.sub("init_from: null", params.read_text(encoding="utf-8")), encoding="utf-8")
+def run(*command: str) -> str:
+    """Run a command as if nobody had set anything; return what it printed."""
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "DVC_", "MLFLOW_"))},
         **{f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
         "DVC_NO_ANALYTICS": "1",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
 
-    def run(*command: str) -> str:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8")
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
 
+@pytest.mark.skipif(OWN["data"]["source"] == "folder", reason="it would need your images: name some in RECIPE")
+def test_pipeline_runs_to_a_model_that_predicts_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole project, in a copy with a recipe of seconds; `dvc repro` again does nothing."""
+    copy = tmp_path / "project"
+    local = (".git", ".venv", "dvc-storage", "mlflow.db*", "mlartifacts", "mlruns", "cache", "tmp", "config.local")
+    outputs = ("models", "reports", "dataset")
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*local, *outputs))
+    monkeypatch.chdir(copy)
+    YAML().dump({name: {**OWN[name], **RECIPE.get(name, {})} for name in OWN}, Path("params.yaml"))
     for command in ("git init --quiet", "git add .", "git commit --quiet -m Start"):
         run(*command.split())
     run("python", "-m", "mlops", "setup")
     run("dvc", "repro")
     assert "up to date" in run("dvc", "repro")
     assert "register" in run("git", "log", "--first-parent", "--format=%s", "lineage")
+    assert not list(Path("mlartifacts").rglob("*.pkl"))
 
-
-def load_source() -> str:
-    """Return `params.yaml:data.source`."""
-    return str(YAML(typ="safe").load((ROOT / "params.yaml").read_text(encoding="utf-8"))["data"]["source"])
+    image = png(side=RECIPE["train"]["image_px"])
+    (tmp_path / "image.png").write_bytes(image)
+    monkeypatch.chdir(tmp_path)  # where this project's package is not
+    answers = run("python", "-c", LOAD, f"sqlite:///{(copy / 'mlflow.db').as_posix()}", "image.png")
+    (expected,) = Predictor.load(copy / "models/model").predict([image])
+    assert json.loads(answers.splitlines()[-1]) == [pytest.approx(expected)] * 2

@@ -9,11 +9,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ...conftest import BakedProject, isolate, new_project
+from ...conftest import BakedProject, copied, made_once, new_project
 from ...projects import commit, edit
 from ...servers.mlflow import until
 from ...servers.s3 import BUCKET, ObjectStore
-from .launches import copy, die, jobs
+from .launches import die, jobs, lock
 from .network import Network
 
 # Small disks are made with namespaces, as Linux has them, and the S3 store is for Linux.
@@ -23,9 +23,9 @@ collect_ignore_glob = [] if sys.platform == "linux" else ["test_*.py"]
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> BakedProject:
     """A project whose dataset has changed since `manifest` ran: that is the next job. To copy."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        isolate(monkeypatch, tmp_path_factory)
-        made = new_project(tmp_path_factory.mktemp("prepared"))
+
+    def make(folder: Path) -> None:
+        made = new_project(folder)
         made.run("git", "config", "user.name", "Test")
         made.run("git", "config", "user.email", "test@example.org")
         made.run("python", "-m", "mlops", "setup")
@@ -34,15 +34,18 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> BakedProject:
         edit(made, "params.yaml", "epochs: 15", "epochs: 2")
         made.run("dvc", "repro", "prepare")
         commit(made, "Half of the records")
-    return made
+
+    return made_once(tmp_path_factory, "before-a-job", make)
 
 
 @pytest.fixture(scope="session")
 def expected(prepared: BakedProject, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The `dvc.lock` of one in which `manifest` ran here, and nothing went wrong."""
-    undisturbed = copy(prepared, tmp_path_factory.mktemp("undisturbed"))
-    undisturbed.run("dvc", "repro", "manifest")
-    return (undisturbed.path / "dvc.lock").read_bytes()
+
+    def make(folder: Path) -> None:
+        copied(prepared, folder).run("dvc", "repro", "manifest")
+
+    return lock(made_once(tmp_path_factory, "without-a-job", make))
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +54,7 @@ def finished(prepared: BakedProject, tmp_path_factory: pytest.TempPathFactory) -
 
     It is for `left`, and kept beside itself: a job is found again where its DVC remote has the same address.
     """
-    left = copy(prepared, tmp_path_factory.mktemp("finished"))
+    left = copied(prepared, tmp_path_factory.mktemp("finished"))
     die(left, "mlops.compute.results:apply_results", "manifest")
     [job] = jobs(left)
     until(lambda: not job.is_supervised())  # it tidies up
@@ -63,9 +66,9 @@ def finished(prepared: BakedProject, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture
 def project(prepared: BakedProject, tmp_path: Path) -> Iterator[BakedProject]:
     """A copy of `prepared`, to change; the jobs that it leaves are killed."""
-    copied = copy(prepared, tmp_path)
-    yield copied
-    _clear(copied)
+    made = copied(prepared, tmp_path)
+    yield made
+    _clear(made)
 
 
 @pytest.fixture

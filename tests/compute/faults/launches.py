@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -15,19 +14,10 @@ from filelock import FileLock, Timeout
 
 from ...conftest import BakedProject
 from ...projects import read
-from ...servers.mlflow import until
+from ...servers.mlflow import PATIENCE_S, until
 
 DEADLY = Path(__file__).with_name("deadly")
 CURVE = "work/reports/train/plots/metrics/val/acc.tsv"  # in the folder of a job
-
-
-def copy(project: BakedProject, folder: Path) -> BakedProject:
-    """Copy a project, jobs and all, and give it a storage of its own."""
-    path = folder / project.path.name
-    shutil.copytree(project.path, path, symlinks=True)
-    copied = BakedProject(path, project.package)
-    copied.run("dvc", "remote", "modify", "--local", "storage", "url", str(path / "dvc-storage"))
-    return copied
 
 
 class Launch:
@@ -60,7 +50,7 @@ class Launch:
 
     def wait(self) -> str:
         """Wait for the end, and return what was printed."""
-        self.process.wait(120)
+        self.process.wait(PATIENCE_S)
         return self.output()
 
     def output(self) -> str:

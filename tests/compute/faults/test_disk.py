@@ -9,6 +9,8 @@ import pytest
 from ...conftest import BakedProject
 from .launches import jobs, lock
 
+pytestmark = pytest.mark.slow
+
 
 def on_small_disk(project: BakedProject, folder: str, size: str, *then: str) -> str:
     """Run commands where a folder of the project is a disk of its own, and return what they print.

@@ -4,7 +4,7 @@ import pytest
 
 from ...conftest import BakedProject
 from ...projects import edit, read, runs
-from ...servers.mlflow import until
+from ...servers.mlflow import PATIENCE_S, until
 from .launches import CURVE, die, jobs, lock, repro, started, trainings
 from .network import Network
 
@@ -12,11 +12,10 @@ from .network import Network
 @pytest.mark.parametrize(
     "place",
     [
-        "mlops.compute.sandbox.backend:Sandbox.start",
-        "mlops.compute.sandbox.backend:time.sleep",
-        "mlops.compute.sandbox.backend:Sandbox.follow",
+        pytest.param("mlops.compute.sandbox.backend:Sandbox.start", id="prepared", marks=pytest.mark.slow),
+        pytest.param("mlops.compute.sandbox.backend:time.sleep", id="starting", marks=pytest.mark.slow),
+        pytest.param("mlops.compute.sandbox.backend:Sandbox.follow", id="started"),
     ],
-    ids=["prepared", "starting", "started"],
 )
 def test_launcher_killed_before_the_jobs_end_is_made_up_for_by_the_next(
     project: BakedProject, expected: bytes, place: str
@@ -32,14 +31,13 @@ def test_launcher_killed_before_the_jobs_end_is_made_up_for_by_the_next(
 @pytest.mark.parametrize(
     "place",
     [
-        "mlops.compute.results:apply_results",
-        "mlops.compute.results:_fetch",
-        "mlops.compute.results:_unpack",
-        "dvc.output:Output.checkout",
-        "mlops.compute.results:check",
-        "dvc.dvcfile:Lockfile.dump_stages",
+        pytest.param("mlops.compute.results:apply_results", id="before", marks=pytest.mark.slow),
+        pytest.param("mlops.compute.results:_fetch", id="checked", marks=pytest.mark.slow),
+        pytest.param("mlops.compute.results:_unpack", id="fetched", marks=pytest.mark.slow),
+        pytest.param("dvc.output:Output.checkout", id="unpacked", marks=pytest.mark.slow),
+        pytest.param("mlops.compute.results:check", id="checked out", marks=pytest.mark.slow),
+        pytest.param("dvc.dvcfile:Lockfile.dump_stages", id="before dvc.lock"),
     ],
-    ids=["before", "checked", "fetched", "unpacked", "checked out", "before dvc.lock"],
 )
 def test_launcher_killed_while_it_takes_over_leaves_that_to_the_next(
     left: BakedProject, expected: bytes, place: str
@@ -58,13 +56,13 @@ def test_launcher_killed_while_it_pushes_deps_or_its_job_pushes_outs_pushes_noth
 ) -> None:
     network.hold(lambda request: request.method == "PUT" and len(network.writes) >= 3)
     launch = repro(s3_project, "manifest")
-    assert network.holding.wait(60)
+    assert network.holding.wait(PATIENCE_S)
     launch.kill()
     network.release()
     assert jobs(s3_project) == []
     network.hold(lambda request: request.method == "PUT" and any(job.has_started() for job in jobs(s3_project)))
     launch = repro(s3_project, "manifest")
-    assert network.holding.wait(60)
+    assert network.holding.wait(PATIENCE_S)
     launch.kill()
     network.release()
     repro(s3_project, "manifest").succeed()
@@ -81,7 +79,7 @@ def test_launcher_of_a_training_killed_again_and_again_trains_once(project: Bake
         die(project, place, "train")
     launch = repro(project, "train")
     job = started(project, "train")
-    until(lambda: job.does("stage train") or job.has_ended(), poll_s=0.02)
+    until(lambda: job.does("stage train") or job.has_ended(), poll_s=0.1)
     launch.kill()
     for place in (
         "mlops.compute.results:apply_results",
@@ -96,15 +94,22 @@ def test_launcher_of_a_training_killed_again_and_again_trains_once(project: Bake
     assert "didn't change" in project.run("dvc", "repro", "train").stdout
 
 
-@pytest.mark.parametrize("supervisor", [False, True], ids=["job", "job and supervisor"])
-@pytest.mark.parametrize("words", ["jobs run", "stage manifest"], ids=["at its start", "during the stage"])
+@pytest.mark.parametrize(
+    ("words", "supervisor"),
+    [
+        pytest.param("jobs run", False, id="at its start", marks=pytest.mark.slow),
+        pytest.param("jobs run", True, id="at its start, with its supervisor", marks=pytest.mark.slow),
+        pytest.param("stage manifest", False, id="during the stage"),
+        pytest.param("stage manifest", True, id="during the stage, with its supervisor", marks=pytest.mark.slow),
+    ],
+)
 def test_job_killed_is_told_and_the_next_is_a_new_one(
     project: BakedProject, expected: bytes, words: str, supervisor: bool
 ) -> None:
     before = lock(project)
     launch = repro(project, "manifest")
     job = started(project)
-    until(lambda: job.does(words), poll_s=0.02)
+    until(lambda: job.does(words), poll_s=0.1)
     job.kill(supervisor)
     output = launch.fail()
     assert ("it and its supervisor were killed" if supervisor else "it was killed") in output
@@ -114,12 +119,13 @@ def test_job_killed_is_told_and_the_next_is_a_new_one(
     assert len(jobs(project)) == 2
 
 
+@pytest.mark.slow
 def test_job_killed_with_its_supervisor_while_it_pushes_is_made_up_for_by_a_new_one(
     s3_project: BakedProject, network: Network, expected: bytes
 ) -> None:
     network.hold(lambda request: request.method == "PUT" and any(job.has_started() for job in jobs(s3_project)))
     launch = repro(s3_project, "manifest")
-    assert network.holding.wait(60)
+    assert network.holding.wait(PATIENCE_S)
     jobs(s3_project)[0].kill(supervisor=True)
     network.release()
     launch.fail()
@@ -128,6 +134,7 @@ def test_job_killed_with_its_supervisor_while_it_pushes_is_made_up_for_by_a_new_
     assert len(jobs(s3_project)) == 2
 
 
+@pytest.mark.slow
 def test_job_whose_first_process_is_killed_leaves_no_training_behind(project: BakedProject) -> None:
     edit(project, "params.yaml", "epochs: 2", "epochs: 100000")
     project.run("dvc", "repro", "manifest")

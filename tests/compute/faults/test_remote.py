@@ -2,6 +2,8 @@
 
 import signal
 
+import pytest
+
 from ...conftest import BakedProject
 from ...projects import edit, out_md5
 from ...servers.mlflow import until
@@ -10,6 +12,7 @@ from .launches import die, jobs, lock, repro, started
 from .network import Network
 
 
+@pytest.mark.slow
 def test_remote_away_while_deps_are_pushed_starts_no_job(project: BakedProject, expected: bytes) -> None:
     storage, before = project.path / "dvc-storage", lock(project)
     storage.write_text("not a folder", encoding="utf-8")
@@ -22,6 +25,7 @@ def test_remote_away_while_deps_are_pushed_starts_no_job(project: BakedProject, 
     assert len(jobs(project)) == 1
 
 
+@pytest.mark.slow
 def test_job_that_could_not_be_started_has_the_remote_of_the_next_launcher(
     project: BakedProject, expected: bytes
 ) -> None:
@@ -33,6 +37,7 @@ def test_job_that_could_not_be_started_has_the_remote_of_the_next_launcher(
     assert job.read("job.json")["remote"]["url"] == str(project.path.parent / "elsewhere")
 
 
+@pytest.mark.slow
 def test_remote_away_while_the_job_pulls_fails_with_the_fix_and_the_next_is_a_new_job(
     s3_project: BakedProject, network: Network, expected: bytes
 ) -> None:
@@ -62,6 +67,7 @@ def test_remote_away_while_the_job_pushes_is_waited_for(
     assert len(jobs(s3_project)) == 1
 
 
+@pytest.mark.slow
 def test_remote_away_for_longer_than_patience_fails_the_job(s3_project: BakedProject, network: Network) -> None:
     before = lock(s3_project)
     edit(s3_project, "platform.yaml", "patience_s: 900", "patience_s: 2")
@@ -73,6 +79,7 @@ def test_remote_away_for_longer_than_patience_fails_the_job(s3_project: BakedPro
     assert [job.state() for job in jobs(s3_project)] == ["Failed"]
 
 
+@pytest.mark.slow
 def test_remote_away_while_results_are_taken_over_costs_no_second_job(
     s3_project: BakedProject, network: Network, expected: bytes
 ) -> None:
@@ -90,6 +97,7 @@ def test_remote_away_while_results_are_taken_over_costs_no_second_job(
     assert len(jobs(s3_project)) == 1
 
 
+@pytest.mark.slow
 def test_result_that_the_remote_lost_is_made_again(left: BakedProject, expected: bytes) -> None:
     left.run("dvc", "gc", "--workspace", "--cloud", "--force")  # no dvc.lock names what the job has made
     assert "the DVC remote lost" in repro(left, "manifest").succeed()
@@ -97,6 +105,7 @@ def test_result_that_the_remote_lost_is_made_again(left: BakedProject, expected:
     assert len(jobs(left)) == 2
 
 
+@pytest.mark.slow
 def test_object_lost_while_it_is_taken_over_fails_and_leaves_dvc_lock(project: BakedProject) -> None:
     before = lock(project)
     launch = repro(project, "--allow-missing", "manifest")

@@ -10,6 +10,7 @@ from ...servers.mlflow import until
 from .launches import CURVE, jobs, lock, repro, started
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_the_training_of_a_job_which_is_recorded_as_killed(project: BakedProject) -> None:
     edit(project, "params.yaml", "epochs: 2", "epochs: 100000")
     project.run("dvc", "repro", "manifest")

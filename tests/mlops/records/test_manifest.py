@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mlops.errors import ProjectError
+from mlops.files import write_json
 from mlops.records import manifest, shards
 from mlops.records.source import Record
 
@@ -95,6 +96,18 @@ def test_build_in_parts_gives_the_same_file(tmp_path: Path, at_once: int) -> Non
     assert pq.read_table(tmp_path / "cut.parquet").equals(pq.read_table(tmp_path / "whole.parquet"))
     subjects = [set(part["subject_id"].to_pylist()) for part in cut]
     assert sum(map(len, subjects)) == len(set().union(*subjects)), "a subject is in one part"
+
+
+def test_verify_manifest_or_report_of_other_records_is_refused(dataset: Path, tmp_path: Path) -> None:
+    path, report = tmp_path / "manifest.parquet", tmp_path / "manifest.json"
+    whole = manifest.write_manifest(dataset, path)
+    write_json(report, {"sha256": [whole.sha256]})
+    manifest.verify(path, dataset, report)
+    shorter = manifest.write([pq.read_table(path).slice(1)], path)
+    for digest in (whole.sha256, shorter.sha256):
+        write_json(report, {"sha256": [digest]})
+        with pytest.raises(ProjectError, match=r"is not the list of the records in[\s\S]*dvc repro --force manifest"):
+            manifest.verify(path, dataset, report)
 
 
 CELLS = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)

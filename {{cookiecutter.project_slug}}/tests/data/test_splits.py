@@ -3,8 +3,6 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from mlops import ProjectError, Record
 
 from {{ cookiecutter.package_name }}.data import splits
@@ -19,13 +17,6 @@ def test_split_of_known_subjects_never_changes() -> None:
     parts = {f"form-{n:02}": splits.split_of(f"form-{n:02}", "7", 0.2, 0.2) for n in range(14)}
     assert [name for name, part in parts.items() if part == "val"] == ["form-01", "form-05", "form-10"]
     assert [name for name, part in parts.items() if part == "test"] == ["form-04", "form-09", "form-13"]
-
-
-@settings(deadline=None)
-@given(st.text(), st.text())
-def test_uniform_hash_of_any_words_is_in_range(first: str, second: str) -> None:
-    words = (word.encode(errors="replace").decode() for word in (first, second))
-    assert 0 <= splits.uniform_hash(*words) < 1
 
 
 def test_split_many_subjects_has_the_fractions() -> None:

@@ -10,11 +10,11 @@ from torchvision.models import mobilenet_v3_small
 
 from {{ cookiecutter.package_name }}.model.networks import Arch, build, channels_of
 
-from ..settings import OWN
+from ..conftest import OWN
 
 
 @pytest.mark.parametrize(
-    ("arch", "image_px"), [*((arch, OWN["image_px"]) for arch in get_args(Arch)), ("small_cnn", 33)]
+    ("arch", "image_px"), [*((arch, OWN["train"]["image_px"]) for arch in get_args(Arch)), ("small_cnn", 33)]
 )
 def test_build_each_network_gives_a_logit_per_class(arch: Arch, image_px: int) -> None:
     module = build(arch, 3, None).eval()

@@ -8,12 +8,11 @@ from mlops import ProjectError, TrainingRun
 
 from {{ cookiecutter.package_name }}.model.dataset import Images
 from {{ cookiecutter.package_name }}.model.evaluation import evaluate
-from {{ cookiecutter.package_name }}.model.networks import build
+from {{ cookiecutter.package_name }}.model.networks import Arch, build
 from {{ cookiecutter.package_name }}.model.training import Epoch, TrainParams, fit, make_deterministic
 from {{ cookiecutter.package_name }}.model.transforms import Normalise
 
-from ..settings import SMALL
-from .conftest import Halves
+from ..conftest import SMALL, Halves
 
 
 class Recorded(TrainingRun):
@@ -27,14 +26,14 @@ class Recorded(TrainingRun):
         self.epochs.append(dict(metrics))
 
 
-def params(**changes: Any) -> TrainParams:
-    return TrainParams(**{**SMALL, "batch_size": 16, **changes})
-
-
-def run(train: Images, val: Images, **changes: Any) -> tuple[torch.nn.Module, Epoch, list[dict[str, float]]]:
+def run(
+    train: Images, val: Images, arch: Arch = "small_cnn", **changes: Any
+) -> tuple[torch.nn.Module, Epoch, list[dict[str, float]]]:
+    """Train; return the network, its best epoch, and the metrics of each epoch."""
     make_deterministic(0, 1)
-    module, recorded = build("small_cnn", 2, None), Recorded()
-    values = params().model_copy(update=changes)  # also beyond what params.yaml may hold
+    module, recorded = build(arch, 2, None), Recorded()
+    # Not validated again: also beyond what params.yaml may hold.
+    values = TrainParams(**SMALL).model_copy(update={"batch_size": 16, **changes})
     best = fit(module, train, val, Normalise.of(train.pixels), values, recorded)
     return module, best, recorded.epochs
 
@@ -62,12 +61,9 @@ def test_fit_twice_gives_the_same_bits(halves: Halves) -> None:
 
 @pytest.mark.parametrize("count", [17, 33])
 def test_fit_batch_of_one_left_over_joins_the_one_before(count: int) -> None:
-    make_deterministic(0, 1)
     images = Images(torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8), torch.arange(count) % 2)
-    module = build("mobilenet_v3_small", 2, None)  # its last BatchNorm sees one pixel per image
-    recorded = Recorded()
-    fit(module, images, images, Normalise.of(images.pixels), params(epochs=1), recorded)
-    assert len(recorded.epochs) == 1
+    # The last BatchNorm of this network sees one pixel per image.
+    assert len(run(images, images, "mobilenet_v3_small", epochs=1)[2]) == 1
 
 
 def test_fit_one_record_is_refused(halves: Halves) -> None:

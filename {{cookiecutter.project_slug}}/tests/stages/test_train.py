@@ -20,18 +20,22 @@ from {{ cookiecutter.package_name }}.model.predictor import Predictor
 from {{ cookiecutter.package_name }}.model.training import TrainParams
 from {{ cookiecutter.package_name }}.stages import train as stage
 
-from ..settings import SMALL
+from ..conftest import SMALL
+
+LARGE = {"arch": "mobilenet_v3_small"}
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the default dataset; the working directory."""
+def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The digits, as `prepare` writes them; the working directory."""
     monkeypatch.chdir(tmp_path)
-    write(splits.split(list(digits.records()), salt="7", val=0.2, test=0.2))
-    return tmp_path
+    write(list(digits.records()))
 
 
-def write(parts: dict[str, list[Record]]) -> None:
+def write(records: list[Record], without: str = "") -> None:
+    """Write the dataset, but for some labels of the training split."""
+    parts = splits.split(records, salt="7", val=0.2, test=0.2)
+    parts["train"] = [record for record in parts["train"] if record.label not in without]
     write_dataset(parts, 8, with_consent([], "not_required"))
 
 
@@ -44,51 +48,37 @@ def digests(folder: Path) -> dict[str, str]:
     return {path.as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def run(start: Predictor | None = None, **keys: object) -> Dataset:
-    params = TrainParams(**{**SMALL, **keys})
-    dataset = read_dataset(stage.DATASET_DIR, 1, params.image_px)
-    with Live("reports/train", save_dvc_exp=False, dvcyaml=None, report=None) as live:
-        stage.train(params, dataset, start, TrainingRun(live=live))
+def rows(path: str, delimiter: str = ",") -> list[dict[str, str]]:
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter=delimiter))
+
+
+def run(start: Predictor | None = None, live: type[Live] = Live, **keys: object) -> Dataset:
+    settings = TrainParams(**{**SMALL, **keys})
+    dataset = read_dataset(stage.DATASET_DIR, 1, settings.image_px)
+    with live("reports/train", save_dvc_exp=False, dvcyaml=None, report=None) as opened:
+        stage.train(settings, dataset, start, TrainingRun(live=opened))
     return dataset
 
 
-def change(**keys: object) -> None:
-    with Path("params.yaml").open("w", encoding="utf-8") as file:
-        YAML().dump({"train": {**SMALL, **keys}}, file)
-
-
-def test_train_reports_the_metrics_of_the_saved_weights(project: Path) -> None:
-    dataset = run(epochs=2)
+def test_train_reports_what_the_saved_weights_do_and_every_epoch(dataset: None) -> None:
+    data = run(epochs=2)
     saved = Predictor.load(stage.MODEL_DIR)
-    test, val = (
-        evaluate(saved.module, split.pixels, split.labels, saved.normalise) for split in (dataset.test, dataset.val)
-    )
-    assert metrics() == stage.metrics(dataset, val, test)
+    test, val = (evaluate(saved.module, split.pixels, split.labels, saved.normalise) for split in (data.test, data.val))
+    assert metrics() == stage.metrics(data, val, test)
     assert metrics()["test_acc"] == round(test.accuracy, 4)
-    with Path("reports/confusion.csv").open(encoding="utf-8", newline="") as file:
-        pairs = Counter((row["actual"], row["predicted"]) for row in csv.DictReader(file))
-    assert sum(pairs.values()) == len(dataset.test.labels)
+    pairs = Counter((row["actual"], row["predicted"]) for row in rows("reports/confusion.csv"))
+    assert sum(pairs.values()) == len(data.test.labels)
     right = sum(count for (actual, predicted), count in pairs.items() if actual == predicted)
-    assert right / len(dataset.test.labels) == test.accuracy
-
-
-def test_train_saved_model_predicts_the_encoded_images(project: Path) -> None:
-    dataset = run(epochs=2)
-    saved = Predictor.load(stage.MODEL_DIR)
-    images = read_split(stage.DATASET_DIR / "test")["image"].to_pylist()
-    predicted = [dataset.classes.index(str(row["label"])) for row in saved.predict(images)]
-    result = evaluate(saved.module, dataset.test.pixels, dataset.test.labels, saved.normalise)
-    assert predicted == result.predicted.tolist()
-
-
-def test_train_logs_every_epoch(project: Path) -> None:
-    run(epochs=3)
+    assert right / len(data.test.labels) == test.accuracy
+    images = read_split(stage.DATASET_DIR / "test")["image"].to_pylist()  # as they come in use: encoded
+    predicted = [data.classes.index(str(row["label"])) for row in saved.predict(images)]
+    assert predicted == test.predicted.tolist()
     for name in ("train/loss", "val/loss", "val/acc", "lr"):
-        with Path(f"reports/train/plots/metrics/{name}.tsv").open(encoding="utf-8", newline="") as file:
-            assert [row["step"] for row in csv.DictReader(file, delimiter="\t")] == ["0", "1", "2"], name
+        assert [row["step"] for row in rows(f"reports/train/plots/metrics/{name}.tsv", "\t")] == ["0", "1"], name
 
 
-def test_train_twice_gives_the_same_bytes(project: Path) -> None:
+def test_train_twice_gives_the_same_bytes_and_interrupted_leaves_them(dataset: None) -> None:
     written = []
     for _ in range(2):
         shutil.rmtree(stage.MODEL_DIR, ignore_errors=True)  # as DVC does
@@ -96,8 +86,16 @@ def test_train_twice_gives_the_same_bytes(project: Path) -> None:
         written.append(digests(stage.MODEL_DIR))
     assert written[0] == written[1]
 
+    class Interrupted(Live):  # type: ignore[misc]  # DVCLive has no types
+        def next_step(self) -> None:
+            raise KeyboardInterrupt
 
-def test_train_from_a_model_goes_on_from_its_weights(project: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(live=Interrupted, seed=1)
+    assert digests(stage.MODEL_DIR) == written[0]
+
+
+def test_train_from_a_model_goes_on_from_its_weights(dataset: None) -> None:
     run()
     start = Predictor.load(stage.MODEL_DIR)
     before = metrics()["val_acc"]
@@ -105,41 +103,15 @@ def test_train_from_a_model_goes_on_from_its_weights(project: Path) -> None:
     run(start, epochs=1, max_lr=1e-6, init_from="models:/digits/1")
     assert metrics()["val_acc"] == pytest.approx(before, abs=0.02)
     assert Predictor.load(stage.MODEL_DIR).config == start.config
-
-
-def test_train_from_a_model_of_another_network_is_refused(project: Path) -> None:
-    run(epochs=1)
     with pytest.raises(ProjectError, match=r"models:/digits/1 has the arch small_cnn[\s\S]*train.init_from"):
-        run(Predictor.load(stage.MODEL_DIR), arch="mobilenet_v3_small", init_from="models:/digits/1")
+        run(start, **LARGE, init_from="models:/digits/1")
 
 
-def test_train_interrupted_leaves_the_old_model(project: Path) -> None:
-    run(epochs=1)
-    before = digests(Path("models"))
-
-    class Interrupted(Live):  # type: ignore[misc]  # DVCLive has no types
-        def next_step(self) -> None:
-            raise KeyboardInterrupt
-
-    params = TrainParams(**{**SMALL, "seed": 1})
-    live = Interrupted("reports/train", save_dvc_exp=False, dvcyaml=None, report=None)
-    with pytest.raises(KeyboardInterrupt):
-        stage.train(params, read_dataset(stage.DATASET_DIR, 1, 8), None, TrainingRun(live=live))
-    assert digests(Path("models")) == before
-
-
-def test_read_dataset_label_that_train_never_saw_is_named(project: Path) -> None:
-    records = list(digits.records())
-    parts = splits.split(records, salt="7", val=0.2, test=0.2)
-    parts["train"] = [record for record in parts["train"] if record.label not in "37"]
-    write(parts)
+def test_read_dataset_of_one_label_or_of_one_that_train_never_saw_is_refused(dataset: None) -> None:
+    write(list(digits.records()), without="37")
     with pytest.raises(ProjectError, match=r"val has labels that the training split lacks: '3', '7'[\s\S]*split.salt"):
         read_dataset(stage.DATASET_DIR, 1, 8)
-
-
-def test_read_dataset_with_one_label_is_refused(project: Path) -> None:
-    records = [record for record in digits.records() if record.label == "3"]
-    write(splits.split(records, salt="7", val=0.2, test=0.2))
+    write([record for record in digits.records() if record.label == "3"])
     with pytest.raises(ProjectError, match="one label, '3'"):
         read_dataset(stage.DATASET_DIR, 1, 8)
 
@@ -150,10 +122,7 @@ def test_read_dataset_with_one_label_is_refused(project: Path) -> None:
         ({"weights": "imagenet"}, "train.weights .*no pretrained weights"),
         ({"init_from": "models:/digits@champion"}, "train.init_from .*one version, models:/<name>/<version number>"),
         ({"init_from": "models:/digits/latest"}, "train.init_from .*one version, models:/<name>/<version number>"),
-        (
-            {"arch": "mobilenet_v3_small", "weights": "imagenet", "init_from": "models:/digits/1"},
-            "train.init_from .*starts from one place",
-        ),
+        ({**LARGE, "weights": "imagenet", "init_from": "models:/digits/1"}, "train.init_from .*starts from one place"),
         ({"arch": "resnet"}, "train.arch .*'small_cnn'"),
         ({"image_px": 4}, "train.image_px is 4: .*8"),
         ({"max_lr": float("nan")}, "train.max_lr is nan"),
@@ -168,6 +137,6 @@ def test_params_out_of_range_name_key_and_range(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: dict[str, object], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    change(**keys)
+    YAML().dump({"train": {**SMALL, **keys}}, Path("params.yaml"))
     with pytest.raises(ProjectError, match=message):
         read_params("train", TrainParams)
