@@ -140,7 +140,7 @@ def test_two_launchers_share_one_job(
     project.run("dvc", "push")
     other.run("dvc", "pull", "--quiet", "prepare")
     launches = [repro(project, "manifest"), repro(other, "manifest")]
-    until(lambda: any("is at it already" in launch.output() for launch in launches))
+    until(lambda: all("the stage waits" in launch.output() for launch in launches))
     go_on()
     for launch in launches:
         launch.succeed()

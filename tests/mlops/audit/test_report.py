@@ -82,6 +82,7 @@ def test_text_tells_subjects_findings_and_what_is_unknown(answered: Project) -> 
     assert any("-3+4" in line and "it does not record which manifest it read" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_many_subjects_in_one_call(project: Project) -> None:
     everybody = [f"patient-{number:06}" for number in range(100_000)]
     project.consent(*(f"{subject},active,2024-01-01T00:00:00Z" for subject in everybody[:-1]))

@@ -289,6 +289,7 @@ EDITS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(
     max_examples=8,
     deadline=None,

@@ -250,6 +250,7 @@ def member(rank: int, size: int, port: int, folder: Path) -> None:
     (folder / f"{rank} is done").touch()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="torch for Windows lacks libuv, which its rendezvous asks for")
 def test_cut_off_processes_that_resume_end_with_the_same_bits(tmp_path: Path) -> None:
     size = 3  # for two, the order of a sum would not matter

