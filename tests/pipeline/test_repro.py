@@ -103,7 +103,7 @@ def test_repro_mlflow_has_the_run_with_all_its_lineage(reproduced: BakedProject)
 
 
 def test_experiment_is_shown_in_few_columns(queued: BakedProject) -> None:
-    check_table(queued, [*COLUMNS[:3], "marker", *COLUMNS[3:]])
+    check_table(queued, [*COLUMNS[:4], "marker", *COLUMNS[4:]])
 
 
 def check_table(project: BakedProject, columns: list[str]) -> None:
