@@ -114,7 +114,7 @@ def run(*command: str) -> str:
     return done.stdout
 
 
-@pytest.mark.skipif(OWN["data"]["source"] == "folder", reason="it would need your images: name some in RECIPE")
+@pytest.mark.skipif(OWN["data"]["source"] == "folder", reason="`prepare` depends on data/raw, where your images are")
 def test_pipeline_runs_to_a_model_that_predicts_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole project, in a copy with a recipe of seconds; `dvc repro` again does nothing."""
     copy = tmp_path / "project"
