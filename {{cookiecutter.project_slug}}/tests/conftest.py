@@ -1,11 +1,9 @@
 """What several tests use: your parameters with a small recipe, images, and a task that a network learns in a second."""
 
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from PIL import Image
 from ruamel.yaml import YAML
@@ -21,22 +19,15 @@ SMALL = {
     **{"batch_size": 64, "max_lr": 0.003, "weight_decay": 0.0001, "seed": 0, "threads": 1, "processes": 1},
 }
 
-Halves = Callable[[int, int], Images]
 
-
-@pytest.fixture
-def halves() -> Halves:
-    """Make images of two labels: which half is bright. Arguments: how many, and the seed."""
-
-    def make(count: int, seed: int) -> Images:
-        random = torch.Generator().manual_seed(seed)
-        pixels = torch.randint(0, 100, (count, 1, 8, 8), dtype=torch.uint8, generator=random)
-        labels = torch.arange(count) % 2
-        pixels[labels == 0, :, :, :4] += 100
-        pixels[labels == 1, :, :, 4:] += 100
-        return Images(pixels, labels)
-
-    return make
+def halves(count: int, seed: int) -> Images:
+    """Return images of two labels: which half is bright."""
+    random = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 100, (count, 1, 8, 8), dtype=torch.uint8, generator=random)
+    labels = torch.arange(count) % 2
+    pixels[labels == 0, :, :, :4] += 100
+    pixels[labels == 1, :, :, 4:] += 100
+    return Images(pixels, labels)
 
 
 def png(mode: str = "L", side: int = 8, colour: int | tuple[int, ...] = 0) -> bytes:

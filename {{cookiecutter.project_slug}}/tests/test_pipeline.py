@@ -85,12 +85,13 @@ def test_deps_of_each_stage_are_the_code_that_it_imports(monkeypatch: pytest.Mon
     monkeypatch.chdir(ROOT)
     problems = set()
     for stage in load_stages().values():
+        where = f"dvc.yaml:stages.{stage.name}.deps"
         modules, deps = modules_of(stage), [ROOT / dep for dep in stage.deps]
         unwatched = {module for module in modules if not any(module.is_relative_to(dep) for dep in deps)}
         own = {dep for dep in deps if dep.is_relative_to(PACKAGE)}
         unused = {dep for dep in own if not any(module.is_relative_to(dep) for module in modules)}
         for problem, paths in (("lacks", unwatched), ("has without need", unused)):
-            problems |= {f"dvc.yaml:stages.{stage.name}.deps {problem} {path.relative_to(ROOT)}" for path in paths}
+            problems |= {f"{where} {problem} {path.relative_to(ROOT).as_posix()}" for path in paths}
     assert problems == set()
 
 
@@ -103,10 +104,11 @@ def test_params_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(*command: str) -> str:
     """Run a command as if nobody had set anything; return what it printed."""
+    settings = ("GIT_", "DVC_", "MLFLOW_", "PYTHONPATH")
     environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "DVC_", "MLFLOW_"))},
+        **{name: value for name, value in os.environ.items() if not name.startswith(settings)},
         **{f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
-        "DVC_NO_ANALYTICS": "1",
+        **{"DVC_NO_ANALYTICS": "1", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"},
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8")
@@ -114,7 +116,7 @@ def run(*command: str) -> str:
     return done.stdout
 
 
-@pytest.mark.skipif(OWN["data"]["source"] == "folder", reason="it would need your images: name some in RECIPE")
+@pytest.mark.skipif(OWN["data"]["source"] == "folder", reason="`prepare` depends on data/raw, where your images are")
 def test_pipeline_runs_to_a_model_that_predicts_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole project, in a copy with a recipe of seconds; `dvc repro` again does nothing."""
     copy = tmp_path / "project"

@@ -12,7 +12,7 @@ from {{ cookiecutter.package_name }}.model.networks import Arch, build
 from {{ cookiecutter.package_name }}.model.training import Epoch, TrainParams, fit, make_deterministic
 from {{ cookiecutter.package_name }}.model.transforms import Normalise
 
-from ..conftest import SMALL, Halves
+from ..conftest import SMALL, halves
 
 
 class Recorded(TrainingRun):
@@ -38,13 +38,13 @@ def run(
     return module, best, recorded.epochs
 
 
-def test_fit_an_easy_task_learns_it(halves: Halves) -> None:
+def test_fit_an_easy_task_learns_it() -> None:
     _, best, epochs = run(halves(64, 0), halves(32, 1))
     assert best.val_acc == 1
     assert epochs[-1]["train/loss"] < epochs[0]["train/loss"]
 
 
-def test_fit_that_gets_worse_keeps_the_best_epochs_weights(halves: Halves) -> None:
+def test_fit_that_gets_worse_keeps_the_best_epochs_weights() -> None:
     train, val = halves(64, 0), halves(32, 1)
     wrong = Images(train.pixels, 1 - train.labels)  # so that validation gets worse from epoch to epoch
     module, best, epochs = run(wrong, val, epochs=6, weight_decay=0.0)
@@ -54,7 +54,7 @@ def test_fit_that_gets_worse_keeps_the_best_epochs_weights(halves: Halves) -> No
     assert (result.accuracy, result.loss) == (best.val_acc, best.val_loss)
 
 
-def test_fit_twice_gives_the_same_bits(halves: Halves) -> None:
+def test_fit_twice_gives_the_same_bits() -> None:
     first, second = (run(halves(40, 0), halves(20, 1))[0].state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -66,11 +66,11 @@ def test_fit_batch_of_one_left_over_joins_the_one_before(count: int) -> None:
     assert len(run(images, images, "mobilenet_v3_small", epochs=1)[2]) == 1
 
 
-def test_fit_one_record_is_refused(halves: Halves) -> None:
+def test_fit_one_record_is_refused() -> None:
     with pytest.raises(ProjectError, match=r"params\.yaml:split\.salt"):
         run(halves(1, 0), halves(4, 1))
 
 
-def test_fit_that_diverges_names_epoch_and_rate(halves: Halves) -> None:
+def test_fit_that_diverges_names_epoch_and_rate() -> None:
     with pytest.raises(ProjectError, match=r"epoch 1 of 4 with max_lr 1e\+38[\s\S]*lower params.yaml:train.max_lr"):
         run(halves(64, 0), halves(32, 1), max_lr=1e38, weight_decay=0.0)
