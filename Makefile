@@ -65,7 +65,7 @@ check: setup
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" $(ARGS)
 
 # Not the project's tests: they are rendered, so they are checked once generated. Its packages are plain Python.
-CHECKED := hooks tests "$(PROJECT)/{{cookiecutter.package_name}}" "$(PROJECT)/mlops"
+CHECKED := hooks tests update "$(PROJECT)/{{cookiecutter.package_name}}" "$(PROJECT)/mlops"
 
 lint: setup
 	$(BIN)/ruff check $(CHECKED)

@@ -89,7 +89,7 @@ def expected_files(project: BakedProject, answers: dict[str, str]) -> set[str]:
     """Derive the files that a project must have: the skeleton's, without what the answers take away."""
     chosen = {key: choices[0] for key, choices in CHOICES.items()} | answers
     taken_away = [pattern for choice in chosen.items() for pattern in TAKEN_AWAY.get(choice, ())]
-    return {
+    return {".template.json"} | {
         path.replace(PACKAGE, project.package)
         for path in skeleton_files()
         if not any(Path(path).match(pattern.replace("PACKAGE", PACKAGE)) for pattern in taken_away)
