@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from hooks.post_gen_project import ONLY_FOR, RECORD, record, unchosen, without_credentials
+from hooks.post_gen_project import ONLY_FOR, RECORD, record, unchosen
 
 from . import checks, packages
 from .errors import UpdateError
@@ -86,7 +86,7 @@ def plan(project: Project, template: Template, origin: Origin) -> Changes:
     deleted = project.deleted_folders(origin)
     content: Changes = {path: files.get(path) for path in origin.files}
     content |= {path: text for path, text in files.items() if not is_below(path, deleted)} | merged
-    content[RECORD] = record(without_credentials(template.address), answers, template.version, template.commit, files)
+    content[RECORD] = record(template.address, answers, template.version, template.commit, files)
     return {
         path: text for path, text in content.items() if project.files.get(path) != text and not is_below(path, deleted)
     }

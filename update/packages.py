@@ -39,10 +39,11 @@ def merge(base: Mapping[str, bytes] | None, ours: Mapping[str, bytes], theirs: M
     numeric = merged_lists[LISTS[2]].values()
     present = json.loads(ours[PINS])
     environment = {name: _version(pins.get(canonicalize_name(name), "")) or present.get(name) for name in numeric}
+    lock = "".join(f"{line}\n" for _, line in sorted(pins.items())).encode()
     return {
         PYPROJECT: pyproject,
-        LOCK: "".join(f"{line}\n" for _, line in sorted(pins.items())).encode(),
-        PINS: (json.dumps(environment, indent=2) + "\n").encode(),
+        LOCK: lock if pins != _pins(ours[LOCK]) else ours[LOCK],
+        PINS: (json.dumps(environment, indent=2) + "\n").encode() if environment != present else ours[PINS],
     }
 
 

@@ -44,7 +44,8 @@ class Origin:
 
 def named(version: str, commit: str | None) -> str:
     """Return a version as people read it."""
-    return " ".join(filter(None, (version, f"(commit {commit[:10]})" if commit else "")))
+    parts = (version, f"commit {commit[:10]}" if commit else "")
+    return ", ".join(filter(None, parts))
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,10 @@ class Project:
         state = json.loads(self.files.get(CRUFT, b"{}"))
         ids = list_files(self.root, self.head, *(f"{self.prefix}{path}" for path in ("mlops", LOCK)))
         known = {path.removeprefix(self.prefix): name for path, name in ids.items()}
-        commit = state.get("commit") or template.closest_commit(known)
+        if commit and not template.knows(commit):
+            raise UpdateError(f"the template has no commit {commit!r}", "leave --from out: the project's files tell")
+        recorded = str(state.get("commit", ""))
+        commit = commit or (recorded if template.knows(recorded) else template.closest_commit(known))
         given = state.get("context", {}).get("cookiecutter", {})
         old = {path: content for path, content in template.machinery(commit).items() if path.startswith("mlops/")}
         answers = {}

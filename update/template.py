@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from hooks.post_gen_project import without_credentials
+
 from .errors import UpdateError
 from .git import git, list_files, read_files, succeeds
 
@@ -101,4 +103,4 @@ def open_template(root: Path, address: str) -> Template:
     if not address:
         has_origin = succeeds(root, "remote", "get-url", "origin")
         address = git(root, "remote", "get-url", "origin") if has_origin else root.as_posix()
-    return Template(root, address)
+    return Template(root, without_credentials(address))
