@@ -14,8 +14,8 @@ import pytest
 
 from hooks.post_gen_project import RECORD
 from update import packages
-from update.__main__ import plan
-from update.checks import environment, look_at
+from update.__main__ import lost_deps, plan
+from update.checks import Report, environment, look_at
 from update.errors import UpdateError
 from update.project import Project
 from update.template import Template, open_template
@@ -57,9 +57,9 @@ def replace(root: Path, name: str, *changes: tuple[str, str]) -> None:
         edit(BakedProject(root, ""), name, old, new)
 
 
-def bake_from(template: BakedProject, folder: Path) -> BakedProject:
-    command = ("cookiecutter", str(template.path), "--no-input", "--default-config", "--output-dir", str(folder))
-    template.run(sys.executable, "-m", *command)
+def bake_from(template: BakedProject, folder: Path, *answers: str) -> BakedProject:
+    options = ("--no-input", "--default-config", "--output-dir", str(folder))
+    template.run(sys.executable, "-m", "cookiecutter", str(template.path), *options, *answers)
     return BakedProject(folder / "digit-classifier", "digit_classifier")
 
 
@@ -345,6 +345,35 @@ def template_commit(template: Template, rev: str) -> str:
     return BakedProject(template.root, "").run("git", "rev-parse", rev).stdout.strip()
 
 
+def test_what_was_not_chosen_stays_away(template: Template, versions: tuple[BakedProject, ...], tmp_path: Path) -> None:
+    project = bake_from(versions[0], tmp_path, "compute=local", "lineage=dataset")
+    record = json.loads((project.path / RECORD).read_text(encoding="utf-8"))
+    old = template_commit(template, "v-old")
+    (project.path / RECORD).write_text(json.dumps({**record, "commit": old}), encoding="utf-8")
+    identify(project)
+    commit(project, "As if it were of the old version")
+    changes = planned(project, template)
+    assert [path for path in changes if path.startswith("mlops/")] == []
+    assert not [path for path in json.loads(changes[RECORD] or b"")["files"] if path.startswith("mlops/audit/")]
+
+
+def test_dep_that_the_new_version_does_not_have_is_a_problem() -> None:
+    upstream: dict[str, list[str]] = {"train": []}
+    before = Report([], {"train": {"data/dataset": "deleted"}}, upstream)
+    after = Report([], {"train": {"data/dataset": "deleted", "mlops/training": "deleted"}}, upstream)
+    assert lost_deps(before, after) == [
+        "dvc.yaml:stages.train.deps names mlops/training, which the new version does not have"
+    ]
+
+
+@pytest.mark.parametrize("text", ["{", '{"commit": null}'], ids=["broken", "incomplete"])
+def test_record_that_is_not_as_it_was_written_is_refused(project: BakedProject, template: Template, text: str) -> None:
+    (project.path / RECORD).write_text(text, encoding="utf-8")
+    commit(project, "Edit the record")
+    with pytest.raises(UpdateError, match=r"template\.json is not as it was written"):
+        planned(project, template)
+
+
 def test_project_of_version_0_1_is_told_how_to_come_here(template: Template, tmp_path: Path) -> None:
     old = Project(unpack(tmp_path).path)
     with pytest.raises(UpdateError, match=r"made by version 0\.1, with all its code in one package") as error:
@@ -367,7 +396,7 @@ def test_project_of_version_0_1_is_followed_by_update_once_cruft_brought_it_here
     commit(template, "Newer")
     done = project.run("python", "-m", "mlops", "update", "--yes")
     assert "mlops/             1 file(s)" in done.stdout
-    assert "Out of date without the update too: prepare, manifest, train, register, weakest" in done.stdout
+    assert "Out of date without the update too: prepare, manifest, train, register\n" in done.stdout
     assert project.run("git", "status", "--porcelain").stdout == ""
     assert "_conv(24, 32)" in (project.path / "digit_classifier/model/networks.py").read_text(encoding="utf-8")
 
@@ -528,6 +557,21 @@ def test_cruft_and_update_do_not_get_in_each_other_s_way(
     commit(project, "By cruft again")
     project.run("python", "-m", "mlops", "update", "--yes")
     assert '"""Newest: ' in (project.path / "mlops/records/ids.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_version_that_does_not_work_in_the_project_is_refused_unless_the_owner_says_anyway(
+    project: BakedProject, update: Update
+) -> None:
+    edit(project, f"{project.package}/interface.py", "def compare(", "def compares(")
+    commit(project, "Ours")
+    before = state(project)
+    done = update("--yes")
+    assert done.returncode == 2
+    assert "digit_classifier/interface.py has no compare, which mlops asks for" in done.stderr
+    assert state(project) == before
+    assert update("--yes", "--anyway").returncode == 0
+    assert (project.path / "mlops/more.py").is_file()
 
 
 def template_commit_of(source: BakedProject) -> str:
