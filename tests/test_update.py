@@ -401,6 +401,7 @@ def test_project_of_version_0_1_is_followed_by_update_once_cruft_brought_it_here
     assert "_conv(24, 32)" in (project.path / "digit_classifier/model/networks.py").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_what_the_new_version_breaks_in_the_team_s_package_is_told_before_it_is_written(project: BakedProject) -> None:
     """A name of the front door that is gone, a function that the interface lacks, a pin that is too old."""
     edit(project, "mlops/__init__.py", '    "run_processes": "training.distributed:run_processes",\n', "")
@@ -481,6 +482,11 @@ MERGES = {
         files({"numpy": ">=1"}, "numpy==1.0"),
         files({"numpy": ">=1"}, "numpy==1.0"),
     ),
+    "a package that the owner removed stays away": (
+        files({"numpy": ">=1"}, "numpy==1.0"),
+        files({"dvc": "", "numpy": ">=1"}, "dvc==3.0 idna==1.0 numpy==2.0"),
+        files({"numpy": ">=1"}, "numpy==2.0"),
+    ),
     "a pin from an address stays": (
         files({"dvc": "", "numpy": ">=1"}, "dvc@git+https://example.org/dvc idna==1.0 numpy==1.0"),
         files({"dvc": "", "numpy": ">=1"}, "dvc==3.1 idna==1.0 numpy==1.0"),
@@ -501,9 +507,9 @@ def test_packages_are_merged_one_by_one(
 
 def test_packages_without_a_known_old_version_are_the_templates_and_the_owner_s_own() -> None:
     ours = files({"dvc": "", "einops": "", "numpy": ">=1"}, "dvc==3.0 einops==0.8 numpy==1.0")
-    theirs = files({"dvc": "", "lxml": "", "numpy": ">=2"}, "dvc==3.1 lxml==5.0 numpy==2.0")
+    theirs = files({"dvc": "", "lxml": "", "numpy": ">=2"}, "dvc==3.1 idna==1.0 lxml==5.0 numpy==2.0")
     result = packages.merge(None, ours, theirs)
-    assert result["requirements.lock"] == b"dvc==3.1\neinops==0.8\nlxml==5.0\nnumpy==2.0\n"
+    assert result["requirements.lock"] == b"dvc==3.1\neinops==0.8\nidna==1.0\nlxml==5.0\nnumpy==2.0\n"
 
 
 def test_packages_that_can_t_suit_both_are_named() -> None:

@@ -31,12 +31,14 @@ def merge(base: Mapping[str, bytes] | None, ours: Mapping[str, bytes], theirs: M
     Raises:
         UpdateError: The owner's requirements and the template's can't both be met by one pin.
     """
-    lists = [_lists(files[PYPROJECT]) for files in (ours, theirs)]
-    pyproject = _merge_pyproject(_lists(base[PYPROJECT]) if base else None, ours[PYPROJECT], lists[1])
-    merged_lists = _lists(pyproject)
-    requirements = [_requirement(text) for lists_ in (merged_lists, lists[1]) for text in _required(lists_)]
-    pins = _merge_pins(_pins(base[LOCK]) if base else None, _pins(ours[LOCK]), _pins(theirs[LOCK]), requirements)
-    numeric = merged_lists[LISTS[2]].values()
+    new_lists = _lists(theirs[PYPROJECT])
+    pyproject = _merge_pyproject(_lists(base[PYPROJECT]) if base else None, ours[PYPROJECT], new_lists)
+    lists = _lists(pyproject)
+    required = [_requirement(text) for text in _required(lists)]
+    limits = [*required, *map(_requirement, _required(new_lists))]
+    wanted: set[str] = {canonicalize_name(item.name) for item in required}
+    pins = _merge_pins(_pins(base[LOCK]) if base else None, _pins(ours[LOCK]), _pins(theirs[LOCK]), wanted, limits)
+    numeric = lists[LISTS[2]].values()
     present = json.loads(ours[PINS])
     environment = {name: _version(pins.get(canonicalize_name(name), "")) or present.get(name) for name in numeric}
     lock = "".join(f"{line}\n" for _, line in sorted(pins.items())).encode()
@@ -84,17 +86,22 @@ def _version(line: str) -> str | None:
 
 
 def _merge_pins(
-    base: dict[str, str] | None, ours: dict[str, str], theirs: dict[str, str], requirements: list[Requirement]
+    base: dict[str, str] | None,
+    ours: dict[str, str],
+    theirs: dict[str, str],
+    wanted: set[str],
+    limits: list[Requirement],
 ) -> dict[str, str]:
-    base = {name: ours.get(name, line) for name, line in theirs.items()} if base is None else base
+    """Return the merged lines; what `wanted` names has one in any case, and all suit `limits`."""
+    base = {name: ours[name] for name in theirs.keys() & ours} if base is None else base
     pins = {}
     for name in ours.keys() | theirs.keys():
         before, own, new = base.get(name), ours.get(name), theirs.get(name)
         lines = {own if new == before else new} if own == before or new == before else {own, new}
         candidates = sorted((line for line in lines if line), key=_newness, reverse=True)
-        needed = [requirement for requirement in requirements if canonicalize_name(requirement.name) == name]
-        if not candidates and not needed:
+        if not candidates and name not in wanted:
             continue
+        needed = [item for item in limits if canonicalize_name(item.name) == name]
         both = sorted({line for line in (own, new) if line}, key=_newness, reverse=True)
         # The owner may need another version than the template: the newest that suits both.
         pin = next((line for line in (*candidates, *both) if _meets(line, needed)), None)

@@ -54,8 +54,8 @@ def code_problems() -> list[str]:
     package = package_name()
     problems += failure(f"{package}/interface.py", interface)
     if not problems:
-        asked = [name for name in (*Interface.__annotations__, *vars(Interface)) if not name.startswith("_")]
-        lacking = [name for name in asked if not hasattr(interface(), name)]
+        members = [name for name in (*Interface.__annotations__, *vars(Interface)) if not name.startswith("_")]
+        lacking = [name for name in members if not hasattr(interface(), name)]
         problems += [f"{package}/interface.py has no {name}, which mlops asks for" for name in lacking]
     for path in sorted(Path(package, "stages").glob("[!_]*.py")):
         problems += failure(path.as_posix(), lambda path=path: stage_main(path.stem))

@@ -72,7 +72,7 @@ class Project:
     @cached_property
     def files(self) -> dict[str, bytes]:
         """The committed files that an update looks at, by their paths from the root."""
-        paths = (*MACHINERY, RECORD, CRUFT, "dvc.yaml")
+        paths = (*MACHINERY, RECORD, CRUFT)
         files = read_files(self.root, self.head, *(self.prefix + path for path in paths))
         return {path.removeprefix(self.prefix): content for path, content in files.items()}
 
