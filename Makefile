@@ -70,7 +70,7 @@ test-all: setup
 	$(PYTEST) $(ARGS)
 
 # Not the project's tests: they are rendered, so they are checked once generated. Its packages are plain Python.
-CHECKED := hooks tests "$(PROJECT)/{{cookiecutter.package_name}}" "$(PROJECT)/mlops"
+CHECKED := hooks tests update "$(PROJECT)/{{cookiecutter.package_name}}" "$(PROJECT)/mlops"
 
 lint: setup
 	$(BIN)/ruff check $(CHECKED)

@@ -9,6 +9,7 @@ from itertools import combinations, product
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 from ruamel.yaml import YAML
 
 from .conftest import TEMPLATE, Bake, BakedProject
@@ -88,7 +89,7 @@ def expected_files(project: BakedProject, answers: dict[str, str]) -> set[str]:
     """Derive the files that a project must have: the skeleton's, without what the answers take away."""
     chosen = {key: choices[0] for key, choices in CHOICES.items()} | answers
     taken_away = [pattern for choice in chosen.items() for pattern in TAKEN_AWAY.get(choice, ())]
-    return {
+    return {".template.json"} | {
         path.replace(PACKAGE, project.package)
         for path in skeleton_files()
         if not any(Path(path).match(pattern.replace("PACKAGE", PACKAGE)) for pattern in taken_away)
@@ -305,3 +306,19 @@ def test_locks_of_template_and_project_agree(bake: Bake) -> None:
     own = dict(line.split("==") for line in (TEMPLATE / "requirements.lock").read_text(encoding="utf-8").split())
     baked = dict(line.split("==") for line in (bake().path / "requirements.lock").read_text(encoding="utf-8").split())
     assert {name: own[name] for name in own.keys() & baked} == {name: baked[name] for name in own.keys() & baked}
+
+
+def test_template_has_one_version_whose_changes_are_listed() -> None:
+    version = Version(PROMPTS["_version"])
+    heading = "Unreleased" if version.is_devrelease else version.public
+    assert f"\n## {heading}" in (TEMPLATE / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_pyproject_is_toml_before_it_is_rendered_and_its_packages_are_plain() -> None:
+    """`update/` reads them in the template."""
+    content = tomllib.loads((SKELETON / "pyproject.toml").read_text(encoding="utf-8"))
+    packages = [*content["project"]["dependencies"], *content["tool"]["mlops"]["numeric"]]
+    packages += content["project"]["optional-dependencies"]["dev"]
+    assert [text for text in packages if "{" in text] == []
+    for name in ("requirements.lock", "environment.json"):
+        assert "{{" not in (SKELETON / name).read_text(encoding="utf-8")

@@ -1,5 +1,6 @@
 """A project follows its template: `cruft update` brings the template's changes and keeps the owner's."""
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -68,8 +69,12 @@ def test_cruft_update_applies_the_template_and_keeps_the_owners_stage(template: 
     (skeleton / "NEW.md").write_text("{{ cookiecutter.project_name }}\n", encoding="utf-8")
     commit(template, "Improve the template")
 
-    project.run("cruft", "update", "--skip-apply-ask")
+    printed = project.run("cruft", "update", "--skip-apply-ask")
 
+    assert "Made digit-classifier" not in printed.stdout, "it is none: cruft compares two copies"
+    record = json.loads((project.path / ".template.json").read_text(encoding="utf-8"))
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=template, check=True, capture_output=True, text=True)
+    assert (record["template"], record["commit"]) == (str(template), head.stdout.strip())
     text = own_stage.read_text(encoding="utf-8")
     assert text.startswith('"""Of the template: ')
     assert text.endswith("\n# mine\n")

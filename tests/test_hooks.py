@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 from jinja2 import Environment
 
+from hooks.post_gen_project import without_credentials
+
 from .conftest import TEMPLATE, Bake, BakedProject
+from .past.project import TEMPLATE_FILES, commit_template, copy_tracked
 
 PROMPTS = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
 BAD_ANSWERS = {
@@ -242,3 +245,67 @@ def test_post_gen_git_that_fails_is_reported_and_the_project_stays(tmp_path: Pat
 def test_post_gen_prints_the_next_two_commands(tmp_path: Path) -> None:
     lines = generate(tmp_path).stdout.splitlines()
     assert [line.strip() for line in lines if line.strip()][-2:] == ["cd digit-classifier", "make repro"]
+
+
+def recorded(project: Path) -> dict[str, Any]:
+    """Return what the project knows of its template."""
+    content: dict[str, Any] = json.loads((project / ".template.json").read_text(encoding="utf-8"))
+    return content
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A repository of this template."""
+    folder = tmp_path / "a" / "template"
+    for name in TEMPLATE_FILES:
+        copy_tracked(name, folder)
+    in_git(folder, "init", "--quiet")
+    commit_template(BakedProject(folder, ""), "Template")
+    return folder
+
+
+def in_git(folder: Path, *command: str) -> str:
+    """Run Git in a folder, and return what it printed."""
+    return BakedProject(folder, "").run("git", *command).stdout.strip()
+
+
+def bake_by(address: str, start: Path, folder: Path) -> Path:
+    """Generate a project from an address, as typed in the folder `start`, into another."""
+    command = [sys.executable, "-m", "cookiecutter", address, "--no-input", "--default-config", "-o", str(folder)]
+    subprocess.run(command, cwd=start, env={**os.environ, "PWD": str(start)}, check=True, capture_output=True)
+    return folder / "digit-classifier"
+
+
+@pytest.mark.parametrize("typed", ["./template", "../a/template", "."], ids=["below", "relative", "here"])
+def test_record_has_the_whole_path_of_the_template_and_its_commit(repository: Path, tmp_path: Path, typed: str) -> None:
+    start = repository if typed == "." else repository.parent
+    record = recorded(bake_by(typed, start, tmp_path / "out"))
+    assert (record["template"], record["commit"]) == (repository.as_posix(), in_git(repository, "rev-parse", "HEAD"))
+    assert record["version"] == json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))["_version"]
+    assert record["answers"] == {"dataset": "digits", "compute": "sagemaker", "serving": "yes", "lineage": "records"}
+    assert {name.partition("/")[0] for name in record["files"]} == {"mlops"}
+
+
+def test_record_of_a_cloned_template_has_its_address(repository: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "template.git"
+    in_git(tmp_path, "clone", "--quiet", "--bare", str(repository), str(bare))
+    assert recorded(bake_by(bare.as_uri(), tmp_path, tmp_path / "out"))["template"] == bare.as_uri()
+
+
+def test_record_of_a_changed_template_names_no_commit(repository: Path, tmp_path: Path) -> None:
+    (repository / "{{cookiecutter.project_slug}}" / "mlops" / "more.py").touch()
+    record = recorded(bake_by(str(repository), tmp_path, tmp_path / "out"))
+    assert (record["commit"], "mlops/more.py" in record["files"]) == (None, True)
+
+
+@pytest.mark.parametrize(
+    ("address", "recorded_address"),
+    [
+        ("https://ada:secret@example.org/t.git", "https://example.org/t.git"),
+        ("https://token@example.org/t.git", "https://example.org/t.git"),
+        ("https://example.org/a@b.git", "https://example.org/a@b.git"),
+        ("git@example.org:a/t.git", "git@example.org:a/t.git"),
+    ],
+)
+def test_record_holds_no_credentials(address: str, recorded_address: str) -> None:
+    assert without_credentials(address) == recorded_address

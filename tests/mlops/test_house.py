@@ -23,7 +23,7 @@ LAYERS = (
     {"registry"},
     {"consent", "audit", "compute"},
     {"optout"},
-    {"runner", "cli", "setup_clone", "__main__"},
+    {"runner", "cli", "setup_clone", "update", "__main__"},
 )
 BASE, TOP = LAYERS[0], LAYERS[-1]  # single modules, which may import others of their row
 NEVER = {("optout", "compute")}  # a project without compute/ has the verb all the same
@@ -277,8 +277,8 @@ def test_every_way_to_bind_a_name_is_looked_at() -> None:
 
 @pytest.mark.parametrize(
     "folder",
-    [MLOPS, TEAM, SKELETON / "tests", TEMPLATE / "hooks", TEMPLATE / "tests"],
-    ids=["mlops", "team", "project-tests", "hooks", "tests"],
+    [MLOPS, TEAM, SKELETON / "tests", TEMPLATE / "hooks", TEMPLATE / "update", TEMPLATE / "tests"],
+    ids=["mlops", "team", "project-tests", "hooks", "update", "tests"],
 )
 def test_names_say_what_they_hold(folder: Path) -> None:
     assert vague_names(python_files(folder)) == []

@@ -58,6 +58,19 @@ def setup() -> None:
 
 
 @main.command()
+@click.option("--to", default="", help="A tag, branch or commit of the template.  [default: its default branch]")
+@click.option("--template", default="", help="Another address of the template, to be remembered.")
+@click.option("--anyway", is_flag=True, help="Write it although the checks fail: your package is to be changed then.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def update(to: str, template: str, anyway: bool, yes: bool) -> None:
+    """Update mlops/, requirements.lock and environment.json to a version of the template, as one commit."""
+    from .update import update
+
+    options = [name for name, given in (("--anyway", anyway), ("--yes", yes)) if given]
+    sys.exit(update(to, template, options))
+
+
+@main.command()
 def environment() -> None:
     """Write the installed versions of the numeric packages to environment.json (part of `make lock`)."""
     from .config import write_pins
