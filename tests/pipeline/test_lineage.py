@@ -152,7 +152,7 @@ def test_credentials_in_git_addresses_are_not_recorded(project: BakedProject) ->
     edit(project, "params.yaml", "max_lr: 0.003", "max_lr: 0.002")
     project.run("dvc", "repro", "train")
     run = runs(project)[read(project, "reports/run.json")["run"]]
-    assert run.data.params["git_remote_url"] == "https://example.org/team/project.git"
+    assert run.data.tags["git_remote_url"] == "https://example.org/team/project.git"
     for file in (project.path / "reports").rglob("*.json"):
         assert "secret-token" not in file.read_text(encoding="utf-8")
 

@@ -82,6 +82,8 @@ def _missing_part(past: KnownRun, state: MlflowRunState | None) -> Missing | Non
             return Missing(what, "training", lacks, f"nothing to do: it is training{note}")
         return Missing(what, "sync", lacks, f"{SYNC}{note}")
     if state and state.complete:
+        if past.run in uploader.waiting_stage_metrics():
+            return Missing(what, "sync", "metrics of stages after the training", SYNC)
         return None
     if LINEAGE.exists() and read_facts()["run"] == past.run:
         return Missing(what, "sync", lacks, SYNC)
