@@ -1,6 +1,5 @@
 """What the pages of a run and of a version say in MLflow, in Markdown, with links to each other and to Git."""
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -38,20 +37,20 @@ def of_version(
         run_page: Where MLflow shows the run: `<experiment>/runs/<run>`.
     """
     rows = {
-        "Run": f"[{facts['name']}](#/experiments/{run_page}) (`{facts['run']}`), by {facts['user']}",
-        "Trained": f"{facts['started_at'][:16].replace('T', ' ')} UTC",
+        "Run": f"[{facts['name']}](#/experiments/{run_page}) (`{facts['run']}`), "
+        f"{facts['started_at'][:16].replace('T', ' ')} UTC, by {facts['user']}",
         "Data": f"{facts['data_version']} (`{facts['dataset_md5']}`)",
         "Manifest": f"`{facts['manifest_sha256']}`",
         "Consent": f"registry `{facts['consent_sha256']}`; records left out: {facts['consent_excluded']}",
-        "Read": _commit(facts, facts["data_git_commit_id"]),
-        "Results": _commit(facts, commit),
-        **{f"Asked: {name}": f"`{json.dumps(limits)}`" for name, limits in gate.items() if limits},
+        "Code": f"{_commit(facts, facts['data_git_commit_id'])}; with the results: {_commit(facts, commit)}",
+        **{f"Gate, {name}": _line(limits) if isinstance(limits, dict) else limits for name, limits in gate.items()},
     }
-    return _table("Metric", "Value", metrics) + "\n\n" + _table("Made from", "", rows)
+    lines = [f"- {name}: {text}" for name, text in rows.items() if text not in ("", None)]
+    return "\n".join([f"**{_line(metrics)}**\n", *lines])
 
 
-def _table(left: str, right: str, rows: Mapping[str, Any]) -> str:
-    return "\n".join([f"| {left} | {right} |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
+def _line(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def _commit(facts: Mapping[str, Any], commit: str) -> str:

@@ -1,5 +1,6 @@
 """MLflow's pages in a browser, on the trainings of this project: `python -m mlops ui`."""
 
+import json
 import os
 import socket
 import subprocess
@@ -7,13 +8,17 @@ import sys
 import threading
 import time
 import webbrowser
+from pathlib import Path
 
-from ..config import load_platform
+from ..config import load_platform, read_params
 from ..errors import ProjectError
+from ..files import read_json
 from . import mlflow_client
 from .git import without_credentials
 
 HOST = "127.0.0.1"
+METRICS = Path("reports/metrics.json")
+VIEW = "mlflow.sharedViewState.trainings"  # the tag of an experiment that holds a view of its runs
 # MLflow and its server print pages of no use here; the jobs that it would start serve features of no use here.
 QUIET = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -33,8 +38,8 @@ def serve(port: int, browser: bool) -> int:
         ProjectError: The port is taken, or MLflow can't be reached.
     """
     uri = mlflow_client.tracking_uri()
-    page = f"/#/experiments{_trainings()}"
     is_local = uri.startswith(mlflow_client.SQLITE)
+    page = f"/#/experiments{_trainings(is_local)}"
     if not is_local:
         is_web = uri.startswith(("http://", "https://"))
         address = without_credentials(uri).rstrip("/") + (page if is_web else "")
@@ -61,12 +66,26 @@ def serve(port: int, browser: bool) -> int:
             return 0
 
 
-def _trainings() -> str:
-    """Return the part of the address that leads to the project's runs; "" before the first one."""
+def _trainings(is_local: bool) -> str:
+    """Return the part of the address that leads to the project's runs; "" before the first one.
+
+    Of itself, MLflow shows its pages for language models, and runs without metrics and params. Which of these to show
+    is stored in the experiment, on this machine only: on a server, looking must not change anything.
+    """
     with mlflow_client.translate_errors("see that the server is up (platform.yaml:tracking_uri)"):
-        experiment = mlflow_client.client().get_experiment_by_name(load_platform().project)
-    # Without the type, MLflow shows its pages for language models.
-    return f"/{experiment.experiment_id}/runs?workflowType=machine_learning" if experiment else ""
+        client = mlflow_client.client()
+        experiment = client.get_experiment_by_name(load_platform().project)
+        if experiment is None:
+            return ""
+        page = f"/{experiment.experiment_id}/runs?workflowType=machine_learning"
+        if not is_local:
+            return page
+        metrics = [f"metrics.`{name}`" for name in (read_json(METRICS) if METRICS.exists() else ())]
+        params = [f"params.`train.{name}`" for name in read_params().get("train", {})]
+        view = json.dumps({"selectedColumns": [*metrics, "attributes.`Models`", *params]})
+        if experiment.tags.get(VIEW) != view:
+            client.set_experiment_tag(experiment.experiment_id, VIEW, view)
+    return f"{page}&viewStateShareKey={VIEW.rpartition('.')[2]}"
 
 
 def _open_when_up(address: str, port: int, process: "subprocess.Popen[bytes]") -> None:
