@@ -55,7 +55,7 @@ def serve(port: int, browser: bool) -> int:
     address = f"http://{HOST}:{port}{page}"
     print(f"MLflow starts, in some seconds, at {address}  (Ctrl-C ends it)", flush=True)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", HOST, "--port", str(port)]
-    command += ["--workers", "1", "--uvicorn-opts", "--log-level warning"]  # one suffices, and starts sooner
+    command += ["--workers", "1", "--uvicorn-opts", "--log-level warning --lifespan off"]  # one starts sooner
     with subprocess.Popen(command, env={**os.environ, **QUIET}, stdout=subprocess.DEVNULL) as process:
         if browser:
             threading.Thread(target=_open_when_up, args=(address, port, process), daemon=True).start()
