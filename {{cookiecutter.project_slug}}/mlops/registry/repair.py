@@ -34,7 +34,7 @@ from ..tracking import (
 )
 from ..tracking.git import git
 from ..tracking.lineage_log import KnownRun
-from ..tracking.sync_status import REPAIR, Missing
+from ..tracking.sync_status import REPAIR, STAGE_METRICS, Missing
 from . import aliases
 from .aliases import ALIASES, FETCH_LOG, PUSH_LOG, RETRY, SYNC_LOG, VERB, Registry
 from .versions import (
@@ -155,11 +155,17 @@ def _send(run: KnownRun, item: Missing) -> Missing | None:
     if item.state not in ("sync", "repair"):
         return item
     try:
-        entry = uploader.folder() / run.run
+        entry, waiting = uploader.folder() / run.run, run.run in uploader.waiting_stage_metrics()
         if item.state == "repair":
             _send_committed(run.run, run.commits)
-        elif entry.exists() or run.run not in uploader.waiting_stage_metrics():
+        elif item.lacks != STAGE_METRICS:
             uploader.upload(entry if entry.exists() else Path())
+        if item.lacks != STAGE_METRICS and not waiting:  # what waits is newer than what was committed
+            metrics: dict[str, float] = {}
+            for commit in reversed(run.commits):
+                metrics |= stage_metrics.read_after_training(commit)
+            if metrics:
+                uploader.stage_metrics(run.run, metrics)
         if run.run in uploader.waiting_stage_metrics():
             uploader.upload_stage_metrics(run.run)
     except mlflow_client.MlflowError:
@@ -181,12 +187,7 @@ def _send_committed(run: str, commits: tuple[str, ...]) -> None:
                 raise
             return _send_committed(run, commits[1:])  # an older commit may have its files
         with uploader.upload_lock(run):  # two repairs at once must not both create it
-            run_id = mlflow_sync.sync(Path(folder))
-            metrics: dict[str, float] = {}
-            for commit in reversed(commits):
-                metrics |= stage_metrics.read_after_training(commit)
-            with mlflow_client.translate_errors(REPAIR):
-                mlflow_sync.send_stage_metrics(mlflow_client.client(), run_id, metrics)
+            mlflow_sync.sync(Path(folder))
 
 
 def _rebuild_all(client: "MlflowClient", known: dict[int, TaggedVersion]) -> dict[str, Missing]:
