@@ -67,7 +67,7 @@ def test_experiments_of_every_kind_run_in_the_sandbox(project: BakedProject) -> 
     assert len(jobs(project)) == 6
     for name, experiment in shown.items():
         run = mirrored[metric(experiment, "run")]
-        assert run.info.run_name == name == run.data.params["dvc_exp_name"]
+        assert run.info.run_name == name == run.data.tags["dvc_exp_name"]
         assert run.data.metrics["test_acc"] == metric(experiment, "test_acc")
     table = project.run("make", "--old-file=setup", "show", f"VENV={sys.prefix}").stdout
     assert {f"0.00{digit}" for digit in (1, 2, 4, 5, 6, 7)} <= set(re.findall(r"0\.00\d\b", table))

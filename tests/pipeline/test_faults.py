@@ -42,7 +42,7 @@ def test_other_environment_is_refused_unless_allowed_and_then_recorded(project: 
     assert "installed packages differ from environment.json: torch" in failed.stderr
     edit(project, "platform.yaml", "allow_other_environment: false", "allow_other_environment: true")
     project.run("dvc", "repro", "train")
-    recorded = runs(project)[read(project, "reports/run.json")["run"]].data.params["environment_differences"]
+    recorded = runs(project)[read(project, "reports/run.json")["run"]].data.tags["environment_differences"]
     assert "torch" in recorded
 
 

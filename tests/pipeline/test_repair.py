@@ -83,10 +83,9 @@ def repaired(
             assert any(f"MLflow has {copy.path.name} version 1" in line for line in process.stderr)
             process.kill()
         preview = verb(copy, "mirror", "repair", "--dry-run", check=False)
-        assert (
-            f"run {run_of(before, status='FAILED')}: MLflow lacks everything; not repairable: no resul"
-            in preview.stdout
-        )
+        failed = run_of(before, status="FAILED")
+        name = before["runs"][failed]["info"][0]
+        assert f"run {failed} ({name}): MLflow lacks everything; not repairable: no resul" in preview.stdout
         assert "version 1:" not in preview.stdout
         assert "version 2: MLflow lacks everything; python -m" in preview.stdout
         assert list(state(database(copy), copy.path.name)["versions"]) == [1], "a dry run does nothing"

@@ -87,12 +87,15 @@ def test_repro_mlflow_has_the_run_with_all_its_lineage(reproduced: BakedProject)
     assert params["manifest_sha256"] == read(reproduced, "reports/manifest.json")["sha256"][0]
     consent = (reproduced.path / "data/consent.csv").read_bytes()
     digest = hashlib.sha256(consent).hexdigest()
-    assert (params["consent_sha256"], params["consent_excluded"]) == (digest, "0")
+    assert (params["consent_sha256"], run.data.tags["consent_excluded"]) == (digest, "0")
     assert versions(reproduced)[1].items() >= {("consent_sha256", digest), ("consent_excluded", "0")}
     assert params["parents"] == "[]"
     assert params["train.max_lr"] == "0.003"
     assert len(params["data_git_commit_id"]) == 40
     assert run.data.metrics["test_acc"] == read(reproduced, "reports/metrics.json")["test_acc"]
+    of_stages = {name: run.data.metrics[name] for name in ("prepare/excluded", "manifest/records", "register/version")}
+    assert of_stages == {"prepare/excluded": 0, "manifest/records": 1797, "register/version": 1}
+    assert re.fullmatch(r"[a-z]+-[a-z]+", str(run.info.run_name)), "a name to say, not the id"
     assert run.inputs
     dataset = run.inputs.dataset_inputs[0].dataset
     assert (dataset.source_type, dataset.digest) == ("dvc", params["dataset_md5"])
@@ -128,7 +131,7 @@ def test_sweep_is_compared_in_dvc_and_mlflow(project: BakedProject) -> None:
     assert len(mirrored) == 6
     for name, experiment in made.items():
         run = mirrored[metric(experiment, "run")]
-        assert run.info.run_name == name == run.data.params["dvc_exp_name"]
+        assert run.info.run_name == name == run.data.tags["dvc_exp_name"]
         assert run.data.params["train.max_lr"] == str(
             experiment["data"]["params"]["params.yaml"]["data"]["train"]["max_lr"]
         )

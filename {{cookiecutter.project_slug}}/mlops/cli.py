@@ -80,11 +80,12 @@ def environment() -> None:
 
 @main.command()
 @click.option("--port", default=5000, show_default=True)
-def ui(port: int) -> None:
-    """Open MLflow's pages on the project's tracking store."""
-    from .tracking.mlflow_client import serve_ui
+@click.option("--browser/--no-browser", default=True, help="Open the page, where there is a screen.")
+def ui(port: int, browser: bool) -> None:
+    """Show the project's trainings in MLflow's pages."""
+    from .tracking.ui import serve
 
-    sys.exit(serve_ui(port))
+    sys.exit(serve(port, browser))
 
 
 @main.group()

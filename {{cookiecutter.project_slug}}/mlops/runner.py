@@ -9,6 +9,7 @@ from . import pipeline
 from .config import check_environment, home, job_file, load_platform
 from .contract import package_name, stage_main
 from .errors import ProjectError
+from .tracking import stage_metrics
 from .tracking.git import git, paths, untracked_error
 from .tracking.run_context import note_files
 
@@ -39,6 +40,8 @@ def run_stage(name: str) -> None:
             if not job_file():  # a job's files are those of the commit already
                 note_files()
             stage_main(name)()
+        if not job_file():
+            stage_metrics.send(name)
     except ImportError as error:
         _check_untracked(error)
         raise

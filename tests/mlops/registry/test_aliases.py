@@ -144,8 +144,8 @@ def test_check_agrees_where_the_champion_was_deleted_in_mlflow() -> None:
 
 def test_list_and_show_tell_runs_metrics_and_moves(client: MlflowClient, head: str) -> None:
     logged = client.create_run(mlflow_client.experiment_id(client, MODEL)).info.run_id
-    params = [Param("dvc_exp_name", "warm-wing"), Param("data_version", "v1.0")]
-    client.log_batch(logged, params=params, tags=[RunTag("model_version", f"{MODEL}/4")])
+    tags = [RunTag("model_version", f"{MODEL}/4"), RunTag("dvc_exp_name", "warm-wing")]
+    client.log_batch(logged, params=[Param("data_version", "v1.0")], tags=tags)
     client.delete_run(logged)  # its parameters are still shown
     register(client, 1, {"result_commit": head, "run": "abc"}, logged)
     record(head, replace(promoted(None, 4), why="the first"))

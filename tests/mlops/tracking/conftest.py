@@ -116,7 +116,9 @@ def commit_all(run: Run) -> str:
 def facts() -> dict[str, Any]:
     """What a run of the project `demo` is made from."""
     return {
-        **dict.fromkeys(FACTS, "x"),
+        **dict.fromkeys((*FACTS, "git_remote_url", "dvc_remote_url", "cpu_capability", "dvc_exp_name"), "x"),
+        "consent_excluded": 0,
+        "environment_differences": [],
         "run": "abc123",
         "name": "gouty-fifo",
         "project": "demo",

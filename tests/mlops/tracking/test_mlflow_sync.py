@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Metric
+from mlflow.entities import Metric, Param
 from mlops.errors import ProjectError
 from mlops.tracking import mlflow_client
 from mlops.tracking import mlflow_sync as module
 from mlops.tracking.mlflow_sync import Mirror, RunDeletedError, find, sync
-from mlops.tracking.run_files import LINEAGE, RUN_DIR
+from mlops.tracking.run_files import FACTS, LINEAGE, RUN_DIR
 
 ROWS = [(1_700_000_000_000 + step, step, value) for step, value in enumerate(("0.5", "nan", "inf", "-inf", "0.25"))]
 CURVE = RUN_DIR / "plots" / "metrics" / "val" / "loss.tsv"
@@ -58,6 +58,25 @@ def test_sync_twice_has_everything_once(ended: MlflowClient) -> None:
     assert run.data.tags["mlflow.user"] == "Ada"
     assert run.data.tags["mlflow.source.git.commit"] == "x"
     assert run.data.tags["baseline_commit"] == "y"
+
+
+def test_sync_params_are_what_made_the_run_and_the_rest_are_tags(ended: MlflowClient, facts: dict[str, Any]) -> None:
+    write_facts({**facts, "cpu_capability": "AVX2", "environment_differences": ["torch 2.0"], "status": "FINISHED"})
+    data = ended.get_run(sync()).data
+    assert data.params.keys() == {"train.max_lr", "train.init_from", *FACTS}
+    names = ("consent_excluded", "cpu_capability", "environment_differences", "git_remote_url", "dvc_remote_url")
+    assert [data.tags[name] for name in names] == ["0", "AVX2", '["torch 2.0"]', "x", "x"]
+
+
+def test_sync_rest_of_a_run_that_an_earlier_version_began_with_facts_as_params(ended: MlflowClient) -> None:
+    """Then, all facts were params; these stay, and the tags come."""
+    run_id = ended.create_run(mlflow_client.experiment_id(ended, "demo"), tags={"mirror_id": "abc123"}).info.run_id
+    ended.log_batch(run_id, params=[Param(name, "x") for name in (*FACTS[:-1], "dvc_exp_name", "cpu_capability")])
+    assert sync() == run_id
+    data = ended.get_run(run_id).data
+    assert (data.params["cpu_capability"], data.tags["cpu_capability"]) == ("x", "x")
+    assert data.params["parents"] == "[]"
+    assert [tag for tag in data.tags if tag.startswith("param_changed")] == []
 
 
 def test_sync_after_a_stop_in_the_middle_sends_only_what_lacks(ended: MlflowClient) -> None:

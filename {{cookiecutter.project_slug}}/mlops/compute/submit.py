@@ -99,7 +99,8 @@ def _find_or_start(stage: str, backend: Backend) -> str:
         context = run_context.collect(stage)  # it may refuse: before large data are pushed
         if backend.is_described(name):  # reuse the run's id of a launcher that was killed before the job started
             earlier = backend.context_of(name)
-            context = dataclasses.replace(context, run=earlier.run) if earlier.commit == context.commit else context
+            if earlier.commit == context.commit:
+                context = dataclasses.replace(context, run=earlier.run, name=earlier.name or context.name)
         if upstream:
             dvc_remote.push(upstream)
         backend.prepare(name, {"name": name, **description, "origin": dataclasses.asdict(context)})

@@ -146,13 +146,13 @@ def version_rows(registry: "Registry") -> list[dict[str, Any]]:
     made = f"tags.{TAG_MODEL_VERSION} LIKE '{registry.name}/%'"
     with mlflow_client.translate_errors(RETRY):
         runs = mlflow.search_runs([], made, ViewType.ALL, output_format="list", experiment_names=[registry.name])
-    params = {run.info.run_id: run.data.params for run in runs}
+    params, tags = ({run.info.run_id: getattr(run.data, part) for run in runs} for part in ("params", "tags"))
     return [
         {
             "version": number,
             "aliases": sorted(alias for alias, target in registry.aliases.items() if target == number),
             "run": version.tags.get("run", ""),
-            "experiment": params.get(version.run_id, {}).get("dvc_exp_name", ""),
+            "experiment": tags.get(version.run_id, {}).get("dvc_exp_name", ""),
             "data_version": params.get(version.run_id, {}).get("data_version", ""),
             "metrics": metrics_at(version.tags.get("result_commit", "")),
             "commit": version.tags.get("result_commit", ""),

@@ -15,18 +15,39 @@ import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from .. import pipeline
 from ..config import home
 from ..errors import ProjectError
-from ..tracking import checkout, dvc_remote, lineage_log, mlflow_client, mlflow_sync, sync_status, uploader
+from ..tracking import (
+    checkout,
+    dvc_remote,
+    lineage_log,
+    mlflow_client,
+    mlflow_sync,
+    stage_metrics,
+    sync_status,
+    uploader,
+)
+from ..tracking.git import git
 from ..tracking.lineage_log import KnownRun
-from ..tracking.sync_status import REPAIR, Missing
+from ..tracking.sync_status import REPAIR, STAGE_METRICS, Missing
 from . import aliases
 from .aliases import ALIASES, FETCH_LOG, PUSH_LOG, RETRY, SYNC_LOG, VERB, Registry
-from .versions import TAG_MODEL_VERSION, TAG_RUN_PREFIX, TaggedVersion, add_version, tagged_versions, version_tags
+from .versions import (
+    TAG_MODEL_VERSION,
+    TAG_RUN_PREFIX,
+    TaggedVersion,
+    add_version,
+    describe,
+    metrics_at,
+    tag_run,
+    tagged_versions,
+    version_tags,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -134,11 +155,19 @@ def _send(run: KnownRun, item: Missing) -> Missing | None:
     if item.state not in ("sync", "repair"):
         return item
     try:
-        if item.state == "sync":
-            entry = uploader.folder() / run.run
-            uploader.upload(entry if entry.exists() else Path())
-        else:
+        entry, waiting = uploader.folder() / run.run, run.run in uploader.waiting_stage_metrics()
+        if item.state == "repair":
             _send_committed(run.run, run.commits)
+        elif item.lacks != STAGE_METRICS:
+            uploader.upload(entry if entry.exists() else Path())
+        if item.lacks != STAGE_METRICS and not waiting:  # what waits is newer than what was committed
+            metrics: dict[str, float] = {}
+            for commit in reversed(run.commits):
+                metrics |= stage_metrics.read_after_training(commit)
+            if metrics:
+                uploader.stage_metrics(run.run, metrics)
+        if run.run in uploader.waiting_stage_metrics():
+            uploader.upload_stage_metrics(run.run)
     except mlflow_client.MlflowError:
         raise
     except mlflow_sync.RunDeletedError as error:
@@ -213,13 +242,23 @@ def _rebuild(client: "MlflowClient", name: str, tagged: TaggedVersion) -> "Model
                 raise ProjectError(f"its code can't log its model today: {reason} ({again})", again)
             model_id = answer.read_text(encoding="utf-8")
         tags = version_tags(folder / MODEL, facts, tagged.commit)
+    text = describe(client, run_id, facts, tagged.commit, metrics_at(tagged.commit), _params_at(tagged.commit))
     number = 0
     while number < tagged.number:  # versions that take the numbers of those that were given up are deleted
-        version = add_version(client, name, run_id, model_id, tags)
+        version = add_version(client, name, run_id, model_id, tags, text)
         if (number := int(version.version)) == tagged.number:
             return version
         client.delete_model_version(name, version.version)
     raise ProjectError("MLflow has given its number before, to a version that was deleted", REPAIR)
+
+
+def _params_at(commit: str) -> dict[str, Any]:
+    """Return the params of the stage that registers, as a commit has them."""
+    from ruamel.yaml import YAML
+
+    sections = [name for stage in pipeline.load_stages().values() if stage.is_registering for name in stage.params]
+    params = YAML(typ="safe").load(git("show", f"{commit}:./params.yaml"))
+    return {name: params[name] for name in sections if name in params}
 
 
 def _tag_runs(client: "MlflowClient", tagged: TaggedVersion, version: "ModelVersion") -> None:
@@ -228,5 +267,5 @@ def _tag_runs(client: "MlflowClient", tagged: TaggedVersion, version: "ModelVers
     for run in [run for run in made_by if TAG_RUN_PREFIX + run not in version.tags]:
         with contextlib.suppress(mlflow_sync.RunDeletedError):
             if run_id := mlflow_sync.find(client, run, version.name):
-                client.set_tag(run_id, TAG_MODEL_VERSION, f"{version.name}/{version.version}")
+                tag_run(client, run_id, version.name, version.version)
         client.set_model_version_tag(version.name, version.version, TAG_RUN_PREFIX + run, made_by[run] or "unknown")

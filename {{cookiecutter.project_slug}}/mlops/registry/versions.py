@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from .. import pipeline
-from ..config import home, job_file, load_platform
+from ..config import home, job_file, load_platform, read_params
 from ..contract import interface, load_model, package_name
 from ..errors import ProjectError
 from ..files import read_json, sha256, write_json
 from ..records import consent
-from ..tracking import dvc_remote, lineage_log, mlflow_client, run_context
+from ..tracking import descriptions, dvc_remote, lineage_log, mlflow_client, run_context
 from ..tracking.git import GitError, exists, git
+from ..tracking.mlflow_sync import NOTE
 from ..tracking.run_context import snapshot
 from ..tracking.run_files import read_facts
 from ..tracking.uploader import upload
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 REGISTERED = Path(pipeline.REGISTER_REPORT)
 MANIFEST = Path("data/manifest.parquet")
+METRICS = Path("reports/metrics.json")  # of the weights
 MODEL_DATA = "data/model"  # where the model directory is inside an MLflow model
 LOADER = "_pyfunc"  # the module of its code that MLflow calls
 TAG_RUN_PREFIX = "made_by."  # tags of a version, one for each run that made it
@@ -86,10 +88,13 @@ def register(model_dir: Path) -> int:
                     f"{mlflow_client.tracking_uri()}, which would count it again",
                     "share one MLflow server between clones: platform.yaml:tracking_uri",
                 )
-            version = add_version(client, name, run_id, log_model(run_id, model_dir), tags)
+            params = {section: read_params()[section] for section in stage.params}
+            metrics = read_json(METRICS) if METRICS.exists() else {}
+            text = describe(client, run_id, facts, start.commit, metrics, params)
+            version = add_version(client, name, run_id, log_model(run_id, model_dir), tags, text)
         number = int(version.version)
         client.set_model_version_tag(name, version.version, TAG_RUN_PREFIX + facts["run"], facts["data_git_commit_id"])
-        client.set_tag(run_id, TAG_MODEL_VERSION, f"{name}/{number}")
+        tag_run(client, run_id, name, number)
     # As lists of one, of which DVC makes no columns: the commit of these results, and where another run made the same
     # version first, that of the version's.
     commits = {"commit": [start.commit], "version_commit": [version.tags["result_commit"]]}
@@ -124,7 +129,26 @@ def _tag(number: int | str, folder: str) -> str:
     return f"{folder.rstrip('/')}={name}" if folder else name
 
 
-def add_version(client: "MlflowClient", name: str, run_id: str, model_id: str, tags: dict[str, str]) -> "ModelVersion":
+def describe(
+    client: "MlflowClient", run_id: str, facts: dict[str, Any], commit: str, metrics: Any, params: dict[str, Any]
+) -> str:
+    """Return the description of a version in MLflow; `params` are the sections of the stage that registers."""
+    gate = {f"{section}.{name}": value for section, values in params.items() for name, value in dict(values).items()}
+    page = f"{client.get_run(run_id).info.experiment_id}/runs/{run_id}"
+    return descriptions.of_version(facts, commit, metrics, gate, page)
+
+
+def tag_run(client: "MlflowClient", run_id: str, name: str, number: int | str) -> None:
+    """Tell a run in MLflow which version it made, as a tag, and as a link in its description."""
+    client.set_tag(run_id, TAG_MODEL_VERSION, f"{name}/{number}")
+    note, link = client.get_run(run_id).data.tags.get(NOTE, ""), descriptions.model_link(name, number)
+    if link not in note:  # a person may have edited it
+        client.set_tag(run_id, NOTE, f"{note}\n\n{link}".strip())
+
+
+def add_version(
+    client: "MlflowClient", name: str, run_id: str, model_id: str, tags: dict[str, str], text: str
+) -> "ModelVersion":
     """Make the next version, of a model that was logged; the first one makes the registered model too."""
     from mlflow.exceptions import MlflowException
 
@@ -133,7 +157,9 @@ def add_version(client: "MlflowClient", name: str, run_id: str, model_id: str, t
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    return client.create_model_version(name, f"models:/{model_id}", run_id, tags=tags, model_id=model_id)
+    return client.create_model_version(
+        name, f"models:/{model_id}", run_id, tags=tags, description=text, model_id=model_id
+    )
 
 
 def log_model(run_id: str, directory: Path) -> str:
@@ -212,7 +238,7 @@ def metrics_at(commit: str) -> dict[str, float]:
     """Return `reports/metrics.json` of a commit; nothing when this clone lacks the commit, or Git the file."""
     try:
         # Without a commit, Git would show what is staged.
-        return dict(json.loads(git("show", f"{commit}:./reports/metrics.json"))) if commit else {}
+        return dict(json.loads(git("show", f"{commit}:./{METRICS.as_posix()}"))) if commit else {}
     except GitError:
         return {}
 

@@ -4,8 +4,6 @@ import contextlib
 import logging
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,19 +126,3 @@ def experiment_id(connected: "MlflowClient", name: str) -> str:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
         return experiment_id(connected, name)  # another run has just created it
-
-
-def serve_ui(port: int) -> int:
-    """Serve MLflow's pages for the local store until Ctrl-C, or print the server's address; return the exit code."""
-    uri = tracking_uri()
-    if not uri.startswith(SQLITE):
-        print(f"MLflow runs at {without_credentials(uri)}")
-        return 0
-    client()
-    print(f"http://127.0.0.1:{port}  (choose 'Model training' at the top left; Ctrl-C ends it)", flush=True)
-    # The workers that MLflow starts beside the pages serve features that this project doesn't use.
-    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port)]
-    with contextlib.suppress(KeyboardInterrupt):
-        return subprocess.run(command, env=environment).returncode
-    return 0

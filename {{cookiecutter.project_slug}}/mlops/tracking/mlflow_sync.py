@@ -7,10 +7,11 @@ once, and what may have arrived is looked up before it is sent again: each point
 
 What MLflow gets of a run:
 
-    name       of its experiment in DVC, else its id: `run_context.py:RunContext.name`
+    name       of its experiment in DVC, else one of the same kind: `run_context.py:collect`
     params     `params.yaml`, the sections of the stages that lead to it; and `run_files.py:FACTS`
-    tags       `TAGS`, below
-    metrics    the curves, a point a row, and the figures of the summary that are no curve, at the end
+    tags       `TAGS`, below; its description
+    metrics    the curves, a point a row; the figures of the summary that are no curve, at the end; and, as
+               `<stage>/<name>`, the metrics of other stages: those before it at its start, those after it when they end
     dataset    its hash, where it is in Git and DVC, and the digests of manifest and registry
     artifacts  `run_files.py:files`: manifest, reports, plots as data and as pictures, images; `lineage.json` at the end
 
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ProjectError
-from . import mlflow_client, run_files
+from . import descriptions, mlflow_client, run_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,6 +42,7 @@ BATCH = 1000  # points in one request: MLflow's limit
 PARAMS_BATCH = 100
 MAX_TAG_CHARACTERS = 5000
 ENDED = ("FINISHED", "FAILED", "KILLED")
+NOTE = "mlflow.note.content"  # the tag with the description of a run
 TAGS = {  # MLflow's pages show the first four as user, source and commit
     "mlflow.user": "user",
     "mlflow.source.git.commit": "data_git_commit_id",
@@ -48,6 +50,8 @@ TAGS = {  # MLflow's pages show the first four as user, source and commit
     "mlflow.source.git.repoURL": "git_remote_url",
     MIRROR_ID: "run",
     **{name: name for name in ("dvc_exp_name", "baseline_commit", "job", "image", "instance_type", "resumed_from")},
+    **{name: name for name in ("git_remote_url", "dvc_remote_url", "consent_excluded", "cpu_capability")},
+    "environment_differences": "environment_differences",
 }
 
 
@@ -80,11 +84,8 @@ class Mirror:
         self._sent: dict[str, Any] = {}  # params, tags and files that MLflow has confirmed
         run_id = find(client, facts["run"], facts["project"])
         if run_id is None:
-            tags = {tag: facts[fact] for tag, fact in TAGS.items() if facts.get(fact)}
-            tags["mlflow.source.type"] = "JOB" if facts.get("job") else "LOCAL"
-            tags["mlflow.source.name"] = "dvc.yaml: train"
             experiment = mlflow_client.experiment_id(client, facts["project"])
-            run_id = str(client.create_run(experiment, self._started_ms, tags, facts["name"]).info.run_id)
+            run_id = str(client.create_run(experiment, self._started_ms, tags(facts), facts["name"]).info.run_id)
         self.run_id = run_id
 
     def has_ended(self) -> bool:
@@ -105,6 +106,7 @@ class Mirror:
     def push(self) -> None:
         """Send what is new."""
         self._send_params()
+        self._send_stage_metrics()
         self._send_dataset()
         self._send_rows()
         for path, folder, config in run_files.files(self._root):
@@ -167,13 +169,17 @@ class Mirror:
         params = {_key(name): value for name, value in run_files.params(self._root).items()}
         if self._sent.get("params") == params:
             return
-        logged = self._client.get_run(self.run_id).data.params
+        data = self._client.get_run(self.run_id).data
+        logged = data.params
         new = [Param(name, value) for name, value in params.items() if name not in logged]
         for start in range(0, len(new), PARAMS_BATCH):
             self._client.log_batch(self.run_id, params=new[start : start + PARAMS_BATCH])
         # Params are write-once in MLflow.
         changed = {name for name in logged.keys() & params.keys() if logged[name] != params[name]}
         self._set_tags({f"param_changed.{name}": params[name] for name in changed})
+        # They may differ in a run that is resumed, or that an earlier version began. A person may edit the note.
+        differing = {name: value for name, value in tags(self._facts).items() if data.tags.get(name) != value}
+        self._set_tags({name: value for name, value in differing.items() if name != NOTE or NOTE not in data.tags})
         self._sent["params"] = params
 
     def _set_tags(self, tags: dict[str, str]) -> None:
@@ -181,6 +187,14 @@ class Mirror:
             if self._sent.get(name) != value:
                 self._client.set_tag(self.run_id, name, value[:MAX_TAG_CHARACTERS])
                 self._sent[name] = value
+
+    def _send_stage_metrics(self) -> None:
+        from mlflow.entities import Metric
+
+        if "stage metrics" not in self._sent:
+            metrics = self._facts.get("stage_metrics", {}).items()
+            self._send_points([Metric(_key(name), value, self._started_ms, 0) for name, value in metrics])
+            self._sent["stage metrics"] = True
 
     def _send_dataset(self) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -219,6 +233,39 @@ class Mirror:
                     log.warning("%s", error.problem)
         self._client.log_artifact(self.run_id, str(path), target)
         self._sent[str(path)] = version
+
+
+def send_stage_metrics(client: "MlflowClient", run_id: str, metrics: dict[str, float]) -> None:
+    """Send what stages after the training measured to an ended run.
+
+    A value that differs from the last one becomes the curve's next step; the same one is not sent again.
+    """
+    from mlflow.entities import Metric
+
+    run, points = client.get_run(run_id), []
+    for name, value in metrics.items():
+        point = Metric(_key(name), value, run.info.end_time, 0)  # the time does not tell when it was sent
+        if point.key in run.data.metrics:
+            last = max(client.get_metric_history(run_id, point.key), key=lambda point: point.step)
+            point = Metric(point.key, value, run.info.end_time, last.step + 1)
+            if _identity(point)[2] == _identity(last)[2]:
+                continue
+        points.append(point)
+    for start in range(0, len(points), BATCH):
+        client.log_batch(run_id, metrics=points[start : start + BATCH])
+
+
+def tags(facts: dict[str, Any]) -> dict[str, str]:
+    """Return the tags of a run with these facts."""
+    values = {tag: facts.get(fact) for tag, fact in TAGS.items()}
+    texts = {tag: v if isinstance(v, str) else json.dumps(v) for tag, v in values.items() if v not in (None, "", [])}
+    kind = "JOB" if facts.get("job") else "LOCAL"
+    return {
+        **texts,
+        "mlflow.source.type": kind,
+        "mlflow.source.name": "dvc.yaml: train",
+        NOTE: descriptions.of_run(facts),
+    }
 
 
 def find(client: "MlflowClient", run: str, project: str) -> str | None:

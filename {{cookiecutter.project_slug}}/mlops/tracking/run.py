@@ -189,7 +189,7 @@ def _start(earlier: dict[str, Any], parents: list[str]) -> dict[str, Any]:
         stage = pipeline.running_stage()
         context = run_context.collect(stage.name)
         if is_same_training(earlier, context.commit, context.dvc_exp_name):
-            context = dataclasses.replace(context, run=earlier["run"])
+            context = dataclasses.replace(context, run=earlier["run"], name=earlier["name"])
         run_context.log_training(context)
         try:
             dvc_remote.push(list(stage.upstream))
@@ -201,7 +201,7 @@ def _start(earlier: dict[str, Any], parents: list[str]) -> dict[str, Any]:
     machine = {"job": job.get("name"), "image": job.get("image"), "instance_type": read_machines()["instance_type"]}
     inherited = ("run", "name", "user", "git_remote_url", "git_branch", "baseline_commit", "dvc_exp_name")
     return {
-        **{name: getattr(context, name) for name in (*inherited, "dvc_remote_url", "data_version")},
+        **{name: getattr(context, name) for name in (*inherited, "dvc_remote_url", "data_version", "stage_metrics")},
         "data_git_commit_id": context.commit,
         "project": load_platform().project,
         "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),

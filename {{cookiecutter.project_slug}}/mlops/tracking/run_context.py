@@ -13,8 +13,8 @@ import os
 import sys
 import tempfile
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from ..contract import package_name
 from ..errors import ProjectError
 from ..files import read_json
 from ..pipeline import LOCK
-from . import dvc_remote, lineage_log
+from . import dvc_remote, lineage_log, stage_metrics
 from .checkout import Reader, add_and_check, ignored_by_dvc
 from .git import commit_tree, git, head, paths, remote_url, try_git
 
@@ -48,11 +48,8 @@ class RunContext:
     data_version: str  # the label of the dataset, or the beginning of its hash; "" before there is one
     folder: str  # the project's in its Git repository, with a slash at its end; "" for the root
     release_tags: Sequence[str]  # names of the Git tags of registered versions
-
-    @property
-    def name(self) -> str:
-        """Return the name of the run for people."""
-        return self.dvc_exp_name or self.run
+    name: str = ""  # of the run, for people
+    stage_metrics: Mapping[str, float] = field(default_factory=dict)  # of the stages before a training
 
 
 def from_job() -> RunContext | None:
@@ -67,12 +64,14 @@ def collect(stage: str) -> RunContext:
     It raises what `snapshot` does, and ProjectError for a training that was not started by DVC, or while an earlier
     stage is out of date: the run would name what it did not read.
     """
+    from dvc.repo.experiments.utils import gen_random_name
+
     loaded = pipeline.load_stage(stage)
     if loaded.is_training:
         _check_upstream(loaded)
-    commit, label = snapshot(stage), ""
+    commit, label, metrics = snapshot(stage), "", {}
     if loaded.is_training:
-        md5 = dataset_md5()
+        metrics, md5 = stage_metrics.read(loaded.upstream), dataset_md5()
         tags = git("tag", "--list", "data/*", "--format=%(contents:subject) %(refname:strip=3)", where=home())
         label = dict(line.rsplit(" ", 1) for line in reversed(tags.splitlines())).get(md5, md5[:8])
     user = try_git("config", "user.name", where=home())
@@ -81,6 +80,7 @@ def collect(stage: str) -> RunContext:
             user = getpass.getuser()
         except (KeyError, OSError):  # a user without a name
             user = "unknown"
+    dvc_exp_name = os.environ.get("DVC_EXP_NAME", "")
     return RunContext(
         commit=commit,
         run=uuid.uuid4().hex[:12],
@@ -88,11 +88,13 @@ def collect(stage: str) -> RunContext:
         git_remote_url=remote_url(home()),
         git_branch=git("branch", "--show-current", where=home()),
         baseline_commit=os.environ.get("DVC_EXP_BASELINE_REV") or head(),
-        dvc_exp_name=os.environ.get("DVC_EXP_NAME", ""),
+        dvc_exp_name=dvc_exp_name,
         dvc_remote_url=dvc_remote.remote_url(),
         data_version=label,
         folder=git("rev-parse", "--show-prefix"),
         release_tags=git("tag", "--list", "*@v*", where=home()).split(),
+        name=dvc_exp_name or gen_random_name(),  # such as "dewy-stub", as DVC names experiments
+        stage_metrics=metrics,
     )
 
 

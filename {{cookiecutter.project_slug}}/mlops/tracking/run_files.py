@@ -31,20 +31,8 @@ CURVES = Path("plots/metrics")  # in the run's folder
 PLOTS = "plots.json"  # in the run's folder: how DVCLive would draw each of its plots
 INPUT_FILES = ("data/manifest.parquet", "reports/manifest.json")  # as they were when the run started
 ARTIFACTS = (*INPUT_FILES, "reports/confusion.csv", "reports/per_class.csv")
-FACTS = (  # what the run is made from; params in MLflow, where they can't be changed
-    "data_git_commit_id",
-    "git_remote_url",
-    "dataset_md5",
-    "data_version",
-    "manifest_sha256",
-    "consent_sha256",
-    "consent_excluded",  # records left out for lack of consent
-    "dvc_exp_name",
-    "dvc_remote_url",
-    "parents",
-    "cpu_capability",
-    "environment_differences",
-)
+# What the run is made from: params in MLflow, where they can't be changed.
+FACTS = ("data_git_commit_id", "data_version", "dataset_md5", "manifest_sha256", "consent_sha256", "parents")
 MAX_PARAM_CHARACTERS = 5000  # MLflow takes 6,000
 MAX_NUMBERED = 25  # labels of a matrix up to which each cell shows its number
 MAX_TICKS = 40  # names on an axis, and characters of each; of more names, every n-th is shown

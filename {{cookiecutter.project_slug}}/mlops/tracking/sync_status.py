@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SYNC = "python -m mlops mirror sync"
 REPAIR = "python -m mlops mirror repair"
+STAGE_METRICS = "metrics of stages after the training"
 IDS_PER_QUERY = 1000  # MLflow's parser takes no more than a few thousand
 PAGE = 1000  # runs; a busy server takes 5 s for them, and a request may take 20
 MAX_SINGLE_QUERIES = 300  # runs that are searched one by one; for more, reading all there are is quicker
@@ -82,6 +83,8 @@ def _missing_part(past: KnownRun, state: MlflowRunState | None) -> Missing | Non
             return Missing(what, "training", lacks, f"nothing to do: it is training{note}")
         return Missing(what, "sync", lacks, f"{SYNC}{note}")
     if state and state.complete:
+        if past.run in uploader.waiting_stage_metrics():
+            return Missing(what, "sync", STAGE_METRICS, SYNC)
         return None
     if LINEAGE.exists() and read_facts()["run"] == past.run:
         return Missing(what, "sync", lacks, SYNC)

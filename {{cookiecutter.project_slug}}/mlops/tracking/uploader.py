@@ -20,8 +20,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..config import home
+from ..config import home, load_platform
 from ..errors import ProjectError
+from ..files import read_json, write_json
 from . import mlflow_client, mlflow_sync
 from .git import without_credentials
 from .run_files import ARTIFACTS, INPUT_FILES, LINEAGE, RUN_DIR, read_facts
@@ -35,6 +36,7 @@ GRACE_S = 5.0  # longer than the patience, for the process to give up by itself
 RESTART_S = 5.0  # after the process was killed
 LOCK_WAIT_S = 60.0  # for another process that is still sending
 TRIES, RETRY_S = 3, 1.0  # to send a whole run; between two of them
+STAGE_METRICS = ".metrics"  # the end of the name of a folder beside the run's
 DONE, BEHIND = 0, 3  # exit codes: MLflow has the whole run; it does not, and trying again now is useless
 
 
@@ -97,6 +99,40 @@ def upload(root: Path = Path()) -> str:
     return run_id
 
 
+def stage_metrics(run: str, metrics: dict[str, float]) -> None:
+    """Put what a stage after the training of a run measured into the outbox."""
+    write_json(_stage_metrics(run) / f"{time.time_ns()}.json", metrics)
+
+
+def waiting_stage_metrics() -> list[str]:
+    """Return the ids of the runs to which the metrics of later stages are still to be sent."""
+    return sorted(path.name.removesuffix(STAGE_METRICS) for path in folder().glob(f"*{STAGE_METRICS}"))
+
+
+def upload_stage_metrics(run: str) -> str:
+    """Send the metrics of later stages to a run that MLflow has, remove them here, and return MLflow's id of it."""
+    with upload_lock(run), mlflow_client.translate_errors("python -m mlops mirror sync"):
+        client = mlflow_client.client()
+        run_id = mlflow_sync.find(client, run, load_platform().project)
+        if run_id is None or client.get_run(run_id).info.status not in mlflow_sync.ENDED:
+            fix = "python -m mlops mirror sync; or, if its files are in DVC's history only: mirror repair"
+            raise ProjectError(f"MLflow does not have the end of run {run} yet", fix)
+        for path in sorted(_stage_metrics(run).glob("*.json")):  # the oldest first
+            mlflow_sync.send_stage_metrics(client, run_id, read_json(path))
+            path.unlink()
+        remove_stage_metrics(run)
+    return run_id
+
+
+def remove_stage_metrics(run: str) -> None:
+    """Remove the metrics of later stages from the outbox."""
+    shutil.rmtree(_stage_metrics(run), ignore_errors=True)
+
+
+def _stage_metrics(run: str) -> Path:
+    return folder() / f"{run}{STAGE_METRICS}"
+
+
 def upload_all() -> list[str]:
     """Upload the runs in the outbox and the one here; return MLflow's ids, or raise the first error at the end."""
     runs, run_ids, problems = waiting(), [], []
@@ -119,9 +155,16 @@ def upload_all() -> list[str]:
         except Exception as error:  # one damaged run must not hold up the others
             problem = f"the run in {root} can't be read: {type(error).__name__}: {error}"
             problems.append(ProjectError(problem, f"repair its files, or drop it: rm -r {root}"))
+    for run in waiting_stage_metrics():
+        try:
+            run_ids.append(upload_stage_metrics(run))
+        except mlflow_sync.RunDeletedError as error:
+            log.warning("%s, so metrics are not sent. To drop them: rm -r %s", error.problem, _stage_metrics(run))
+        except ProjectError as error:
+            problems.append(error)
     if problems:
         raise problems[0]
-    return run_ids
+    return list(dict.fromkeys(run_ids))
 
 
 @contextlib.contextmanager
