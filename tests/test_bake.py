@@ -27,6 +27,7 @@ RENDERED = {
     "Makefile",
     "README.md",
     "docs/dataset-walkthrough.md",
+    "docs/json.md",
     "docs/records-athena.md",
     "docs/records-walkthrough.md",
     "docs/sagemaker.md",

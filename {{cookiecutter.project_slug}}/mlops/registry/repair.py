@@ -21,8 +21,9 @@ from filelock import FileLock
 
 from ..config import home
 from ..errors import ProjectError
-from ..tracking import checkout, dvc_remote, lineage_log, mlflow_client, mlflow_sync, sync_status, uploader
+from ..tracking import checkout, dvc_remote, lineage_log, mlflow_client, mlflow_reader, mlflow_sync, sync_status, uploader
 from ..tracking.lineage_log import KnownRun
+from ..tracking.mlflow_reader import StoredVersion
 from ..tracking.sync_status import REPAIR, Missing
 from . import aliases
 from .aliases import ALIASES, FETCH_LOG, PUSH_LOG, RETRY, SYNC_LOG, VERB, Registry
@@ -63,7 +64,7 @@ def status() -> Status:
     """Compare this clone with MLflow; raise ProjectError if that has other versions under the numbers of ours."""
     known, versions = sync_status.known(), tagged_versions()
     with mlflow_client.translate_errors(RETRY):
-        return Status(known, versions, sync_status.missing(mlflow_client.client(), known), missing(versions))
+        return Status(known, versions, sync_status.missing(mlflow_reader.connect(), known), missing(versions))
 
 
 def repair() -> Status:
@@ -222,7 +223,7 @@ def _rebuild(client: "MlflowClient", name: str, tagged: TaggedVersion) -> "Model
     raise ProjectError("MLflow has given its number before, to a version that was deleted", REPAIR)
 
 
-def _tag_runs(client: "MlflowClient", tagged: TaggedVersion, version: "ModelVersion") -> None:
+def _tag_runs(client: "MlflowClient", tagged: TaggedVersion, version: "ModelVersion | StoredVersion") -> None:
     """Tag a version with the runs that made it, and each of these runs with the version."""
     made_by = {version.tags["run"]: version.tags["data_git_commit_id"], **tagged.made_by}
     for run in [run for run in made_by if TAG_RUN_PREFIX + run not in version.tags]:

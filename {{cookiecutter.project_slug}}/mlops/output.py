@@ -1,0 +1,49 @@
+"""What commands print: tables for people, which fit a terminal, and JSON for programs (docs/json.md)."""
+
+import json
+import re
+import textwrap
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+from typing import Any
+
+import click
+
+WIDTH = 100  # columns
+GAP = "  "
+SHORTEST = 8  # columns of a cell that wraps
+
+as_json = click.option("--json", "as_json", is_flag=True, help="For programs: docs/json.md.")
+
+
+def print_json(content: Any) -> None:
+    """Print one JSON document."""
+    click.echo(json.dumps(content, indent=2))
+
+
+def shorten(text: str) -> str:
+    """Cut ids and digests in a text to their first 12 characters, which name them as well."""
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{20,52}(\.dir)?\b", r"\1", text)
+
+
+def table(rows: Iterable[Sequence[str]], headers: Sequence[str] = ()) -> str:
+    """Lay out rows of texts in columns; where they are wider than a terminal, the widest cells wrap."""
+    lines = [*([headers] if headers else []), *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    while too_wide(widths) and max(widths) > SHORTEST:
+        widths[widths.index(max(widths))] -= 1
+    printed = []
+    for line in lines:
+        cells = [_wrapped(cell, width) for cell, width in zip(line, widths, strict=True)]
+        for parts in zip_longest(*cells, fillvalue=""):
+            printed.append(GAP.join(part.ljust(width) for part, width in zip(parts, widths, strict=True)).rstrip())
+    return "\n".join(printed)
+
+
+def too_wide(widths: Sequence[int]) -> bool:
+    """Return whether columns of these widths don't fit side by side."""
+    return sum(widths) + len(GAP) * (len(widths) - 1) > WIDTH
+
+
+def _wrapped(cell: str, width: int) -> list[str]:
+    return [cell] if len(cell) <= width else textwrap.wrap(cell, width, break_on_hyphens=False)
