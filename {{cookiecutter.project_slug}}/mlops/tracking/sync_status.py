@@ -125,6 +125,4 @@ def fetch_states(reader: Reader, runs: Iterable[str]) -> dict[str, MlflowRunStat
 def _states(runs: Iterable[StoredRun]) -> dict[str, MlflowRunState]:
     """Return the states of runs; of two with one id, the one that was not deleted counts."""
     in_order = sorted(runs, key=lambda run: not run.deleted)  # the last one counts
-    return {
-        run.facts.get(MIRROR_ID, ""): MlflowRunState(run.id, run.status in ENDED, run.deleted) for run in in_order
-    }
+    return {run.facts.get(MIRROR_ID, ""): MlflowRunState(run.id, run.status in ENDED, run.deleted) for run in in_order}
