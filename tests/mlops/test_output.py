@@ -207,9 +207,8 @@ def test_tables_of_audits_fit(monkeypatch: pytest.MonkeyPatch) -> None:
         ]
         text = "\n".join(AuditReport("verify", Verdict.FAIL, subjects, rows, unknown).text())
         assert_fits(text)
-            "the id of a subject is not cut"
-        )
-        assert (f"{RUN[:12]})" in text and RUN not in text) or "change" in rows[0]
+        assert "d" * 20 in text, "the id of a subject is not cut"
+        assert RUN not in text
 
 
 def test_table_of_versions_fits_and_says_what_it_left_out() -> None:

@@ -27,7 +27,7 @@ def shorten(text: str) -> str:
 
 
 def table(rows: Iterable[Sequence[str]], headers: Sequence[str] = ()) -> str:
-    """Lay out rows of texts in columns; where they are wider than a terminal, cells wrap: between words, if that helps."""
+    """Lay out rows of texts in columns; where they are too wide, cells wrap: between words, if that is enough."""
     lines = [*([headers] if headers else []), *rows]
     columns = list(zip(*lines, strict=True))
     widths = [max(map(len, column)) for column in columns]

@@ -1,8 +1,8 @@
 """What MLflow lacks of the runs that this clone knows: those in the outbox, in the work tree, and in Git's history.
 
-Thousands of runs take seconds on a server. MLflow answers a search with all params, tags and metrics of each run: 10,000 runs are
-58 MB. So the ids of runs that were seen complete are cached, in a file that can be deleted at any time, and MLflow is
-asked to count those: it sends one run for a thousand. Only runs that are new here, or no longer complete, are read.
+Of an SQLite file, all runs are read. A server answers a search with all params, tags and metrics of each run: 10,000
+runs are 58 MB. So the ids of runs that were seen complete are cached, in a file that can be deleted at any time, and
+the server is asked to count those: it sends one run for a thousand. Only the others are read.
 """
 
 import hashlib
