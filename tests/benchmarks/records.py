@@ -71,7 +71,9 @@ def _scan_table(project: BakedProject, sizes: list[tuple[int, int]]) -> str:
 
 def _scan_row(project: BakedProject, runs: int, records: int) -> str:
     import_of = _importer(project)
-    manifest, mlflow_client = import_of("records.manifest"), import_of("tracking.mlflow_client")
+    manifest, mlflow_client, mlflow_reader = map(
+        import_of, ("records.manifest", "tracking.mlflow_client", "tracking.mlflow_reader")
+    )
     names = ("catalog", "audit", "index", "catalog_mlflow")
     catalog, audit, index, catalog_mlflow = (import_of(f"audit.{name}") for name in names)
     with tempfile.TemporaryDirectory(dir=project.path.parent) as scratch:
@@ -96,7 +98,9 @@ def _scan_row(project: BakedProject, runs: int, records: int) -> str:
         wanted, scan = _timed(lambda: _scan(client, experiment, subject), 1)
 
         def which() -> set[str]:
-            runs_alone = catalog_mlflow.Catalog(list(catalog_mlflow.read_runs(client)), [], lambda sha256: [])
+            runs_alone = catalog_mlflow.Catalog(
+                catalog_mlflow.read_runs(mlflow_reader.connect()), [], lambda sha256: []
+            )
             return {row["run"] for row in audit.Audit(runs_alone, known).find([subject]).rows}
 
         def whole() -> set[str]:

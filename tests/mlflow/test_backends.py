@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlops.tracking import mlflow_reader
+from mlops.tracking.mlflow_client import MlflowError, translate_errors
+from mlops.tracking.mlflow_reader import ClientReader, RestReader
 
 from ..conftest import BakedProject, copied, made_once, new_project
+from ..mlops.tracking.test_mlflow_reader import QUESTIONS, fill
 from ..servers.mlflow import PATIENCE_S, MlflowServer, until
 from ..servers.proxies import FaultProxy
 from ..servers.s3 import BUCKET, KEY, SECRET, ObjectStore
@@ -158,6 +162,46 @@ def test_plain_http_with_the_plugin_installed_warns_of_nothing(
     assert done.returncode == 0
     assert "request_header" not in done.stderr
     assert "WARNING" not in done.stderr
+
+
+def test_reader_of_a_server_answers_as_mlflow_s_client(
+    client: MlflowClient, team_server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(client)
+    monkeypatch.setattr(mlflow_reader, "PAGE", 2)
+    door = FaultProxy(team_server.url, token=TOKEN)
+    monkeypatch.chdir(tmp_path)
+    platform = f"project: demo\ntracking_uri: {door.url}\nrun_on: local\nallow_other_environment: false\n"
+    Path("platform.yaml").write_text(platform, encoding="utf-8")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "a guess")
+    reader, other = mlflow_reader.connect(), ClientReader(client)
+    assert isinstance(reader, RestReader)
+    refused = pytest.raises(MlflowError, match=r"401 .*a bearer token is missing, or wrong(?s:.*)MLFLOW_TRACKING_TOKEN")
+    with refused, translate_errors("-"):
+        reader.experiments()
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", TOKEN)
+    reader = RestReader(door.url)
+    for name, question in QUESTIONS.items():
+        assert question(reader) == question(other), name
+    (demo,) = (experiment.id for experiment in reader.experiments() if experiment.name == "demo")
+    assert [run.name for run in reader.runs([demo], "tags.mirror_id = 'run3'")] == ["näme-3"]
+    for number in (1, 4, 5):  # of those that nobody deleted, one has ended
+        query = "attributes.start_time > 0"
+        answers = [each.have_ended(demo, query, number) for each in (reader, other)]
+        assert answers == [number == 1] * 2
+    door.close()
+    with pytest.raises(MlflowError, match="Connection"), translate_errors("-"):
+        reader.experiments()
+
+
+@pytest.mark.slow
+def test_reader_of_a_server_with_basic_auth(login_server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    assert RestReader(login_server.url).experiments()
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a guess")
+    with pytest.raises(OSError, match="401"):
+        RestReader(login_server.url).experiments()
 
 
 @pytest.fixture(scope="session")

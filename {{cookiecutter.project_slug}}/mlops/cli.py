@@ -50,7 +50,7 @@ def stage(name: str) -> None:
 
 @main.command()
 def setup() -> None:
-    """Make the clone ready: a DVC remote and MLflow's database, where none is configured."""
+    """Give the clone a DVC remote and MLflow's database. What is configured already stays."""
     from .setup_clone import set_up
 
     for line in set_up():
@@ -72,7 +72,7 @@ def update(to: str, template: str, anyway: bool, yes: bool) -> None:
 
 @main.command()
 def environment() -> None:
-    """Write the installed versions of the numeric packages to environment.json (part of `make lock`)."""
+    """Pin the installed packages that compute. `make lock` does it: it writes environment.json."""
     from .config import write_pins
 
     write_pins()
@@ -90,13 +90,13 @@ def ui(port: int, browser: bool) -> None:
 
 @main.group()
 def lineage() -> None:
-    """The log of trainings and registrations: git log --first-parent lineage."""
+    """Publish the log of trainings and registrations. To read it: git log --first-parent lineage."""
 
 
 @lineage.command("push")
 @click.argument("remote", default="origin")
 def lineage_push(remote: str) -> None:
-    """Publish the log and the tags of registered versions to a Git remote."""
+    """Publish the log to a Git remote. The tags of versions and datasets go with it."""
     from .config import load_platform
     from .tracking.lineage_log import push
 
@@ -111,7 +111,7 @@ def data() -> None:
 @data.command("tag")
 @click.argument("version")
 def data_tag(version: str) -> None:
-    """Label the dataset of the work tree, such as v1.0; runs on it show the label as data_version."""
+    """Label the dataset of the work tree, such as v1.0. Runs on it show the label as data_version."""
     from .tracking.run_context import tag_dataset
 
     click.echo(f"data/{version} is commit {tag_dataset(version)[:10]}")
@@ -120,7 +120,7 @@ def data_tag(version: str) -> None:
 @data.command("export")
 @click.argument("folder", type=click.Path(path_type=Path))
 def data_export(folder: Path) -> None:
-    """Write the dataset as image files: FOLDER/<split>/<label>/<record_id>.<ext>."""
+    """Write the dataset as image files. They are FOLDER/<split>/<label>/<record_id>.<ext>."""
     from .records.shards import export
 
     click.echo(f"{export(Path('data/dataset'), folder)} images in {folder}")

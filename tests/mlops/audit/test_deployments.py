@@ -10,7 +10,7 @@ import pytest
 from mlops.audit.audit import Audit
 from mlops.optout import plan, steps
 from mlops.optout.steps import OptOutReport
-from mlops.tracking import mlflow_client
+from mlops.tracking.mlflow_reader import SqliteReader
 
 from .conftest import Project
 from .test_faults import REVOKED
@@ -137,13 +137,9 @@ def test_deployed_alias_of_a_version_that_mlflow_does_not_show_is_inconclusive(
 ) -> None:
     register(served, "champion")
 
-    class Blind(type(served.client)):  # type: ignore[misc]
-        def search_model_versions(self, *arguments: Any, **options: Any) -> Any:
-            versions = super().search_model_versions(*arguments, **options)
-            versions[:] = [version for version in versions if int(version.version) != 1]
-            return versions
-
-    monkeypatch.setattr(mlflow_client, "client", lambda: Blind(served.client.tracking_uri))
+    read = SqliteReader.versions
+    hidden = lambda reader, model="": [each for each in read(reader, model) if each.version != "1"]  # noqa: E731
+    monkeypatch.setattr(SqliteReader, "versions", hidden)
     code, answer = ask(served, "deployed")
     assert (code, answer["unknown"][0]["served_by"]) == (3, "alias champion (digits/1)")
 
@@ -265,10 +261,10 @@ def test_end_of_an_optout_with_a_lost_mlflow_is_no_pass(served: Project) -> None
 
 def test_plan_of_an_optout_names_datasets_of_a_deleted_experiment(served: Project) -> None:
     served.client.log_param(served.ids["one"], "dataset_md5", "d" * 32)
-    (sha256,) = {run.manifest for run in Audit().catalog.runs if run.id == served.ids["one"]}
+    served.client.set_tag(served.ids["one"], "data_version", "v1.0")
     served.client.delete_experiment(served.experiment)
-    assert sha256
-    assert plan._labels(sha256) == {"d" * 32: ""}
+    (run,) = (run for run in Audit().catalog.runs if run.id == served.ids["one"])
+    assert (run.dataset_md5, run.data_version) == ("d" * 32, "v1.0")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops.compute import transfer
-from mlops.compute.backend import Backend, State
+from mlops.compute.backend import Backend, JobRow, State
 from mlops.config import home
 from mlops.errors import ProjectError
 from mlops.files import read_json, write_json
@@ -84,6 +84,6 @@ class Toy(Backend):
         """Return what the job printed."""
         return (self.folder() / name / "log").read_text(encoding="utf-8")
 
-    def row(self, name: str) -> str:
-        """Return one line about the job."""
-        return f"{self.state(name)} {name} in {self.folder()}"
+    def row(self, name: str) -> JobRow:
+        """Return its state, and where it is."""
+        return JobRow(self.state(name), f"in {self.folder()}")

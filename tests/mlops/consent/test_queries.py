@@ -4,6 +4,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from mlops.cli import main
 from mlops.consent import queries
 from mlops.errors import ProjectError
 
@@ -12,7 +14,9 @@ from .conftest import LINES
 
 def test_status_names_the_line_that_decides(registry: Path) -> None:
     registry.write_bytes(LINES + b"x,active,\nx,revoked,\nform-02,active,2025-03-01T00:00:00+02:00\n")
-    assert queries.status(["form-00", "form-02", " form-02 ", "x", "y", "FORM-00"]) == [
+    standings = queries.status(["form-00", "form-02", " form-02 ", "x", "y", "FORM-00"])
+    assert [standing.allowed for standing in standings] == [True, False, False, False, False]
+    assert list(map(str, standings)) == [
         "form-00: active by line 2: form-00 active from 2025-01-01T00:00:00Z",
         "form-02: revoked by line 5: form-02 revoked from 2025-06-01T00:00:00Z",
         "x: revoked; no line decides: 6, 7 contradict each other, so the answer is no",
@@ -22,7 +26,8 @@ def test_status_names_the_line_that_decides(registry: Path) -> None:
 
 
 def test_history_has_the_lines_in_order(registry: Path) -> None:
-    assert queries.history("form-02") == [
+    printed = CliRunner().invoke(main, ["consent", "history", "form-02"]).output
+    assert printed.splitlines() == [
         "line 4: form-02 active from 2025-01-01T00:00:00Z",
         "line 5: form-02 revoked from 2025-06-01T00:00:00Z",
         "form-02: revoked by line 5: form-02 revoked from 2025-06-01T00:00:00Z",
@@ -82,7 +87,7 @@ def test_check_and_status_report_what_lost_in_a_merge_and_what_settles_it(regist
     ]
     assert "form-02 is revoked; line 9 (active) lost to a line of a later date" in doubts[0]
     assert "x is in doubt; line 6 (revoked) lost to a line of a later date" in doubts[1]
-    for text in (doubts[1], queries.status(["x"])[0], queries.history("x")[-1]):
+    for text in (doubts[1], *map(str, (queries.status(["x"])[0], queries.history("x")[1]))):
         assert "consent revoke x; or, if they do consent, python -m" in text and text.endswith("consent add x")
 
 

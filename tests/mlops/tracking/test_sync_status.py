@@ -10,8 +10,9 @@ from mlflow import MlflowClient
 from mlops.config import home
 from mlops.errors import ProjectError
 from mlops.files import write_json
-from mlops.tracking import lineage_log, mlflow_client, sync_status, uploader
+from mlops.tracking import lineage_log, mlflow_client, mlflow_reader, sync_status, uploader
 from mlops.tracking.lineage_log import KnownRun
+from mlops.tracking.mlflow_reader import ClientReader, Reader
 from mlops.tracking.run_files import LINEAGE
 from mlops.tracking.sync_status import MlflowRunState, fetch_states
 
@@ -40,7 +41,7 @@ def test_missing_run_that_mlflow_lacks_has_a_remedy(
         write_json((uploader.folder() / "abc" if place == "outbox" else Path()) / LINEAGE, {**facts, "run": "abc"})
     if place == "outbox":
         (uploader.folder() / "abc/mirror.log").write_text("INFO: began\nWARNING: no answer\n\n", encoding="utf-8")
-    missing = sync_status.missing(client, known(*commits))["abc"]
+    missing = sync_status.missing(mlflow_reader.connect(), known(*commits))["abc"]
     assert (missing.what, missing.state, missing.lacks) == ("run abc (gouty-fifo)", state, "everything")
     assert remedy in missing.remedy
     assert missing.counts
@@ -49,20 +50,20 @@ def test_missing_run_that_mlflow_lacks_has_a_remedy(
 def test_missing_run_that_is_training_will_come(client: MlflowClient, facts: dict[str, Any]) -> None:
     write_json(uploader.folder() / "abc" / LINEAGE, facts)
     with uploader.training("abc"):
-        missing = sync_status.missing(client, known())["abc"]
+        missing = sync_status.missing(mlflow_reader.connect(), known())["abc"]
     assert missing.state == "training"
     assert not missing.counts
 
 
 def test_missing_run_without_its_end_or_deleted(client: MlflowClient) -> None:
     run_id = client.create_run(mlflow_client.experiment_id(client, "demo"), tags={"mirror_id": "abc"}).info.run_id
-    missing = sync_status.missing(client, known("1" * 40))["abc"]
+    missing = sync_status.missing(mlflow_reader.connect(), known("1" * 40))["abc"]
     assert (missing.state, missing.lacks) == ("repair", "its end")
-    assert sync_status.missing(client, known())["abc"].state == "impossible"
+    assert sync_status.missing(mlflow_reader.connect(), known())["abc"].state == "impossible"
     client.set_terminated(run_id)
-    assert sync_status.missing(client, known()) == {}
+    assert sync_status.missing(mlflow_reader.connect(), known()) == {}
     client.delete_run(run_id)
-    missing = sync_status.missing(client, known("1" * 40))["abc"]
+    missing = sync_status.missing(mlflow_reader.connect(), known("1" * 40))["abc"]
     assert missing.state == "deleted"
     assert not missing.counts
     assert f"mlflow runs restore --run-id {run_id}" in missing.remedy
@@ -88,29 +89,37 @@ def ids(client: MlflowClient, request: pytest.FixtureRequest, monkeypatch: pytes
     return made
 
 
-def fetched_twice(client: MlflowClient) -> Iterator[dict[str, MlflowRunState]]:
+@pytest.fixture(params=["file", "client"])
+def reader(client: MlflowClient, request: pytest.FixtureRequest) -> Reader:
+    """MLflow's file, and MLflow by its client, as a server is read: that one has a cache."""
+    return mlflow_reader.connect() if request.param == "file" else ClientReader(client)
+
+
+def fetched_twice(reader: Reader) -> Iterator[dict[str, MlflowRunState]]:
     """Fetch with the cache, and without."""
-    yield fetch_states(client, RUNS)
+    yield fetch_states(reader, RUNS)
     shutil.rmtree(home() / ".dvc/tmp/mirrored", ignore_errors=True)
-    yield fetch_states(client, RUNS)
+    yield fetch_states(reader, RUNS)
 
 
-def test_fetch_states_complete_runs(client: MlflowClient, ids: dict[str, str]) -> None:
+def test_fetch_states_complete_runs(client: MlflowClient, reader: Reader, ids: dict[str, str]) -> None:
     expected = {run: MlflowRunState(run_id, complete=True, deleted=False) for run, run_id in ids.items()}
-    assert fetch_states(client, RUNS) == expected
-    assert all(states == expected for states in fetched_twice(client))
-    assert fetch_states(client, RUNS[:1]) == {RUNS[0]: expected[RUNS[0]]}
+    assert fetch_states(reader, RUNS) == expected
+    assert all(states == expected for states in fetched_twice(reader))
+    assert fetch_states(reader, RUNS[:1]) == {RUNS[0]: expected[RUNS[0]]}
 
 
-def test_fetch_states_deleted_and_unfinished_and_lost_runs(client: MlflowClient, ids: dict[str, str]) -> None:
-    fetch_states(client, RUNS)
+def test_fetch_states_deleted_and_unfinished_and_lost_runs(
+    client: MlflowClient, reader: Reader, ids: dict[str, str]
+) -> None:
+    fetch_states(reader, RUNS)
     client.delete_run(ids["run1"])
     client.set_terminated(ids["run4"], "RUNNING")
     client.set_tag(ids["run6"], "mirror_id", "another")
     client.delete_run(ids["run7"])
     client.restore_run(ids["run7"])
     shutil.rmtree(home() / ".dvc/tmp/mirrored", ignore_errors=True)
-    for states in fetched_twice(client):
+    for states in fetched_twice(reader):
         assert states["run1"] == MlflowRunState(ids["run1"], complete=True, deleted=True)
         assert not states["run4"].complete
         assert "run6" not in states
@@ -118,34 +127,36 @@ def test_fetch_states_deleted_and_unfinished_and_lost_runs(client: MlflowClient,
 
 
 def test_fetch_states_runs_that_change_after_they_were_seen_are_read_again(
-    client: MlflowClient, ids: dict[str, str]
+    client: MlflowClient, reader: Reader, ids: dict[str, str]
 ) -> None:
-    fetch_states(client, RUNS)
+    fetch_states(reader, RUNS)
     client.delete_run(ids["run1"])
     client.set_terminated(ids["run4"], "RUNNING")
-    states = fetch_states(client, RUNS)
+    states = fetch_states(reader, RUNS)
     assert states["run1"].deleted
     assert not states["run4"].complete
     assert sum(state.complete and not state.deleted for state in states.values()) == len(RUNS) - 2
 
 
-def test_fetch_states_server_that_was_wiped_has_none(client: MlflowClient, ids: dict[str, str]) -> None:
-    fetch_states(client, RUNS)
+def test_fetch_states_server_that_was_wiped_has_none(client: MlflowClient, reader: Reader, ids: dict[str, str]) -> None:
+    fetch_states(reader, RUNS)
     client.rename_experiment(mlflow_client.experiment_id(client, "demo"), "other")
-    assert fetch_states(client, RUNS) == {}
+    assert fetch_states(reader, RUNS) == {}
     mlflow_client.experiment_id(client, "demo")  # the next training makes it anew
-    assert fetch_states(client, RUNS) == {}
+    assert fetch_states(reader, RUNS) == {}
 
 
 def test_fetch_states_run_with_a_twin_counts_where_it_was_not_deleted(
-    client: MlflowClient, ids: dict[str, str]
+    client: MlflowClient, reader: Reader, ids: dict[str, str]
 ) -> None:
     twin = client.create_run(mlflow_client.experiment_id(client, "demo"), tags={"mirror_id": "run0"}).info.run_id
     client.delete_run(twin)
-    assert fetch_states(client, ["run0"])["run0"] == MlflowRunState(ids["run0"], complete=True, deleted=False)
+    assert fetch_states(reader, ["run0"])["run0"] == MlflowRunState(ids["run0"], complete=True, deleted=False)
 
 
-def test_fetch_states_experiment_that_a_person_deleted_is_refused(client: MlflowClient, ids: dict[str, str]) -> None:
+def test_fetch_states_experiment_that_a_person_deleted_is_refused(
+    client: MlflowClient, reader: Reader, ids: dict[str, str]
+) -> None:
     client.delete_experiment(mlflow_client.experiment_id(client, "demo"))
     with pytest.raises(ProjectError, match="experiments restore"):
-        fetch_states(client, RUNS)
+        fetch_states(reader, RUNS)

@@ -168,6 +168,8 @@ class Audit:
         for version in filter(self.is_orphan, versions):
             raise InconclusiveError(f"{UNKNOWN_RUNS}: {version}", "python -m mlops mirror repair, if it lost runs")
         runs = [run for version in versions for run in self.runs_of[version]] or self.graph.runs_named([name])
+        if len(name) >= 12:  # as tables show it
+            runs = runs or [run for run in self.catalog.runs if run.id.startswith(name)]
         if not runs:
             registered = ", ".join(map(str, self.catalog.versions[-10:])) or "none"
             problem = f"there is no version, alias or run {name!r} (registered: {registered})"

@@ -124,7 +124,8 @@ def _run(run: KnownRun, log: Log) -> Run:
     )
     parents = None if facts.get("parents") is None else tuple(facts["parents"])
     project, manifest = load_platform().project, facts.get("manifest_sha256")
-    return Run(run.run, (run.run,), run.name, project, started, ended, False, manifest, parents)
+    dataset = facts.get("dataset_md5", ""), facts.get("data_version", "")
+    return Run(run.run, (run.run,), run.name, project, started, ended, False, manifest, parents, *dataset)
 
 
 def _read_inputs(run: KnownRun, log: Log) -> dict[str, Any]:

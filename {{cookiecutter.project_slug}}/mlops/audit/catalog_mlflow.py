@@ -11,19 +11,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import ProjectError
 from ..registry.versions import TAG_RUN_PREFIX
-from ..tracking import mlflow_client
+from ..tracking import mlflow_client, mlflow_reader
 from ..tracking.git import without_credentials
 from ..tracking.mlflow_sync import MIRROR_ID
 from .index import MANIFEST, Fetch
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
-PAGE = 1000
 RETRY = "see that the server is up (platform.yaml:tracking_uri); or ask Git's and DVC's history: audit … --source dvc"
 
 
@@ -40,6 +36,8 @@ class Run:
     deleted: bool  # whether a person deleted it
     manifest: str | None  # SHA-256 of the manifest of the data that it was trained on
     parents: tuple[str, ...] | None  # runs that it was fine-tuned from
+    dataset_md5: str = ""  # DVC's hash of the data
+    data_version: str = ""  # their label, or the short hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +93,14 @@ class Catalog:
 def read_mlflow(experiments: tuple[str, ...]) -> Catalog:
     """Read what MLflow has, of the experiments with these names or of all; raise MlflowError if it can't be reached."""
     with mlflow_client.translate_errors(RETRY):
-        client = mlflow_client.client()
-        runs = list(read_runs(client, experiments))
+        reader = mlflow_reader.connect()
+        runs = read_runs(reader, experiments)
         aliases: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
-        for model in mlflow_client.pages(client.search_registered_models):
-            for alias, number in model.aliases.items():
-                aliases[model.name, int(number)].append(alias)
+        for model, holders in reader.aliases().items():
+            for alias, number in holders.items():
+                aliases[model, number].append(alias)
         made_by: dict[tuple[str, int], tuple[str, ...]] = {}
-        for version in mlflow_client.pages(client.search_model_versions):
+        for version in reader.versions():
             tagged = [tag.removeprefix(TAG_RUN_PREFIX) for tag in version.tags if tag.startswith(TAG_RUN_PREFIX)]
             names = filter(None, (version.run_id, version.tags.get("run"), *tagged))
             made_by[version.name, int(version.version)] = tuple(dict.fromkeys(names))
@@ -113,36 +111,37 @@ def read_mlflow(experiments: tuple[str, ...]) -> Catalog:
     def manifest_sources(sha256: str) -> Iterator[Fetch]:
         for run in runs:
             if run.manifest == sha256:
-                yield partial(client.download_artifacts, run.id, MANIFEST)
+                yield partial(_download, run.id)
 
-    source = {"mlflow": without_credentials(str(client.tracking_uri)), "experiments": list(experiments) or None}
+    source = {"mlflow": without_credentials(mlflow_client.tracking_uri()), "experiments": list(experiments) or None}
     return Catalog(runs, versions, manifest_sources, source)
 
 
-def read_runs(client: "MlflowClient", experiments: tuple[str, ...] = ()) -> Iterator[Run]:
-    """Give the trainings, the first one first; raise ProjectError if one of the experiments does not exist."""
-    from mlflow.entities import ViewType
+def _download(run: str, folder: str) -> str:
+    return str(mlflow_client.client().download_artifacts(run, MANIFEST, folder))
 
-    every = mlflow_client.pages(partial(client.search_experiments, ViewType.ALL))
-    names = {each.experiment_id: each.name for each in every if not experiments or each.name in experiments}
+
+def read_runs(reader: mlflow_reader.Reader, experiments: tuple[str, ...] = ()) -> list[Run]:
+    """Return the trainings, the first one first; raise ProjectError if one of the experiments does not exist."""
+    names = {each.id: each.name for each in reader.experiments() if not experiments or each.name in experiments}
     if unknown := set(experiments) - set(names.values()):
         raise ProjectError(f"MLflow has no experiment {', '.join(sorted(unknown))}", "see their names: make ui")
-    order = ["attributes.start_time ASC"]  # a run that begins meanwhile doesn't move the pages
-    search = partial(client.search_runs, list(names), "", ViewType.ALL, PAGE, order)
-    for run in mlflow_client.pages(search) if names else ():
-        info, params = run.info, run.data.params
-        digest = params.get("manifest_sha256", "")
-        yield Run(
-            id=info.run_id,
-            names=tuple(dict.fromkeys(filter(None, (info.run_id, run.data.tags.get(MIRROR_ID))))),
-            title=info.run_name or info.run_id,
-            experiment=names[info.experiment_id],
-            started=_time(info.start_time),
-            ended=_time(info.end_time),
-            deleted=info.lifecycle_stage == "deleted",
-            manifest=digest if re.fullmatch("[0-9a-f]{64}", digest) else None,
-            parents=parse_parents(params.get("parents", "")),
+    return [
+        Run(
+            id=run.id,
+            names=tuple(dict.fromkeys(filter(None, (run.id, run.facts.get(MIRROR_ID))))),
+            title=run.name or run.id,
+            experiment=names[run.experiment],
+            started=_time(run.started_ms),
+            ended=_time(run.ended_ms),
+            deleted=run.deleted,
+            manifest=digest if re.fullmatch("[0-9a-f]{64}", digest := run.facts.get("manifest_sha256", "")) else None,
+            parents=parse_parents(run.facts.get("parents", "")),
+            dataset_md5=run.facts.get("dataset_md5", ""),
+            data_version=run.facts.get("data_version", ""),
         )
+        for run in reader.runs(names)
+    ]
 
 
 def parse_parents(text: str) -> tuple[str, ...] | None:

@@ -70,7 +70,7 @@ SUBJECTS = (
     click.option("--subjects-file", type=FILE, help="One id a line, or CSV with a column subject_id."),
 )
 OPTIONS = (
-    click.option("--json", "form", flag_value="json", help="For programs: see `audit schema`."),
+    click.option("--json", "form", flag_value="json", help="For programs: docs/json.md."),
     click.option("--csv", "form", flag_value="csv", help="For spreadsheets; a ' is put before what may be a formula."),
     click.option("--experiment", "experiments", multiple=True, help="Only this MLflow experiment; may be repeated."),
     SOURCE,
@@ -84,7 +84,7 @@ def _with(*options: Callable[..., Any]) -> Callable[..., Any]:
 @verbs.command()
 @_with(*SUBJECTS, *OPTIONS)
 def find(subjects: tuple[str, ...], subjects_file: Path | None, form: str | None, **catalog: Any) -> None:
-    """Find the runs, versions and aliases that know these subjects; exit code 3 if that may not be all."""
+    """Find the runs and versions that know these subjects. Exit code 3 if these may not be all."""
     _print(audit.find(_all(subjects, subjects_file), **catalog), form)
 
 
@@ -95,7 +95,7 @@ def find(subjects: tuple[str, ...], subjects_file: Path | None, form: str | None
 def verify(
     subjects: tuple[str, ...], subjects_file: Path | None, since: str | None, form: str | None, **catalog: Any
 ) -> None:
-    """Verify that every run that knows these subjects was trained while they consented."""
+    """Verify that subjects were trained on while they consented. It looks at every run that knows them."""
     try:  # a date is midnight UTC, and a time without a zone is UTC
         time = datetime.fromisoformat(since) if since else None
         end = time and (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
@@ -108,7 +108,7 @@ def verify(
 @verbs.command()
 @_with(*SUBJECTS, *OPTIONS)
 def deployed(subjects: tuple[str, ...], subjects_file: Path | None, form: str | None, **catalog: Any) -> None:
-    """Verify that no version with an alias knows a subject without consent, or one of these subjects."""
+    """Verify that nothing in use knows a subject without consent. Given subjects, it looks at these alone."""
     named = _all(subjects, subjects_file) if subjects or subjects_file else None
     _print(audit.deployed(named, **catalog), form)
 
@@ -117,7 +117,10 @@ def deployed(subjects: tuple[str, ...], subjects_file: Path | None, form: str | 
 @click.argument("name", metavar="MODEL|RUN")
 @_with(*OPTIONS)
 def list_members(name: str, form: str | None, **catalog: Any) -> None:
-    """List the subjects that a model or a run knows: `3`, `champion`, `model/3`, `model@alias`, or a run's id."""
+    """List the subjects that a model or a run knows.
+
+    It is named `3`, `champion`, `model/3`, `model@alias`, or by the id of a run or the first 12 characters of it.
+    """
     _print(audit.list_members(name, **catalog), form)
 
 
@@ -126,14 +129,14 @@ def list_members(name: str, form: str | None, **catalog: Any) -> None:
 @click.argument("second", metavar="V2")
 @_with(*OPTIONS)
 def diff(first: str, second: str, form: str | None, **catalog: Any) -> None:
-    """List the subjects that only one of two models or runs knows, named as for `list`."""
+    """List the subjects that only one of two models or runs knows. They are named as for `list`."""
     _print(audit.diff(first, second, **catalog), form)
 
 
 @verbs.command()
 @click.argument("folder", type=FILE)
 def export(folder: Path) -> None:
-    """Write everything that is known as Parquet tables, for SQL: docs/records-athena.md has the queries."""
+    """Write all that is known as Parquet tables, for SQL. The queries are in docs/records-athena.md."""
     click.echo(audit.export_tables(folder))
 
 

@@ -18,12 +18,8 @@ from operator import or_
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from ..config import home
 from ..errors import ProjectError
-from ..records import manifest
 from ..records.ids import match_key
 
 VERSION = 2  # of the tables and of what `match_key` returns; a file of another version is created anew
@@ -209,6 +205,11 @@ def open_manifest(sha256: str, sources: Iterable[Fetch]) -> Iterator[tuple[Path,
 
 def _read_subjects(path: Path, sha256: str) -> set[str]:
     """Return the subjects of a manifest; raise ValueError if it can't be read, or its rows have another digest."""
+    import pyarrow as pa  # only now: it takes 0.2 s, and most questions fetch no manifest
+    import pyarrow.parquet as pq
+
+    from ..records import manifest
+
     subjects: set[str] = set()
     digest = manifest.Digest()
     try:

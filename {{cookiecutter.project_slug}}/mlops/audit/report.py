@@ -9,16 +9,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
+from ..output import shorten, table
 from .policy import Verdict
 
 SCHEMA = Path(__file__).with_name("report.schema.json")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet may take for a formula
-HEADERS = {"timing": "trained", "served_by": "served by", "title": "name", "started_at": "started", "path": "how"}
+HEADERS = {
+    **{"timing": "trained", "served_by": "served by", "started_at": "started, UTC", "ended_at": "ended, UTC"},
+    "path": "how",
+}
+NOTHING = {  # what is said where there is nothing to list
+    "list": "It knows no subject.",
+    "diff": "No difference: both know the same subjects.",
+    "deployed": "What is served knows no subject without consent.",
+}
 SHOWN = (  # the columns of a table of rows
     *("subject", "change", "verdict", "exposure", "timing", "served_by"),
-    *("run", "title", "started_at", "versions", "path"),
+    *("run", "started_at", "versions", "path"),
 )
 
 Row = dict[str, Any]
@@ -85,17 +92,21 @@ class AuditReport:
 
     def text(self) -> Iterator[str]:
         """Give lines for people."""
-        named = tuple(self.subjects[0]) if self.subjects else ()
+        named, empty = tuple(self.subjects[0]) if self.subjects else (), True
         for rows, columns in ((self.subjects, named), (self.rows, SHOWN), (self.unknown, SHOWN)):
             listed = list(rows)
             shown = [column for column in columns if any(row.get(column) not in (None, "", []) for row in listed)]
-            texts = [["-" if row.get(key) in (None, "") else _text(row[key]) for key in shown] for row in listed]
+            if "served_by" in shown:  # it names the version; and when the run began, against consent, is in `timing`
+                shown = [column for column in shown if column not in ("versions", "started_at")]
+            texts = [[_cell(row, key) for key in shown] for row in listed]
             # An id may hold what would move a terminal's cursor.
             cells = [[text if text.isprintable() else repr(text)[1:-1] for text in line] for line in texts]
             headers = [HEADERS.get(column, column) for column in shown]
             if listed:
-                table = tabulate(cells, headers, "plain", disable_numparse=True, preserve_whitespace=True)
-                yield from (*table.splitlines(), "")
+                empty = False
+                yield from (*table(cells, headers).split("\n"), "")
+        if empty and not self.notes and self.verb in NOTHING:
+            yield NOTHING[self.verb]
         yield from self.notes
         if self.verdict:
             yield str(self.verdict)
@@ -108,6 +119,19 @@ def format_time(time: datetime | None) -> str | None:
 
 def _text(value: Any) -> str:
     return " < ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+
+
+def _cell(row: Row, column: str) -> str:
+    """Return a cell of a table: to the minute, ids cut, and what another column says left out."""
+    value = row.get(column)
+    if column == "path" and value and value[0] == f"run {row.get('run')}":
+        value = value[1:]
+    if column in ("started_at", "ended_at") and value:
+        return str(value)[:16].replace("T", " ")
+    text = _text(value)
+    if column == "run" and text and row.get("title", text) != text:
+        text = f"{row['title']} ({text})"
+    return (text if column == "subject" else shorten(text)) or "-"  # the id of a subject may look like a digest
 
 
 def _csv_line(values: Iterable[Any]) -> str:

@@ -6,6 +6,7 @@ A backend is a class that implements `Backend`. Each sub-folder of `mlops/comput
 
 import abc
 import importlib
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,6 +28,16 @@ class State(StrEnum):
     COMPLETED = "Completed"
     FAILED = "Failed"
     STOPPED = "Stopped"
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """What `jobs list` shows of a job."""
+
+    state: State
+    reason: str = ""  # why it failed or was stopped
+    billable_s: int | None = None  # seconds to pay for
+    machines: str = ""  # that these seconds are of
 
 
 class Backend(abc.ABC):
@@ -77,8 +88,8 @@ class Backend(abc.ABC):
         """Return what a job printed; raise ProjectError when there is no such job."""
 
     @abc.abstractmethod
-    def row(self, name: str) -> str:
-        """Return one line about a job for `jobs list`: its state, its name, the reason of a failure."""
+    def row(self, name: str) -> JobRow:
+        """Return what `jobs list` shows of a job."""
 
     def names(self, prefix: str = "", everyones: bool = False) -> list[str]:
         """Return the names of this clone's jobs, or of everyone's where the backend knows them, the oldest first."""

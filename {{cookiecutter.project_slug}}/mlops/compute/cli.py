@@ -1,11 +1,15 @@
 """The verbs `python -m mlops jobs …`; backends add their own (`extend` in `<backend>/cli.py`)."""
 
+import dataclasses
 import importlib
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ..errors import ProjectError
+from ..output import WIDTH, as_json, print_json
 
 
 @click.group(name="jobs")
@@ -15,17 +19,28 @@ def verbs() -> None:
 
 @verbs.command("list")
 @click.option("--all", "everyones", is_flag=True, help="Also jobs that other clones started, where a backend has them.")
-def list_jobs(everyones: bool) -> None:
-    """List the jobs of this clone, per backend and from the oldest, with their states."""
+@as_json
+def list_jobs(everyones: bool, as_json: bool) -> None:
+    """List the jobs of this clone, and their states. The oldest of each backend comes first."""
     from .backend import backends
 
+    rows: list[dict[str, Any]] = []
     failures = []
     for backend in (backend() for backend in backends().values()):
         try:
             for name in backend.names(everyones=everyones):
-                click.echo(backend.row(name))
+                rows.append({"backend": backend.NAME, "name": name, **dataclasses.asdict(backend.row(name))})
         except ProjectError as error:  # the other backends' jobs are listed all the same
             failures.append(error)
+    if as_json:
+        print_json(rows)
+    elif not (rows or failures):
+        click.echo("There are no jobs")
+    for row in rows if not as_json else ():
+        click.echo(f"{row['state']:<11} {row['name']}")
+        cost = "" if row["billable_s"] is None else f"{row['billable_s']} s on {row['machines']}"
+        for text in filter(None, (cost, row["reason"])):
+            click.echo(textwrap.indent(textwrap.fill(text, WIDTH - 12), " " * 12))
     if failures:
         raise failures[0]
 
@@ -61,7 +76,7 @@ def stop(name: str) -> None:
 @click.argument("stage")
 @click.option("--backend", help="Name of a backend.  [default: the first that makes requests]")
 def dry_run(stage: str, backend: str | None) -> None:
-    """Print the exact request that would start the job of a stage; nothing is sent."""
+    """Print the request that would start the job of a stage. Nothing is sent."""
     from .submit import dry_run as request
 
     click.echo(request(stage, backend))
@@ -69,7 +84,7 @@ def dry_run(stage: str, backend: str | None) -> None:
 
 @verbs.command()
 def clean() -> None:
-    """Delete the working folders of ended jobs; their results and logs stay."""
+    """Delete the working folders of ended jobs. Their results and logs stay."""
     from .backend import backends
 
     click.echo(f"{sum(backend().clean() for backend in backends().values()) / 1e6:.0f} MB are free again")

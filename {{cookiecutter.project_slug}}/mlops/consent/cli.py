@@ -1,11 +1,13 @@
 """The command `consent`."""
 
+import dataclasses
 import sys
 from datetime import datetime
 
 import click
 
 from ..errors import ProjectError
+from ..output import as_json, print_json
 
 subjects = click.argument("subjects", metavar="SUBJECT…", nargs=-1, required=True)
 
@@ -40,7 +42,7 @@ def add(subjects: tuple[str, ...], at: datetime | None, alike: bool) -> None:
 @at
 @click.option("--unlisted", is_flag=True, help="Accept a subject that is not in the registry.")
 def revoke(subjects: tuple[str, ...], at: datetime | None, unlisted: bool) -> None:
-    """Record that subjects withdraw their consent; the next `dvc repro` leaves their records out."""
+    """Record that subjects withdraw their consent. The next `dvc repro` leaves their records out."""
     from . import edits
 
     click.echo("\n".join(edits.revoke(subjects, at, unlisted)))
@@ -48,30 +50,51 @@ def revoke(subjects: tuple[str, ...], at: datetime | None, unlisted: bool) -> No
 
 @verbs.command()
 @subjects
-def status(subjects: tuple[str, ...]) -> None:
+@as_json
+def status(subjects: tuple[str, ...], as_json: bool) -> None:
     """Show who consents, and which line decides it."""
     from . import queries
 
-    click.echo("\n".join(queries.status(subjects)))
+    standings = queries.status(subjects)
+    if as_json:
+        print_json([dataclasses.asdict(standing) for standing in standings])
+    else:
+        click.echo("\n".join(map(str, standings)))
 
 
 @verbs.command()
 @click.argument("subject")
-def history(subject: str) -> None:
+@as_json
+def history(subject: str, as_json: bool) -> None:
     """Show all lines of a subject."""
-    from . import queries
+    from . import edits, queries
 
-    click.echo("\n".join(queries.history(subject)))
+    entries, standing = queries.history(subject)
+    if as_json:
+        lines = [
+            {
+                **{"line": entry.line, "subject": entry.subject_id, "status": entry.status},
+                "effective_at": edits.stamp(entry.since) if entry.since else None,
+            }
+            for entry in entries
+        ]
+        print_json({**dataclasses.asdict(standing), "lines": lines})
+    else:
+        click.echo("\n".join([*(f"line {each.line}: {queries.describe(each)}" for each in entries), str(standing)]))
 
 
 @verbs.command()
-def check() -> None:
-    """Check the whole registry, and list all problems and doubts; exit code 1 when there are problems."""
+@as_json
+def check(as_json: bool) -> None:
+    """Check the whole registry: list problems and doubts. Exit code 1 when there are problems."""
     from . import queries
 
     problems, doubts = queries.check()
     lines = [*(f"wrong: {problem}" for problem in problems), *(f"doubt: {doubt}" for doubt in doubts)]
-    click.echo("\n".join(lines) or "The registry is in order")
+    if as_json:
+        print_json({"problems": problems, "doubts": doubts})
+    else:
+        click.echo("\n".join(lines) or "The registry is in order")
     sys.exit(int(bool(problems)))
 
 
@@ -82,7 +105,7 @@ def check() -> None:
 @click.option("--present", is_flag=True, help="It has one row a person, without history: keep the lines known before.")
 @click.option("--replace", is_flag=True, help="Accept the loss of lines known before.")
 def pull(url: str, query: str, table: str, present: bool, replace: bool) -> None:
-    """Take the registry from a database; URL is SQLAlchemy's, or CONSENT_URL in the environment."""
+    """Take the registry from a database. URL is SQLAlchemy's, or CONSENT_URL in the environment."""
     from . import pull as database
 
     if bool(query) == bool(table):

@@ -1,6 +1,7 @@
 """Query the consent registry, and check it: `consent status`, `history`, `check`."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from io import BytesIO
@@ -16,34 +17,51 @@ from . import edits
 from .edits import DVC_FILE, NAME, VERB, stamp
 
 
-def status(subjects: Iterable[str]) -> list[str]:
+@dataclass(frozen=True)
+class Standing:
+    """Whether the records of a subject may be used; the fields are those of `consent status --json`."""
+
+    subject: str
+    status: str  # active, revoked, unknown, in doubt, or missing
+    allowed: bool
+    line: int | None  # that decides
+    explanation: str  # for people
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.explanation}"
+
+
+def status(subjects: Iterable[str]) -> list[Standing]:
     """Return for each subject whether its records may be used, and which line decides."""
     known = edits.persons_of(edits.read_bytes())
-    return [_status(subject, known.get(match_key(subject), [])) for subject in edits.normalized(subjects)]
+    return [_standing(subject, known.get(match_key(subject), [])) for subject in edits.normalized(subjects)]
 
 
-def history(subject: str) -> list[str]:
+def history(subject: str) -> tuple[list[Entry], Standing]:
     """Return all lines of a subject in the order of the file, and what they add up to."""
     (subject,) = edits.normalized([subject])
     lines = edits.persons_of(edits.read_bytes()).get(match_key(subject), [])
-    return [*(f"line {entry.line}: {_describe(entry)}" for entry in lines), _status(subject, lines)]
+    return lines, _standing(subject, lines)
 
 
-def _status(subject: str, lines: list[Entry]) -> str:
+def _standing(subject: str, lines: list[Entry]) -> Standing:
     if not lines:
-        return f"{subject}: missing; who is not listed has not consented"
+        return Standing(subject, "missing", False, None, "missing; who is not listed has not consented")
     state, by = consent.decide(lines)
     if state == DOUBT:
-        return f"{subject}: {DOUBT}, so the answer is no; {_overruled(lines)}"
+        return Standing(subject, state, False, None, f"{DOUBT}, so the answer is no; {_overruled(lines)}")
     if not by:
         numbers = ", ".join(str(entry.line) for entry in lines)
-        return f"{subject}: {state}; no line decides: {numbers} contradict each other, so the answer is no"
+        text = f"{state}; no line decides: {numbers} contradict each other, so the answer is no"
+        return Standing(subject, state, False, None, text)
     if state == "active" and subject not in {entry.subject_id for entry in lines}:
-        return f"{subject}: missing; line {by.line} is of {by.subject_id}, and ids are spelt exactly"
-    return f"{subject}: {state} by line {by.line}: {_describe(by)}"
+        text = f"missing; line {by.line} is of {by.subject_id}, and ids are spelt exactly"
+        return Standing(subject, "missing", False, None, text)
+    return Standing(subject, state, state == "active", by.line, f"{state} by line {by.line}: {describe(by)}")
 
 
-def _describe(entry: Entry) -> str:
+def describe(entry: Entry) -> str:
+    """Return what a line says, for people."""
     return f"{entry.subject_id} {entry.status} {'from ' + stamp(entry.since) if entry.since else 'without a date'}"
 
 
@@ -95,7 +113,7 @@ def check() -> tuple[list[str], list[str]]:
     before = edits.tracked_by_dvc() if DVC_FILE.exists() else _show("HEAD", NAME)
     missing = edits.missing_lines(before or content, content)
     lost, unreadable = lost_in_merges(content)
-    return [f"{NAME} lacks a line that was there: {_describe(entry)}" for entry in missing] + lost, doubts + unreadable
+    return [f"{NAME} lacks a line that was there: {describe(entry)}" for entry in missing] + lost, doubts + unreadable
 
 
 def _doubts_of_person(lines: list[Entry]) -> Iterator[str]:

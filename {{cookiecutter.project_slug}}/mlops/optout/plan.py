@@ -4,20 +4,16 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from ..audit.audit import Audit
-from ..audit.catalog_mlflow import RETRY
 from ..audit.index import ManifestMissingError, open_manifest
 from ..audit.policy import KNOWN
 from ..config import load_platform, read_params
 from ..files import read_json
 from ..records.consent import PATH
-from ..tracking import dvc_remote, mlflow_client
+from ..tracking import dvc_remote
 from ..tracking.git import git, paths, without_credentials
 
 
@@ -100,6 +96,7 @@ def make_plan(audit: Audit, subjects: list[str]) -> Plan:
 
 def _datasets(audit: Audit, manifest: str, subjects: list[str]) -> Iterator[Dataset]:
     """Give the datasets with this manifest, if it holds the subjects, or can't be read."""
+    import pyarrow.parquet as pq
     from dvc.repo import Repo
 
     try:
@@ -109,23 +106,11 @@ def _datasets(audit: Audit, manifest: str, subjects: list[str]) -> Iterator[Data
     except ManifestMissingError as error:
         shards = {error.problem: 0}
     if shards:
-        for md5, label in (_labels(manifest) or {"": ""}).items():
+        labels = {run.dataset_md5: run.data_version for run in audit.catalog.runs if run.manifest == manifest}
+        for md5, label in labels.items():
             with Repo(os.getcwd()) as repo:
                 listing = Path(repo.cache.local.oid_to_path(md5)) if md5 else Path()
                 hashes = {entry["relpath"]: entry["md5"] for entry in read_json(listing)} if listing.is_file() else {}
                 folder = f"{without_credentials(dvc_remote.url(repo))}/files/md5"
             objects = [f"{folder}/{hashes[shard][:2]}/{hashes[shard][2:]}" for shard in shards if shard in hashes]
             yield Dataset(md5, label, manifest, shards, objects)
-
-
-def _labels(manifest: str) -> dict[str, str]:
-    """Return the datasets of a manifest in MLflow, by DVC's hash, and their labels."""
-    from mlflow.entities import ViewType
-
-    query = f"params.manifest_sha256 = '{manifest}'"
-    with mlflow_client.translate_errors(RETRY):
-        client = mlflow_client.client()
-        # Deleted experiments too, which `mlflow.search_runs` leaves out.
-        ids = [each.experiment_id for each in mlflow_client.pages(partial(client.search_experiments, ViewType.ALL))]
-        runs = list(mlflow_client.pages(partial(client.search_runs, ids, query, ViewType.ALL))) if ids else []
-    return {run.data.params.get("dataset_md5", ""): run.data.params.get("data_version", "") for run in runs}

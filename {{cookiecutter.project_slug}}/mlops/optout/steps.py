@@ -93,11 +93,10 @@ def find_or_create(subjects: list[dict[str, Any]]) -> OptOutReport:
     return OptOutReport(f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}", subjects)
 
 
-def dry_run(subjects: Iterable[str]) -> list[str]:
-    """Return what an opt-out would find and do, for people; nothing is changed."""
+def dry_run(subjects: Iterable[str]) -> Plan:
+    """Return what an opt-out would find and do; nothing is changed."""
     read_registry()
-    plan = make_plan(Audit(), parse_subjects(subjects))
-    return [*plan.text(), "", *(f"{number}. {step}" for number, step in enumerate(plan.steps(), 1))]
+    return make_plan(Audit(), parse_subjects(subjects))
 
 
 def optout(subjects: Iterable[str], at: datetime | None, unlisted: bool, anyway: bool, echo: Echo) -> OptOutReport:

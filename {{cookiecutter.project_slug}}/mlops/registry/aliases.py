@@ -10,16 +10,14 @@ import dataclasses
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..config import home, load_platform
 from ..errors import ProjectError
-from ..tracking import lineage_log, mlflow_client
+from ..tracking import lineage_log, mlflow_client, mlflow_reader
 from ..tracking.git import git
+from ..tracking.mlflow_reader import StoredVersion
 from ..tracking.sync_status import REPAIR
-
-if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 ALIASES = (CHALLENGER, CHAMPION)
@@ -106,7 +104,7 @@ class Registry:
     """What MLflow and the log of this clone know of the project's model."""
 
     name: str
-    versions: "dict[int, ModelVersion]"  # by number, in order
+    versions: dict[int, StoredVersion]  # by number, in order
     aliases: dict[str, int]  # MLflow's
     log: list[AliasChange]
 
@@ -114,7 +112,7 @@ class Registry:
         """Return the version that has an alias, as the log says."""
         return next(reversed(alias_holders(self.log)[alias]), None)
 
-    def find(self, text: str) -> "ModelVersion":
+    def find(self, text: str) -> StoredVersion:
         """Return the version of a number or an alias; raise ProjectError where there is none."""
         number = int(text) if text.isdecimal() else self.aliases.get(text, 0)
         if number not in self.versions:
@@ -143,20 +141,18 @@ class Registry:
 
 def read(may_be_empty: bool = False) -> Registry:
     """Read what MLflow and the log know; raise ProjectError if one can't be read, or (unless that may be) is empty."""
-    import mlflow
-
     name, log = load_platform().project, alias_changes()
     with mlflow_client.translate_errors(RETRY):
-        models = mlflow_client.client().search_registered_models(f"name = '{name}'")
-        versions = mlflow.search_model_versions(filter_string=f"name = '{name}'") if models else []
+        reader = mlflow_reader.connect()
+        models = reader.aliases(name)
+        versions = reader.versions(name) if models else []
     if not models and not may_be_empty:
         problem = f"MLflow at {mlflow_client.tracking_uri()} has no registered model {name}"
         if numbers := {entry.version for entry in lineage_log.log() if entry.version is not None}:
             problem += f", and the log has its versions: {', '.join(map(str, sorted(numbers)))}"
             raise ProjectError(problem, f"{REPAIR}; or platform.yaml:tracking_uri: the server that has them")
         raise ProjectError(problem, "dvc repro: register makes it")
-    aliases = {alias: int(number) for model in models for alias, number in model.aliases.items()}
-    return Registry(name, dict(sorted((int(version.version), version) for version in versions)), aliases, log)
+    return Registry(name, dict(sorted((int(each.version), each) for each in versions)), models.get(name, {}), log)
 
 
 def apply(registry: Registry, aliases: dict[str, int], log: Iterable[AliasChange]) -> None:

@@ -1,22 +1,21 @@
 """The verbs `registry` (registered versions) and `mirror` (the copy in MLflow)."""
 
 import dataclasses
-import json
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from .. import output
 from ..errors import ProjectError
+from ..output import as_json, print_json
 
 if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
-
+    from ..tracking.mlflow_reader import StoredVersion
     from .aliases import Registry
     from .repair import Status
 
-as_json = click.option("--json", "as_json", is_flag=True, help="For programs.")
 why = click.option("--why", default="", help="A reason, for the record.")
 
 
@@ -33,7 +32,10 @@ def list_versions(as_json: bool) -> None:
 
     known = aliases.read()
     rows = version_rows(known)
-    click.echo(json.dumps(rows, indent=2) if as_json else table(rows))
+    if as_json:
+        print_json(rows)
+    else:
+        click.echo(table(rows) if rows else f"MLflow has no version of {known.name}")
     click.echo("".join(f"{line}\n" for line in doubts(known)), nl=False, err=True)
 
 
@@ -41,7 +43,7 @@ def list_versions(as_json: bool) -> None:
 @click.argument("version", metavar="VERSION|ALIAS")
 @as_json
 def show(version: str, as_json: bool) -> None:
-    """Show one version: what made it, how good it is, who put it in use, when and why."""
+    """Show what is known of one version. What made it, how good it is, who put it in use, when and why."""
     from ruamel.yaml import YAML
 
     from . import aliases
@@ -49,9 +51,11 @@ def show(version: str, as_json: bool) -> None:
     known = aliases.read()
     details = version_details(known, known.find(version))
     if as_json:
-        click.echo(json.dumps(details, indent=2))
+        print_json(details)
     else:
-        YAML().dump(details, sys.stdout)
+        yaml = YAML()
+        yaml.width = output.WIDTH
+        yaml.dump(details, sys.stdout)
     click.echo("".join(f"{line}\n" for line in doubts(known)), nl=False, err=True)
 
 
@@ -62,7 +66,7 @@ def show(version: str, as_json: bool) -> None:
 @why
 @click.option("--anyway", is_flag=True, help="Also when it is worse, or can't be compared; needs --why.")
 def promote(version: str, to: str, by: str, why: str, anyway: bool) -> None:
-    """Put a version in use, when it is as good as the champion on the same records."""
+    """Put a version in use, if it is as good as the champion. Both are measured on the same records."""
     from . import promotion
 
     click.echo(promotion.promote(version, to, by, why, anyway))
@@ -71,7 +75,7 @@ def promote(version: str, to: str, by: str, why: str, anyway: bool) -> None:
 @registry.command()
 @why
 def rollback(why: str) -> None:
-    """Make the version champion that was it before the present one."""
+    """Make the previous champion champion again."""
     from . import promotion
 
     click.echo(promotion.rollback(why))
@@ -84,7 +88,7 @@ def mirror() -> None:
 
 @mirror.command()
 def sync() -> None:
-    """Send to MLflow what it lacks: the runs in the outbox, and the one in reports/train."""
+    """Send to MLflow the runs that it lacks. They are in the outbox, and in reports/train."""
     from ..tracking.uploader import upload_all
 
     for run_id in upload_all():
@@ -95,7 +99,7 @@ def sync() -> None:
 @mirror.command()
 @as_json
 def status(as_json: bool) -> None:
-    """List what MLflow lacks of the runs and versions that this clone knows; exit code 1 when there is something."""
+    """List what MLflow lacks of what this clone knows. Exit code 1 when there is something."""
     from . import repair
 
     _print_status(repair.status(), as_json)
@@ -103,11 +107,12 @@ def status(as_json: bool) -> None:
 
 @mirror.command("repair")
 @click.option("--dry-run", is_flag=True, help="Only list what is lacking, and what would mend it.")
-def mirror_repair(dry_run: bool) -> None:
-    """Rebuild a wiped or a second MLflow from Git and DVC; exit code 1 when something can't be rebuilt."""
+@as_json
+def mirror_repair(dry_run: bool, as_json: bool) -> None:
+    """Rebuild a wiped or a second MLflow from Git and DVC. Exit code 1 when something can't be rebuilt."""
     from . import repair
 
-    _print_status(repair.status() if dry_run else repair.repair())
+    _print_status(repair.status() if dry_run else repair.repair(), as_json)
 
 
 @mirror.command(hidden=True)
@@ -119,13 +124,13 @@ def follow(run: str) -> None:
     sys.exit(uploader.follow(run))
 
 
-def _print_status(status: "Status", as_json: bool = False) -> None:
+def _print_status(status: "Status", as_json: bool) -> None:
     missing = [*status.runs.values(), *status.registry.values()]
     runs, versions, count = len(status.known), len(status.versions), sum(item.counts for item in missing)
     if as_json:
         lacking = [dataclasses.asdict(item) for item in missing]
         content = {"runs": runs, "versions": versions, "complete": not count, "lacking": lacking}
-        click.echo(json.dumps(content, indent=2))
+        print_json(content)
     else:
         for item in missing:
             click.echo(f"{item.what}: MLflow lacks {item.lacks}; {item.remedy}")
@@ -136,24 +141,22 @@ def _print_status(status: "Status", as_json: bool = False) -> None:
 
 def version_rows(registry: "Registry") -> list[dict[str, Any]]:
     """Return what `registry list` says of each version, the newest first."""
-    import mlflow
-    from mlflow.entities import ViewType
-
-    from ..tracking import mlflow_client
+    from ..tracking import mlflow_client, mlflow_reader
     from .aliases import RETRY
     from .versions import TAG_MODEL_VERSION, metrics_at
 
-    made = f"tags.{TAG_MODEL_VERSION} LIKE '{registry.name}/%'"
     with mlflow_client.translate_errors(RETRY):
-        runs = mlflow.search_runs([], made, ViewType.ALL, output_format="list", experiment_names=[registry.name])
-    params, tags = ({run.info.run_id: getattr(run.data, part) for run in runs} for part in ("params", "tags"))
+        reader = mlflow_reader.connect()
+        experiments = [experiment.id for experiment in reader.experiments() if experiment.name == registry.name]
+        runs = reader.runs(experiments, f"tags.{TAG_MODEL_VERSION} LIKE '{registry.name}/%'")
+    facts = {run.id: run.facts for run in runs}
     return [
         {
             "version": number,
             "aliases": sorted(alias for alias, target in registry.aliases.items() if target == number),
             "run": version.tags.get("run", ""),
-            "experiment": tags.get(version.run_id, {}).get("dvc_exp_name", ""),
-            "data_version": params.get(version.run_id, {}).get("data_version", ""),
+            "experiment": facts.get(version.run_id or "", {}).get("dvc_exp_name", ""),
+            "data_version": facts.get(version.run_id or "", {}).get("data_version", ""),
             "metrics": metrics_at(version.tags.get("result_commit", "")),
             "commit": version.tags.get("result_commit", ""),
             "registered": f"{datetime.fromtimestamp(version.creation_timestamp / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}",
@@ -163,19 +166,23 @@ def version_rows(registry: "Registry") -> list[dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Lay rows out for people, a column for each metric."""
-    from tabulate import tabulate
+    """Lay rows out for people: a column for each metric, as many as fit, and none for what no version has."""
+    known = [name for name in ("version", "aliases", "run", "experiment", "data_version") if any(r[name] for r in rows)]
+    metrics, left_out = list(dict.fromkeys(name for row in rows for name in row["metrics"])), list[str]()
+    while True:
+        columns = [*known, *metrics, "registered"]
+        lines = [["data" if name == "data_version" else name for name in columns]]
+        for row in rows:
+            row = {**row, **row["metrics"], "aliases": " ".join(row["aliases"]), "registered": row["registered"][:10]}
+            lines.append(["-" if row.get(name) in (None, "") else str(row[name]) for name in columns])
+        widths = [output.longest_word(column) for column in zip(*lines, strict=True)]
+        if not (output.is_too_wide(widths) and metrics[1:]):
+            more = f"\nMore metrics ({', '.join(left_out)}): registry show VERSION" if left_out else ""
+            return output.table(lines) + more
+        left_out.insert(0, metrics.pop())
 
-    metrics = dict.fromkeys(name for row in rows for name in row["metrics"])
-    columns = ["version", "aliases", "run", "experiment", "data_version", *metrics, "commit", "registered"]
-    cells = []
-    for row in rows:
-        short = {**row, "aliases": " ".join(row["aliases"]), "commit": row["commit"][:10], **row["metrics"]}
-        cells.append(["-" if short.get(name) in (None, "") else str(short[name]) for name in columns])
-    return str(tabulate(cells, columns, "plain", disable_numparse=True))
 
-
-def version_details(registry: "Registry", version: "ModelVersion") -> dict[str, Any]:
+def version_details(registry: "Registry", version: "StoredVersion") -> dict[str, Any]:
     """Return all that is known of one version: its row, its tags in MLflow, its changes in the log."""
     from .aliases import TAG_CHANGE
 

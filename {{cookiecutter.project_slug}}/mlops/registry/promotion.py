@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,16 +27,14 @@ from ..contract import interface, package_name
 from ..errors import ProjectError
 from ..files import read_json
 from ..records import consent, shards
-from ..tracking import lineage_log
+from ..tracking import lineage_log, mlflow_client
 from ..tracking.dvc_remote import ArtifactMissingError, restore
 from ..tracking.git import GitError, exists, git
+from ..tracking.mlflow_reader import StoredVersion
 from ..tracking.sync_status import REPAIR
 from . import aliases
 from .aliases import CHAMPION, VERB, AliasChange, Registry, alias_holders
 from .versions import TAG_RUN_PREFIX, metrics_at
-
-if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
 
 LOCK = ".dvc/tmp/registry.lock"  # of two commands in one clone, the second waits
 TEST_SET, MANIFEST, FACTS = "data/dataset/test", "data/manifest.parquet", "reports/train/lineage.json"
@@ -179,6 +177,7 @@ def compare(registry: Registry, candidate: int, champion: int, by: str) -> list[
     test_sets = [_fair_records(version, seen) for version in versions]
     if test_sets[0][0].equals(test_sets[1][0]):
         del test_sets[1]
+    mlflow_client.client()  # tells MLflow its tracking URI
     scores = []
     for version in versions:
         uri = f"models:/{registry.name}/{version.version}"
@@ -195,7 +194,7 @@ def compare(registry: Registry, candidate: int, champion: int, by: str) -> list[
     ]
 
 
-def _fair_records(version: "ModelVersion", seen: frozenset[str]) -> tuple[pa.Table, int, int]:
+def _fair_records(version: StoredVersion, seen: frozenset[str]) -> tuple[pa.Table, int, int]:
     """Return the records of a test set that are fair to both, and how many are not: seen, without consent."""
     with _restored(version, TEST_SET) as folder:
         test = shards.read(folder / TEST_SET)
@@ -213,7 +212,7 @@ def _fair_records(version: "ModelVersion", seen: frozenset[str]) -> tuple[pa.Tab
     return test.filter(pa.array(fair)), trained_on, without_consent
 
 
-def _seen(registry: Registry, version: "ModelVersion") -> frozenset[str]:
+def _seen(registry: Registry, version: StoredVersion) -> frozenset[str]:
     """Return the subjects that a version trained on, or was chosen by (val), itself or through its parents."""
     with _restored(version, MANIFEST, FACTS) as folder:
         rows, facts = pq.read_table(folder / MANIFEST, partitioning=None), read_json(folder / FACTS)
@@ -227,7 +226,7 @@ def _seen(registry: Registry, version: "ModelVersion") -> frozenset[str]:
     return seen
 
 
-def result_commit(version: "ModelVersion") -> str:
+def result_commit(version: StoredVersion) -> str:
     """Return the commit that pins a version's data and results; raise IncomparableError if this clone has none."""
     commit = version.tags.get("result_commit", "")
     if not commit or not exists(commit):
@@ -238,7 +237,7 @@ def result_commit(version: "ModelVersion") -> str:
 
 
 @contextlib.contextmanager
-def _restored(version: "ModelVersion", *paths: str) -> Iterator[Path]:
+def _restored(version: StoredVersion, *paths: str) -> Iterator[Path]:
     """Give a temporary folder with files as they were when a version was registered, from DVC's cache or remote."""
     commit = result_commit(version)
     with tempfile.TemporaryDirectory() as folder:

@@ -27,6 +27,7 @@ from ..tracking import (
     dvc_remote,
     lineage_log,
     mlflow_client,
+    mlflow_reader,
     mlflow_sync,
     stage_metrics,
     sync_status,
@@ -34,6 +35,7 @@ from ..tracking import (
 )
 from ..tracking.git import git
 from ..tracking.lineage_log import KnownRun
+from ..tracking.mlflow_reader import StoredVersion
 from ..tracking.sync_status import REPAIR, STAGE_METRICS, Missing
 from . import aliases
 from .aliases import ALIASES, FETCH_LOG, PUSH_LOG, RETRY, SYNC_LOG, VERB, Registry
@@ -84,7 +86,7 @@ def status() -> Status:
     """Compare this clone with MLflow; raise ProjectError if that has other versions under the numbers of ours."""
     known, versions = sync_status.known(), tagged_versions()
     with mlflow_client.translate_errors(RETRY):
-        return Status(known, versions, sync_status.missing(mlflow_client.client(), known), missing(versions))
+        return Status(known, versions, sync_status.missing(mlflow_reader.connect(), known), missing(versions))
 
 
 def repair() -> Status:
@@ -261,7 +263,7 @@ def _params_at(commit: str) -> dict[str, Any]:
     return {name: params[name] for name in sections if name in params}
 
 
-def _tag_runs(client: "MlflowClient", tagged: TaggedVersion, version: "ModelVersion") -> None:
+def _tag_runs(client: "MlflowClient", tagged: TaggedVersion, version: "ModelVersion | StoredVersion") -> None:
     """Tag a version with the runs that made it, and each of these runs with the version."""
     made_by = {version.tags["run"]: version.tags["data_git_commit_id"], **tagged.made_by}
     for run in [run for run in made_by if TAG_RUN_PREFIX + run not in version.tags]:

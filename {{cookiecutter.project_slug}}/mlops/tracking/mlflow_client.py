@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,13 +85,15 @@ def translate_errors(fix: str) -> Iterator[None]:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     try:
         yield
+    except ProjectError:
+        raise
     except Exception as error:
         from boto3.exceptions import Boto3Error  # only now: boto3 takes 0.15 s
         from botocore.exceptions import BotoCoreError, ClientError
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
-        expected = (MlflowException, OSError, SQLAlchemyError, Boto3Error, BotoCoreError, ClientError)
+        expected = (MlflowException, OSError, sqlite3.Error, SQLAlchemyError, Boto3Error, BotoCoreError, ClientError)
         if not isinstance(error, expected):
             raise
         uri, problem = tracking_uri(), str(error)

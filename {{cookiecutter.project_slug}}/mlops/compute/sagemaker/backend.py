@@ -16,7 +16,7 @@ from ...errors import ProjectError
 from ...files import read_json, sha256, write_json
 from ...tracking import uploader
 from .. import transfer
-from ..backend import CODE, DESCRIPTION, Backend, State
+from ..backend import CODE, DESCRIPTION, Backend, JobRow, State
 from ..spec import JobSpec
 from ..worker import RESULT
 from . import client
@@ -58,12 +58,11 @@ class SageMaker(Backend):
         job = self._find(name) if self.is_described(name) else self._started(name)
         return job.state if job else State.PREPARED
 
-    def row(self, name: str) -> str:
+    def row(self, name: str) -> JobRow:
         if not (job := self._find(name)):
-            return f"{State.PREPARED:<11} {name}"
-        cost = "" if job.billable_s is None else f"  {job.billable_s} s on {job.machines}"
-        reason = f"  {job.reason}" if job.state in (State.FAILED, State.STOPPED) else ""
-        return f"{job.state:<11} {name}{cost}{reason}"
+            return JobRow(State.PREPARED)
+        reason = job.reason if job.state in (State.FAILED, State.STOPPED) else ""
+        return JobRow(job.state, reason, job.billable_s, job.machines)
 
     def log_of(self, name: str) -> str:
         return "".join(f"{line}\n" for line in read_log(self._started(name)))

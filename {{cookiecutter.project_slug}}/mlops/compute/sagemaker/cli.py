@@ -1,10 +1,11 @@
 """SageMaker's verbs: `python -m mlops aws …`, and its part of `python -m mlops jobs`."""
 
-import json
 import sys
 from pathlib import Path
 
 import click
+
+from ...output import as_json, print_json
 
 
 @click.group(name="aws")
@@ -26,7 +27,7 @@ def extend(jobs: click.Group) -> None:
 @click.option("--erasure-role", metavar="ARN", help="The only role that may delete data; '' for no such rule.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 def setup(mlflow: bool | None, erasure_role: str | None, yes: bool) -> None:
-    """Create or update aws/stack.yaml in the account, and write its outputs into the configuration."""
+    """Create or update what jobs need in the AWS account. It is aws/stack.yaml; the configuration gets its outputs."""
     from . import setup as account
 
     stack = account.Stack()
@@ -43,7 +44,7 @@ def setup(mlflow: bool | None, erasure_role: str | None, yes: bool) -> None:
 @aws.command()
 @click.option("--gpu", is_flag=True, help="With the torch that computes on NVIDIA's GPUs.")
 def image(gpu: bool) -> None:
-    """Build the image of requirements.lock, push it, and write its address into platform.yaml."""
+    """Build and push the image of requirements.lock. Its address goes into platform.yaml."""
     from .image import make_image
     from .setup import write_platform
 
@@ -52,14 +53,14 @@ def image(gpu: bool) -> None:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@as_json
 def doctor(as_json: bool) -> None:
-    """Check what a SageMaker job needs, before it costs anything; exit code 1 when something must be corrected."""
+    """Check what a SageMaker job needs, before it costs anything. Exit code 1 when something must be corrected."""
     from .doctor import examine
 
     report = examine()
     rows = [{"check": name, "standing": row.status, "found": row.message, "fix": row.fix} for name, row in report.rows]
-    click.echo(json.dumps(rows, indent=2) if as_json else report.table())
+    print_json(rows) if as_json else click.echo(report.table())
     sys.exit(int(report.is_broken))
 
 

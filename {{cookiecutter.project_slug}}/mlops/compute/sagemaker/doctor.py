@@ -7,9 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
-from tabulate import tabulate
-
 from ...errors import ProjectError
+from ...output import table
 from . import client
 from .checks import account, project
 from .checks.project import CheckResult, CheckStatus, Results, broken, unknown
@@ -60,7 +59,7 @@ class DoctorReport(NamedTuple):
             lines += [(result.status, name, result.message), *([("", "", f"Fix: {result.fix}")] if result.fix else [])]
         statuses = [result.status for _, result in self.rows]
         counts = ", ".join(f"{statuses.count(status)} {status}" for status in CheckStatus if status in statuses)
-        return f"{tabulate(lines, tablefmt='plain', disable_numparse=True)}\n\n{counts}"
+        return f"{table(lines)}\n\n{counts}"
 
 
 def examine() -> DoctorReport:

@@ -21,7 +21,7 @@ from ...config import home, load_platform
 from ...errors import ProjectError
 from ...files import atomic_write, read_json, write_json
 from .. import transfer
-from ..backend import CODE, DESCRIPTION, Backend, State
+from ..backend import CODE, DESCRIPTION, Backend, JobRow, State
 from ..worker import RESULT
 from . import credentials
 
@@ -70,10 +70,9 @@ class Sandbox(Backend):
         path = self.folder() / name / LOG
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
-    def row(self, name: str) -> str:
+    def row(self, name: str) -> JobRow:
         state = self.state(name)
-        reason = f"  {self.ending_of(name)['reason']}" if state in (State.FAILED, State.STOPPED) else ""
-        return f"{state:<11} {name}{reason}"
+        return JobRow(state, self.ending_of(name)["reason"] if state in (State.FAILED, State.STOPPED) else "")
 
     def prepare(self, name: str, description: dict[str, Any]) -> None:
         with atomic_write(self.folder() / name) as new:  # replaces what a launcher left that was killed before `start`

@@ -11,7 +11,7 @@ def extend(jobs: click.Group) -> None:
 
 @click.command()
 def rehearse() -> None:
-    """Run every stage that has a `meta.job` in the sandbox, and list what other backends need to run it."""
+    """Run every stage that can be a job in the sandbox. The report says what other backends need to run it."""
     from .rehearsal import rehearse as run
 
     click.echo(run())
