@@ -53,19 +53,24 @@ def send(stage: str) -> None:
 def read_after_training(commit: str) -> dict[str, float]:
     """Return what the stages after the training measured of its results, as a commit of this clone holds them."""
     import networkx
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    with Repo(os.getcwd()) as repo, repo.switch(commit):
-        graph, made = repo.index.graph, {out.fs_path: out.hash_info for out in repo.index.outs}
-        # Those that dvc.lock has not, or with other deps than the commit's, measured an earlier run.
-        stale = {
-            stage
-            for stage in graph
-            if any(not dep.hash_info or made.get(dep.fs_path, dep.hash_info) != dep.hash_info for dep in stage.deps)
-        }
-        training = [stage for stage in graph if any(_path(repo, out) == RUN_REPORT for out in stage.outs)]
-        later = {stage for each in training for stage in networkx.ancestors(graph, each)}
-        return _read(repo, [stage for stage in later if not stale & {stage, *networkx.descendants(graph, stage)}])
+    try:
+        with Repo(os.getcwd()) as repo, repo.switch(commit):
+            graph, made = repo.index.graph, {out.fs_path: out.hash_info for out in repo.index.outs}
+            # Those that dvc.lock has not, or with other deps than the commit's, measured an earlier run.
+            stale = {
+                stage
+                for stage in graph
+                if any(not dep.hash_info or made.get(dep.fs_path, dep.hash_info) != dep.hash_info for dep in stage.deps)
+            }
+            training = [stage for stage in graph if any(_path(repo, out) == RUN_REPORT for out in stage.outs)]
+            later = {stage for each in training for stage in networkx.ancestors(graph, each)}
+            return _read(repo, [stage for stage in later if not stale & {stage, *networkx.descendants(graph, stage)}])
+    except DvcException as error:  # a pipeline that this version of DVC can't read, say
+        log.warning("commit %s: the metrics of stages after the training can't be read: %s", commit[:10], error)
+        return {}
 
 
 def _read(repo: "Repo", stages: Iterable[Any]) -> dict[str, float]:
