@@ -98,7 +98,9 @@ def _scan_row(project: BakedProject, runs: int, records: int) -> str:
         wanted, scan = _timed(lambda: _scan(client, experiment, subject), 1)
 
         def which() -> set[str]:
-            runs_alone = catalog_mlflow.Catalog(catalog_mlflow.read_runs(mlflow_reader.connect()), [], lambda sha256: [])
+            runs_alone = catalog_mlflow.Catalog(
+                catalog_mlflow.read_runs(mlflow_reader.connect()), [], lambda sha256: []
+            )
             return {row["run"] for row in audit.Audit(runs_alone, known).find([subject]).rows}
 
         def whole() -> set[str]:

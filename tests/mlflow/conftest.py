@@ -11,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from ..conftest import BakedProject, isolate, new_project
+from ..mlops import conftest as mlops_conftest  # noqa: F401 (it makes `mlops` importable)
 from ..servers.mlflow import MlflowServer
 from ..servers.proxies import FaultProxy
 from ..servers.stores import PostgreSQL

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from mlops.records import shards
 from mlops.records.source import Record
 from PIL import Image
@@ -23,7 +24,7 @@ FILES = {
     "dvc.yaml": "stages:\n  prepare:\n    cmd: python -m mlops stage prepare\n",
     "data/consent.csv": "subject_id,consent_status,effective_at\na,active,2025-01-01T00:00:00Z\n",
 }
-HEAVY = "torch", "mlflow", "torchvision", "sagemaker"
+HEAVY = "torch", "mlflow", "torchvision", "sagemaker", "sqlalchemy"
 COUNTED = f"""
 import atexit, sys
 atexit.register(lambda: print("HEAVY:", *sorted(sys.modules.keys() & {set(HEAVY)}), file=sys.stderr))
@@ -62,7 +63,7 @@ def run(folder: Path, *arguments: str, **environment: str) -> "subprocess.Comple
         ("consent check", "The registry is in order"),
         ("consent history a", "line 2: a active from"),
         ("data export images", "1 images in images"),
-        ("jobs list", ""),
+        ("jobs list", "There are no jobs"),
     ],
 )
 def test_verb_that_only_reads_files_imports_no_torch_and_no_mlflow(project: Path, arguments: str, output: str) -> None:
@@ -73,6 +74,29 @@ def test_verb_that_only_reads_files_imports_no_torch_and_no_mlflow(project: Path
     assert done.returncode == 0, done.stderr
     assert output in done.stdout
     assert done.stderr.splitlines()[-1].split() == ["HEAVY:"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "output"),
+    [
+        ("registry list", 0, "1        "),
+        ("registry show 1", 0, "version: 1"),
+        ("mirror status", 1, "aliases: MLflow lacks what the log tells"),
+        ("audit find a", 3, "it does not record which manifest it read"),
+        ("audit verify a --json", 0, '"verdict": "PASS"'),
+    ],
+)
+def test_verb_that_only_reads_mlflow_imports_none(
+    project: Path, tables: Path, arguments: str, code: int, output: str
+) -> None:
+    shutil.copy(tables, project / "mlflow.db")
+    client = MlflowClient(f"sqlite:///{(project / 'mlflow.db').as_posix()}")
+    client.create_run(client.create_experiment("demo"))
+    client.create_registered_model("demo")
+    client.create_model_version("demo", "s3://nowhere/model")
+    done = run(project, "-c", COUNTED, *arguments.split())
+    assert (done.returncode, done.stderr.splitlines()[-1].split()) == (code, ["HEAVY:"]), done.stderr
+    assert output in done.stdout
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="resource is Unix's")

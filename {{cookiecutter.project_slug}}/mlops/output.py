@@ -27,11 +27,13 @@ def shorten(text: str) -> str:
 
 
 def table(rows: Iterable[Sequence[str]], headers: Sequence[str] = ()) -> str:
-    """Lay out rows of texts in columns; where they are wider than a terminal, the widest cells wrap."""
+    """Lay out rows of texts in columns; where they are too wide, cells wrap: between words, if that is enough."""
     lines = [*([headers] if headers else []), *rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    while too_wide(widths) and max(widths) > SHORTEST:
-        widths[widths.index(max(widths))] -= 1
+    columns = list(zip(*lines, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    for narrowest in ([longest_word(column) for column in columns], [SHORTEST] * len(columns)):
+        while is_too_wide(widths) and (wide := [n for n, width in enumerate(widths) if width > narrowest[n]]):
+            widths[max(wide, key=widths.__getitem__)] -= 1
     printed = []
     for line in lines:
         cells = [_wrapped(cell, width) for cell, width in zip(line, widths, strict=True)]
@@ -40,10 +42,15 @@ def table(rows: Iterable[Sequence[str]], headers: Sequence[str] = ()) -> str:
     return "\n".join(printed)
 
 
-def too_wide(widths: Sequence[int]) -> bool:
+def longest_word(texts: Iterable[str]) -> int:
+    """Return the length of the longest word in texts: a column of them is so wide at least."""
+    return max((len(word) for text in texts for word in text.split()), default=0)
+
+
+def is_too_wide(widths: Sequence[int]) -> bool:
     """Return whether columns of these widths don't fit side by side."""
     return sum(widths) + len(GAP) * (len(widths) - 1) > WIDTH
 
 
 def _wrapped(cell: str, width: int) -> list[str]:
-    return [cell] if len(cell) <= width else textwrap.wrap(cell, width, break_on_hyphens=False)
+    return [cell] if len(cell) <= width else textwrap.wrap(cell, width)

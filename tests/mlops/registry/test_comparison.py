@@ -7,12 +7,12 @@ import pandas
 import pyarrow as pa
 import pytest
 from dvc.repo import Repo
-from mlflow.entities.model_registry import ModelVersion
 from mlops.records import consent, manifest, shards
 from mlops.records.source import Record
 from mlops.registry import promotion
 from mlops.registry.aliases import Registry
 from mlops.registry.promotion import IncomparableError, _fair_records, _seen, compare
+from mlops.tracking.mlflow_reader import StoredVersion
 
 from .conftest import MODEL, Git
 
@@ -32,7 +32,7 @@ def project(request: pytest.FixtureRequest, head: str, git: Git, monkeypatch: py
     return folder
 
 
-def committed_version(number: int, git: Git, parts: dict[str, str], parents: list[str], **tags: str) -> ModelVersion:
+def committed_version(number: int, git: Git, parts: dict[str, str], parents: list[str], **tags: str) -> StoredVersion:
     """Commit a dataset, a letter a subject, and return a version that names the commit."""
     rows = {split: [Record(f"{subject}-1", subject, "7", bytes, "") for subject in who] for split, who in parts.items()}
     shards.write(rows, 2, Path("data/dataset"))
@@ -48,17 +48,15 @@ def committed_version(number: int, git: Git, parts: dict[str, str], parents: lis
         f"made_by.run-{number}": "x",
         **tags,
     }
-    made = ModelVersion(MODEL, str(number), 0)
-    made.tags.update(named)
-    return made
+    return StoredVersion(MODEL, str(number), None, 0, named)
 
 
-def registry(*versions: ModelVersion) -> Registry:
+def registry(*versions: StoredVersion) -> Registry:
     """Return a registry of these versions."""
     return Registry(MODEL, {int(version.version): version for version in versions}, {}, [])
 
 
-def fair_part(version: ModelVersion, seen: str = "") -> tuple[str, int, int]:
+def fair_part(version: StoredVersion, seen: str = "") -> tuple[str, int, int]:
     """Return the subjects in the fair part of a test set, and how many records are left out."""
     records, *left_out = _fair_records(version, frozenset(seen))
     assert records.schema.names == shards.SCHEMA.names

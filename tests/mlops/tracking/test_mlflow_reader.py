@@ -1,4 +1,4 @@
-"""The reader of MLflow's SQLite file: it answers as MLflow's own client does, and leaves what it does not know to it."""
+"""The reader of MLflow's SQLite file: it answers as MLflow's client does, and leaves to it what it does not know."""
 
 import sqlite3
 import threading
@@ -26,10 +26,12 @@ def readers(client: MlflowClient) -> tuple[Reader, Reader]:
 
 def fill(client: MlflowClient) -> None:
     """Make runs, models and versions as they are and as they should not be."""
-    demo, other, gone = (client.create_experiment(name) for name in ("demo", "ötherʼs", "gone"))
+    demo, other, gone = (client.create_experiment(name) for name in ("demo", "öther", "gone"))
     for number in range(5):  # at one time each: the id decides
         run = client.create_run(demo, 5000 - 1000 * (number % 2), {"mirror_id": f"run{number}"}, f"näme-{number}")
         client.log_batch(run.info.run_id, params=[Param("train.seed", "1"), Param("parents", '["a"]')])
+        if number == 3:
+            client.set_terminated(run.info.run_id)
     client.log_param(run.info.run_id, "data_version", "as a param")
     client.set_tag(run.info.run_id, "data_version", "as a tag")
     client.set_tag(run.info.run_id, "dvc_exp_name", "a 'quoted'\nname")

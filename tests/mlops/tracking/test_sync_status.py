@@ -109,7 +109,9 @@ def test_fetch_states_complete_runs(client: MlflowClient, reader: Reader, ids: d
     assert fetch_states(reader, RUNS[:1]) == {RUNS[0]: expected[RUNS[0]]}
 
 
-def test_fetch_states_deleted_and_unfinished_and_lost_runs(client: MlflowClient, reader: Reader, ids: dict[str, str]) -> None:
+def test_fetch_states_deleted_and_unfinished_and_lost_runs(
+    client: MlflowClient, reader: Reader, ids: dict[str, str]
+) -> None:
     fetch_states(reader, RUNS)
     client.delete_run(ids["run1"])
     client.set_terminated(ids["run4"], "RUNNING")
@@ -152,7 +154,9 @@ def test_fetch_states_run_with_a_twin_counts_where_it_was_not_deleted(
     assert fetch_states(reader, ["run0"])["run0"] == MlflowRunState(ids["run0"], complete=True, deleted=False)
 
 
-def test_fetch_states_experiment_that_a_person_deleted_is_refused(client: MlflowClient, reader: Reader, ids: dict[str, str]) -> None:
+def test_fetch_states_experiment_that_a_person_deleted_is_refused(
+    client: MlflowClient, reader: Reader, ids: dict[str, str]
+) -> None:
     client.delete_experiment(mlflow_client.experiment_id(client, "demo"))
     with pytest.raises(ProjectError, match="experiments restore"):
         fetch_states(reader, RUNS)

@@ -15,8 +15,8 @@ from .policy import Verdict
 SCHEMA = Path(__file__).with_name("report.schema.json")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet may take for a formula
 HEADERS = {
-    **{"timing": "trained", "served_by": "served by", "title": "name", "started_at": "started, UTC", "path": "how"},
-    **{"ended_at": "ended, UTC"},
+    **{"timing": "trained", "served_by": "served by", "started_at": "started, UTC", "ended_at": "ended, UTC"},
+    "path": "how",
 }
 NOTHING = {  # what is said where there is nothing to list
     "list": "It knows no subject.",
@@ -25,7 +25,7 @@ NOTHING = {  # what is said where there is nothing to list
 }
 SHOWN = (  # the columns of a table of rows
     *("subject", "change", "verdict", "exposure", "timing", "served_by"),
-    *("run", "title", "started_at", "versions", "path"),
+    *("run", "started_at", "versions", "path"),
 )
 
 Row = dict[str, Any]
@@ -96,6 +96,8 @@ class AuditReport:
         for rows, columns in ((self.subjects, named), (self.rows, SHOWN), (self.unknown, SHOWN)):
             listed = list(rows)
             shown = [column for column in columns if any(row.get(column) not in (None, "", []) for row in listed)]
+            if "served_by" in shown:  # it names the version; and when the run began, against consent, is in `timing`
+                shown = [column for column in shown if column not in ("versions", "started_at")]
             texts = [[_cell(row, key) for key in shown] for row in listed]
             # An id may hold what would move a terminal's cursor.
             cells = [[text if text.isprintable() else repr(text)[1:-1] for text in line] for line in texts]
@@ -127,6 +129,8 @@ def _cell(row: Row, column: str) -> str:
     if column in ("started_at", "ended_at") and value:
         return str(value)[:16].replace("T", " ")
     text = _text(value)
+    if column == "run" and text and row.get("title", text) != text:
+        text = f"{row['title']} ({text})"
     return (text if column == "subject" else shorten(text)) or "-"  # the id of a subject may look like a digest
 
 

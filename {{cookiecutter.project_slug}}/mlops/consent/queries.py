@@ -61,6 +61,7 @@ def _standing(subject: str, lines: list[Entry]) -> Standing:
 
 
 def describe(entry: Entry) -> str:
+    """Return what a line says, for people."""
     return f"{entry.subject_id} {entry.status} {'from ' + stamp(entry.since) if entry.since else 'without a date'}"
 
 

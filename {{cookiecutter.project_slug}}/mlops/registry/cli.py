@@ -167,21 +167,19 @@ def version_rows(registry: "Registry") -> list[dict[str, Any]]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Lay rows out for people: a column for each metric, as many as fit, and none for what no version has."""
-    known = ("version", "aliases", "run", "experiment", "data_version")
-    metrics, left_out = list(dict.fromkeys(name for row in rows for name in row["metrics"])), []
+    known = [name for name in ("version", "aliases", "run", "experiment", "data_version") if any(r[name] for r in rows)]
+    metrics, left_out = list(dict.fromkeys(name for row in rows for name in row["metrics"])), list[str]()
     while True:
-        columns = [name for name in known if any(row[name] for row in rows)] + [*metrics, "registered, UTC"]
-        cells = []
+        columns = [*known, *metrics, "registered"]
+        lines = [["data" if name == "data_version" else name for name in columns]]
         for row in rows:
-            registered = row["registered"][:16].replace("T", " ")
-            short = {**row, **row["metrics"], "aliases": " ".join(row["aliases"]), "registered, UTC": registered}
-            cells.append(["-" if short.get(name) in (None, "") else str(short[name]) for name in columns])
-        widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-        if not output.too_wide(widths) or not metrics[1:]:
-            break
+            row = {**row, **row["metrics"], "aliases": " ".join(row["aliases"]), "registered": row["registered"][:10]}
+            lines.append(["-" if row.get(name) in (None, "") else str(row[name]) for name in columns])
+        widths = [output.longest_word(column) for column in zip(*lines, strict=True)]
+        if not (output.is_too_wide(widths) and metrics[1:]):
+            more = f"\nMore metrics ({', '.join(left_out)}): registry show VERSION" if left_out else ""
+            return output.table(lines) + more
         left_out.insert(0, metrics.pop())
-    more = f"\nMore metrics ({', '.join(left_out)}): registry show VERSION" if left_out else ""
-    return output.table(cells, columns) + more
 
 
 def version_details(registry: "Registry", version: "StoredVersion") -> dict[str, Any]:

@@ -21,7 +21,16 @@ from filelock import FileLock
 
 from ..config import home
 from ..errors import ProjectError
-from ..tracking import checkout, dvc_remote, lineage_log, mlflow_client, mlflow_reader, mlflow_sync, sync_status, uploader
+from ..tracking import (
+    checkout,
+    dvc_remote,
+    lineage_log,
+    mlflow_client,
+    mlflow_reader,
+    mlflow_sync,
+    sync_status,
+    uploader,
+)
 from ..tracking.lineage_log import KnownRun
 from ..tracking.mlflow_reader import StoredVersion
 from ..tracking.sync_status import REPAIR, Missing

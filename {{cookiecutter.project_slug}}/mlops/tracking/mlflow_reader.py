@@ -41,7 +41,7 @@ SELECT run_uuid, name, experiment_id, status, start_time, end_time, lifecycle_st
     (SELECT json_group_object(key, value) FROM tags t WHERE t.run_uuid = r.run_uuid AND key IN {FACTS}),
     (SELECT json_group_object(key, value) FROM params p WHERE p.run_uuid = r.run_uuid AND key IN {FACTS})
 FROM runs r WHERE experiment_id IN (SELECT value FROM json_each(?))
-"""
+"""  # noqa: S608 (names, above)
 MODELS = """
 SELECT name, (SELECT json_group_object(alias, version) FROM registered_model_aliases a
     WHERE (a.workspace, a.name) = (m.workspace, m.name))

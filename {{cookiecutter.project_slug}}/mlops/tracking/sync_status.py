@@ -1,8 +1,8 @@
 """What MLflow lacks of the runs that this clone knows: those in the outbox, in the work tree, and in Git's history.
 
-Thousands of runs take seconds on a server. MLflow answers a search with all params, tags and metrics of each run: 10,000 runs are
-58 MB. So the ids of runs that were seen complete are cached, in a file that can be deleted at any time, and MLflow is
-asked to count those: it sends one run for a thousand. Only runs that are new here, or no longer complete, are read.
+Of an SQLite file, all runs are read. A server answers a search with all params, tags and metrics of each run: 10,000
+runs are 58 MB. So the ids of runs that were seen complete are cached, in a file that can be deleted at any time, and
+the server is asked to count those: it sends one run for a thousand. Only the others are read.
 """
 
 import hashlib
@@ -125,6 +125,4 @@ def fetch_states(reader: Reader, runs: Iterable[str]) -> dict[str, MlflowRunStat
 def _states(runs: Iterable[StoredRun]) -> dict[str, MlflowRunState]:
     """Return the states of runs; of two with one id, the one that was not deleted counts."""
     in_order = sorted(runs, key=lambda run: not run.deleted)  # the last one counts
-    return {
-        run.facts.get(MIRROR_ID, ""): MlflowRunState(run.id, run.status in ENDED, run.deleted) for run in in_order
-    }
+    return {run.facts.get(MIRROR_ID, ""): MlflowRunState(run.id, run.status in ENDED, run.deleted) for run in in_order}

@@ -27,7 +27,7 @@ def extend(jobs: click.Group) -> None:
 @click.option("--erasure-role", metavar="ARN", help="The only role that may delete data; '' for no such rule.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 def setup(mlflow: bool | None, erasure_role: str | None, yes: bool) -> None:
-    """Create or update what jobs need in the AWS account. It is aws/stack.yaml; the project's configuration gets its outputs."""
+    """Create or update what jobs need in the AWS account. It is aws/stack.yaml; the configuration gets its outputs."""
     from . import setup as account
 
     stack = account.Stack()
