@@ -191,7 +191,7 @@ def test_reader_of_a_server_answers_as_mlflow_s_client(
         assert answers == [number == 1] * 2
     door.close()
     with pytest.raises(MlflowError, match="Connection"), translate_errors("-"):
-        reader.experiments()
+        RestReader(door.url).experiments()
 
 
 @pytest.mark.slow

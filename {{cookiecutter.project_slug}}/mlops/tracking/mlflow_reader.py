@@ -126,7 +126,10 @@ class SqliteReader:
     def versions(self, model: str = "") -> list[StoredVersion]:
         """Return the versions of all registered models, or of this one."""
         rows = self._db.execute(VERSIONS, (model,))
-        return [StoredVersion(name, str(number), *row, json.loads(tags)) for name, number, *row, tags in rows]
+        return [
+            StoredVersion(name, str(number), run, created_ms, json.loads(tags))
+            for name, number, run, created_ms, tags in rows
+        ]
 
 
 class RestReader:
@@ -148,10 +151,11 @@ class RestReader:
     def _page(self, method: str, what: str, fields: dict[str, Any]) -> dict[str, Any]:
         from requests import HTTPError
 
-        sent = {"json" if method == "POST" else "params": {name: value for name, value in fields.items() if value}}
+        given = {name: value for name, value in fields.items() if value}
+        body, query = (given, None) if method == "POST" else (None, given)
         timeout = float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", TIMEOUT_S))
         url = f"{self._url}/{what}/search"
-        answer = self._session.request(method, url, **sent, verify=self._verify, timeout=timeout)
+        answer = self._session.request(method, url, query, json=body, verify=self._verify, timeout=timeout)
         if not answer.ok:
             raise HTTPError(f"{answer.status_code} {answer.reason}: {answer.text[:500]}")
         return dict(answer.json())
