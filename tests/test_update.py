@@ -229,7 +229,14 @@ def test_uncommitted_change_of_what_is_written_is_refused(project: BakedProject,
     done = update("--yes")
     assert done.returncode == 2
     assert "2 file(s) that an update writes have changes that are not committed: " in done.stderr
-    assert "Fix: commit them, or undo them: git restore" in done.stderr
+    undo = done.stderr.partition("undo them: ")[2].strip().split("; ")
+    assert undo == [
+        "git restore --source=HEAD --staged --worktree -- requirements.lock",
+        "git clean -f -- mlops/ours.py",
+    ]
+    for command in undo:
+        project.run(*command.split())
+    Project(project.path).check_clean()
 
 
 def test_running_stage_is_waited_for(project: BakedProject) -> None:

@@ -125,11 +125,16 @@ class Project:
         changed = git(
             self.root, "status", "--porcelain", "-z", "--untracked-files=all", "--no-renames", "--", *MACHINERY, RECORD
         )
-        names = [line[3:].removeprefix(self.prefix) for line in changed.split("\0") if line]
-        if names:
-            problem = f"{len(names)} file(s) that an update writes have changes that are not committed: "
-            fix = "commit them, or undo them: git restore --source=HEAD --staged --worktree -- " + " ".join(names[:5])
-            raise UpdateError(problem + ", ".join(names[:5]), fix)
+        lines = [(line[:2], line[3:].removeprefix(self.prefix)) for line in changed.split("\0") if line]
+        if not lines:
+            return
+        untracked = [name for state, name in lines if state == "??"]
+        tracked = [name for state, name in lines if state != "??"]
+        undo = ["git restore --source=HEAD --staged --worktree -- " + " ".join(tracked)] if tracked else []
+        undo += ["git clean -f -- " + " ".join(untracked)] if untracked else []
+        problem = f"{len(lines)} file(s) that an update writes have changes that are not committed: "
+        fix = f"commit them, or undo them: {'; '.join(undo)}"
+        raise UpdateError(problem + ", ".join(name for _, name in lines), fix)
 
     def check_idle(self) -> None:
         """Raise UpdateError while DVC runs a stage here: it would read half of the old code and half of the new."""
