@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 from mlops.errors import ProjectError
 from mlops.files import write_json
-from mlops.tracking import lineage_log, mlflow_client, mlflow_sync, stage_metrics, sync_status, uploader
+from mlops.tracking import lineage_log, mlflow_client, mlflow_reader, mlflow_sync, stage_metrics, sync_status, uploader
 from mlops.tracking.lineage_log import KnownRun
 from mlops.tracking.run_files import LINEAGE
 
@@ -124,12 +124,12 @@ def test_send_while_mlflow_is_away_waits_in_the_outbox(
     assert "MLflow lacks the metrics of evaluate" in caplog.text
     monkeypatch.setattr(lineage_log, "runs", lambda: {"abc123": KnownRun("abc123", "gouty-fifo")})
     client = mlflow_client.client()
-    missing = sync_status.missing(client, sync_status.known())["abc123"]
+    missing = sync_status.missing(mlflow_reader.connect(), sync_status.known())["abc123"]
     assert (missing.state, missing.lacks) == ("sync", "metrics of stages after the training")
     assert uploader.upload_all() == [Path("run_id").read_text(encoding="utf-8")]
     assert [value for _, _, value in points(client, "evaluate/test/acc_5")] == [0.5]
     assert [value for _, _, value in points(client, "late/share")] == [0.5]
-    assert sync_status.missing(client, sync_status.known()) == {}
+    assert sync_status.missing(mlflow_reader.connect(), sync_status.known()) == {}
 
 
 def test_send_before_mlflow_has_the_end_of_the_training_waits(pipeline: str, client: MlflowClient) -> None:
