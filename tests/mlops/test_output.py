@@ -214,8 +214,8 @@ def test_tables_of_audits_fit(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_table_of_versions_fits_and_says_what_it_left_out() -> None:
     names = ("test_acc", "val_acc", "test_loss", "a_metric_with_a_very_long_name_of_its_own", "f1")
     facts = {"run": "0123456789ab", "experiment": "gouty-fifo", "data_version": "a9d1429e", "commit": "5" * 40}
-    one = {"version": 123, "aliases": ["challenger", "champion"], "metrics": dict.fromkeys(names, 0.9744), **facts}
-    text = registry_cli.table([{**one, "registered": "2026-11-29T15:34:49Z"}] * 2)
+    version = {"version": 123, "aliases": ["challenger", "champion"], "metrics": dict.fromkeys(names, 0.9744), **facts}
+    text = registry_cli.table([{**version, "registered": "2026-11-29T15:34:49Z"}] * 2)
     assert_fits(text)
     head, first, *_, last = text.splitlines()
     assert head.split() == ["version", "aliases", "run", "experiment", "data", *names[:3], "registered"]
