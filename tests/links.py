@@ -16,8 +16,8 @@ def dangling_links(root: Path, pages: list[str]) -> list[str]:
 
 def links(page: Path) -> list[str]:
     """Return the links of a page, but for those to other sites."""
-    found = LINK.findall(CODE.sub("", page.read_text(encoding="utf-8")))
-    return [link for link in found if not re.match(r"\w+:", link)]
+    every = LINK.findall(CODE.sub("", page.read_text(encoding="utf-8")))
+    return [link for link in every if not re.match(r"\w+:", link)]
 
 
 def leads_somewhere(page: Path, link: str) -> bool:

@@ -108,9 +108,9 @@ def test_launcher_killed_finds_its_job_again_whose_results_are_those_of_a_local_
     output = again.succeed()
     assert output.count("the stage waits\n") == 1
     assert jobs(aws, before) == [job]
-    told = {"request": json.dumps(job.request).encode(), **aws.objects(tmp_path.name)}
-    assert any(name.endswith("code.tar.gz") for name in told)
-    assert not [name for name, content in told.items() if SECRET.encode() in content or KEY.encode() in content]
+    contents = {"request": json.dumps(job.request).encode(), **aws.objects(tmp_path.name)}
+    assert any(name.endswith("code.tar.gz") for name in contents)
+    assert not [name for name, content in contents.items() if SECRET.encode() in content or KEY.encode() in content]
     repro(here, "manifest", RUN_ON="local").succeed()
     assert lock(project) == lock(here)
     assert executed(repro(project, "manifest", RUN_ON="local").succeed()) == []

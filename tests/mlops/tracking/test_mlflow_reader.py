@@ -26,7 +26,7 @@ def readers(client: MlflowClient) -> tuple[Reader, Reader]:
 
 def fill(client: MlflowClient) -> None:
     """Make runs, models and versions as they are and as they should not be."""
-    demo, other, gone = (client.create_experiment(name) for name in ("demo", "öther", "gone"))
+    demo, other, deleted = (client.create_experiment(name) for name in ("demo", "öther", "gone"))
     for number in range(5):  # at one time each: the id decides
         run = client.create_run(demo, 5000 - 1000 * (number % 2), {"mirror_id": f"run{number}"}, f"näme-{number}")
         client.log_batch(run.info.run_id, params=[Param("train.seed", "1"), Param("parents", '["a"]')])
@@ -38,8 +38,8 @@ def fill(client: MlflowClient) -> None:
     client.set_terminated(run.info.run_id, "FAILED", 6000)
     client.delete_run(run.info.run_id)
     client.log_batch(client.create_run(other).info.run_id, tags=[RunTag("manifest_sha256", SHA256)])
-    client.create_run(gone, tags={"mlflow.runName": "by its tag"})
-    client.delete_experiment(gone)
+    client.create_run(deleted, tags={"mlflow.runName": "by its tag"})
+    client.delete_experiment(deleted)
     for model in (MODEL, "empty", "another"):
         client.create_registered_model(model)
     for model in (MODEL, MODEL, MODEL, "another"):
