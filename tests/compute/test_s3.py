@@ -86,7 +86,7 @@ def test_mlflow_has_the_run_once_its_results_are_here(by_jobs: Counted) -> None:
     assert run.data.metrics["test_acc"] == read(project, "reports/metrics.json")["test_acc"]
     assert list(versions(project)) == [1]
     log = project.run("git", "log", "--first-parent", "--format=%s", "lineage").stdout.splitlines()
-    assert log == [f"register {project.path.name} version 1", f"train {facts['run']}", "The log begins"]
+    assert log == [f"register {project.path.name} version 1", f"train {facts['name']}", "The log begins"]
 
 
 def test_jobs_leave_no_working_folder(by_jobs: Counted) -> None:

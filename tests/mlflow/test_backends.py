@@ -253,6 +253,19 @@ def test_repro_on_sagemaker_by_arn_has_the_whole_run(
     assert any(model in key and key.endswith("model.safetensors") for key in keys)
 
 
+def test_arn_of_sagemaker_gets_every_point_and_file_by_signed_requests(
+    start: Start, sagemaker_server: MlflowServer, object_store: ObjectStore, door: Door
+) -> None:
+    opened = door(APP)
+    training = start(APP, **object_store.environment())
+    assert training.end() == 0, training.output()
+    run = assert_mirrored(training, MlflowClient(sagemaker_server.url))
+    assert opened.passed > 0
+    assert opened.refused == 0
+    assert any(run.info.run_id in key and key.endswith("sample.png") for key in object_store.names())
+
+
+@pytest.mark.slow
 def test_arn_wrong_secret_keeps_the_run_and_the_right_one_completes_it(
     start: Start, sagemaker_server: MlflowServer, object_store: ObjectStore, door: Door
 ) -> None:

@@ -171,13 +171,8 @@ def test_trainer_killed_has_every_written_row_and_failed(start: Start, proxy: Fa
     assert_unhurt(training)
 
 
-@pytest.mark.parametrize(
-    "cleared",
-    [
-        pytest.param(False, id="as-it-was", marks=pytest.mark.slow),
-        pytest.param(True, id="next-training-began"),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("cleared", [False, True], ids=["as-it-was", "next-training-began"])
 def test_trainer_and_sidecar_killed_sync_sends_what_lacks(
     start: Start, proxy: FaultProxy, client: MlflowClient, tmp_path: Path, cleared: bool
 ) -> None:

@@ -60,6 +60,7 @@ def content(project: BakedProject) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_killed_training_that_goes_on_ends_as_one_run(project: BakedProject, folder: Path) -> None:
     started = killed_and_trained_on(project, folder)
     ended = read(project, "reports/train/lineage.json")

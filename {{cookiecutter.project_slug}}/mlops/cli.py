@@ -63,7 +63,7 @@ def setup() -> None:
 @click.option("--anyway", is_flag=True, help="Write it although the checks fail: your package is to be changed then.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def update(to: str, template: str, anyway: bool, yes: bool) -> None:
-    """Update mlops/, requirements.lock and environment.json to a version of the template, as one commit."""
+    """Bring in a later version of the template. It has mlops/ and the pins of packages, in one commit."""
     from .update import update
 
     options = [name for name, given in (("--anyway", anyway), ("--yes", yes)) if given]

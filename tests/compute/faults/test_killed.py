@@ -9,11 +9,12 @@ from .launches import CURVE, die, jobs, lock, repro, started, trainings
 from .network import Network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "place",
     [
-        pytest.param("mlops.compute.sandbox.backend:Sandbox.start", id="prepared", marks=pytest.mark.slow),
-        pytest.param("mlops.compute.sandbox.backend:time.sleep", id="starting", marks=pytest.mark.slow),
+        pytest.param("mlops.compute.sandbox.backend:Sandbox.start", id="prepared"),
+        pytest.param("mlops.compute.sandbox.backend:time.sleep", id="starting"),
         pytest.param("mlops.compute.sandbox.backend:Sandbox.follow", id="started"),
     ],
 )
@@ -94,13 +95,14 @@ def test_launcher_of_a_training_killed_again_and_again_trains_once(project: Bake
     assert "didn't change" in project.run("dvc", "repro", "train").stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "supervisor"),
     [
-        pytest.param("jobs run", False, id="at its start", marks=pytest.mark.slow),
-        pytest.param("jobs run", True, id="at its start, with its supervisor", marks=pytest.mark.slow),
+        pytest.param("jobs run", False, id="at its start"),
+        pytest.param("jobs run", True, id="at its start, with its supervisor"),
         pytest.param("stage manifest", False, id="during the stage"),
-        pytest.param("stage manifest", True, id="during the stage, with its supervisor", marks=pytest.mark.slow),
+        pytest.param("stage manifest", True, id="during the stage, with its supervisor"),
     ],
 )
 def test_job_killed_is_told_and_the_next_is_a_new_one(

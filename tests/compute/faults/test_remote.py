@@ -52,6 +52,7 @@ def test_remote_away_while_the_job_pulls_fails_with_the_fix_and_the_next_is_a_ne
     assert len(jobs(s3_project)) == 2
 
 
+@pytest.mark.slow
 def test_remote_away_while_the_job_pushes_is_waited_for(
     s3_project: BakedProject, network: Network, expected: bytes
 ) -> None:

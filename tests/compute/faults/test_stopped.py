@@ -46,6 +46,7 @@ def test_second_ctrl_c_leaves_the_job_to_itself_while_it_stops(project: BakedPro
     assert job.state() == "Stopped"
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_a_job_starts_leaves_nothing_running(project: BakedProject, expected: bytes) -> None:
     launch = repro(project, "manifest")
     until(lambda: any((job.path / "log").exists() for job in jobs(project)), poll_s=0.01)

@@ -82,6 +82,7 @@ def ask(*words: str) -> dict[str, Any]:
     return answer
 
 
+@pytest.mark.slow
 def test_package_of_tables_is_trained_registered_promoted_and_audited(project: Path, git: Git) -> None:
     make_champion(project, git)
     known = ask("find", "plant-02")

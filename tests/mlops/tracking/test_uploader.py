@@ -114,6 +114,7 @@ def test_recorded_training_with_a_process_that_outlives_it_ends_at_once(
     assert run.info.status == "FINISHED"
 
 
+@pytest.mark.slow  # it waits as long as a training would
 def test_recorded_training_without_room_for_the_outbox_ends_well(
     client: MlflowClient, facts: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:

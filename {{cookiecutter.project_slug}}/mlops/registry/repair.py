@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,13 +94,17 @@ def repair() -> Status:
     """Give MLflow what it lacks, and return what it lacks still, and why; what was sent stays sent."""
     before = status()
     # In the order of the trainings: of runs on one dataset, MLflow keeps the source that the first one tells.
-    runs = {run: left for run, item in before.runs.items() if (left := _send(before.known[run], item))}
+    runs = {run: left for run, item in before.runs.items() if (left := _send(before.known[run], item, _send_run))}
     with mlflow_client.translate_errors(RETRY):
         versions, registry = _rebuild_all(mlflow_client.client(), before.versions), aliases.read(may_be_empty=True)
         states = [item.state for item in _missing_aliases(registry, before.versions)]
         if registry.versions and "repair" in states and "fetch" not in states:
             for line in aliases.replay():
                 log.info("%s", line)
+        # After the versions: with a model, MLflow keeps what its run has measured by then.
+        for run, item in before.runs.items():
+            if run not in runs and (left := _send(before.known[run], item, _send_stage_metrics)):
+                runs[run] = left
         return replace(before, runs=runs, registry=missing(before.versions) | versions)
 
 
@@ -152,32 +157,43 @@ def _missing_aliases(registry: Registry, known: dict[int, TaggedVersion]) -> lis
     return items
 
 
-def _send(run: KnownRun, item: Missing) -> Missing | None:
-    """Send a run when it can be sent, and return what MLflow lacks of it still."""
+def _send(run: KnownRun, item: Missing, send: Callable[[KnownRun, Missing], None]) -> Missing | None:
+    """Send a part of a run when it can be sent, and return what MLflow lacks of the run still."""
     if item.state not in ("sync", "repair"):
         return item
     try:
-        entry, waiting = uploader.folder() / run.run, run.run in uploader.waiting_stage_metrics()
-        if item.state == "repair":
-            _send_committed(run.run, run.commits)
-        elif item.lacks != STAGE_METRICS:
-            uploader.upload(entry if entry.exists() else Path())
-        if item.lacks != STAGE_METRICS and not waiting:  # what waits is newer than what was committed
-            metrics: dict[str, float] = {}
-            for commit in reversed(run.commits):
-                metrics |= stage_metrics.read_after_training(commit)
-            if metrics:
-                uploader.stage_metrics(run.run, metrics)
-        if run.run in uploader.waiting_stage_metrics():
-            uploader.upload_stage_metrics(run.run)
+        send(run, item)
     except mlflow_client.MlflowError:
         raise
     except mlflow_sync.RunDeletedError as error:
         return replace(item, state="deleted", remedy=error.fix)
     except ProjectError as error:
         return replace(item, state="impossible", remedy=f"not repairable: {error.problem}; {error.fix}")
-    log.info("MLflow has %s", item.what)
     return None
+
+
+def _send_run(run: KnownRun, item: Missing) -> None:
+    if item.lacks == STAGE_METRICS:
+        return
+    if item.state == "repair":
+        _send_committed(run.run, run.commits)
+    else:
+        entry = uploader.folder() / run.run
+        uploader.upload(entry if entry.exists() else Path())
+    log.info("MLflow has %s", item.what)
+
+
+def _send_stage_metrics(run: KnownRun, item: Missing) -> None:
+    waiting = run.run in uploader.waiting_stage_metrics()
+    if item.lacks != STAGE_METRICS and not waiting:  # what waits is newer than what was committed
+        metrics: dict[str, float] = {}
+        for commit in reversed(run.commits):
+            metrics |= stage_metrics.read_after_training(commit)
+        if metrics:
+            uploader.stage_metrics(run.run, metrics)
+            waiting = True
+    if waiting:
+        uploader.upload_stage_metrics(run.run)
 
 
 def _send_committed(run: str, commits: tuple[str, ...]) -> None:
