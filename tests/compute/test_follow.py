@@ -17,6 +17,7 @@ WAIT = """
 """
 
 
+@pytest.mark.slow
 def test_repro_shows_what_a_job_prints_while_it_runs(laptop: Laptop, monkeypatch: pytest.MonkeyPatch) -> None:
     laptop.let_prepare(WAIT)
     monkeypatch.setenv("RUN_ON", "sandbox")

@@ -256,10 +256,11 @@ def test_repro_on_sagemaker_by_arn_has_the_whole_run(
 def test_arn_of_sagemaker_gets_every_point_and_file_by_signed_requests(
     start: Start, sagemaker_server: MlflowServer, object_store: ObjectStore, door: Door
 ) -> None:
-    opened = door(APP)
+    opened, client = door(APP), MlflowClient(sagemaker_server.url)
     training = start(APP, **object_store.environment())
+    until_sent(training, client)
     assert training.end() == 0, training.output()
-    run = assert_mirrored(training, MlflowClient(sagemaker_server.url))
+    run = assert_mirrored(training, client)
     assert opened.passed > 0
     assert opened.refused == 0
     assert any(run.info.run_id in key and key.endswith("sample.png") for key in object_store.names())

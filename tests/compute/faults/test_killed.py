@@ -8,8 +8,9 @@ from ...servers.mlflow import PATIENCE_S, until
 from .launches import CURVE, die, jobs, lock, repro, started, trainings
 from .network import Network
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 @pytest.mark.parametrize(
     "place",
     [
@@ -32,11 +33,11 @@ def test_launcher_killed_before_the_jobs_end_is_made_up_for_by_the_next(
 @pytest.mark.parametrize(
     "place",
     [
-        pytest.param("mlops.compute.results:apply_results", id="before", marks=pytest.mark.slow),
-        pytest.param("mlops.compute.results:_fetch", id="checked", marks=pytest.mark.slow),
-        pytest.param("mlops.compute.results:_unpack", id="fetched", marks=pytest.mark.slow),
-        pytest.param("dvc.output:Output.checkout", id="unpacked", marks=pytest.mark.slow),
-        pytest.param("mlops.compute.results:check", id="checked out", marks=pytest.mark.slow),
+        pytest.param("mlops.compute.results:apply_results", id="before"),
+        pytest.param("mlops.compute.results:_fetch", id="checked"),
+        pytest.param("mlops.compute.results:_unpack", id="fetched"),
+        pytest.param("dvc.output:Output.checkout", id="unpacked"),
+        pytest.param("mlops.compute.results:check", id="checked out"),
         pytest.param("dvc.dvcfile:Lockfile.dump_stages", id="before dvc.lock"),
     ],
 )
@@ -51,7 +52,6 @@ def test_launcher_killed_while_it_takes_over_leaves_that_to_the_next(
     assert len(jobs(left)) == 1
 
 
-@pytest.mark.slow
 def test_launcher_killed_while_it_pushes_deps_or_its_job_pushes_outs_pushes_nothing_twice(
     s3_project: BakedProject, network: Network, expected: bytes
 ) -> None:
@@ -72,7 +72,6 @@ def test_launcher_killed_while_it_pushes_deps_or_its_job_pushes_outs_pushes_noth
     assert set(network.writes.values()) == {1}
 
 
-@pytest.mark.slow
 def test_launcher_of_a_training_killed_again_and_again_trains_once(project: BakedProject) -> None:
     project.run("dvc", "repro", "manifest")
     before = lock(project)
@@ -95,7 +94,6 @@ def test_launcher_of_a_training_killed_again_and_again_trains_once(project: Bake
     assert "didn't change" in project.run("dvc", "repro", "train").stdout
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "supervisor"),
     [
@@ -121,7 +119,6 @@ def test_job_killed_is_told_and_the_next_is_a_new_one(
     assert len(jobs(project)) == 2
 
 
-@pytest.mark.slow
 def test_job_killed_with_its_supervisor_while_it_pushes_is_made_up_for_by_a_new_one(
     s3_project: BakedProject, network: Network, expected: bytes
 ) -> None:
@@ -136,7 +133,6 @@ def test_job_killed_with_its_supervisor_while_it_pushes_is_made_up_for_by_a_new_
     assert len(jobs(s3_project)) == 2
 
 
-@pytest.mark.slow
 def test_job_whose_first_process_is_killed_leaves_no_training_behind(project: BakedProject) -> None:
     edit(project, "params.yaml", "epochs: 2", "epochs: 100000")
     project.run("dvc", "repro", "manifest")

@@ -97,6 +97,7 @@ def test_stage_that_changes_while_its_job_runs_is_refused_and_with_that_undone_t
     assert len(jobs(project, "train")) == len(trainings(project)) == len(runs(project)) == 1
 
 
+@pytest.mark.slow
 def test_finished_job_is_used_again_unless_a_fresh_one_is_asked_for(left: BakedProject, expected: bytes) -> None:
     output = repro(left, "--force", "--single-item", "manifest").succeed()
     assert "has done it already" in output
