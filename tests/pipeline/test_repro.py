@@ -93,8 +93,8 @@ def test_repro_mlflow_has_the_run_with_all_its_lineage(reproduced: BakedProject)
     assert params["train.max_lr"] == "0.003"
     assert len(params["data_git_commit_id"]) == 40
     assert run.data.metrics["test_acc"] == read(reproduced, "reports/metrics.json")["test_acc"]
-    of_stages = {name: run.data.metrics[name] for name in ("prepare/excluded", "manifest/records", "register/version")}
-    assert of_stages == {"prepare/excluded": 0, "manifest/records": 1797, "register/version": 1}
+    of_stages = {name: run.data.metrics[name] for name in ("prepare.excluded", "manifest.records", "register.version")}
+    assert of_stages == {"prepare.excluded": 0, "manifest.records": 1797, "register.version": 1}
     assert re.fullmatch(r"[a-z]+-[a-z]+", str(run.info.run_name)), "a name to say, not the id"
     assert run.inputs
     dataset = run.inputs.dataset_inputs[0].dataset

@@ -45,7 +45,7 @@ stages:
     "late.json": '{"share": 0.5}',
     ".gitignore": "/mlflow.db*\n/site\n/run_id\n/platform.yaml\n/data\n/reports/manifest.json\n",
 }
-AFTER = {"evaluate/test/acc@5": 0.5, "late/share": 0.5}
+AFTER = {"evaluate.test.acc@5": 0.5, "late.share": 0.5}
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +81,7 @@ def points(client: MlflowClient, name: str) -> list[tuple[int, int, float]]:
 
 
 def test_read_takes_the_numbers(pipeline: str) -> None:
-    assert stage_metrics.read(["prepare"]) == {"prepare/records": 3, "prepare/by/a": 1, "prepare/by/b": 0.5}
+    assert stage_metrics.read(["prepare"]) == {"prepare.records": 3, "prepare.by.a": 1, "prepare.by.b": 0.5}
 
 
 def test_read_of_a_damaged_file_is_reported(pipeline: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -104,7 +104,7 @@ def test_send_each_value_is_one_point(pipeline: str, client: MlflowClient) -> No
         Path("reports/scores.yaml").write_text(f"test: {{acc@5: {score}}}\n", encoding="utf-8")
         stage_metrics.send("evaluate")
     end = 1_800_000_000_000
-    assert points(client, "evaluate/test/acc_5") == [(end, 0, 0.5), (end, 1, 0.25), (end, 2, 0.5)]
+    assert points(client, "evaluate.test.acc_5") == [(end, 0, 0.5), (end, 1, 0.25), (end, 2, 0.5)]
     assert uploader.waiting_stage_metrics() == []
 
 
@@ -127,8 +127,8 @@ def test_send_while_mlflow_is_away_waits_in_the_outbox(
     missing = sync_status.missing(mlflow_reader.connect(), sync_status.known())["abc123"]
     assert (missing.state, missing.lacks) == ("sync", "metrics of stages after the training")
     assert uploader.upload_all() == [Path("run_id").read_text(encoding="utf-8")]
-    assert [value for _, _, value in points(client, "evaluate/test/acc_5")] == [0.5]
-    assert [value for _, _, value in points(client, "late/share")] == [0.5]
+    assert [value for _, _, value in points(client, "evaluate.test.acc_5")] == [0.5]
+    assert [value for _, _, value in points(client, "late.share")] == [0.5]
     assert sync_status.missing(mlflow_reader.connect(), sync_status.known()) == {}
 
 
@@ -141,7 +141,7 @@ def test_send_before_mlflow_has_the_end_of_the_training_waits(pipeline: str, cli
         uploader.upload_all()
     client.set_terminated(run_id, "FINISHED")
     uploader.upload_all()
-    assert client.get_run(run_id).data.metrics == {"late/share": 0.5}
+    assert client.get_run(run_id).data.metrics == {"late.share": 0.5}
 
 
 def test_send_to_a_run_that_a_person_deleted_is_given_up(
@@ -150,19 +150,19 @@ def test_send_to_a_run_that_a_person_deleted_is_given_up(
     client.delete_run(Path("run_id").read_text(encoding="utf-8"))
     stage_metrics.send("late")
     assert "was deleted in MLflow, so the metrics of late are not sent" in caplog.text
-    uploader.stage_metrics("abc123", {"late/share": 0.5})
+    uploader.stage_metrics("abc123", {"late.share": 0.5})
     with caplog.at_level(logging.WARNING):
         assert uploader.upload_all() == []
     assert "To drop them: rm -r" in caplog.text
 
 
 def test_sync_metrics_of_earlier_stages_are_there_from_the_start(client: MlflowClient, facts: dict[str, Any]) -> None:
-    write_json(LINEAGE, {**facts, "stage_metrics": {"prepare/records": 3.0, "prepare/acc@5": float("inf")}})
+    write_json(LINEAGE, {**facts, "stage_metrics": {"prepare.records": 3.0, "prepare.acc@5": float("inf")}})
     mirror = mlflow_sync.Mirror(Path(), client)
     for _ in range(2):
         mirror.push()
-    (point,) = client.get_metric_history(mirror.run_id, "prepare/records")
+    (point,) = client.get_metric_history(mirror.run_id, "prepare.records")
     assert (point.value, point.step, point.timestamp) == (3, 0, client.get_run(mirror.run_id).info.start_time)
     mlflow_sync.Mirror(Path(), client).finish()
-    assert len(client.get_metric_history(mirror.run_id, "prepare/acc_5")) == 1
+    assert len(client.get_metric_history(mirror.run_id, "prepare.acc_5")) == 1
     assert json.loads(LINEAGE.read_text(encoding="utf-8"))["stage_metrics"]

@@ -11,7 +11,7 @@ What MLflow gets of a run:
     params     `params.yaml`, the sections of the stages that lead to it; and `run_files.py:FACTS`
     tags       `TAGS`, below; its description
     metrics    the curves, a point a row; the figures of the summary that are no curve, at the end; and, as
-               `<stage>/<name>`, the metrics of other stages: those before it at its start, those after it when they end
+               `<stage>.<name>`, the metrics of other stages: those before it at its start, those after it when they end
     dataset    its hash, where it is in Git and DVC, and the digests of manifest and registry
     artifacts  `run_files.py:files`: manifest, reports, plots as data and as pictures, images; `lineage.json` at the end
 

@@ -1,4 +1,4 @@
-"""Metrics of the stages before and after a training: MLflow has them on its run, as `prepare/records`.
+"""Metrics of the stages before and after a training: MLflow has them on its run, as `prepare.records`.
 
 Those of earlier stages are among the facts of a run when it starts. What a later stage measured belongs to the run in
 `reports/run.json`: it is put into the outbox when the stage ends, and sent from there (`uploader.py`).
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def read(stages: Iterable[str]) -> dict[str, float]:
-    """Return the numbers in the metrics files of stages, by names such as `prepare/records`."""
+    """Return the numbers in the metrics files of stages, by names such as `prepare.records`."""
     from dvc.repo import Repo
 
     with Repo(os.getcwd()) as repo:
@@ -97,6 +97,6 @@ def _path(repo: "Repo", out: Any) -> str:
 def _numbers(value: Any, name: str) -> Iterator[tuple[str, float]]:
     if isinstance(value, dict):
         for key, part in value.items():
-            yield from _numbers(part, f"{name}/{key}")
+            yield from _numbers(part, f"{name}.{key}")
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield name, float(value)
