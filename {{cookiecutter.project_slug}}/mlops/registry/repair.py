@@ -175,24 +175,32 @@ def _send(run: KnownRun, item: Missing, send: Callable[[KnownRun, Missing], None
 def _send_run(run: KnownRun, item: Missing) -> None:
     if item.lacks == STAGE_METRICS:
         return
-    if item.state == "repair":
-        _send_committed(run.run, run.commits)
-    else:
-        entry = uploader.folder() / run.run
-        uploader.upload(entry if entry.exists() else Path())
+    waiting, entry = run.run in uploader.waiting_stage_metrics(), uploader.folder() / run.run
+    if not waiting:  # else, what waits is newer than what was committed
+        _stage_metrics_of(run)
+    try:
+        if item.state == "repair":
+            _send_committed(run.run, run.commits)
+        else:
+            uploader.upload(entry if entry.exists() else Path())
+    except ProjectError:
+        if not waiting:
+            uploader.remove_stage_metrics(run.run)
+        raise
     log.info("MLflow has %s", item.what)
 
 
-def _send_stage_metrics(run: KnownRun, item: Missing) -> None:
-    waiting = run.run in uploader.waiting_stage_metrics()
-    if item.lacks != STAGE_METRICS and not waiting:  # what waits is newer than what was committed
-        metrics: dict[str, float] = {}
-        for commit in reversed(run.commits):
-            metrics |= stage_metrics.read_after_training(commit)
-        if metrics:
-            uploader.stage_metrics(run.run, metrics)
-            waiting = True
-    if waiting:
+def _stage_metrics_of(run: KnownRun) -> None:
+    """Put what later stages measured into the outbox, from where a repair that is interrupted goes on."""
+    metrics: dict[str, float] = {}
+    for commit in reversed(run.commits):
+        metrics |= stage_metrics.read_after_training(commit)
+    if metrics:
+        uploader.stage_metrics(run.run, metrics)
+
+
+def _send_stage_metrics(run: KnownRun, _: Missing) -> None:
+    if run.run in uploader.waiting_stage_metrics():
         uploader.upload_stage_metrics(run.run)
 
 
