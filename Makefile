@@ -23,7 +23,7 @@ CHECK_PYTHON = @$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is need
 
 help:
 	@echo "make demo    generate a project into demo/ and run its pipeline"
-	@echo "make test    run the tests of everything that the project promises: 8 minutes on two cores"
+	@echo "make test    run the tests of everything that the project promises: about 9 minutes on two cores"
 	@echo "make test-all   and their variations: matrices of faults, long runs, walkthroughs"
 	@echo "make lint    check style and types of hooks and tests"
 	@echo "make bench   measure"
