@@ -5,10 +5,9 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from .errors import UpdateError
+from hooks.post_gen_project import LOCATED
 
-# Set while Git runs a hook or an alias: they would lead a command to another repository.
-LOCATED = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
+from .errors import UpdateError
 
 
 class GitError(UpdateError):

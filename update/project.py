@@ -176,10 +176,12 @@ class Project:
         sources: dict[str, list[str]] = {}
         for path in changed:
             before = old.get(path, b"")
-            if path in origin.files and digest(before) != origin.files[path]:  # the template no longer has it
-                before = self._generated(path, origin.files[path])
-            if path in origin.files and (source := self._commit_of(path, origin.files[path])):
-                sources.setdefault(source[:10], []).append(path)
+            if path in origin.files:
+                source, generated = self._last_with(path, origin.files[path])
+                if source:
+                    sources.setdefault(source[:10], []).append(path)
+                if digest(before) != origin.files[path]:  # the template no longer has it
+                    before = generated
             _print_diff(path, before, ours.get(path, b""))
         problem = f"mlops/ was edited, and the update would undo it: {', '.join(changed)}"
         undo = [f"git checkout {source} -- {' '.join(paths)}" for source, paths in sources.items()]
@@ -190,19 +192,13 @@ class Project:
             fix += f": {'; '.join(undo)}"
         raise UpdateError(problem, fix)
 
-    def _history(self, path: str) -> Iterator[tuple[str, bytes]]:
-        """Yield each content that a file had, with the last commit that had it."""
-        commits = git(self.root, "log", "--format=%H", self.head, "--", path).split()
-        for commit in commits:
+    def _last_with(self, path: str, expected: str) -> tuple[str, bytes]:
+        """Return the last commit in which a file had the content with this digest, and that content; or nothing."""
+        for commit in git(self.root, "log", "--format=%H", self.head, "--", path).split():
             content = read_files(self.root, commit, self.prefix + path).get(self.prefix + path)
-            if content is not None:
-                yield commit, content
-
-    def _commit_of(self, path: str, expected: str) -> str:
-        return next((commit for commit, content in self._history(path) if digest(content) == expected), "")
-
-    def _generated(self, path: str, expected: str) -> bytes:
-        return next((content for _, content in self._history(path) if digest(content) == expected), b"")
+            if content is not None and digest(content) == expected:
+                return commit, content
+        return "", b""
 
     @contextmanager
     def scratch(self) -> Iterator["Scratch"]:

@@ -10,6 +10,7 @@ from .errors import ProjectError
 
 LOCK = "dvc.lock"
 RUN_REPORT = "reports/run.json"  # an output of the stage that trains
+METRICS_REPORT = "reports/metrics.json"  # another one
 REGISTER_REPORT = "reports/register.json"  # an output of the stage that registers
 
 

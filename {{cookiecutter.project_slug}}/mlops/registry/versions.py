@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 REGISTERED = Path(pipeline.REGISTER_REPORT)
 MANIFEST = Path("data/manifest.parquet")
-METRICS = Path("reports/metrics.json")  # of the weights
+METRICS = Path(pipeline.METRICS_REPORT)  # of the weights
 MODEL_DATA = "data/model"  # where the model directory is inside an MLflow model
 LOADER = "_pyfunc"  # the module of its code that MLflow calls
 TAG_RUN_PREFIX = "made_by."  # tags of a version, one for each run that made it
@@ -88,9 +88,10 @@ def register(model_dir: Path) -> int:
                     f"{mlflow_client.tracking_uri()}, which would count it again",
                     "share one MLflow server between clones: platform.yaml:tracking_uri",
                 )
-            params = {section: read_params()[section] for section in stage.params}
+            params = read_params()
+            gate = {section: params[section] for section in stage.params}
             metrics = read_json(METRICS) if METRICS.exists() else {}
-            text = describe(client, run_id, facts, start.commit, metrics, params)
+            text = describe(client, run_id, facts, start.commit, metrics, gate)
             version = add_version(client, name, run_id, log_model(run_id, model_dir), tags, text)
         number = int(version.version)
         client.set_model_version_tag(name, version.version, TAG_RUN_PREFIX + facts["run"], facts["data_git_commit_id"])

@@ -33,8 +33,10 @@ def read(stages: Iterable[str]) -> dict[str, float]:
 
 def send(stage: str) -> None:
     """Send what a stage after the training measured; MLflow that is away, or refuses, does not make the stage fail."""
+    if not Path(RUN_REPORT).exists():
+        return
     stages = load_stages()
-    if not any(stages[name].is_training for name in stages[stage].upstream) or not Path(RUN_REPORT).exists():
+    if not any(stages[name].is_training for name in stages[stage].upstream):
         return
     if not (metrics := read([stage])):
         return

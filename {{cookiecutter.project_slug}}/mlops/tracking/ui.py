@@ -13,11 +13,12 @@ from pathlib import Path
 from ..config import load_platform, read_params
 from ..errors import ProjectError
 from ..files import read_json
+from ..pipeline import METRICS_REPORT
 from . import mlflow_client
 from .git import without_credentials
 
 HOST = "127.0.0.1"
-METRICS = Path("reports/metrics.json")
+METRICS = Path(METRICS_REPORT)
 VIEW = "mlflow.sharedViewState.trainings"  # the tag of an experiment that holds a view of its runs
 # MLflow and its server print pages of no use here; the jobs that it would start serve features of no use here.
 QUIET = {
