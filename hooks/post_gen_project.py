@@ -20,7 +20,6 @@ RECORD = ".template.json"  # where the project came from: `python -m mlops updat
 
 # What is there for one answer only: (prompt, answer, paths). With another answer the paths are dropped.
 ONLY_FOR = (
-    ("dataset", "digits", ("data/consent.csv",)),  # whose subjects they are: other images have other subjects
     (
         "compute",
         "sagemaker",

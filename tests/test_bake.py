@@ -31,6 +31,7 @@ RENDERED = {
     *(f"docs/{page}.md" for page in ("README", "consent", "data", "experiments", "json", "models", "training")),
     *(f"docs/{page}.md" for page in ("dataset-walkthrough", "records-athena", "records-walkthrough")),
     *(f"docs/{page}.md" for page in ("mlflow", "sagemaker", "sagemaker-walkthrough")),
+    "data/consent.csv",
     "dvc.yaml",
     "params.yaml",
     "platform.yaml",
@@ -39,8 +40,6 @@ RENDERED = {
 
 # What the answers other than the default take away: {(prompt, answer): patterns of paths that are not there}.
 TAKEN_AWAY = {
-    ("dataset", "cifar10"): ("data/consent.csv",),
-    ("dataset", "folder"): ("data/consent.csv",),
     ("compute", "local"): (
         *("mlops/compute/*", "mlops/compute/sandbox/*", "mlops/compute/sagemaker/*"),
         "mlops/compute/sagemaker/checks/*",

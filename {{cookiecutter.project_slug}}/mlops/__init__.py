@@ -13,12 +13,15 @@ if TYPE_CHECKING:  # for editors and mypy: the same names as in _ORIGINS
     from .errors import ProjectError as ProjectError
     from .files import write_report as write_report
     from .records import shards
-    from .records.csv_reader import read_csv as read_csv
+    from .records.listing import list_files as list_files
+    from .records.listing import read_file as read_file
     from .records.manifest import write_manifest as write_manifest
     from .records.shards import write_dataset as write_dataset
     from .records.source import Record as Record
     from .records.source import read_records as read_records
-    from .records.source import with_consent as with_consent
+    from .records.source import require_consent as require_consent
+    from .records.splits import SplitParams as SplitParams
+    from .records.splits import split_by_subject as split_by_subject
     from .registry.versions import load_version as load_version
     from .registry.versions import register as register
     from .tracking.run import TrainingRun as TrainingRun
@@ -32,9 +35,12 @@ _ORIGINS = {  # in the order of a pipeline
     "StrictModel": "config:StrictModel",
     "params": "config:load_params",
     "Record": "records.source:Record",
-    "read_csv": "records.csv_reader:read_csv",
+    "list_files": "records.listing:list_files",
+    "read_file": "records.listing:read_file",
     "read_records": "records.source:read_records",
-    "with_consent": "records.source:with_consent",
+    "require_consent": "records.source:require_consent",
+    "SplitParams": "records.splits:SplitParams",
+    "split_by_subject": "records.splits:split_by_subject",
     "write_dataset": "records.shards:write_dataset",
     "write_manifest": "records.manifest:write_manifest",
     "write_report": "files:write_report",

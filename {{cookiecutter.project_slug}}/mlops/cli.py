@@ -126,6 +126,25 @@ def data_export(folder: Path) -> None:
     click.echo(f"{export(Path('data/dataset'), folder)} images in {folder}")
 
 
+@data.command("split")
+@click.option("--suggest", is_flag=True, help="Under the salt that spreads labels best.")
+@click.option("--write", is_flag=True, help="Write that salt to params.yaml.")
+def data_split(suggest: bool, write: bool) -> None:
+    """Show how many records of each label are in each split."""
+    from .records.splits import describe
+
+    click.echo(describe(suggest or write, write))
+
+
+@data.command("compact")
+@click.argument("delivery")
+def data_compact(delivery: str) -> None:
+    """Store deliveries up to this one as one, in fewer files. Their order is that of their names."""
+    from .records.shards import compact
+
+    click.echo(compact(delivery))
+
+
 for _folder in FOLDERS:
     if importlib.util.find_spec(f".{_folder}", __package__):
         for _group in importlib.import_module(f".{_folder}.cli", __package__).groups:

@@ -20,9 +20,10 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.scalarstring import SingleQuotedScalarString
 
 from .errors import ProjectError
-from .files import read_json, write_json
+from .files import atomic_write, read_json, write_json
 
 PINS_PATH = Path("environment.json")
 
@@ -80,6 +81,16 @@ def load_params(section: str, shape: type[AnySection]) -> AnySection:
 def read_params() -> dict[str, Any]:
     """Read all of `params.yaml`, unchecked."""
     return _read("params.yaml")
+
+
+def set_param(section: str, key: str, value: str) -> None:
+    """Change one value of `params.yaml`, and nothing else of it: comments and order stay."""
+    path, yaml = Path("params.yaml"), YAML()
+    yaml.preserve_quotes, yaml.width = True, 1000
+    content = yaml.load(path.read_text(encoding="utf-8"))
+    content[section][key] = SingleQuotedScalarString(value)
+    with atomic_write(path) as new, new.open("w", encoding="utf-8", newline="\n") as file:
+        yaml.dump(content, file)
 
 
 def load_platform() -> Platform:

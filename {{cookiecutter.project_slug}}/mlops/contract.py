@@ -1,7 +1,8 @@
 """What `mlops` asks of the team's package, and the only place that imports it.
 
 The package is named by `[tool.mlops] package` in `pyproject.toml`. `stages/<name>.py` has a function `main()` for each
-stage; `interface.py` has what `Interface` lists.
+stage; `interface.py` has what `Interface` lists; `data/__init__.py` has `DataParams`, the model of `params.yaml:data`
+(with `source`, `fraction` and `consent`), and `load(source)`, which returns a source of records.
 """
 
 import importlib
@@ -51,6 +52,11 @@ def package_name() -> str:
 def interface() -> Interface:
     """Import the team's `interface`; raise ProjectError if the package can't be found."""
     return cast(Interface, _import("interface"))
+
+
+def data_package() -> ModuleType:
+    """Import the team's `data`; raise ProjectError if the package can't be found."""
+    return _import("data")
 
 
 def stage_main(name: str) -> Callable[[], None]:

@@ -1,84 +1,150 @@
-"""The dataset on disk: `data/dataset/<split>/shard-NNN.parquet`, contents encoded in it, the same bytes every time.
+"""The dataset on disk: `data/dataset/<split>/delivery=<name>/shard-NNN.parquet`, the same bytes every time.
 
-Few files, so few requests to a remote; and a subject is in one shard, so an opt-out changes one file. pandas, DuckDB,
-Athena and Hugging Face `datasets` read them as they are.
+Contents are encoded in it. The records of a delivery have files of their own, so new data are new files; and all
+records that a subject has in a delivery are in one file, so an opt-out changes one file for each delivery. Records
+without a delivery lie in `<split>` itself. pandas, DuckDB, Athena and Hugging Face `datasets` read them as they are.
 """
 
-import hashlib
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from ..config import set_param
 from ..contract import interface
 from ..errors import ProjectError
 from ..files import atomic_write, write_json
 from .consent import NOT_REQUIRED
-from .source import Consented, Record, raise_problems
+from .hashing import whole_hash
+from .source import SPLITS as SPLITS
+from .source import Problems, Records, Source, folder_name
 
 SCHEMA = pa.schema(
     # large_binary: a split in memory may hold more than 2 GB of images.
     [("record_id", pa.string()), ("subject_id", pa.string()), ("label", pa.string()), ("image", pa.large_binary())]
 )
 IDS = ["record_id", "subject_id", "label"]
-SPLITS = ("train", "val", "test")
-BATCH = 1024  # rows of a row group: as many images are in memory at once
+BATCH = 1024  # rows of a row group, at most
+BATCH_BYTES = 1 << 26  # of their contents, about: as much is in memory at once
+PER_SHARD = 64  # records of a file, about
+READERS = 8  # threads that read contents and check them, at most
+READ_AHEAD = 64  # contents that are read at once
+
+Row = tuple[str, str, str, str, str]  # record_id, subject_id, label, content, origin
 
 
-def write_dataset(parts: Mapping[str, Sequence[Record]], shards: int, allowed: Consented) -> None:
+def write_dataset(records: Records, shards: int, compact_until: str = "") -> None:
     """Write `data/dataset`, whole or not at all, and `reports/prepare.json`.
 
     Args:
-        parts: Records by split: train, val and test.
-        shards: Files of a split, at most. The number changes where records are stored, not what is learned.
-        allowed: What `with_consent` returned: the report has its digest, and how many records it left out.
+        records: Those that may be used, with a split each; the report has the digest of the registry that decided, and
+            how many records it left out.
+        shards: Files of a split and delivery, at most. A smaller delivery has fewer. The number changes where records
+            are stored, not what is learned.
+        compact_until: A delivery: it and those whose names sort before it are stored as one.
 
     Raises:
         ProjectError: Contents can't be read. All are tried, so that all are counted.
     """
-    write(parts, shards, Path("data", "dataset"))
-    shown = allowed.sha256 if allowed.sha256 == NOT_REQUIRED else allowed.sha256[:7]
+    write(records, shards, Path("data", "dataset"), compact_until)
+    digest = records.consent_sha256
+    shown = digest if digest == NOT_REQUIRED else digest[:7]
     # DVC makes a column of every number and text in a metrics file, and leaves lists out: hence the list.
-    report = {"excluded": allowed.excluded, "consent": shown, "consent_sha256": [allowed.sha256]}
+    report = {"excluded": records.excluded(), "consent": shown, "consent_sha256": [digest]}
     write_json(Path("reports", "prepare.json"), report)
 
 
-def write(parts: Mapping[str, Sequence[Record]], shards: int, path: Path) -> None:
+def write(records: Records, shards: int, path: Path, compact_until: str = "") -> None:
     """Write the dataset to the directory `path`, which is replaced; see `write_dataset`."""
-    problems: list[ProjectError] = []
-    total = sum(map(len, parts.values()))
-    with atomic_write(path) as new, tqdm(total=total, desc="Writing shards", unit=" images", delay=2) as progress:
-        for split, records in parts.items():
-            (new / split).mkdir(parents=True)
-            by_shard: defaultdict[int, list[Record]] = defaultdict(list)
-            for record in sorted(records, key=lambda record: record.record_id):
-                digest = hashlib.sha256(record.subject_id.encode()).digest()
-                by_shard[int.from_bytes(digest[:8], "big") % shards].append(record)
-            for shard, rows in sorted(by_shard.items()):
-                _write_shard(new / split / f"shard-{shard:03}.parquet", rows, problems, progress)
-        raise_problems([error.problem for error in problems], problems[0].fix if problems else "")
+    problems = Problems("")
+    with (
+        atomic_write(path) as new,
+        ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool,
+        tqdm(total=records.count(), desc="Writing shards", unit=" records", delay=2) as progress,
+    ):
+        new.mkdir()
+        for file, rows in _plan(records, shards, compact_until):
+            (new / file).parent.mkdir(parents=True, exist_ok=True)
+            _write_shard(new / file, _with_contents(rows, records.source, pool, progress), problems)
+        problems.check()
 
 
-def _write_shard(file: Path, records: Sequence[Record], problems: list[ProjectError], progress: Any) -> None:
+def _plan(records: Records, shards: int, compact_until: str) -> Iterator[tuple[Path, Iterator[Row]]]:
+    """Yield each file of the dataset with its rows, sorted by `record_id`.
+
+    How many files a delivery has depends on its records in the source, whether they may be used or not: so a withdrawal
+    moves nobody else to another file. It is a power of two, so it seldom changes when a source itself changes.
+    """
+
+    def stored_in(delivery: str) -> str:
+        return f"until-{compact_until}" if delivery and delivery <= compact_until else delivery
+
+    def shard_of(split: str, delivery: str, subject_id: str) -> int:
+        return whole_hash(subject_id) % counts[split, delivery]
+
+    records.table.create_function("stored_in", 1, stored_in, deterministic=True)
+    records.table.create_function("shard_of", 3, shard_of, deterministic=True)
+    listed = "SELECT split, stored_in(delivery) AS folder, COUNT(*) FROM records GROUP BY split, folder"
+    counts = {
+        (split, delivery): min(shards, 1 << (-(-count // PER_SHARD) - 1).bit_length())
+        for split, delivery, count in records.table.execute(listed)
+    }
+    rows = records.table.execute(
+        "SELECT split, stored_in(delivery) AS folder, shard_of(split, stored_in(delivery), subject_id) AS shard,"
+        " record_id, subject_id, label, content, origin FROM records WHERE allowed"
+        " ORDER BY split, folder, shard, record_id"
+    )
+    for (split, delivery, shard), group in groupby(rows, lambda row: row[:3]):
+        folder = f"delivery={folder_name(delivery)}" if delivery else ""
+        yield Path(split, folder, f"shard-{shard:03}.parquet"), (row[3:] for row in group)
+
+
+def _with_contents(
+    rows: Iterator[Row], source: Source, pool: Executor, progress: Any
+) -> Iterator[tuple[Row, bytes | ProjectError]]:
+    """Read the contents of rows, several at a time, in their order; an error takes the place of a content."""
+
+    def read_one(row: Row) -> bytes | ProjectError:
+        try:
+            return source.read(row[3])
+        except ProjectError as error:
+            return ProjectError(f"{row[4]}: {error.problem}", error.fix)
+
+    while some := list(islice(rows, READ_AHEAD)):
+        yield from zip(some, pool.map(read_one, some), strict=True)
+        progress.update(len(some))
+
+
+def _write_shard(file: Path, rows: Iterable[tuple[Row, bytes | ProjectError]], problems: Problems) -> None:
     # Images are compressed already, and have no order worth keeping statistics of.
     options = {"compression": dict.fromkeys(IDS, "zstd") | {"image": "none"}, "use_dictionary": IDS[1:]}
     with pq.ParquetWriter(file, SCHEMA, write_statistics=IDS, **options) as writer:
-        for start in range(0, len(records), BATCH):
-            rows, batch = [], records[start : start + BATCH]
-            for record in batch:
-                try:
-                    rows.append((record.record_id, record.subject_id, record.label, record.read()))
-                except ProjectError as error:
-                    problems.append(error)
-            progress.update(len(batch))
-            if not problems:
-                writer.write_table(pa.table(list(zip(*rows, strict=True)), schema=SCHEMA))
+        group: list[tuple[str, str, str, bytes]] = []
+        size = 0
+        for (*ids, _, _), content in rows:
+            if isinstance(content, ProjectError):
+                problems.fix = problems.fix or content.fix
+                problems.add(content.problem)
+            elif not problems.count:  # else nothing of it is kept
+                group.append((*ids, content))
+                size += len(content)
+                if len(group) == BATCH or size >= BATCH_BYTES:
+                    writer.write_table(_table(group))
+                    group, size = [], 0
+        if group:
+            writer.write_table(_table(group))
+
+
+def _table(rows: Sequence[tuple[str, str, str, bytes]]) -> pa.Table:
+    return pa.table(list(zip(*rows, strict=True)), schema=SCHEMA)
 
 
 def read(split_dir: Path) -> pa.Table:
@@ -99,7 +165,7 @@ def read(split_dir: Path) -> pa.Table:
 
 def shard_files(split_dir: Path) -> list[Path]:
     """Return the shards of a split, in order; raise ProjectError when there are none."""
-    if not (files := sorted(split_dir.glob("shard-*.parquet"))):
+    if not (files := sorted(split_dir.rglob("shard-*.parquet"))):
         raise ProjectError(f"{split_dir.as_posix()} holds no shards", "make the dataset: dvc repro prepare")
     return files
 
@@ -134,8 +200,30 @@ def export(dataset: Path, folder: Path) -> int:
                     raise ProjectError(problem, "correct the source, then: dvc repro") from error
                 # An id may hold what a file name can't, such as a slash.
                 label, name = (quote(row[column], safe=" ") for column in ("label", "record_id"))
-                target = new / file.parent.name / label / f"{name}.{extension}"
+                target = new / file.relative_to(dataset).parts[0] / label / f"{name}.{extension}"
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(row["image"])
                 count += 1
     return count
+
+
+def compact(until: str) -> str:
+    """Set `params.yaml:data.compact_until`; return what the next `prepare` will write anew.
+
+    Raises:
+        ProjectError: The dataset isn't there, or no delivery in it is named so.
+    """
+    folders = sorted(Path("data", "dataset").glob("*/delivery=*"))
+    names = sorted({unquote(folder.name.removeprefix("delivery=")) for folder in folders})
+    if until not in names:
+        listed = ", ".join(names) or "none: its records have no deliveries"
+        raise ProjectError(f"data/dataset has no delivery {until!r}; it has {listed}", "dvc repro prepare, or name one")
+    merged = [folder for folder in folders if unquote(folder.name.removeprefix("delivery=")) <= until]
+    files = [file.stat().st_size for folder in merged for file in folder.iterdir()]
+    set_param("data", "compact_until", until)
+    count = len({folder.name for folder in merged})
+    return (
+        f"params.yaml:data.compact_until is {until!r}. The next dvc repro stores {count} deliveries as one: "
+        f"{len(files)} files, {sum(files) / 1e6:.1f} MB, are written and uploaded anew, once. "
+        "Training runs again, to the same weights."
+    )

@@ -11,7 +11,7 @@ import http.client
 import os
 import urllib.error
 from collections.abc import Iterator
-from functools import partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +21,32 @@ from mlops import ProjectError, Record
 from ..images import encode_png
 
 
-def records(download: Path | None = None) -> Iterator[Record]:
+def records() -> Iterator[Record]:
     """Yield the training part, then the test part, in their published order.
-
-    Args:
-        download: Where the archive is, or will be put. By default `data/download` of the project, which serves all
-            experiments, also those that DVC runs in a throw-away copy.
 
     Yields:
         `cifar10-train-00042`: the published part, and the position in it from 0; labels "airplane" to "truck".
 
     Raises:
-        ProjectError: The archive isn't there and can't be downloaded.
+        ProjectError: The archive isn't in `data/download` of the project and can't be downloaded.
     """
-    download = download or Path(os.environ.get("DVC_ROOT", ""), "data", "download")
     for part in ("train", "test"):
-        photographs = _open(download, part == "train")
-        for position, (image, label) in enumerate(zip(photographs.data, photographs.targets, strict=True)):
+        photographs = _part(part)
+        for position, label in enumerate(photographs.targets):
             name = f"cifar10-{part}-{position:05}"
-            yield Record(name, name, photographs.classes[label], read=partial(encode_png, image), origin=name)
+            yield Record(name, name, photographs.classes[label], content=f"{part} {position}", origin=name)
+
+
+def read(place: str) -> bytes:
+    """Return a photograph as PNG; `place` is part and position."""
+    part, position = place.split()
+    return encode_png(_part(part).data[int(position)])
+
+
+@cache
+def _part(part: str) -> Any:
+    # In experiments that DVC runs in a throw-away copy, the project's own folder too: all share one download.
+    return _open(Path(os.environ.get("DVC_ROOT", ""), "data", "download"), part == "train")
 
 
 def _open(download: Path, train: bool) -> Any:

@@ -8,7 +8,8 @@ Source: https://archive.ics.uci.edu/dataset/80 (test part); the forms were found
 """
 
 from collections.abc import Iterator
-from functools import partial
+from functools import cache
+from typing import Any
 
 from mlops import Record
 
@@ -33,15 +34,22 @@ def records() -> Iterator[Record]:
     """Yield the 1,797 digits; no file is read but scikit-learn's own.
 
     Yields:
-        `form-03-057` of subject `form-03`: slot 57 of form 3, both counted from 0; labels "0" to "9". Ink v, from 0 to
-        16, is the grey pixel round(v * 255 / 16), and round(pixel * 16 / 255) is v again.
+        `form-03-057` of subject `form-03`: slot 57 of form 3, both counted from 0; labels "0" to "9".
     """
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = (digits.images * 255 / 16).round().astype("uint8")
     slots = ((form, slot) for form in range(FORMS) for slot in range(len(FORM)) if slot not in MISSING.get(form, ()))
-    for (form, slot), image, label in zip(slots, images, digits.target, strict=True):
+    for position, ((form, slot), label) in enumerate(zip(slots, _digits().target, strict=True)):
         subject = f"form-{form:02}"
         name = f"{subject}-{slot:03}"
-        yield Record(name, subject, str(label), read=partial(encode_png, image), origin=name)
+        yield Record(name, subject, str(label), content=str(position), origin=name)
+
+
+def read(position: str) -> bytes:
+    """Return a digit as PNG. Ink v, from 0 to 16, is the grey pixel round(v * 255 / 16), and back."""
+    return encode_png((_digits().images[int(position)] * 255 / 16).round().astype("uint8"))
+
+
+@cache
+def _digits() -> Any:
+    from sklearn.datasets import load_digits
+
+    return load_digits()

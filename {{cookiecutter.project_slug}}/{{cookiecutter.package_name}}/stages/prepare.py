@@ -3,43 +3,9 @@
 source -> fraction -> consent -> split by subject -> shards. Run it with `dvc repro prepare`.
 """
 
-from typing import Annotated, Literal, Self
+from mlops import SplitParams, params, read_records, require_consent, split_by_subject, write_dataset
 
-from mlops import StrictModel, params, read_records, with_consent, write_dataset
-from pydantic import Field, field_validator, model_validator
-
-from .. import data as sources
-from ..data import splits
-
-
-class DataParams(StrictModel):
-    """`params.yaml:data`: which records are used."""
-
-    source: str  # a module of data/ with a function records()
-    fraction: Annotated[float, Field(gt=0, le=1)]  # the records of a small fraction are among those of a larger one
-    shards: Annotated[int, Field(ge=1, le=1000)]  # files per split, at most; only how much is uploaded after a change
-    consent: Literal["required", "not_required"]  # not_required: public data behind which nobody stands
-
-    @field_validator("source")
-    @classmethod
-    def _exists(cls, source: str) -> str:
-        if source not in sources.names():
-            raise ValueError(f"data/ has the sources {', '.join(sources.names())}")
-        return source
-
-
-class SplitParams(StrictModel):
-    """`params.yaml:split`: which subjects are learned from, chosen by, and tested on."""
-
-    salt: str | int  # another one draws another split
-    val: Annotated[float, Field(gt=0, lt=1)]  # fraction of the subjects by which the best epoch is chosen
-    test: Annotated[float, Field(gt=0, lt=1)]  # fraction of the subjects that training never sees
-
-    @model_validator(mode="after")
-    def _leaves_some_for_training(self) -> Self:
-        if self.val + self.test >= 1:
-            raise ValueError("val and test together must be less than 1, to leave subjects to train on")
-        return self
+from ..data import DataParams, load
 
 
 def main() -> None:
@@ -49,11 +15,9 @@ def main() -> None:
         ProjectError: Records, images or the registry are bad, or a split is empty; nothing was written then.
     """
     data, split = params("data", DataParams), params("split", SplitParams)
-    records = read_records(sources.load(data.source), data.source)
-    allowed = with_consent(splits.subsample(records, data.fraction), data.consent)
-    parts = splits.split(allowed.records, str(split.salt), split.val, split.test)
-    write_dataset(parts, data.shards, allowed)
-    print(
-        f"{len(allowed.records)} records ({', '.join(f'{name} {len(part)}' for name, part in parts.items())}),", end=" "
-    )
-    print(f"{allowed.excluded} left out for lack of consent")
+    with read_records(load(data.source), data.fraction) as records:
+        require_consent(records, data.consent)
+        split_by_subject(records, split)
+        write_dataset(records, data.shards, data.compact_until or "")
+        parts = ", ".join(f"{name} {count}" for name, count in records.by_split().items())
+        print(f"{records.count()} records ({parts}), {records.excluded()} left out for lack of consent")

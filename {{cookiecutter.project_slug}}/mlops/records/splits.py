@@ -1,0 +1,212 @@
+"""Which of train, val and test a record belongs to: decided by its subject alone, or by the source itself.
+
+A draw by hash needs no memory and no order. Take a subject out, or add one, and nobody else moves; so two versions of
+a dataset can be compared on the records that they share. What can be chosen is the salt: `suggest` does.
+"""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from ..config import StrictModel, job_file, load_params, set_param
+from ..contract import data_package
+from ..errors import ProjectError
+from ..output import table
+from .hashing import uniform_hash
+from .source import SPLITS, Problems, Records, read_records, require_consent
+
+SALTS = 1000  # that are tried, at most
+DRAWS = 1_000_000  # hashes that are computed to choose a salt, about; with that many subjects, every salt is good
+LABELS_SHOWN = 20
+SUGGEST = "python -m mlops data split --suggest"
+
+
+class SplitParams(StrictModel):
+    """`params.yaml:split`: which subjects are learned from, chosen by, and tested on."""
+
+    salt: str | int | None  # another one draws another split; None: the first `prepare` chooses, and writes it
+    val: Annotated[float, Field(gt=0, lt=1)]  # fraction of the subjects by which the best epoch is chosen
+    test: Annotated[float, Field(gt=0, lt=1)]  # fraction of the subjects that training never sees
+
+    @model_validator(mode="after")
+    def _leaves_some_for_training(self) -> Self:
+        if self.val + self.test >= 1:
+            raise ValueError("val and test together must be less than 1, to leave subjects to train on")
+        return self
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """The best salt of those that were tried, and what can't be had with it."""
+
+    salt: str
+    tried: int
+    lacking: list[str]  # labels that a split lacks
+
+
+def split_of(subject_id: str, salt: str, val: float, test: float) -> str:
+    """Return the split of a subject; `val` and `test` are fractions of all subjects."""
+    number = uniform_hash(salt, subject_id)
+    return "test" if number < test else "val" if number < test + val else "train"
+
+
+def split_by_subject(records: Records, params: SplitParams) -> None:
+    """Part records into train, val and test.
+
+    A split that the source gives is taken as it is. If it gives no val or no test, they are drawn from its train.
+    With an empty salt, the best one is chosen, written to `params.yaml`, and printed.
+
+    Raises:
+        ProjectError: A part would be empty, or the source gives splits to a part of its records only, or two of them
+            to one subject; or a job was to choose the salt.
+    """
+    val, test = _fractions_to_draw(records, params)
+    salt = params.salt
+    if val + test:
+        salt = _choose_salt(records, val, test) if salt is None else str(salt)
+        draw = partial(split_of, salt=salt, val=val, test=test)
+        records.table.create_function("split_of", 1, draw, deterministic=True)
+        records.table.execute("UPDATE records SET split = split_of(subject_id) WHERE split IN ('', 'train')")
+    parts = records.by_split()
+    if empty := [name for name in SPLITS if name not in parts]:
+        raise ProjectError(
+            f"no record falls into {' and '.join(empty)} with salt {salt!r}, val {params.val} and test {params.test}: "
+            f"{records.count()} records of {records.count_subjects()} subjects are left",
+            f"{SUGGEST}; or raise params.yaml:split.val, split.test or data.fraction",
+        )
+
+
+def suggest(records: Records, val: float, test: float) -> Suggestion:
+    """Choose the salt that leaves no split empty and spreads labels best, over the records that may be used.
+
+    Args:
+        records: With consent decided; those with a split of their own stay there, but for train's.
+        val: Fraction of the subjects, 0 where the source has a val of its own.
+        test: Likewise.
+
+    Raises:
+        ProjectError: Every salt leaves a split empty.
+    """
+    query = "SELECT subject_id, label, COUNT(*) FROM records WHERE {} GROUP BY subject_id, label"
+    free = "allowed AND split IN ('', 'train')"
+    subjects, labels = dict[str, int](), dict[str, int]()
+    rows = [
+        (subjects.setdefault(subject, len(subjects)), labels.setdefault(label, len(labels)), count)
+        for subject, label, count in records.table.execute(query.format(free))
+    ]
+    subject_of, label_of, counts = np.array(rows, dtype=np.int64).reshape(-1, 3).T
+    names = tuple(split for split, fraction in zip(SPLITS, (1, val, test), strict=True) if fraction)
+    wanted = np.array([fraction for fraction in (1 - val - test, val, test) if fraction])
+
+    def spread(salt: str) -> np.ndarray:
+        """Return records by split and label, (splits, labels)."""
+        places = np.array([names.index(split_of(subject, salt, val, test)) for subject in subjects])
+        table = np.zeros((len(names), len(labels)), dtype=np.int64)
+        np.add.at(table, (places[subject_of], label_of), counts)
+        return table
+
+    def badness(table: np.ndarray) -> tuple[int, int, int, float]:
+        share = table / table.sum(0)
+        never_learned = ((table[0] == 0) & (table[1:].sum(0) > 0)).sum()
+        difference = np.abs(share - wanted[:, None]).mean()
+        return int((table.sum(1) == 0).sum()), int(never_learned), int((table == 0).sum()), float(difference)
+
+    salts = [str(number) for number in range(min(SALTS, max(1, DRAWS // len(subjects))))]
+    best = min(salts, key=lambda salt: badness(spread(salt)))
+    table = spread(best)
+    if not table.sum(1).all():
+        raise ProjectError(
+            f"none of {len(salts)} salts leaves a record in each of {', '.join(names)}: {table.sum()} records of "
+            f"{len(subjects)} subjects, with val {val} and test {test}",
+            "give records of more subjects, or raise params.yaml:split.val and split.test",
+        )
+    having = np.bincount(np.unique(np.stack([label_of, subject_of]), axis=1)[0], minlength=len(labels))
+    lacking = [
+        f"label {label!r}, of {having[place]} subjects, is not in {' and '.join(np.array(names)[table[:, place] == 0])}"
+        for label, place in labels.items()
+        if not table[:, place].all()
+    ]
+    return Suggestion(best, len(salts), lacking)
+
+
+def describe(is_suggested: bool, write: bool) -> str:
+    """Return how many records of each label are in each split, by `params.yaml` or by the best salt.
+
+    Args:
+        is_suggested: Choose the best salt, in place of that of `params.yaml`.
+        write: Write that salt to `params.yaml`.
+
+    Raises:
+        ProjectError: The source, the registry or the parameters are wrong, or a split would be empty.
+    """
+    sources, params = data_package(), load_params("split", SplitParams)
+    data = load_params("data", sources.DataParams)
+    with read_records(sources.load(data.source), data.fraction) as records:
+        require_consent(records, data.consent)
+        notes = []
+        if is_suggested:
+            best = suggest(records, *_fractions_to_draw(records, params))
+            notes = [f"Of {best.tried} salts, {best.salt!r} spreads the labels best", *best.lacking]
+            params = params.model_copy(update={"salt": best.salt})
+            if write:
+                set_param("split", "salt", best.salt)
+        elif params.salt is None:
+            raise ProjectError("params.yaml:split.salt is empty: the first prepare chooses it", f"see which: {SUGGEST}")
+        split_by_subject(records, params)
+        return "\n".join([*notes, _counts_table(records)])
+
+
+def _counts_table(records: Records) -> str:
+    """Lay out subjects, records, and records of the most frequent labels, by split."""
+    query = "SELECT label, split, COUNT(*) FROM records WHERE allowed GROUP BY label, split"
+    labels: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for label, split, count in records.table.execute(query):
+        labels[label][split] = count
+    query = "SELECT split, COUNT(DISTINCT subject_id) FROM records WHERE allowed GROUP BY split"
+    shown = sorted(labels, key=lambda label: (-labels[label].total(), label))[:LABELS_SHOWN]
+    rows = [("subjects", dict(records.table.execute(query))), ("records", records.by_split())]
+    rows += [(f"label {label}", labels[label]) for label in shown]
+    cells = [(name, *(str(counts.get(split, 0)) for split in SPLITS)) for name, counts in rows]
+    if len(labels) > len(shown):
+        cells.append((f"{len(labels) - len(shown)} more labels", "", "", ""))
+    return table(cells, ("", *SPLITS))
+
+
+def _choose_salt(records: Records, val: float, test: float) -> str:
+    if job_file():
+        problem = "params.yaml:split.salt is empty, and a job can't write the salt that it would choose"
+        raise ProjectError(problem, f"where the data are: {SUGGEST} --write; or set it to any text")
+    best = suggest(records, val, test)
+    set_param("split", "salt", best.salt)
+    print(f"params.yaml:split.salt was empty. Of {best.tried} salts, {best.salt!r} spreads the labels best: written")
+    for line in best.lacking:
+        print(f"With no salt can this be had: {line}")
+    return best.salt
+
+
+def _fractions_to_draw(records: Records, params: SplitParams) -> tuple[float, float]:
+    """Return the fractions of val and test that are to be drawn; 0 for a split that the source has itself."""
+    query = "SELECT split, COUNT(*), MIN(origin) FROM records GROUP BY split"
+    given = {split: (count, origin) for split, count, origin in records.table.execute(query)}
+    if given.keys() == {""}:
+        return params.val, params.test
+    if "" in given:
+        count, origin = given[""]
+        problem = f"{count} records have no split, and others have one; the first is {origin}"
+        raise ProjectError(problem, "give a split to all records, or to none")
+    problems = Problems("correct the splits in the source: all records of a subject belong to one")
+    query = (
+        "SELECT subject_id, COUNT(*), GROUP_CONCAT(DISTINCT split) FROM records"
+        " GROUP BY subject_id HAVING MIN(split) < MAX(split)"
+    )
+    for subject, count, splits in records.table.execute(query):
+        problems.add(f"subject {subject!r} has {count} records, in {splits.replace(',', ' and ')}")
+    problems.check()
+    drawn = [name for name in ("val", "test") if name not in given]
+    if drawn:
+        print(f"The source has no split {' and '.join(drawn)}: drawn from the subjects of its train")
+    return ("val" in drawn) * params.val, ("test" in drawn) * params.test
