@@ -57,8 +57,25 @@ def main() -> None:
     if rendered_for_comparison(answers):
         return
     note, *commands = make_first_commit()
-    steps = "".join(f"  {command}\n" for command in (f"cd {answers['project_slug']}", *commands, "make repro"))
+    listed = (f"cd {answers['project_slug']}", *commands, *first_steps(answers))
+    steps = "".join(f"  {command}\n" for command in listed)
     print(f"\nMade {answers['project_slug']}/. {note}\nNext:\n\n{steps}")
+
+
+def first_steps(answers: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the commands, and comments, that lead from a new project to its first model."""
+    if answers["dataset"] != "folder":
+        return ("make repro",)
+    consent = "python -m mlops consent add SUBJECT …   # or, of no persons: params.yaml:data.consent: not_required"
+    return (
+        "make setup",
+        ".venv\\Scripts\\activate" if os.name == "nt" else "source .venv/bin/activate",
+        "# Put your images into data/raw, in a folder for each label. Other layouts: docs/data.md",
+        "dvc add data/raw",
+        *((consent,) if answers["lineage"] == "records" else ()),
+        'git add . && git commit -m "Our images"',
+        "make repro",
+    )
 
 
 def unchosen(answers: Mapping[str, Any]) -> list[str]:

@@ -30,7 +30,7 @@ SIDE = 224
 """Pixels of a side of an image file."""
 
 PARAMS = """\
-data: {{source: folder, fraction: 1.0, shards: {shards}, consent: required}}
+data: {{source: folder, fraction: {fraction}, shards: {shards}, consent: required}}
 split: {{salt: "7", val: 0.2, test: 0.2}}
 """
 
@@ -45,9 +45,10 @@ print(time.process_time() - start)
 """
 
 STAGE = """
-import functools, importlib, json, random, resource, sys, time
+import importlib, json, random, resource, sys, time
 import numpy
-name, package, records, size, each = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
+name, package, records, size, each = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6])
+deliveries = int(sys.argv[6])
 stage = importlib.import_module(f"{package}.stages.{name}")
 if name == "prepare" and size:
     from mlops import Record
@@ -58,9 +59,10 @@ if name == "prepare" and size:
         return image + random.Random(number).randbytes(size - len(image))
     def source():
         for n in range(records):
-            where = f"line {n}"
-            yield Record(f"record-{n:08}", f"subject-{n // each:07}", str(n % 10), functools.partial(read, n), where)
-    folder.records = source
+            # The first is large; those after it have a tenth of its records each.
+            delivery = f"d-{max(0, (n - 10_000) // 1_000 + 1)}" if deliveries else ""
+            yield Record(f"record-{n:08}", f"subject-{n // each:07}", str(n % 10), str(n), f"line {n}", delivery)
+    folder.records, folder.read = source, read
 start, processor = time.perf_counter(), time.process_time()
 stage.main()
 seconds, processor = time.perf_counter() - start, time.process_time() - processor
@@ -144,7 +146,11 @@ def decode(folder: Path) -> float:
 
 
 def uploads_table(project: BakedProject, size: int = 10_000) -> str:
-    """Push the dataset to a real DVC remote, again after one subject left, and the same as one file per image."""
+    """Push the dataset to a real DVC remote, again after one subject left, and the same as one file per image.
+
+    Then let it grow: by a tenth, as a delivery, and from 5 % to 10 % of the source. "of the new" compares the bytes that
+    are pushed with the contents of the new records.
+    """
     rows = [
         f"| {size:,} records | first push: objects | MB | one opt-out: objects | kB |",
         "|---|---:|---:|---:|---:|",
@@ -152,8 +158,7 @@ def uploads_table(project: BakedProject, size: int = 10_000) -> str:
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
         start(here, size)
-        for command in (["init", "--no-scm", "-q"], ["remote", "add", "-q", "-d", "storage", str(here / "remote")]):
-            dvc(here, *command)
+        init(here)
         sharded, images = here / "data" / "dataset", here / "images"
         pushes_of: dict[Path, list[tuple[int, int]]] = {sharded: [], images: []}
         for subject in ("subject-0000000", "subject-0000123"):
@@ -166,19 +171,54 @@ def uploads_table(project: BakedProject, size: int = 10_000) -> str:
     for name, path in ((f"Parquet, {SHARDS} shards a split", sharded), ("a file per image", images)):
         (count, sent), (more, change) = pushes_of[path]
         rows.append(f"| {name} | {count:,} | {sent / 1e6:.1f} | {more} | {change / 1e3:.0f} |")
+    rows += ["", "| growth | new records | objects | MB | of the new |", "|---|---:|---:|---:|---:|"]
+    rows.append(growth_row(project, "+10 %, a delivery", (size, 1.0), (size + size // 10, 1.0)))
+    rows.append(growth_row(project, "5 % to 10 %", (10 * size, 0.05), (10 * size, 0.1)))
     return "\n".join(rows) + "\n"
+
+
+def growth_row(project: BakedProject, name: str, small: tuple[int, float], large: tuple[int, float]) -> str:
+    """Push a dataset, then a larger one, each of so many records and the fraction that is used of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        here = Path(folder)
+        start(here, large[0])
+        init(here)
+        counts, pushes = [], []
+        for size, fraction in (small, large):
+            (here / "params.yaml").write_text(PARAMS.format(shards=64, fraction=fraction), encoding="utf-8")
+            run(project, here, "prepare", size, deliveries=1)
+            counts.append(records_in(here / "data" / "dataset"))
+            pushes.append(push(here, here / "data" / "dataset"))
+    new = counts[1] - counts[0]
+    count, sent = pushes[1]
+    return f"| {name} | {new:,} | {count} | {sent / 1e6:.2f} | {sent / (new * SIZE):.3f} x |"
+
+
+def init(folder: Path) -> None:
+    """Make a DVC project whose remote is a folder."""
+    for command in (["init", "--no-scm", "-q"], ["remote", "add", "-q", "-d", "storage", str(folder / "remote")]):
+        dvc(folder, *command)
+
+
+def records_in(dataset: Path) -> int:
+    """Return the number of records of a dataset."""
+    import pyarrow.parquet as pq
+
+    return sum(pq.read_metadata(file).num_rows for file in dataset.rglob("*.parquet"))
 
 
 def start(folder: Path, size: int) -> None:
     """Write params and a registry in which everybody consents."""
     (folder / "data").mkdir()
-    (folder / "params.yaml").write_text(PARAMS.format(shards=SHARDS), encoding="utf-8")
+    (folder / "params.yaml").write_text(PARAMS.format(shards=SHARDS, fraction=1.0), encoding="utf-8")
     with (folder / "data" / "consent.csv").open("w", encoding="utf-8") as file:
         file.write("subject_id,consent_status,effective_at\n")
         file.writelines(f"subject-{n:07},active,2025-01-01T00:00:00Z\n" for n in range(size // PER_SUBJECT))
 
 
-def run(project: BakedProject, folder: Path, stage: str, size: int, record_bytes: int = SIZE) -> list[float]:
+def run(
+    project: BakedProject, folder: Path, stage: str, size: int, record_bytes: int = SIZE, deliveries: int = 0
+) -> list[float]:
     """Run a stage of the project in a folder; return seconds, peak megabytes and seconds of processor time.
 
     Args:
@@ -187,9 +227,10 @@ def run(project: BakedProject, folder: Path, stage: str, size: int, record_bytes
         stage: Its name.
         size: Records of the synthetic source.
         record_bytes: Of a synthetic record; 0 reads the image files below `data/raw`.
+        deliveries: 1 gives synthetic records deliveries.
     """
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(project.path)!r})\n{STAGE}"]
-    arguments = [stage, project.package, str(size), str(record_bytes), str(PER_SUBJECT)]
+    arguments = [stage, project.package, str(size), str(record_bytes), str(PER_SUBJECT), str(deliveries)]
     done = subprocess.run([*command, *arguments], cwd=folder, check=True, stdout=subprocess.PIPE, text=True)
     figures: list[float] = json.loads(done.stdout.splitlines()[-1])
     return figures
@@ -202,7 +243,7 @@ def export(sharded: Path, images: Path) -> None:
     wanted = set()
     for shard in sharded.rglob("*.parquet"):
         for row in pq.read_table(shard, partitioning=None).to_pylist():
-            file = images / shard.parent.name / row["label"] / row["record_id"]
+            file = images / shard.relative_to(sharded).parts[0] / row["label"] / row["record_id"]
             wanted.add(file)
             if not file.exists():
                 file.parent.mkdir(parents=True, exist_ok=True)

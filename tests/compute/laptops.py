@@ -49,6 +49,7 @@ class Laptop:
         folder: Where it is made, with all that belongs to it.
         store: The store.
         apart: Whether what each job asks of the store is counted apart from what the laptop asks.
+        answers: To the prompts.
 
     Attributes:
         project: The project; its first commit has the settings.
@@ -56,7 +57,7 @@ class Laptop:
         environment: Variables by which its DVC finds the store.
     """
 
-    def __init__(self, folder: Path, store: ObjectStore, apart: bool = True) -> None:
+    def __init__(self, folder: Path, store: ObjectStore, apart: bool = True, **answers: str) -> None:
         """Generate it, and set it up."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
@@ -64,7 +65,7 @@ class Laptop:
         # The index that DVC keeps of what is in a remote would outlive the store.
         site = {"DVC_SITE_CACHE_DIR": str(folder / "site")}
         self.environment = {**store.environment(), **site, "AWS_ENDPOINT_URL_S3": self.proxies[LAPTOP].url}
-        self.project = new_project(folder, s3_bucket=BUCKET)
+        self.project = new_project(folder, s3_bucket=BUCKET, **answers)
         # A place for each: the store is everybody's.
         edit(self.project, ".dvc/config", f"s3://{BUCKET}", f"s3://{BUCKET}/{folder.name}")
         for name in self.proxies.keys() & JOBS.keys():

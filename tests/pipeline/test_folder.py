@@ -38,6 +38,7 @@ def make(folder: Path) -> None:
     consents = [("subject_id", "consent_status", "effective_at")]
     consents += [(subject, "active", "2026-01-01T00:00:00Z") for subject in SUBJECTS]
     write(made.path / "data/consent.csv", consents)
+    made.run("git", "rm", "--quiet", "--cached", "data/consent.csv")
     made.run("dvc", "add", "--quiet", "data/raw", "data/consent.csv")
     for old, new in (
         ("image_px: 32", "image_px: 8"),

@@ -11,12 +11,13 @@ from typing import Any
 
 import mlops
 import pytest
+from mlops import SplitParams
 from mlops.pipeline import Stage, load_stages
 from ruamel.yaml import YAML
 
 import {{ cookiecutter.package_name }} as package
+from {{ cookiecutter.package_name }}.data import DataParams
 from {{ cookiecutter.package_name }}.model.predictor import Predictor
-from {{ cookiecutter.package_name }}.stages.prepare import DataParams, SplitParams
 from {{ cookiecutter.package_name }}.stages.register import RegisterParams
 from {{ cookiecutter.package_name }}.stages.train import TrainParams
 

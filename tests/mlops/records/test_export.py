@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from mlops.errors import ProjectError
 from mlops.records import shards
-from mlops.records.source import Record
 from PIL import Image
+
+from .. import datasets
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +22,7 @@ def dataset(folder: Path, kind: str) -> Path:
     file = io.BytesIO()
     picture = Image.new("RGB", (8, 8))
     picture.save(file, kind, **({"save_all": True, "append_images": [picture]} if kind == "MPO" else {}))
-    shards.write({"train": [Record("r/1", "s", "cat", file.getvalue, "")]}, 1, folder / "dataset")
+    datasets.write([datasets.record("r/1")], folder / "dataset", read=lambda _: file.getvalue())
     return folder / "dataset"
 
 

@@ -1,6 +1,7 @@
 """Ids and labels: what is taken as it is, and what is refused."""
 
 import io
+from collections.abc import Iterable
 
 import icu
 import numpy as np
@@ -8,18 +9,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlops.errors import ProjectError
-from mlops.records import ids, source
+from mlops.records import ids
+from mlops.records.source import Record, read_records
 from PIL import Image
 from team.data import digits
 
+from .. import datasets
 
-def record(record_id: str, subject_id: str = "s", label: str = "cat", origin: str = "line 2") -> source.Record:
-    return source.Record(record_id, subject_id, label, lambda: b"", origin)
+
+def record(record_id: str, subject_id: str = "s", label: str = "cat", origin: str = "line 2") -> Record:
+    return Record(record_id, subject_id, label, "", origin)
+
+
+def read(records: Iterable[Record], name: str = "test") -> list[tuple[str, str, str]]:
+    """Return id, subject and label of the records that are read."""
+    with read_records(datasets.source(records, name=name)) as table:
+        return list(table.table.execute("SELECT record_id, subject_id, label FROM records"))
 
 
 @pytest.mark.parametrize("name", ["00123", "NA", "null", "=cmd()", "1e5", "ünï-日本", "a b", "-"])
 def test_read_records_unusual_id_survives(name: str) -> None:
-    assert [loaded.record_id for loaded in source.read_records([record(name)], "test")] == [name]
+    assert [row[0] for row in read([record(name)])] == [name]
 
 
 @pytest.mark.parametrize(
@@ -37,7 +47,7 @@ def test_read_records_unusual_id_survives(name: str) -> None:
 def test_read_records_hidden_characters_names_corrected_form(name: str, corrected: str, column: str) -> None:
     bad = record(**{"record_id": "r", column: name})
     with pytest.raises(ProjectError) as error:
-        source.read_records([bad], "test")
+        read([bad])
     assert f"line 2: {column} {name!r}" in error.value.problem
     assert f"write {corrected!r}" in error.value.problem
 
@@ -46,14 +56,14 @@ def test_read_records_hidden_characters_names_corrected_form(name: str, correcte
 @pytest.mark.parametrize("column", ["record_id", "subject_id", "label"])
 def test_read_records_empty_column_is_refused(empty: str, column: str) -> None:
     with pytest.raises(ProjectError, match=f"line 2: {column} is empty"):
-        source.read_records([record(**{"record_id": "r", column: empty})], "test")
+        read([record(**{"record_id": "r", column: empty})])
 
 
 @pytest.mark.parametrize("name", ["P\u0378", "P\udcff"], ids=["not assigned", "a byte"])
 @pytest.mark.parametrize("column", ["record_id", "subject_id", "label"])
 def test_read_records_code_point_that_is_no_character_is_refused(name: str, column: str) -> None:
     with pytest.raises(ProjectError, match=f"line 2: {column} .* holds U\\+.*, which is no character"):
-        source.read_records([record(**{"record_id": "r", column: name})], "test")
+        read([record(**{"record_id": "r", column: name})])
 
 
 ALIKE = [
@@ -108,7 +118,7 @@ def test_match_key_of_any_text_does_not_depend_on_case_or_form(text: str) -> Non
 
 def test_read_records_subjects_that_look_alike_are_refused_with_what_differs() -> None:
     with pytest.raises(ProjectError) as error:
-        source.read_records([record("r1", "form-03"), record("r2", "f\u043erm-03", origin="line 3")], "test")
+        read([record("r1", "form-03"), record("r2", "f\u043erm-03", origin="line 3")])
     assert "line 3: subject_id 'f\u043erm-03' looks like 'form-03', at line 2" in error.value.problem
     assert "U+043E CYRILLIC SMALL LETTER O in place of U+006F LATIN SMALL LETTER O" in error.value.problem
 
@@ -116,19 +126,19 @@ def test_read_records_subjects_that_look_alike_are_refused_with_what_differs() -
 def test_read_records_subjects_that_look_alike_in_ascii_are_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
     subjects = ["P1", "P1", "Pl", "p1", "P2"]
     records = [record(str(n), subject, origin=f"line {n}") for n, subject in enumerate(subjects)]
-    assert len(source.read_records(records, "test")) == 5
+    assert len(read(records)) == 5
     (line,) = capsys.readouterr().out.splitlines()
     assert "line 2: subject_id 'Pl' looks like 'P1', at line 0" in line and line.endswith("and 1 more pairs")
 
 
 def test_read_records_duplicate_names_both_places() -> None:
     with pytest.raises(ProjectError, match="line 3: record_id 'r' was given before, at line 2"):
-        source.read_records([record("r"), record("r", origin="line 3")], "test")
+        read([record("r"), record("r", origin="line 3")])
 
 
 def test_read_records_many_problems_counts_all_and_shows_five() -> None:
     with pytest.raises(ProjectError) as error:
-        source.read_records((record("", origin=f"line {line}") for line in range(2, 14)), "test")
+        read(record("", origin=f"line {line}") for line in range(2, 14))
     assert "bad records: 12" in error.value.problem
     assert "line 6:" in error.value.problem and "line 7:" not in error.value.problem
     assert "and 7 more" in error.value.problem
@@ -136,7 +146,7 @@ def test_read_records_many_problems_counts_all_and_shows_five() -> None:
 
 def test_read_records_nothing_names_the_parameter() -> None:
     with pytest.raises(ProjectError) as error:
-        source.read_records([], "folder")
+        read([], "folder")
     assert "params.yaml:data.source" in error.value.fix
 
 
@@ -149,11 +159,11 @@ def test_normalize_id_of_any_text_is_a_fixed_point(text: str) -> None:
 
 
 def test_digits_records_are_the_fourteen_forms() -> None:
-    records = source.read_records(digits.records(), "digits")
-    assert len(records) == 1797
-    assert len({record.subject_id for record in records}) == digits.FORMS
+    rows = read(digits.records())
+    assert len(rows) == 1797
+    assert len({subject_id for _, subject_id, _ in rows}) == digits.FORMS
     # The slots are right if the labels follow the form; one digit of the 1,797 is known to be another.
-    other = [record.record_id for record in records if record.label != digits.FORM[int(record.record_id[-3:])]]
+    other = [record_id for record_id, _, label in rows if label != digits.FORM[int(record_id[-3:])]]
     assert other == ["form-02-129"]
 
 
@@ -162,5 +172,5 @@ def test_digits_images_keep_every_value() -> None:
 
     ink = load_digits().images
     for position, digit in enumerate(digits.records()):
-        pixels = np.asarray(Image.open(io.BytesIO(digit.read())))
+        pixels = np.asarray(Image.open(io.BytesIO(digits.read(digit.content))))
         assert np.array_equal(np.round(pixels / 255 * 16), ink[position])

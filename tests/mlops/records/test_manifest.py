@@ -12,21 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlops.errors import ProjectError
 from mlops.files import write_json
-from mlops.records import manifest, shards
+from mlops.records import manifest
 from mlops.records.source import Record
+
+from .. import datasets
+from ..datasets import record
 
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    def record(name: str, subject: str, label: str) -> Record:
-        return Record(name, subject, label, lambda: b"image", "")
-
-    parts = {
-        "train": [record("00123", "NA", 'say "hi", twice'), record("7", "B", "cat"), record("é", "b", "cat")],
-        "val": [record("=cmd()", "C", "cat")],
-        "test": [record("10", "B\u00e9", "dog")],
-    }
-    shards.write(parts, 1, tmp_path / "dataset")
+    records = [
+        *(record("00123", "NA", 'say "hi", twice'), record("7", "B"), record("é", "b")),
+        *(record("=cmd()", "C", split="val"), record("10", "B\u00e9", "dog", split="test")),
+    ]
+    datasets.write(records, tmp_path / "dataset")
     return tmp_path / "dataset"
 
 
@@ -83,11 +82,11 @@ def test_write_large_manifest_is_searchable_by_subject(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("at_once", [1, 70, 700])
 def test_build_in_parts_gives_the_same_file(tmp_path: Path, at_once: int) -> None:
-    def record(number: int) -> Record:
-        return Record(f"r{number:05}", f"s{number * 7919 % 97}", str(number % 3), lambda: b"x", "")
+    def numbered(number: int, split: str) -> Record:
+        return record(f"r{number:05}", f"s{number * 7919 % 97} of {split}", str(number % 3), split=split)
 
-    parts = {"train": [*map(record, range(600))], "val": [], "test": [*map(record, range(600, 1000))]}
-    shards.write({**parts, "val": [record(5000)]}, 4, tmp_path / "dataset")
+    train, test = [numbered(n, "train") for n in range(600)], [numbered(n, "test") for n in range(600, 1000)]
+    datasets.write([*train, *test, numbered(5000, "val")], tmp_path / "dataset", 4)
     whole = manifest.write(manifest.build(tmp_path / "dataset"), tmp_path / "whole.parquet")
     cut = [*manifest.build(tmp_path / "dataset", at_once)]
     assert len(cut) > 1

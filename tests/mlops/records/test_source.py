@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,9 @@ from dvc.repo import Repo
 from mlops.errors import ProjectError
 from mlops.records import consent, shards
 from mlops.records.csv_reader import read_csv
-from mlops.records.source import Record, with_consent
+from mlops.records.source import Records, read_records, require_consent
+
+from ..datasets import record, source
 
 COLUMNS = ("record_id", "path")
 REGISTRY = """\
@@ -31,36 +35,40 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return consent.PATH
 
 
-def records(*subjects: str) -> list[Record]:
-    return [Record(f"r-{subject}", subject, "cat", lambda: b"", "") for subject in subjects]
+@contextmanager
+def consenting(*subjects: str, rule: str = "required") -> Iterator[Records]:
+    """The records of these subjects, one each, of which the registry allows some."""
+    with read_records(source([record(f"r-{subject}", subject) for subject in subjects])) as records:
+        require_consent(records, rule)
+        yield records
 
 
-def test_with_consent_withdrawal_that_lost_in_a_merge_is_left_out_and_told(
+def test_require_consent_withdrawal_that_lost_in_a_merge_is_left_out_and_told(
     registry: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    allowed = with_consent(records("P1", "P2", "stranger"), "required")
-    assert [record.subject_id for record in allowed.records] == ["P1"]
-    assert allowed.excluded == 2
+    with consenting("P1", "P2", "stranger") as records:
+        allowed = records.table.execute("SELECT subject_id FROM records WHERE allowed").fetchall()
+        assert (allowed, records.count(), records.excluded()) == ([("P1",)], 1, 2)
     printed = capsys.readouterr().out
     assert "Left out, in doubt: 1 subject(s) whose withdrawal lost in a merge: P2 (line 3). Settle each" in printed
     assert "consent revoke <subject>; or, if they do consent, consent add <subject>" in printed
 
 
-def test_with_consent_line_without_effect_changes_the_digest_alone(registry: Path) -> None:
-    before = with_consent(records("P1"), "required")
+def test_require_consent_line_without_effect_changes_the_digest_alone(registry: Path) -> None:
+    with consenting("P1") as records:
+        before = records.consent_sha256
     with registry.open("a", encoding="utf-8") as file:
         file.write("somebody,revoked,\n")
-    after = with_consent(records("P1"), "required")
-    assert [record.record_id for record in after.records] == [record.record_id for record in before.records]
-    assert (after.excluded, after.sha256 != before.sha256) == (0, True)
+    with consenting("P1") as records:
+        assert (records.count(), records.excluded(), records.consent_sha256 != before) == (1, 0, True)
 
 
 @pytest.mark.parametrize("rule", ["required", "not_required"])
 def test_write_dataset_reports_what_decided(registry: Path, rule: str) -> None:
-    allowed = with_consent(records("P1"), rule)
-    shards.write_dataset({"train": allowed.records}, 1, allowed)
+    with consenting("P1", rule=rule) as records:
+        shards.write_dataset(records, 1)
+        digest = records.consent_sha256
     report = json.loads(Path("reports/prepare.json").read_text(encoding="utf-8"))
-    digest = allowed.sha256
     assert report == {"excluded": 0, "consent": digest[:7] if rule == "required" else rule, "consent_sha256": [digest]}
 
 
@@ -79,7 +87,8 @@ def test_input_that_dvc_does_not_watch_is_refused(
     monkeypatch.setenv("DVC_STAGE", "prepare")
     with pytest.raises(ProjectError, match=f"add `- {missing}`"):
         list(read_csv(Path("data/raw/records.csv"), COLUMNS))
-        with_consent(records("P1"), "required")
+        with consenting("P1"):
+            pass
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")

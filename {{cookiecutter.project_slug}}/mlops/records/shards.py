@@ -93,7 +93,7 @@ def _plan(records: Records, shards: int, compact_until: str) -> Iterator[tuple[P
     records.table.create_function("stored_in", 1, stored_in, deterministic=True)
     records.table.create_function("shard_of", 3, shard_of, deterministic=True)
     listed = "SELECT split, stored_in(delivery) AS folder, COUNT(*) FROM records GROUP BY split, folder"
-    counts = {
+    counts: dict[tuple[str, str], int] = {
         (split, delivery): min(shards, 1 << (-(-count // PER_SHARD) - 1).bit_length())
         for split, delivery, count in records.table.execute(listed)
     }
@@ -129,12 +129,12 @@ def _write_shard(file: Path, rows: Iterable[tuple[Row, bytes | ProjectError]], p
     with pq.ParquetWriter(file, SCHEMA, write_statistics=IDS, **options) as writer:
         group: list[tuple[str, str, str, bytes]] = []
         size = 0
-        for (*ids, _, _), content in rows:
+        for (record_id, subject_id, label, _, _), content in rows:
             if isinstance(content, ProjectError):
                 problems.fix = problems.fix or content.fix
                 problems.add(content.problem)
             elif not problems.count:  # else nothing of it is kept
-                group.append((*ids, content))
+                group.append((record_id, subject_id, label, content))
                 size += len(content)
                 if len(group) == BATCH or size >= BATCH_BYTES:
                     writer.write_table(_table(group))

@@ -3,48 +3,66 @@
 from pathlib import Path
 
 import pytest
-from mlops import ProjectError, Record, read_records, with_consent, write_dataset
+from mlops import ProjectError, SplitParams, read_records, read_split, split_by_subject, write_dataset
 
 from {{ cookiecutter.package_name }}.data import folder
 
 from ..conftest import png
 
+PARAMS = "data: {source: folder, fraction: 1.0, shards: 1, consent: not_required}\n"
+HALVES = SplitParams(salt="1", val=0.3, test=0.3)
 
-@pytest.fixture
-def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with one image; the working directory is above it."""
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of images with one more image above it; the working directory is the project."""
     monkeypatch.chdir(tmp_path)
-    Path("raw/images").mkdir(parents=True)
-    Path("raw/images/a.png").write_bytes(png())
-    return Path("raw")
-
-
-def load(raw: Path, *lines: str) -> list[Record]:
-    text = "\n".join(("record_id,subject_id,label,path", *lines))
-    (raw / "records.csv").write_text(text, encoding="utf-8")
-    return read_records(folder.records(raw), "folder")
-
-
-@pytest.mark.parametrize("name", ["00123", "NA", "=cmd()", "ünï-日本"])
-def test_records_have_their_ids_as_written_and_the_files_own_bytes(raw: Path, name: str) -> None:
-    (record,) = load(raw, f"{name},{name},NA,images/a.png")
-    assert (record.record_id, record.subject_id, record.label) == (name, name, "NA")
-    assert record.read() == png()
-
-
-def test_write_bad_images_are_all_named_and_nothing_is_written(raw: Path) -> None:
-    (raw / "x.png").write_bytes(b"not an image")
+    Path("params.yaml").write_text(PARAMS, encoding="utf-8")
+    for number in range(12):
+        path = folder.RAW / ("cat", "dog")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(colour=number))
     Path("secret.png").write_bytes(png())
-    paths = ("images/a.png", "x.png", "gone.png", "images", "../secret.png")
-    records = load(raw, *(f"r{number},s,cat,{path}" for number, path in enumerate(paths)))
+
+
+def write() -> None:
+    with read_records(folder) as records:
+        split_by_subject(records, HALVES)
+        write_dataset(records, 1)
+
+
+def test_folders_are_labels_and_files_keep_their_bytes() -> None:
+    write()
+    rows = [row for split in ("train", "val", "test") for row in read_split(Path("data/dataset", split)).to_pylist()]
+    assert {row["record_id"]: row["label"] for row in rows} == {
+        f"{label}/{number}.png": label for number in range(12) for label in [("cat", "dog")[number % 2]]
+    }
+    assert {row["image"] for row in rows} == {png(colour=number) for number in range(12)}
+
+
+def test_list_with_ids_is_taken_as_it_is_written() -> None:
+    lines = [f"0{number},patient-{number},NA,cat/{number}.png" for number in range(0, 12, 2)]
+    text = "\n".join(("record_id,subject_id,label,path", *lines))
+    (folder.RAW / "records.csv").write_text(text, encoding="utf-8")
+    write()
+    rows = [row for split in ("train", "val", "test") for row in read_split(Path("data/dataset", split)).to_pylist()]
+    assert sorted((row["record_id"], row["subject_id"]) for row in rows)[0] == ("00", "patient-0")
+
+
+def test_bad_images_are_all_named_and_nothing_is_written() -> None:
+    (folder.RAW / "cat/x.png").write_bytes(b"not an image")
+    (folder.RAW / "records.csv").write_text(
+        "label,path\ncat,cat/x.png\ncat,gone.png\ncat,../../secret.png\n"
+        + "".join(f"cat,cat/{n}.png\n" for n in range(0, 12, 2)),
+        encoding="utf-8",
+    )
     with pytest.raises(ProjectError) as error:
-        write_dataset({"train": records}, 1, with_consent(records, "not_required"))
+        write()
     for text in (
-        "bad records: 4",
-        "line 3: 'x.png' is damaged or not an image",
-        "line 4: 'gone.png' can't be read",
-        "line 5: 'images' can't be read",
-        "line 6: path '../secret.png' is not a file inside raw",
+        "bad records: 3",
+        "records.csv line 2: 'cat/x.png' is damaged or not an image",
+        "line 3: 'gone.png' can't be read",
+        "line 4: path '../../secret.png' is not a file inside data/raw",
     ):
         assert text in error.value.problem
-    assert list(Path("data").iterdir()) == []
+    assert not Path("data/dataset").exists()

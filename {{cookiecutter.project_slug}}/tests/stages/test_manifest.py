@@ -3,10 +3,11 @@
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from mlops import ProjectError, Record, with_consent, write_dataset
+from mlops import ProjectError, Record, read_records, write_dataset
 from PIL import Image
 
 from {{ cookiecutter.package_name }}.images import encode_png
@@ -21,15 +22,18 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def write(parts: dict[str, list[Record]]) -> None:
-    write_dataset(parts, 2, with_consent([], "not_required"))
-
-
-def records(labels: str, pixels: np.ndarray, each: int = 1) -> list[Record]:
-    """Make records of one image, with ids that no other split has; labels are made long."""
-    image = encode_png(pixels)
-    ids = ((label, f"{pixels.shape}-{labels}-{label}-{n:03}") for label in labels for n in range(each))
-    return [Record(name, f"of {name}", label * 60, lambda: image, "") for label, name in ids]
+def write(parts: dict[str, tuple[str, np.ndarray, int]]) -> None:
+    """Write a dataset: for each split, its labels, which are made long, an image, and how many of it a label has."""
+    listed = [
+        Record(f"{split}-{label}-{n:03}", f"{split}-{label}-{n}", label * 60, content=split, origin="", split=split)
+        for split, (labels, _, each) in parts.items()
+        for label in labels
+        for n in range(each)
+    ]
+    images = {split: encode_png(pixels) for split, (_, pixels, _) in parts.items()}
+    source = SimpleNamespace(__name__="test", records=lambda: listed, read=images.__getitem__)
+    with read_records(source) as records:
+        write_dataset(records, 2)
 
 
 def sheet(name: str) -> np.ndarray:
@@ -38,7 +42,7 @@ def sheet(name: str) -> np.ndarray:
 
 
 def test_main_writes_table_counts_and_pictures_the_same_each_time() -> None:
-    write({name: records(label, np.zeros((8, 8), "uint8")) for label, name in LABELS.items()})
+    write({name: (label, np.zeros((8, 8), "uint8"), 1) for label, name in LABELS.items()})
     written = []
     for _ in range(2):
         manifest.main()
@@ -62,7 +66,7 @@ def test_main_without_dataset_says_how_to_make_it(tmp_path: Path) -> None:
 def test_contact_sheet_has_a_row_per_label_and_pixels_that_are_scaled_not_clipped() -> None:
     small, tall, deep = ((8, 8), 90, "uint8"), ((300, 150, 3), 90, "uint8"), ((8, 8), 0x5A00, "uint16")
     parts = {"train": ("ab", small, 20), "val": ("a", tall, 20), "test": ("b", deep, 1)}
-    write({name: records(labels, np.full(*image), each) for name, (labels, image, each) in parts.items()})
+    write({name: (labels, np.full(*image), each) for name, (labels, image, each) in parts.items()})
     manifest.main()
     size = manifest.CELL**2
     assert Image.open("reports/samples/train.png").size == (994, manifest.GAP + 2 * (manifest.CELL + manifest.GAP))

@@ -78,9 +78,9 @@ def test_main_revoked_form_changes_one_file_and_is_counted() -> None:
         ({"data_shards": 0}, r"params.yaml:data.shards"),
         ({"data_source": "imagenet"}, "the sources cifar10, digits, folder"),
         ({"split_val": 0.01, "split_test": 0.01}, "no record falls into test with salt '7', val 0.01"),
-        ({"data_source": "folder"}, r"data/raw/records.csv is not there"),
+        ({"data_source": "folder"}, r"data/raw is not there"),
     ],
-    ids=["sum", "no val", "fraction", "shards", "source", "empty split", "no table"],
+    ids=["sum", "no val", "fraction", "shards", "source", "empty split", "no images"],
 )
 def test_main_bad_input_is_refused_and_nothing_is_written(project: Path, keys: dict[str, object], problem: str) -> None:
     change(**keys)

@@ -1,0 +1,186 @@
+"""A team's own files: lists as CSV and Parquet, folders, and what is refused, by file and row."""
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from mlops.errors import ProjectError
+from mlops.records.listing import list_files, read_file
+from mlops.records.source import Record
+
+RAW = Path("raw")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty folder for files, below the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    RAW.mkdir()
+
+
+def files(*paths: str) -> None:
+    for path in paths:
+        (RAW / path).parent.mkdir(parents=True, exist_ok=True)
+        (RAW / path).write_bytes(b"x")
+
+
+def facts(record: Record) -> tuple[str, ...]:
+    return (record.record_id, record.subject_id, record.label, record.content, record.delivery, record.split)
+
+
+def write_list(kind: str, columns: dict[str, list[str]]) -> None:
+    """Write a list in one of its two formats."""
+    if kind == "parquet":
+        pq.write_table(pa.table(columns), RAW / "records.parquet")
+    else:
+        lines = [",".join(columns), *map(",".join, zip(*columns.values(), strict=True))]
+        (RAW / "records.csv").write_text("\n".join(lines), encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_list_with_all_columns(kind: str) -> None:
+    columns = {"split": ["train", "Validation"], "path": ["a.png", "b.png"], "label": ["NA", "cat"]}
+    write_list(kind, {**columns, "record_id": ["007", "x"], "subject_id": ["P1", "P2"], "delivery": ["2026-11", ""]})
+    assert [facts(record) for record in list_files(RAW, "label")] == [
+        ("007", "P1", "NA", "a.png", "2026-11", "train"),
+        ("x", "P2", "cat", "b.png", "", "val"),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_list_with_label_and_path_only_says_what_follows(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write_list(kind, {"label": ["cat"], "path": ["a.png"], "patient": ["P1"]})
+    assert [facts(record) for record in list_files(RAW, "label")] == [("a.png", "a.png", "cat", "a.png", "", "")]
+    printed = capsys.readouterr().out
+    assert f"raw/records.{kind}: no subject_id, so each record is a subject of its own; not used: patient" in printed
+
+
+@pytest.mark.parametrize(("kind", "where"), [("csv", "line 3"), ("parquet", "row 2")])
+def test_list_names_the_row_of_each_record(kind: str, where: str) -> None:
+    write_list(kind, {"label": ["cat", "dog"], "path": ["a.png", "b.png"]})
+    assert [record.origin for record in list_files(RAW, "label")][1] == f"raw/records.{kind} {where}"
+
+
+def test_parquet_list_of_numbers_and_categories_is_text_and_a_missing_cell_is_empty() -> None:
+    labels = pa.array(["cat", None]).dictionary_encode()
+    pq.write_table(pa.table({"label": labels, "path": ["a", "b"], "subject_id": [7, 8]}), RAW / "records.parquet")
+    assert [facts(record)[1:3] for record in list_files(RAW, "label")] == [("7", "cat"), ("8", "")]
+
+
+@pytest.mark.parametrize(
+    ("columns", "problem"),
+    [
+        ({"label": ["cat"]}, "raw/records.parquet has no column path"),
+        ({"label": [1.5], "path": ["a"]}, "the column label holds double, and ids and labels are texts or whole"),
+        ({"label": pa.array([], pa.string()), "path": pa.array([], pa.string())}, "holds no rows"),
+    ],
+    ids=["column", "type", "empty"],
+)
+def test_parquet_list_that_is_malformed_is_refused(columns: dict[str, object], problem: str) -> None:
+    pq.write_table(pa.table(columns), RAW / "records.parquet")
+    with pytest.raises(ProjectError, match=problem):
+        list(list_files(RAW, "label"))
+
+
+def test_parquet_list_that_is_damaged_is_refused() -> None:
+    (RAW / "records.parquet").write_bytes(b"PAR1, cut short")
+    with pytest.raises(ProjectError, match=r"raw/records.parquet can't be read as Parquet"):
+        list(list_files(RAW, "label"))
+
+
+def test_two_lists_are_refused() -> None:
+    files("records.csv", "records.parquet")
+    with pytest.raises(ProjectError, match=r"raw holds both records.csv and records.parquet"):
+        list_files(RAW, "label")
+
+
+@pytest.mark.parametrize(
+    ("levels", "path", "expected"),
+    [
+        ("label", "cat/1.png", ("cat/1.png", "cat", "", "")),
+        ("split/label", "valid/cat/1.png", ("valid/cat/1.png", "cat", "", "val")),
+        ("label/subject", "cat/P1/1.png", ("P1", "cat", "", "")),
+        ("delivery/label", "2026-11/cat/1.png", ("2026-11/cat/1.png", "cat", "2026-11", "")),
+    ],
+    ids=["label", "split", "subject", "delivery"],
+)
+def test_folders_say_what_their_level_is(levels: str, path: str, expected: tuple[str, ...]) -> None:
+    files(path)
+    (record,) = list_files(RAW, levels)
+    assert (record.record_id, record.content) == (path, path)
+    assert (record.subject_id, record.label, record.delivery, record.split) == expected
+
+
+def test_folders_with_accents_as_macos_writes_them_are_read_and_their_ids_are_in_normal_form() -> None:
+    files("e\u0301te\u0301/1.png")
+    (record,) = list_files(RAW, "label")
+    assert facts(record)[:4] == ("été/1.png", "été/1.png", "été", "e\u0301te\u0301/1.png")
+    assert read_file(RAW, record.content) == b"x"
+
+
+def test_folders_are_read_in_order_without_what_systems_leave_there() -> None:
+    files("b/2.png", "b/1.png", "a/1.png", "a/.DS_Store", "a/Thumbs.db", ".cache/x/1.png", ".gitignore")
+    assert [record.content for record in list_files(RAW, "label")] == ["a/1.png", "b/1.png", "b/2.png"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "levels", "problem", "fix"),
+    [
+        (["train/cat/1.png", "test/cat/1.png"], "label", "raw/test/cat/1.png lies 2 folders deep", "split/label"),
+        (["cat/siamese/1.png"], "label", "lies 2 folders deep, and params.yaml:data.folders is", "name each level"),
+        (["1.png"], "label", "raw/1.png lies 0 folders deep", "put it into folders that are named by its label"),
+        (["cat/1.png"], "klass", "params.yaml:data.folders is 'klass'", "of label, subject, delivery, split"),
+        (["cat/1.png"], "split/delivery", "params.yaml:data.folders is 'split/delivery'", "name the levels"),
+        ([], "label", "raw holds no files", "a folder for each label"),
+    ],
+    ids=["splits", "deeper", "no folder", "unknown", "no label", "empty"],
+)  # fmt: skip
+def test_folders_of_another_layout_are_refused_with_the_way_out(
+    paths: list[str], levels: str, problem: str, fix: str
+) -> None:
+    files(*paths)
+    with pytest.raises(ProjectError) as error:
+        list(list_files(RAW, levels))
+    assert problem in error.value.problem and fix in error.value.fix
+
+
+def test_folder_that_is_not_there_says_what_to_put_there() -> None:
+    RAW.rmdir()
+    with pytest.raises(
+        ProjectError, match=r"raw is not there\nFix: put the files there: a folder for each label, or a"
+    ):
+        list_files(RAW, "label")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows lets few users make links")
+def test_linked_folder_is_refused_and_not_left_out() -> None:
+    files("cat/1.png")
+    (RAW / "dog").symlink_to("cat")
+    with pytest.raises(ProjectError, match="raw/dog is a link to a folder"):
+        list(list_files(RAW, "label"))
+
+
+@pytest.mark.parametrize("path", ["../secret", "images/../../secret", "/etc/passwd", "link", "up/secret", ""])
+def test_read_file_path_outside_is_refused(path: str) -> None:
+    Path("secret").write_bytes(b"x")
+    try:
+        (RAW / "link").symlink_to(Path.cwd() / "secret")
+        (RAW / "up").symlink_to(Path.cwd())
+    except OSError:
+        pytest.skip("this system allows no symbolic links")
+    with pytest.raises(ProjectError, match=r"path .* is not a file inside raw"):
+        read_file(RAW, path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
+@pytest.mark.parametrize("path", ["loop", "self/x", "pipe", "cat/1.png/x", "n" * 300, "cat", "cat/", "gone"])
+def test_read_file_that_is_none_is_named_and_not_waited_for(path: str) -> None:
+    files("cat/1.png")
+    (RAW / "loop").symlink_to("loop")
+    (RAW / "self").symlink_to("self")
+    os.mkfifo(RAW / "pipe")
+    with pytest.raises(ProjectError, match=f"'{path}' can't be read: "):
+        read_file(RAW, path)
