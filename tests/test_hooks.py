@@ -282,7 +282,7 @@ def test_record_has_the_whole_path_of_the_template_and_its_commit(repository: Pa
     record = recorded(bake_by(typed, start, tmp_path / "out"))
     assert (record["template"], record["commit"]) == (repository.as_posix(), in_git(repository, "rev-parse", "HEAD"))
     assert record["version"] == json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))["_version"]
-    assert record["answers"] == {"dataset": "digits", "compute": "sagemaker", "serving": "yes", "lineage": "records"}
+    assert record["answers"] == {"compute": "sagemaker", "serving": "yes", "lineage": "records"}
     assert {name.partition("/")[0] for name in record["files"]} == {"mlops"}
 
 

@@ -339,7 +339,7 @@ def test_project_without_a_record_is_recognised_by_its_files(project: BakedProje
     commit(project, "As earlier versions made it")
     origin = Project(project.path).origin(template)
     assert origin.commit == template_commit(template, "v-old")
-    assert origin.answers == {"dataset": "digits", "compute": "sagemaker", "serving": "yes", "lineage": "dataset"}
+    assert origin.answers == {"compute": "sagemaker", "serving": "yes", "lineage": "dataset"}
     changes = planned(project, template)
     assert changes.keys() == expected.keys(), "audit/ and optout/ stay deleted"
     edit(project, "mlops/files.py", '"""Write files whole', '"""Our files whole')

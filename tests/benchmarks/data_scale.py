@@ -148,8 +148,8 @@ def decode(folder: Path) -> float:
 def uploads_table(project: BakedProject, size: int = 10_000) -> str:
     """Push the dataset to a real DVC remote, again after one subject left, and the same as one file per image.
 
-    Then let it grow: by a tenth, as a delivery, and from 5 % to 10 % of the source. "of the new" compares the bytes that
-    are pushed with the contents of the new records.
+    Then let it grow: by a tenth, as a delivery, and from 5 % to 10 % of the source. "of the new" compares the bytes
+    that are pushed with the contents of the new records.
     """
     rows = [
         f"| {size:,} records | first push: objects | MB | one opt-out: objects | kB |",

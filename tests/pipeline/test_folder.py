@@ -1,6 +1,7 @@
 """A team's own images: from a new project to a registered model, and back from it to the images."""
 
 import csv
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,6 +54,43 @@ def write(path: Path, rows: Sequence[tuple[str, ...]]) -> None:
     """Write a CSV file."""
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(rows)
+
+
+BY_HAND = {  # what stands for a command that installs packages, or needs them on the PATH
+    "make setup": "python -m mlops setup",
+    "source .venv/bin/activate": "true",
+    "make repro": "dvc repro",
+}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the steps are typed into a POSIX shell")
+def test_steps_that_are_printed_lead_from_folders_of_images_to_a_good_model(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As a new user would: nothing is edited. The labels differ in colour alone, the brightness is the same."""
+    made = new_project(tmp_path, dataset="folder", lineage="dataset")
+    printed = [line.strip() for line in capfd.readouterr().out.split("Next:")[1].splitlines() if line.strip()]
+    for part, value in (("name", "Test"), ("email", "test@example.org")):
+        made.run("git", "config", f"user.{part}", value)
+    for number in range(180):
+        label = ("blue", "green", "red")[number % 3]
+        pixels = np.full((30, 40, 3), 60, dtype=np.uint8)
+        pixels[number % 20 :, :, ("red", "green", "blue").index(label)] = 160
+        path = made.path / "data/raw" / label / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    assert printed[0] == f"cd {made.path.name}"
+    for command in (line for line in printed[1:] if not line.startswith("#")):
+        made.run("sh", "-c", BY_HAND.get(command, command))
+    assert read(made, "reports/metrics.json")["test_acc"] > 0.9
+    assert read(made, "reports/register.json")["version"] == 1
+    assert made.run("dvc", "status").stdout.strip() == "Data and pipelines are up to date.", "with the salt as chosen"
+    changed = made.run("git", "diff", "--unified=0", "params.yaml").stdout.splitlines()[5:]
+    assert [line.split(":")[0] for line in changed] == ["-  salt", "+  salt"]
+    present, best = (made.run("python", "-m", "mlops", "data", "split", *more).stdout for more in ([], ["--suggest"]))
+    assert best.startswith("Of 1000 salts, ") and best.endswith(present), "it is the best one already"
+    assert present.splitlines()[0].split() == ["train", "val", "test"]
+    assert sum(map(int, present.splitlines()[2].split()[1:])) == 180
 
 
 @pytest.mark.slow

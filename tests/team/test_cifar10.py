@@ -12,11 +12,13 @@ from torchvision.datasets import CIFAR10
 
 
 def test_records_wrong_download_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    cifar10._part.cache_clear()
     (tmp_path / "other.tar.gz").write_bytes(b"the log-in page of a hotel")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{server.server_port}/other.tar.gz")
         with pytest.raises(ProjectError, match="wrong checksum"):
-            next(cifar10.records(tmp_path / "download"))
+            next(cifar10.records())
         server.shutdown()

@@ -226,8 +226,8 @@ def test_compact_stores_deliveries_up_to_one_as_one(tmp_path: Path, monkeypatch:
     after = history.write("2026-02")
     assert {Path(file).parts[1] for file in after} == {"delivery=until-2026-02", "delivery=2026-03"}
     assert len(after) < len(before) and history.rows() == rows
-    kept = {file: digest for file, digest in before.items() if "2026-03" in file}
-    assert kept.items() <= after.items()
+    later = {file: digest for file, digest in before.items() if "2026-03" in file}
+    assert later.items() <= after.items()
     with pytest.raises(ProjectError, match=r"has no delivery '2025'; it has 2026-03, until-2026-02"):
         shards.compact("2025")
 

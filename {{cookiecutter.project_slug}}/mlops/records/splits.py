@@ -60,6 +60,10 @@ def split_by_subject(records: Records, params: SplitParams) -> None:
     A split that the source gives is taken as it is. If it gives no val or no test, they are drawn from its train.
     With an empty salt, the best one is chosen, written to `params.yaml`, and printed.
 
+    Args:
+        records: What `read_records` gave, after `require_consent`.
+        params: The salt, and the fractions of subjects in val and test.
+
     Raises:
         ProjectError: A part would be empty, or the source gives splits to a part of its records only, or two of them
             to one subject; or a job was to choose the salt.
