@@ -150,3 +150,11 @@ def test_own_splits_of_some_records_only_are_refused() -> None:
 def test_own_split_of_another_name_is_refused() -> None:
     with pytest.raises(ProjectError, match="line 2: split 'holdout' is none of train, val, test"):
         split([record("r", split="holdout", origin="line 2")])
+
+
+def test_suggest_where_the_source_gives_all_splits_says_that_no_salt_is_used() -> None:
+    with (
+        read_records(source([record(name, name, split=name) for name in ("train", "val", "test")])) as table,
+        pytest.raises(ProjectError, match="so no salt is used"),
+    ):
+        splits.suggest(table, 0, 0)

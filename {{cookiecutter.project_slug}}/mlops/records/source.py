@@ -177,6 +177,12 @@ def require_consent(records: Records, rule: str) -> None:
     records.table.create_function("allows", 1, registry.allows, deterministic=True)
     records.table.execute("UPDATE records SET allowed = allows(subject_id)")
     records.consent_sha256 = registry.sha256
+    if not records.count():
+        problem = f"none of {records.excluded()} records may be used: nobody consents in {consent.PATH.as_posix()}"
+        fix = (
+            "python -m mlops consent add SUBJECT; or, if they are of no persons, params.yaml:data.consent: not_required"
+        )
+        raise ProjectError(problem, fix)
 
 
 def _is_sound(record: Record, problems: Problems) -> bool:

@@ -20,7 +20,8 @@ from .hashing import uniform_hash
 from .source import SPLITS, Problems, Records, read_records, require_consent
 
 SALTS = 1000  # that are tried, at most
-DRAWS = 1_000_000  # hashes that are computed to choose a salt, about; with that many subjects, every salt is good
+DRAWS = 1_000_000  # hashes that are computed to choose a salt, about
+LOOKED_AT = 200_000  # subjects, at most, by which it is chosen; with so many, every salt is good
 LABELS_SHOWN = 20
 SUGGEST = "python -m mlops data split --suggest"
 
@@ -93,48 +94,68 @@ def suggest(records: Records, val: float, test: float) -> Suggestion:
         test: Likewise.
 
     Raises:
-        ProjectError: Every salt leaves a split empty.
+        ProjectError: Every salt leaves a split empty, or no split is to be drawn.
     """
-    query = "SELECT subject_id, label, COUNT(*) FROM records WHERE {} GROUP BY subject_id, label"
-    free = "allowed AND split IN ('', 'train')"
-    subjects, labels = dict[str, int](), dict[str, int]()
-    rows = [
-        (subjects.setdefault(subject, len(subjects)), labels.setdefault(label, len(labels)), count)
-        for subject, label, count in records.table.execute(query.format(free))
-    ]
-    subject_of, label_of, counts = np.array(rows, dtype=np.int64).reshape(-1, 3).T
-    names = tuple(split for split, fraction in zip(SPLITS, (1, val, test), strict=True) if fraction)
-    wanted = np.array([fraction for fraction in (1 - val - test, val, test) if fraction])
+    if not val + test:
+        raise ProjectError("the source gives all splits itself, so no salt is used", "python -m mlops data split")
+    counts = _Counts.of(records)
+    salts = [str(number) for number in range(min(SALTS, max(1, DRAWS // len(counts.subjects))))]
+    wanted = np.array([[1 - val - test], [val], [test]])
+    drawn = wanted[:, 0] > 0
 
-    def spread(salt: str) -> np.ndarray:
-        """Return records by split and label, (splits, labels)."""
-        places = np.array([names.index(split_of(subject, salt, val, test)) for subject in subjects])
-        table = np.zeros((len(names), len(labels)), dtype=np.int64)
-        np.add.at(table, (places[subject_of], label_of), counts)
-        return table
+    def badness(salt: str) -> tuple[int, int, int, float]:
+        """Return how many splits are empty, labels never learned, labels lacking, and how far shares are off."""
+        table = counts.spread(salt, val, test)
+        never_learned = (table[0] == 0) & (table[1:].sum(0) > 0)
+        difference = np.abs(table / table.sum(0) - wanted).mean()
+        empty = (table.sum(1) == 0) & drawn
+        return int(empty.sum()), int(never_learned.sum()), int((table[drawn] == 0).sum()), float(difference)
 
-    def badness(table: np.ndarray) -> tuple[int, int, int, float]:
-        share = table / table.sum(0)
-        never_learned = ((table[0] == 0) & (table[1:].sum(0) > 0)).sum()
-        difference = np.abs(share - wanted[:, None]).mean()
-        return int((table.sum(1) == 0).sum()), int(never_learned), int((table == 0).sum()), float(difference)
-
-    salts = [str(number) for number in range(min(SALTS, max(1, DRAWS // len(subjects))))]
-    best = min(salts, key=lambda salt: badness(spread(salt)))
-    table = spread(best)
-    if not table.sum(1).all():
+    best = min(salts, key=badness)
+    table = counts.spread(best, val, test)
+    if not table[drawn].sum(1).all():
         raise ProjectError(
-            f"none of {len(salts)} salts leaves a record in each of {', '.join(names)}: {table.sum()} records of "
-            f"{len(subjects)} subjects, with val {val} and test {test}",
+            f"none of {len(salts)} salts leaves a record in each of {', '.join(SPLITS)}: {table.sum()} records of "
+            f"{len(counts.subjects)} subjects, with val {val} and test {test}",
             "give records of more subjects, or raise params.yaml:split.val and split.test",
         )
-    having = np.bincount(np.unique(np.stack([label_of, subject_of]), axis=1)[0], minlength=len(labels))
     lacking = [
-        f"label {label!r}, of {having[place]} subjects, is not in {' and '.join(np.array(names)[table[:, place] == 0])}"
-        for label, place in labels.items()
-        if not table[:, place].all()
+        f"label {label!r}, of {subjects} subjects, is not in {' and '.join(np.array(SPLITS)[(column == 0) & drawn])}"
+        for label, subjects, column in zip(counts.labels, np.bincount(counts.label_of), table.T, strict=True)
+        if not column[drawn].all()
     ]
     return Suggestion(best, len(salts), lacking)
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """How many records each subject has of each label: a row for each pair, as positions in the lists."""
+
+    subjects: list[str]
+    labels: list[str]
+    subject_of: np.ndarray
+    label_of: np.ndarray
+    records: np.ndarray
+
+    @classmethod
+    def of(cls, records: Records) -> "_Counts":
+        query = (
+            "SELECT subject_id, label, COUNT(*) FROM records WHERE allowed AND split IN ('', 'train')"
+            " GROUP BY subject_id, label LIMIT ?"
+        )
+        subjects, labels = dict[str, int](), dict[str, int]()
+        rows = [
+            (subjects.setdefault(subject, len(subjects)), labels.setdefault(label, len(labels)), count)
+            for subject, label, count in records.table.execute(query, [LOOKED_AT])
+        ]
+        return cls(list(subjects), list(labels), *np.array(rows, dtype=np.int64).T)
+
+    def spread(self, salt: str, val: float, test: float) -> np.ndarray:
+        """Return the records by split and label, (3, labels)."""
+        places = np.array([SPLITS.index(split_of(subject, salt, val, test)) for subject in self.subjects])
+        table = np.zeros((len(SPLITS), len(self.labels)), dtype=np.int64)
+        np.add.at(table, (places[self.subject_of], self.label_of), self.records)
+        return table
 
 
 def describe(is_suggested: bool, write: bool) -> str:
