@@ -40,9 +40,10 @@ import csv, io, pathlib, time
 import pyarrow as pa, pyarrow.parquet as pq
 from PIL import Image
 start = time.process_time()
-schema = pa.schema([*((name, pa.string()) for name in ("record_id", "subject_id", "label")), ("image", pa.large_binary())])
-options = {"compression": {"record_id": "zstd", "subject_id": "zstd", "label": "zstd", "image": "none"}}
-options |= {"use_dictionary": ["subject_id", "label"], "write_statistics": ["record_id", "subject_id", "label"]}
+ids = ["record_id", "subject_id", "label"]
+schema = pa.schema([*((name, pa.string()) for name in ids), ("image", pa.large_binary())])
+options = {"compression": dict.fromkeys(ids, "zstd") | {"image": "none"}, "use_dictionary": ids[1:]}
+options["write_statistics"] = ids
 with open("data/raw/records.csv", encoding="utf-8") as file:
     rows = sorted(csv.reader(file))[:-1]
 parts = {"train": rows[0::5] + rows[1::5] + rows[2::5], "val": rows[3::5], "test": rows[4::5]}

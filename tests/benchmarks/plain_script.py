@@ -24,13 +24,13 @@ from ruamel.yaml import YAML
 
 PACKAGE = sys.argv[1]
 mlops = import_module("mlops")
-consent, manifest, shards, source = (
-    import_module(f"mlops.records.{name}") for name in ("consent", "manifest", "shards", "source")
+manifest, shards, source, splits = (
+    import_module(f"mlops.records.{name}") for name in ("manifest", "shards", "source", "splits")
 )
-digits, splits, evaluation, datasets, networks, predictor, training, transforms, contact_sheets, interface = (
+digits, evaluation, datasets, networks, predictor, training, transforms, contact_sheets, interface = (
     import_module(f"{PACKAGE}.{name}")
     for name in (
-        *("data.digits", "data.splits", "model.evaluation", "model.dataset", "model.networks", "model.predictor"),
+        *("data.digits", "model.evaluation", "model.dataset", "model.networks", "model.predictor"),
         *("model.training", "model.transforms", "stages.manifest", "interface"),
     )
 )
@@ -79,10 +79,10 @@ def main() -> None:
 
 def prepare(data: dict[str, Any], split: dict[str, Any]) -> None:
     """Make the dataset."""
-    records = splits.subsample(source.read_records(digits.records(), "digits"), data["fraction"])
-    registry = consent.read(Path("data/consent.csv"))
-    allowed = [record for record in records if registry.allows(record.subject_id)]
-    shards.write(splits.split(allowed, split["salt"], split["val"], split["test"]), data["shards"], DATASET)
+    with source.read_records(digits, data["fraction"]) as records:
+        source.require_consent(records, data["consent"])
+        splits.split_by_subject(records, splits.SplitParams(**split))
+        shards.write(records, data["shards"], DATASET)
 
 
 def describe() -> str:
@@ -92,7 +92,7 @@ def describe() -> str:
     (REPORTS / "samples").mkdir(parents=True, exist_ok=True)
     for split in splits.SPLITS:
         labels = [row["label"] for row in counts if row["split"] == split]
-        rows = [(label, manifest.first_records(DATASET, summary, split, label)) for label in labels]
+        rows = [(label, summary.first_records(split, label)) for label in labels]
         contact_sheets.contact_sheet(rows, len(labels)).save(REPORTS / "samples" / f"{split}.png")
     write_csv(REPORTS / "labels.csv", counts)
     content = {"records": summary.records, "counts": counts}
