@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from . import datasets
+from . import small_datasets
 from .conftest import SKELETON
 
 FILES = {
@@ -68,7 +68,7 @@ def run(folder: Path, *arguments: str, **environment: str) -> "subprocess.Comple
 def test_verb_that_only_reads_files_imports_no_torch_and_no_mlflow(project: Path, arguments: str, output: str) -> None:
     image = io.BytesIO()
     Image.new("L", (8, 8)).save(image, "png")
-    datasets.write([datasets.record("r", "a")], project / "data/dataset", read=lambda _: image.getvalue())
+    small_datasets.write([small_datasets.record("r", "a")], project / "data/dataset", read=lambda _: image.getvalue())
     done = run(project, "-c", COUNTED, *arguments.split())
     assert done.returncode == 0, done.stderr
     assert output in done.stdout
@@ -131,7 +131,7 @@ def test_stage_of_a_copy_installed_below_the_project_is_refused(project: Path) -
 
 
 def test_safe_path_that_hides_the_team_s_package_is_reported(project: Path, tmp_path: Path) -> None:
-    datasets.write([datasets.record("r", "a")], project / "data/dataset")
+    small_datasets.write([small_datasets.record("r", "a")], project / "data/dataset")
     shutil.copytree(project / "mlops", tmp_path / "installed/mlops")
     safe = {"PYTHONSAFEPATH": "1", "PYTHONPATH": str(tmp_path / "installed")}
     done = run(project, "-m", "mlops", "data", "export", "images", **safe)
@@ -143,7 +143,7 @@ def test_safe_path_that_hides_the_team_s_package_is_reported(project: Path, tmp_
 
 
 def test_team_s_package_that_does_not_exist_is_named(project: Path) -> None:
-    datasets.write([datasets.record("r", "a")], project / "data/dataset")
+    small_datasets.write([small_datasets.record("r", "a")], project / "data/dataset")
     (project / "team").rename(project / "other")
     done = run(project, "-m", "mlops", "data", "export", "images")
     assert done.returncode == 2

@@ -8,7 +8,7 @@ from mlops.errors import ProjectError
 from mlops.records import shards
 from PIL import Image
 
-from .. import datasets
+from .. import small_datasets
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def dataset(folder: Path, kind: str) -> Path:
     file = io.BytesIO()
     picture = Image.new("RGB", (8, 8))
     picture.save(file, kind, **({"save_all": True, "append_images": [picture]} if kind == "MPO" else {}))
-    datasets.write([datasets.record("r/1")], folder / "dataset", read=lambda _: file.getvalue())
+    small_datasets.write([small_datasets.record("r/1")], folder / "dataset", read=lambda _: file.getvalue())
     return folder / "dataset"
 
 

@@ -14,7 +14,7 @@ from mlops.records.source import Record, read_records
 from PIL import Image
 from team.data import digits
 
-from .. import datasets
+from .. import small_datasets
 
 
 def record(record_id: str, subject_id: str = "s", label: str = "cat", origin: str = "line 2") -> Record:
@@ -23,7 +23,7 @@ def record(record_id: str, subject_id: str = "s", label: str = "cat", origin: st
 
 def read(records: Iterable[Record], name: str = "test") -> list[tuple[str, str, str]]:
     """Return id, subject and label of the records that are read."""
-    with read_records(datasets.source(records, name=name)) as table:
+    with read_records(small_datasets.source(records, name=name)) as table:
         return list(table.table.execute("SELECT record_id, subject_id, label FROM records"))
 
 

@@ -15,8 +15,8 @@ from mlops.files import write_json
 from mlops.records import manifest
 from mlops.records.source import Record
 
-from .. import datasets
-from ..datasets import record
+from .. import small_datasets
+from ..small_datasets import record
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def dataset(tmp_path: Path) -> Path:
         *(record("00123", "NA", 'say "hi", twice'), record("7", "B"), record("é", "b")),
         *(record("=cmd()", "C", split="val"), record("10", "B\u00e9", "dog", split="test")),
     ]
-    datasets.write(records, tmp_path / "dataset")
+    small_datasets.write(records, tmp_path / "dataset")
     return tmp_path / "dataset"
 
 
@@ -86,7 +86,7 @@ def test_build_in_parts_gives_the_same_file(tmp_path: Path, at_once: int) -> Non
         return record(f"r{number:05}", f"s{number * 7919 % 97} of {split}", str(number % 3), split=split)
 
     train, test = [numbered(n, "train") for n in range(600)], [numbered(n, "test") for n in range(600, 1000)]
-    datasets.write([*train, *test, numbered(5000, "val")], tmp_path / "dataset", 4)
+    small_datasets.write([*train, *test, numbered(5000, "val")], tmp_path / "dataset", 4)
     whole = manifest.write(manifest.build(tmp_path / "dataset"), tmp_path / "whole.parquet")
     cut = [*manifest.build(tmp_path / "dataset", at_once)]
     assert len(cut) > 1

@@ -16,9 +16,9 @@ from mlops.records import manifest, shards
 from mlops.records.source import Record, read_records
 from mlops.records.splits import SplitParams, split_by_subject
 
-from .. import datasets
+from .. import small_datasets
 from ..conftest import SKELETON
-from ..datasets import record, source
+from ..small_datasets import record, source
 
 
 def records(subjects: int, each: int = 3, split: str = "train") -> list[Record]:
@@ -36,14 +36,14 @@ def digests(dataset: Path) -> dict[str, str]:
 
 def test_write_twice_in_any_order_gives_the_same_bytes(tmp_path: Path) -> None:
     images = records(20)
-    datasets.write(images, tmp_path / "first", 4)
-    datasets.write(images[::-1], tmp_path / "second", 4)
+    small_datasets.write(images, tmp_path / "first", 4)
+    small_datasets.write(images[::-1], tmp_path / "second", 4)
     assert digests(tmp_path / "first") == digests(tmp_path / "second")
 
 
 def test_write_replaces_all_of_an_older_dataset(tmp_path: Path) -> None:
-    datasets.write([*records(40), *records(1, split="val")], tmp_path / "dataset", 4)
-    datasets.write(records(20), tmp_path / "dataset")
+    small_datasets.write([*records(40), *records(1, split="val")], tmp_path / "dataset", 4)
+    small_datasets.write(records(20), tmp_path / "dataset")
     assert list(digests(tmp_path / "dataset")) == ["train/shard-000.parquet"]
     assert list(tmp_path.iterdir()) == [tmp_path / "dataset"]
 
@@ -51,7 +51,7 @@ def test_write_replaces_all_of_an_older_dataset(tmp_path: Path) -> None:
 def test_read_any_number_of_shards_gives_the_same_rows(tmp_path: Path) -> None:
     tables = []
     for count in (1, 3, 1000):
-        datasets.write(records(300), tmp_path / "dataset", count)
+        small_datasets.write(records(300), tmp_path / "dataset", count)
         tables.append(shards.read(tmp_path / "dataset" / "train"))
     names = tables[0]["record_id"].to_pylist()
     assert names == sorted(names) and len(names) == 900
@@ -59,13 +59,13 @@ def test_read_any_number_of_shards_gives_the_same_rows(tmp_path: Path) -> None:
 
 
 def test_write_more_rows_than_a_batch_are_in_bounded_row_groups(tmp_path: Path) -> None:
-    datasets.write(records(1, each=2 * shards.BATCH + 1), tmp_path)
+    small_datasets.write(records(1, each=2 * shards.BATCH + 1), tmp_path)
     assert row_groups(tmp_path) == [shards.BATCH, shards.BATCH, 1]
 
 
 def test_write_large_contents_are_in_bounded_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "BATCH_BYTES", 1000)
-    datasets.write(records(1, each=7), tmp_path, read=lambda _: bytes(400))
+    small_datasets.write(records(1, each=7), tmp_path, read=lambda _: bytes(400))
     assert row_groups(tmp_path) == [3, 3, 1]
 
 
@@ -87,7 +87,7 @@ def test_write_contents_that_cant_be_read_are_all_counted_by_where_they_are_list
     with pytest.raises(
         ProjectError, match="bad records: 20\n  line 0: it is damaged\n[\\s\\S]*and 15 more\nFix: mend it"
     ):
-        datasets.write(lines, tmp_path / "dataset", read=read)
+        small_datasets.write(lines, tmp_path / "dataset", read=read)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -97,7 +97,7 @@ def test_read_missing_split_says_how_to_make_it(tmp_path: Path) -> None:
 
 
 def test_read_damaged_shard_is_named(tmp_path: Path) -> None:
-    datasets.write(records(3), tmp_path)
+    small_datasets.write(records(3), tmp_path)
     file = tmp_path / "train" / "shard-000.parquet"
     file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(ProjectError, match=r"shard-000.parquet is damaged"):
@@ -275,7 +275,7 @@ with read_records(source) as records:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the limit on a file's size is Unix's")
 def test_write_no_space_left_keeps_the_older_dataset(tmp_path: Path) -> None:
-    datasets.write(records(3), tmp_path / "dataset")
+    small_datasets.write(records(3), tmp_path / "dataset")
     before = digests(tmp_path / "dataset")
     done = subprocess.run(
         [sys.executable, "-c", FILL, str(tmp_path / "dataset"), str(SKELETON)], capture_output=True, text=True

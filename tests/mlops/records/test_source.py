@@ -13,7 +13,7 @@ from mlops.records import consent, shards
 from mlops.records.csv_reader import read_csv
 from mlops.records.source import Records, read_records, require_consent
 
-from ..datasets import record, source
+from ..small_datasets import record, source
 
 COLUMNS = ("record_id", "path")
 REGISTRY = """\

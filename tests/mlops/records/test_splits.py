@@ -11,7 +11,7 @@ from mlops.errors import ProjectError
 from mlops.records import hashing, splits
 from mlops.records.source import Record, read_records
 
-from ..datasets import record, source
+from ..small_datasets import record, source
 
 PARAMS = splits.SplitParams(salt="7", val=0.2, test=0.2)
 CHOICE = splits.SplitParams(salt=None, val=0.2, test=0.2)

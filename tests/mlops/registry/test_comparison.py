@@ -13,8 +13,8 @@ from mlops.registry.aliases import Registry
 from mlops.registry.promotion import IncomparableError, _fair_records, _seen, compare
 from mlops.tracking.mlflow_reader import StoredVersion
 
-from .. import datasets
-from ..datasets import record
+from .. import small_datasets
+from ..small_datasets import record
 from .conftest import MODEL, Git
 
 CONFIG = "[core]\n    remote = storage\n['remote \"storage\"']\n    url = ../nowhere\n"
@@ -36,7 +36,7 @@ def project(request: pytest.FixtureRequest, head: str, git: Git, monkeypatch: py
 def committed_version(number: int, git: Git, parts: dict[str, str], parents: list[str], **tags: str) -> StoredVersion:
     """Commit a dataset, a letter a subject, and return a version that names the commit."""
     rows = [record(f"{subject}-1", subject, "7", split=split) for split, who in parts.items() for subject in who]
-    datasets.write(rows, Path("data/dataset"), 2)
+    small_datasets.write(rows, Path("data/dataset"), 2)
     listed = manifest.write(manifest.build(Path("data/dataset")), Path("data/manifest.parquet"))
     Path("reports/train").mkdir(parents=True, exist_ok=True)
     Path("reports/train/lineage.json").write_text(json.dumps({"parents": parents}), encoding="utf-8")
