@@ -62,6 +62,7 @@ def run(folder: Path, *arguments: str, **environment: str) -> "subprocess.Comple
         ("consent check", "The registry is in order"),
         ("consent history a", "line 2: a active from"),
         ("data export images", "1 images in images"),
+        ("data list", "No version of the dataset has a label"),
         ("jobs list", "There are no jobs"),
     ],
 )

@@ -105,6 +105,16 @@ def test_repro_mlflow_has_the_run_with_all_its_lineage(reproduced: BakedProject)
     assert run.info.status == "FINISHED"
 
 
+def test_dataset_of_the_registered_version_has_a_tag(reproduced: BakedProject) -> None:
+    md5, commit = out_md5(lock(reproduced), "data/dataset"), versions(reproduced)[1]["data_git_commit_id"]
+    tag = f"data/{md5[:8]}"
+    assert reproduced.run("git", "cat-file", "-t", tag).stdout == "tag\n"
+    assert reproduced.run("git", "rev-parse", f"{tag}^{{commit}}").stdout.strip() == commit
+    assert versions(reproduced)[1]["data_version"] == md5[:8]
+    (row,) = json.loads(reproduced.run("python", "-m", "mlops", "data", "list", "--json").stdout)
+    assert (row["tags"], row["models"], row["records"], row["commit"]) == ([tag], [1], 1797, commit)
+
+
 def test_experiment_is_shown_in_few_columns(queued: BakedProject) -> None:
     check_table(queued, [*COLUMNS[:4], "marker", *COLUMNS[4:]])
 

@@ -4,14 +4,13 @@ import importlib
 import importlib.util
 import logging
 import sys
-from pathlib import Path
 
 import click
 
 from .errors import ProjectError
 
-# The module `cli` of each adds its `groups` of verbs; any of them but `registry` may be deleted.
-FOLDERS = ("registry", "consent", "compute", "audit", "optout")
+# The module `cli` of each adds its `groups` of verbs; any of them but `registry` and `datasets` may be deleted.
+FOLDERS = ("registry", "datasets", "consent", "compute", "audit", "optout")
 
 
 class Verbs(click.Group):
@@ -101,48 +100,6 @@ def lineage_push(remote: str) -> None:
     from .tracking.lineage_log import push
 
     click.echo(f"{remote} has lineage at {push(remote, (f'*{load_platform().project}@v*', 'data/*'))[:10]}")
-
-
-@main.group()
-def data() -> None:
-    """Label and export datasets."""
-
-
-@data.command("tag")
-@click.argument("version")
-def data_tag(version: str) -> None:
-    """Label the dataset of the work tree, such as v1.0. Runs on it show the label as data_version."""
-    from .tracking.run_context import tag_dataset
-
-    click.echo(f"data/{version} is commit {tag_dataset(version)[:10]}")
-
-
-@data.command("export")
-@click.argument("folder", type=click.Path(path_type=Path))
-def data_export(folder: Path) -> None:
-    """Write the dataset as image files. They are FOLDER/<split>/<label>/<record_id>.<ext>."""
-    from .records.shards import export
-
-    click.echo(f"{export(Path('data/dataset'), folder)} images in {folder}")
-
-
-@data.command("split")
-@click.option("--suggest", is_flag=True, help="Under the salt that spreads labels best.")
-@click.option("--write", is_flag=True, help="Write that salt to params.yaml.")
-def data_split(suggest: bool, write: bool) -> None:
-    """Show how many records of each label are in each split."""
-    from .records.splits import describe
-
-    click.echo(describe(suggest or write, write))
-
-
-@data.command("compact")
-@click.argument("delivery")
-def data_compact(delivery: str) -> None:
-    """Store deliveries up to this one as one, in fewer files. Their order is that of their names."""
-    from .records.shards import compact
-
-    click.echo(compact(delivery))
 
 
 for _folder in FOLDERS:

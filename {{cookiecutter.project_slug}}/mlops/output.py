@@ -21,6 +21,14 @@ def print_json(content: Any) -> None:
     click.echo(json.dumps(content, indent=2))
 
 
+def print_json_rows(head: dict[str, Any], name: str, rows: Iterable[dict[str, Any]]) -> None:
+    """Print one JSON document, `head` with one more key: a list that need not fit into memory."""
+    click.echo(json.dumps(head, indent=2).removesuffix("\n}") + f',\n  "{name}": [', nl=False)
+    for number, row in enumerate(rows):
+        click.echo(f"{',' if number else ''}\n    {json.dumps(row)}", nl=False)
+    click.echo("\n  ]\n}")
+
+
 def shorten(text: str) -> str:
     """Cut ids and digests in a text to their first 12 characters, which name them as well."""
     return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{20,52}(\.dir)?\b", r"\1", text)

@@ -125,3 +125,13 @@ def test_digest_of_a_file_that_is_no_manifest_is_refused(tmp_path: Path) -> None
     (tmp_path / "m.parquet").write_bytes(b"no")
     with pytest.raises(ProjectError, match="m.parquet can't be read.*[\\s\\S]*dvc repro"):
         manifest.digest_of(tmp_path / "m.parquet")
+
+
+def test_first_of_each_is_exact_for_any_number_of_groups() -> None:
+    """Groups of pyarrow's `group_by` come in no order that can be relied on."""
+    pairs = [(f"{split}{label}", f"{number:03}") for split in "abc" for label in range(60) for number in range(40)]
+    table = pa.table({"label": [label for label, _ in pairs], "record_id": [name for _, name in pairs]})
+    first = manifest.first_of_each(table.take(list(range(len(pairs)))[::-1]), ["label"], 13)
+    expected = sorted((label, name) for label, name in pairs if name < "013")
+    assert list(zip(first["label"].to_pylist(), first["record_id"].to_pylist(), strict=True)) == expected
+    assert len(manifest.first_of_each(table.slice(0, 0), ["label"], 13)) == 0

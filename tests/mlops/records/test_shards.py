@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mlops.datasets import compaction
 from mlops.errors import ProjectError
 from mlops.files import sha256
 from mlops.records import manifest, shards
@@ -220,7 +221,7 @@ def test_compact_stores_deliveries_up_to_one_as_one(tmp_path: Path, monkeypatch:
     for month in ("2026-01", "2026-02", "2026-03"):
         history.deliver(month, range(60), 3)
     before, rows = history.write(), history.rows()
-    printed = shards.compact("2026-02")
+    printed = compaction.compact("2026-02")
     assert "compact_until: '2026-02' # empty" in Path("params.yaml").read_text(encoding="utf-8")
     assert "The next dvc repro stores 2 deliveries as one: " in printed
     after = history.write("2026-02")
@@ -229,7 +230,7 @@ def test_compact_stores_deliveries_up_to_one_as_one(tmp_path: Path, monkeypatch:
     later = {file: digest for file, digest in before.items() if "2026-03" in file}
     assert later.items() <= after.items()
     with pytest.raises(ProjectError, match=r"has no delivery '2025'; it has 2026-03, until-2026-02"):
-        shards.compact("2025")
+        compaction.compact("2025")
 
 
 @pytest.mark.parametrize("name", ["..", "con", "a/b", "v1.", "Nürnberg 1", "50%"])

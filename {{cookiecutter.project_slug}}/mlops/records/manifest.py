@@ -118,13 +118,8 @@ def write(parts: Iterable[pa.Table], path: Path, dataset: Path = Path()) -> Summ
             subjects += pc.count_distinct(part["subject_id"]).as_py()
             for row in part.group_by(["split", "label"]).aggregate([([], "count_all")]).to_pylist():
                 counts[row["split"], row["label"]] += row["count_all"]
-            # Of each split and label, those before and those of this part, by record: the first ones are kept.
-            by_record = [("split", "ascending"), ("label", "ascending"), ("record_id", "ascending")]
-            ordered = pa.concat_tables([first, part]).sort_by(by_record)
-            groups = ordered.group_by(["split", "label"], use_threads=False)  # as they come
-            sizes = groups.aggregate([([], "count_all")])["count_all"].to_numpy()
-            place = np.arange(len(ordered)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-            first = ordered.filter(pa.array(place < FIRST)).combine_chunks()
+            # Those before, and those of this part.
+            first = first_of_each(pa.concat_tables([first, part]), ["split", "label"], FIRST)
             rest = pa.concat_tables([rest, part.cast(SCHEMA)])
             if whole := len(rest) - len(rest) % ROW_GROUP:  # row groups are full, however large the parts are
                 file.write_table(rest.slice(0, whole), ROW_GROUP)
@@ -134,6 +129,19 @@ def write(parts: Iterable[pa.Table], path: Path, dataset: Path = Path()) -> Summ
     pairs = ((split, label) for split in SPLITS for label in sorted({label for _, label in counts}))
     listed = [{"split": split, "label": label, "records": counts[split, label]} for split, label in pairs]
     return Summary(sum(counts.values()), subjects, listed, first, sha.hexdigest(), dataset)
+
+
+def first_of_each(table: pa.Table, columns: list[str], most: int) -> pa.Table:
+    """Return the first rows by `record_id`, at most `most`, of each group of rows that are equal in `columns`.
+
+    They are sorted by `columns`, then by `record_id`.
+    """
+    ordered = table.sort_by([(column, "ascending") for column in (*columns, "record_id")]).combine_chunks()
+    is_start = np.ones(len(ordered), bool)
+    differs = (pc.not_equal(ordered[column][1:], ordered[column][:-1]).to_numpy() for column in columns)
+    is_start[1:] = np.logical_or.reduce(list(differs))
+    place = np.arange(len(ordered)) - np.flatnonzero(is_start)[np.cumsum(is_start) - 1]
+    return ordered.filter(pa.array(place < most)).combine_chunks()
 
 
 class Digest:

@@ -11,14 +11,13 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from ..config import set_param
 from ..contract import interface
 from ..errors import ProjectError
 from ..files import atomic_write, write_json
@@ -205,25 +204,3 @@ def export(dataset: Path, folder: Path) -> int:
                 target.write_bytes(row["image"])
                 count += 1
     return count
-
-
-def compact(until: str) -> str:
-    """Set `params.yaml:data.compact_until`; return what the next `prepare` will write anew.
-
-    Raises:
-        ProjectError: The dataset isn't there, or no delivery in it is named so.
-    """
-    folders = sorted(Path("data", "dataset").glob("*/delivery=*"))
-    names = sorted({unquote(folder.name.removeprefix("delivery=")) for folder in folders})
-    if until not in names:
-        listed = ", ".join(names) or "none: its records have no deliveries"
-        raise ProjectError(f"data/dataset has no delivery {until!r}; it has {listed}", "dvc repro prepare, or name one")
-    merged = [folder for folder in folders if unquote(folder.name.removeprefix("delivery=")) <= until]
-    files = [file.stat().st_size for folder in merged for file in folder.iterdir()]
-    set_param("data", "compact_until", until)
-    count = len({folder.name for folder in merged})
-    return (
-        f"params.yaml:data.compact_until is {until!r}. The next dvc repro stores {count} deliveries as one: "
-        f"{len(files)} files, {sum(files) / 1e6:.1f} MB, are written and uploaded anew, once. "
-        "Training runs again, to the same weights."
-    )

@@ -4,7 +4,6 @@ A draw by hash needs no memory and no order. Take a subject out, or add one, and
 a dataset can be compared on the records that they share. What can be chosen is the salt: `suggest` does.
 """
 
-from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Self
@@ -12,17 +11,14 @@ from typing import Annotated, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from ..config import StrictModel, job_file, load_params, set_param
-from ..contract import data_package
+from ..config import StrictModel, job_file, set_param
 from ..errors import ProjectError
-from ..output import table
 from .hashing import uniform_hash
-from .source import SPLITS, Problems, Records, read_records, require_consent
+from .source import SPLITS, Problems, Records
 
 SALTS = 1000  # that are tried, at most
 DRAWS = 1_000_000  # hashes that are computed to choose a salt, about
 LOOKED_AT = 200_000  # subjects, at most, by which it is chosen; with so many, every salt is good
-LABELS_SHOWN = 20
 SUGGEST = "python -m mlops data split --suggest"
 
 
@@ -69,7 +65,7 @@ def split_by_subject(records: Records, params: SplitParams) -> None:
         ProjectError: A part would be empty, or the source gives splits to a part of its records only, or two of them
             to one subject; or a job was to choose the salt.
     """
-    val, test = _fractions_to_draw(records, params)
+    val, test = fractions_to_draw(records, params)
     salt = params.salt
     if val + test:
         salt = _choose_salt(records, val, test) if salt is None else str(salt)
@@ -158,49 +154,6 @@ class _Counts:
         return table
 
 
-def describe(is_suggested: bool, write: bool) -> str:
-    """Return how many records of each label are in each split, by `params.yaml` or by the best salt.
-
-    Args:
-        is_suggested: Choose the best salt, in place of that of `params.yaml`.
-        write: Write that salt to `params.yaml`.
-
-    Raises:
-        ProjectError: The source, the registry or the parameters are wrong, or a split would be empty.
-    """
-    sources, params = data_package(), load_params("split", SplitParams)
-    data = load_params("data", sources.DataParams)
-    with read_records(sources.load(data.source), data.fraction) as records:
-        require_consent(records, data.consent)
-        notes = []
-        if is_suggested:
-            best = suggest(records, *_fractions_to_draw(records, params))
-            notes = [f"Of {best.tried} salts, {best.salt!r} spreads the labels best", *best.lacking]
-            params = params.model_copy(update={"salt": best.salt})
-            if write:
-                set_param("split", "salt", best.salt)
-        elif params.salt is None:
-            raise ProjectError("params.yaml:split.salt is empty: the first prepare chooses it", f"see which: {SUGGEST}")
-        split_by_subject(records, params)
-        return "\n".join([*notes, _counts_table(records)])
-
-
-def _counts_table(records: Records) -> str:
-    """Lay out subjects, records, and records of the most frequent labels, by split."""
-    query = "SELECT label, split, COUNT(*) FROM records WHERE allowed GROUP BY label, split"
-    labels: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for label, split, count in records.table.execute(query):
-        labels[label][split] = count
-    query = "SELECT split, COUNT(DISTINCT subject_id) FROM records WHERE allowed GROUP BY split"
-    shown = sorted(labels, key=lambda label: (-labels[label].total(), label))[:LABELS_SHOWN]
-    rows = [("subjects", dict(records.table.execute(query))), ("records", records.by_split())]
-    rows += [(f"label {label}", labels[label]) for label in shown]
-    cells = [(name, *(str(counts.get(split, 0)) for split in SPLITS)) for name, counts in rows]
-    if len(labels) > len(shown):
-        cells.append((f"{len(labels) - len(shown)} more labels", "", "", ""))
-    return table(cells, ("", *SPLITS))
-
-
 def _choose_salt(records: Records, val: float, test: float) -> str:
     if job_file():
         problem = "params.yaml:split.salt is empty, and a job can't write the salt that it would choose"
@@ -213,7 +166,7 @@ def _choose_salt(records: Records, val: float, test: float) -> str:
     return best.salt
 
 
-def _fractions_to_draw(records: Records, params: SplitParams) -> tuple[float, float]:
+def fractions_to_draw(records: Records, params: SplitParams) -> tuple[float, float]:
     """Return the fractions of val and test that are to be drawn; 0 for a split that the source has itself."""
     query = "SELECT split, COUNT(*), MIN(origin) FROM records GROUP BY split"
     given = {split: (count, origin) for split, count, origin in records.table.execute(query)}

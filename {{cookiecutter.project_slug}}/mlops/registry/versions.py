@@ -24,7 +24,7 @@ from ..contract import interface, load_model, package_name
 from ..errors import ProjectError
 from ..files import read_json, sha256, write_json
 from ..records import consent
-from ..tracking import descriptions, dvc_remote, lineage_log, mlflow_client, run_context
+from ..tracking import dataset_tags, descriptions, dvc_remote, lineage_log, mlflow_client, run_context
 from ..tracking.git import GitError, exists, git
 from ..tracking.mlflow_sync import NOTE
 from ..tracking.run_context import snapshot
@@ -106,19 +106,22 @@ def register(model_dir: Path) -> int:
 
 
 def publish() -> None:
-    """Write the registration in `reports/register.json` into Git: an entry in the log, and the version's tag."""
-    name, report = load_platform().project, read_json(REGISTERED)
+    """Write the registration in `reports/register.json` into Git: an entry in the log, tags of version and dataset."""
+    name, report, facts = load_platform().project, read_json(REGISTERED), read_facts()
     number, commit, result = report["version"], report["version_commit"][0], report["commit"][0]
     if not exists(result):  # of a job that another clone started: here, the same content has another commit
         result = snapshot(pipeline.running_stage().name)
-    lineage_log.record_once(result, f"register {name} version {number}\n\nrun: {read_facts()['run']}\n")
+    lineage_log.record_once(result, f"register {name} version {number}\n\nrun: {facts['run']}\n")
     if exists(commit):  # else another clone registered it, and has the tag
         lineage_log.tag(_tag(number, git("rev-parse", "--show-prefix")), commit, f"{name} version {number}")
+    inputs = facts["data_git_commit_id"]
+    dataset_tags.tag_registered(facts["dataset_md5"], inputs if exists(inputs) else result)
 
 
 def version_tags(model_dir: Path, facts: dict[str, Any], commit: str) -> dict[str, str]:
     """Return the tags of a version in MLflow: what it is, what it is made from, and the commit of its results."""
-    names = ("dataset_md5", "manifest_sha256", "run", "data_git_commit_id", "consent_sha256", "consent_excluded")
+    inputs = ("dataset_md5", "data_version", "manifest_sha256", "consent_sha256", "consent_excluded")
+    names = (*inputs, "run", "data_git_commit_id")
     weights = sha256(model_dir / interface().WEIGHTS)
     return {"model_sha256": weights, **{name: facts[name] for name in names}, "result_commit": commit}
 

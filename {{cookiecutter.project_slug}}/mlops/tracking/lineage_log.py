@@ -70,7 +70,8 @@ def record_once(commit: str, message: str) -> None:
 def push(remote: str = "origin", tags: tuple[str, ...] = ()) -> str:
     """Publish the branch, and the tags whose names match a pattern; return the commit that both sides now have.
 
-    Entries that another clone published stay, and ours come after them. It raises ProjectError if there is nothing to
+    Entries that another clone published stay, and ours come after them. So do its tags of datasets that are named by
+    the hash: ours may be on another commit, but of the same dataset. It raises ProjectError if there is nothing to
     publish, no such Git remote, or the remote refuses.
     """
     if remote not in git("remote").split():
@@ -96,10 +97,18 @@ def push(remote: str = "origin", tags: tuple[str, ...] = ()) -> str:
                 raise
             continue
         _push(local, tip, ours)
-        if names := git("tag", "--list", *tags).split() if tags else []:
-            git("push", "--quiet", "--no-verify", "--no-signed", remote, *(f"refs/tags/{name}" for name in names))
+        _push_tags(remote, tags)
         return tip
     raise ProjectError(f"{remote} changed {TRIES} times while publishing", "run the same command again")
+
+
+def _push_tags(remote: str, patterns: tuple[str, ...]) -> None:
+    lines = git("tag", "--list", *patterns, "--format=%(refname) %(contents:subject)").splitlines() if patterns else []
+    messages = dict(line.split(" ", 1) for line in lines)
+    by_hash = {ref for ref, md5 in messages.items() if md5.startswith(ref.removeprefix("refs/tags/data/"))}
+    published = by_hash and set(git("ls-remote", "--tags", "--refs", remote).split())
+    if refs := messages.keys() - (by_hash & published):
+        git("push", "--quiet", "--no-verify", "--no-signed", remote, *sorted(refs))
 
 
 def _merge(tip: str, commit: str, message: str, date: str = "") -> str:
@@ -122,8 +131,8 @@ def _push(repository: str, commit: str, expected: str) -> None:
     git("push", "--quiet", "--no-verify", "--no-signed", lease, repository, f"{commit}:{REF}")
 
 
-def tag(name: str, commit: str, message: str) -> None:
-    """Give a commit an annotated tag; raise ProjectError if the tag names another commit already."""
+def tag(name: str, commit: str, message: str, date: str = "") -> None:
+    """Give a commit an annotated tag, of now or a date; raise ProjectError if the tag names another commit already."""
     repository = git("rev-parse", "--show-toplevel", where=home())
     tagged = git("ls-remote", repository, f"refs/tags/{name}^{{}}").partition("\t")[0]
     if tagged == commit:
@@ -131,7 +140,8 @@ def tag(name: str, commit: str, message: str) -> None:
     if tagged:
         problem = f"the tag {name} names commit {tagged[:10]} already, not {commit[:10]}"
         raise ProjectError(problem, f"choose another name; or, if that one is given up: git tag -d {name}")
-    git("tag", "--force", "--annotate", "--no-sign", "--message", message, name, commit, env=AUTHOR)
+    dated = AUTHOR | ({"GIT_COMMITTER_DATE": date} if date else {})
+    git("tag", "--force", "--annotate", "--no-sign", "--message", message, name, commit, env=dated)
     if Path(repository).resolve() != Path(git("rev-parse", "--show-toplevel")).resolve():  # an experiment's copy
         git("push", "--quiet", "--no-verify", repository, f"refs/tags/{name}")
 

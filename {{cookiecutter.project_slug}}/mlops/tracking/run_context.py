@@ -1,7 +1,6 @@
 """Facts that only the clone that starts a stage knows: the commit that it reads, who starts it, labels and tags.
 
-A job has no Git: the clone that starts it writes them to the job's file. A label of a dataset, such as v1.0, is an
-annotated Git tag `data/<label>` whose message is the dataset's hash; outside the cache key, it runs nothing again.
+A job has no Git: the clone that starts it writes them to the job's file.
 
 The commit holds the tracked files as they are, whatever the state of the work tree, and `dvc.lock` without the entries
 of the running stage and of those after it, which describe an earlier run. `git checkout` of it, then `dvc pull
@@ -24,7 +23,7 @@ from ..contract import package_name
 from ..errors import ProjectError
 from ..files import read_json
 from ..pipeline import LOCK
-from . import dvc_remote, lineage_log, stage_metrics
+from . import dataset_tags, dvc_remote, lineage_log, stage_metrics
 from .checkout import Reader, add_and_check, ignored_by_dvc
 from .git import commit_tree, git, head, paths, remote_url, try_git
 
@@ -71,9 +70,7 @@ def collect(stage: str) -> RunContext:
         _check_upstream(loaded)
     commit, label, metrics = snapshot(stage), "", {}
     if loaded.is_training:
-        metrics, md5 = stage_metrics.read(loaded.upstream), dataset_md5()
-        tags = git("tag", "--list", "data/*", "--format=%(contents:subject) %(refname:strip=3)", where=home())
-        label = dict(line.rsplit(" ", 1) for line in reversed(tags.splitlines())).get(md5, md5[:8])
+        metrics, label = stage_metrics.read(loaded.upstream), dataset_tags.label_of(dataset_md5())
     user = try_git("config", "user.name", where=home())
     if user is None:
         try:
@@ -134,15 +131,6 @@ def dataset_md5() -> str:
     if md5 := next((out["md5"] for out in outs if out["path"] == DATASET), None):
         return str(md5)
     raise ProjectError(f"dvc.lock does not name {DATASET}", "run the stage through DVC: dvc repro")
-
-
-def tag_dataset(label: str) -> str:
-    """Label the dataset here with an annotated Git tag, unless that names another; return the commit that pins it."""
-    commit = snapshot(pipeline.training_stage().name)
-    if try_git("check-ref-format", f"refs/tags/data/{label}") is None:
-        raise ProjectError(f"{label!r} is no valid label", "use letters, digits, dots and dashes: v1.0")
-    lineage_log.tag(f"data/{label}", commit, dataset_md5())
-    return commit
 
 
 def note_files() -> None:

@@ -1,0 +1,29 @@
+"""Store old deliveries in fewer files."""
+
+from pathlib import Path
+from urllib.parse import unquote
+
+from ..config import set_param
+from ..errors import ProjectError
+
+
+def compact(until: str) -> str:
+    """Set `params.yaml:data.compact_until`; return what the next `prepare` will write anew.
+
+    Raises:
+        ProjectError: The dataset isn't there, or no delivery in it is named so.
+    """
+    folders = sorted(Path("data", "dataset").glob("*/delivery=*"))
+    names = sorted({unquote(folder.name.removeprefix("delivery=")) for folder in folders})
+    if until not in names:
+        listed = ", ".join(names) or "none: its records have no deliveries"
+        raise ProjectError(f"data/dataset has no delivery {until!r}; it has {listed}", "dvc repro prepare, or name one")
+    merged = [folder for folder in folders if unquote(folder.name.removeprefix("delivery=")) <= until]
+    files = [file.stat().st_size for folder in merged for file in folder.iterdir()]
+    set_param("data", "compact_until", until)
+    count = len({folder.name for folder in merged})
+    return (
+        f"params.yaml:data.compact_until is {until!r}. The next dvc repro stores {count} deliveries as one: "
+        f"{len(files)} files, {sum(files) / 1e6:.1f} MB, are written and uploaded anew, once. "
+        "Training runs again, to the same weights."
+    )
