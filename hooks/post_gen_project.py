@@ -66,13 +66,16 @@ def first_steps(answers: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the commands, and comments, that lead from a new project to its first model."""
     if answers["dataset"] != "folder":
         return ("make repro",)
-    consent = "python -m mlops consent add SUBJECT …   # or, of no persons: params.yaml:data.consent: not_required"
+    consent = (
+        "# Record who consents: python -m mlops consent add SUBJECT …",
+        "# If the images are of no persons: params.yaml:data.consent: not_required",
+    )
     return (
         "make setup",
         ".venv\\Scripts\\activate" if os.name == "nt" else "source .venv/bin/activate",
         "# Put your images into data/raw, in a folder for each label. Other layouts: docs/data.md",
         "dvc add data/raw",
-        *((consent,) if answers["lineage"] == "records" else ()),
+        *(consent if answers["lineage"] == "records" else ()),
         'git add . && git commit -m "Our images"',
         "make repro",
     )
