@@ -10,11 +10,11 @@ from .projects import commit, edit, executed, read
 
 Change = Callable[[BakedProject], None]
 
-NETWORK = '''def _tiny(classes: int, weights: str | None, width: int = 8) -> nn.Module:
+NETWORK = '''def _tiny(classes: int, channels: int, weights: str | None, width: int = 8) -> nn.Module:
     """A network of one convolution."""
     if weights:
         raise ValueError(f"tiny has no {weights} weights")
-    return nn.Sequential(_conv(1, width), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * width, classes))
+    return nn.Sequential(_conv(channels, width), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * width, classes))
 
 
 NETWORKS: dict['''
@@ -70,7 +70,7 @@ def add_network(project: BakedProject) -> None:
     networks = f"{project.package}/model/networks.py"
     edit(project, networks, '"mobilenet_v3_small"]', '"mobilenet_v3_small", "tiny"]')
     edit(project, networks, "NETWORKS: dict[", NETWORK)
-    edit(project, networks, "_mobilenet_v3_small),\n}", '_mobilenet_v3_small),\n    "tiny": (1, _tiny),\n}')
+    edit(project, networks, "_mobilenet_v3_small,\n}", '_mobilenet_v3_small,\n    "tiny": _tiny,\n}')
     edit(project, "params.yaml", "  arch: small_cnn ", "  arch: tiny\n  arch_options: {width: 16}\n  # was: small_cnn ")
 
 

@@ -119,15 +119,15 @@ def digest() -> str:
 def train(params: Any) -> dict[str, float]:
     """Train, save the best epoch's weights, measure and draw them; return the metrics."""
     training.make_deterministic(params.seed, params.threads)
-    dataset = datasets.read_dataset(DATASET, 1, params.image_px)
-    module = networks.build(params.arch, len(dataset.classes), None)
+    dataset = datasets.read_dataset(DATASET, None, params.image_px)
+    module = networks.build(params.arch, len(dataset.classes), dataset.channels, None)
     normalise = transforms.Normalise.of(dataset.train.pixels)
     training.fit(module, dataset.train, dataset.val, normalise, params, EpochLog())
     config = predictor.ModelConfig(
         arch=params.arch,
         classes=dataset.classes,
         image_px=params.image_px,
-        channels=1,
+        channels=dataset.channels,
         mean=normalise.mean,
         std=normalise.std,
     )

@@ -36,8 +36,8 @@ def measure(project: BakedProject, full: bool) -> str:
         pixels = torch.randint(0, 256, (TRAIN + VAL, 1, PX, PX), dtype=torch.uint8)
         labels = torch.randint(0, CLASSES, (TRAIN + VAL,))
         seconds = alternate(
-            lambda: ours(project.package, networks.build("small_cnn", CLASSES, None), pixels, labels),
-            lambda: bare(networks.build("small_cnn", CLASSES, None), pixels, labels),
+            lambda: ours(project.package, networks.build("small_cnn", CLASSES, 1, None), pixels, labels),
+            lambda: bare(networks.build("small_cnn", CLASSES, 1, None), pixels, labels),
             21 if full else 7,
         )
     rate, bare_rate = (TRAIN * EPOCHS / statistics.median(times) for times in seconds)

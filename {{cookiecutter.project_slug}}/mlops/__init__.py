@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # for editors and mypy: the same names as in _ORIGINS
     from .records.source import require_consent as require_consent
     from .records.splits import SplitParams as SplitParams
     from .records.splits import split_by_subject as split_by_subject
+    from .registry.gate import Gate as Gate
+    from .registry.gate import check_gate as check_gate
     from .registry.versions import load_version as load_version
     from .registry.versions import register as register
     from .tracking.run import TrainingRun as TrainingRun
@@ -49,6 +51,8 @@ _ORIGINS = {  # in the order of a pipeline
     "training_run": "tracking.run:training_run",
     "TrainingRun": "tracking.run:TrainingRun",
     "load_version": "registry.versions:load_version",
+    "Gate": "registry.gate:Gate",
+    "check_gate": "registry.gate:check_gate",
     "register": "registry.versions:register",
 }
 __all__ = list(_ORIGINS)

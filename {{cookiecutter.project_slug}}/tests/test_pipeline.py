@@ -18,7 +18,6 @@ from ruamel.yaml import YAML
 import {{ cookiecutter.package_name }} as package
 from {{ cookiecutter.package_name }}.data import DataParams
 from {{ cookiecutter.package_name }}.model.predictor import Predictor
-from {{ cookiecutter.package_name }}.stages.register import RegisterParams
 from {{ cookiecutter.package_name }}.stages.train import TrainParams
 
 from .conftest import OWN, ROOT, SMALL, png
@@ -98,7 +97,7 @@ def test_deps_of_each_stage_are_the_code_that_it_imports(monkeypatch: pytest.Mon
 
 def test_params_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    sections = {"data": DataParams, "split": SplitParams, "train": TrainParams, "register": RegisterParams}
+    sections = {"data": DataParams, "split": SplitParams, "train": TrainParams, "register": mlops.Gate}
     for section, shape in sections.items():
         mlops.params(section, shape)
 

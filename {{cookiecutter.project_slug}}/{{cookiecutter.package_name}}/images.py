@@ -8,10 +8,11 @@ import io
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
 """What is opened. Pillow knows many more, among them EPS, for which it starts Ghostscript."""
@@ -31,34 +32,48 @@ class ImageError(ValueError):
     """An image that can't be used; the message begins with a verb: `is damaged …`."""
 
 
-def open_image(content: bytes) -> Image.Image:
-    """Decode an encoded image whole, and turn it upright as its EXIF data says.
+def open_image(content: bytes, shrink: bool = False) -> Image.Image:
+    """Decode an encoded image whole, to what a viewer shows: upright, in sRGB, on white where it is transparent.
+
+    A colour profile that is damaged or made for other pixels is ignored, as browsers do: the picture is then as good as
+    that of a file without one.
 
     Args:
         content: A file in one of `FORMATS`.
+        shrink: Make an eighth of a JPEG's size: the same damage is seen, in less time.
 
     Returns:
-        An image with 8 bits a channel, in a mode from which `convert()` to `L` and to `RGB` is right.
+        An image in mode L, if its file holds shades of gray, or RGB.
 
     Raises:
-        ImageError: It is damaged, in another format, larger than `PIXELS`, or its pixels have no 8 or 16 bits.
+        ImageError: It is damaged, in another format, larger than `PIXELS`, or what it shows isn't clear: it has
+            several pages, only transparent pixels, or pixels without 8 or 16 bits.
     """
     with _pillow_errors():
         image = _identify(content)
+        if shrink:
+            image.draft(image.mode, (1, 1))
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
-        return _with_8_bits(image)
+        # Pillow compares a transparent colour of other than 8 bits with pixels of 8. Byte 24 of a PNG says how many.
+        if image.format == "PNG" and image.mode != "P" and "transparency" in image.info and content[24] not in (1, 8):
+            raise ImageError("has a transparent colour of other than 8 bits: save it with an alpha channel")
+        picture = _with_8_bits(image)
+        mode = "L" if picture.mode == "L" else "RGB"
+        if transform := _srgb_transform(image.info.get("icc_profile"), picture.mode):
+            picture = transform.apply(picture)
+        return picture if picture.mode == mode else picture.convert(mode)
 
 
 def extension_of(content: bytes) -> str:
     """Return the file extension of an encoded image, such as `png`, from its first bytes.
 
     Raises:
-        ImageError: It is in none of `FORMATS`, or larger than `PIXELS`.
+        ImageError: It is in none of `FORMATS`, larger than `PIXELS`, or has several pages.
     """
     with _pillow_errors():
         name = str(_identify(content).format)
-    return "jpeg" if name == "MPO" else name.lower()  # phones put a second picture behind a JPEG
+    return "jpeg" if name == "MPO" else name.lower()
 
 
 def encode_png(pixels: Any) -> bytes:
@@ -84,10 +99,14 @@ def _identify(content: bytes) -> Image.Image:
     image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
     if image.width * image.height > PIXELS:
         raise ImageError(f"has {image.width} x {image.height} pixels, more than {PIXELS}")
+    pages = getattr(image, "n_frames", 1)
+    if pages > 1 and image.format != "MPO":  # phones put a second picture behind a JPEG
+        raise ImageError(f"has {pages} pages or frames: save the one that counts as a file of its own")
     return image
 
 
 def _with_8_bits(image: Image.Image) -> Image.Image:
+    """Bring an image to mode L, RGB or CMYK."""
     tags = getattr(image, "tag_v2", None)  # a TIFF's
     # convert() would clip I and F at 0 and 255, to all black or all white; signed bytes are read as unsigned ones.
     if image.mode in ("I", "F") or (tags and SIGNED in tags.get(SAMPLE_FORMAT, ())):
@@ -100,6 +119,25 @@ def _with_8_bits(image: Image.Image) -> Image.Image:
         values = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
         # Of 8 bits, Pillow inverts such values itself.
         return Image.fromarray(255 - values if tags and tags.get(PHOTOMETRIC, 0) == WHITE_IS_ZERO else values)
-    if image.mode in ("La", "LAB"):  # from which Pillow has no way to both L and RGB
-        return image.convert({"La": "LA", "LAB": "RGB"}[image.mode])
-    return image
+    mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+    if image.mode == "La":
+        image = image.convert("LA")  # Pillow's only way on from there
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema() == (0, 0):
+            raise ImageError("is transparent all over: save it without transparency")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image if image.mode in (mode, "CMYK") else image.convert(mode)
+
+
+@lru_cache(maxsize=8)
+def _srgb_transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """Return what turns colours of a profile into sRGB's; None if they are sRGB's already, or it is of no use."""
+    try:
+        transform = ImageCms.buildTransform(io.BytesIO(profile or b""), ImageCms.createProfile("sRGB"), mode, "RGB")
+    except (OSError, ImageCms.PyCMSError):
+        return None
+    steps = np.arange(0, 256, 51, dtype=np.uint8)
+    colours = Image.fromarray(np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)).convert(mode)
+    change = np.asarray(transform.apply(colours), dtype=int) - np.asarray(colours.convert("RGB"))
+    return transform if np.abs(change).max() > 3 else None  # the profiles called sRGB differ by 1 of 255 (measured)

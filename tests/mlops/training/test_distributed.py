@@ -55,7 +55,7 @@ def run(make: Callable[[], nn.Module], images: Images, group: ProcessGroup) -> R
 
 def cases(group: ProcessGroup) -> dict[str, Result]:
     """Batches of 16 and 16 and then 2, which only one of two processes can share, or 5, shared unequally."""
-    mobilenet = lambda: build("mobilenet_v3_small", 2, None)  # noqa: E731  # its last BatchNorm sees one pixel per image
+    mobilenet = lambda: build("mobilenet_v3_small", 2, 3, None)  # noqa: E731  # its last BatchNorm sees one pixel per image
     return {
         "left over 2": run(plain, pictures(34), group),
         "left over 5": run(plain, pictures(37), group),

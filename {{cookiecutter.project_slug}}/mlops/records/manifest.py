@@ -68,6 +68,12 @@ def write_manifest(dataset: Path, path: Path) -> Summary:
     return write(build(dataset), path, dataset)
 
 
+def count_labels(path: Path) -> Counter[tuple[str, str]]:
+    """Return how many records of a manifest file each (split, label) has."""
+    rows = pq.read_table(path, columns=["split", "label"]).group_by(["split", "label"]).aggregate([([], "count_all")])
+    return Counter({(row["split"], row["label"]): row["count_all"] for row in rows.to_pylist()})
+
+
 def verify(path: Path, dataset: Path, report: Path) -> None:
     """Raise ProjectError unless a manifest, and its report, list what is in the dataset: audits rely on it."""
     digest_in_file, digest_in_report = digest_of(path), read_json(report)["sha256"]

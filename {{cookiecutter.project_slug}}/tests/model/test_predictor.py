@@ -18,13 +18,13 @@ CONFIG = ModelConfig(arch="small_cnn", classes=("no", "yes"), image_px=8, channe
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    save(tmp_path / "model", build("small_cnn", 2, None), CONFIG)
+    save(tmp_path / "model", build("small_cnn", 2, 1, None), CONFIG)
     return tmp_path / "model"
 
 
 def test_saved_model_predicts_the_same_and_is_saved_as_the_same_bytes(tmp_path: Path) -> None:
     images = [png(colour=shade) for shade in (0, 128, 255)]
-    before = Predictor(build("small_cnn", 2, None), CONFIG)
+    before = Predictor(build("small_cnn", 2, 1, None), CONFIG)
     save(tmp_path / "model", before.module, CONFIG)
     after = Predictor.load(tmp_path / "model")
     assert after.config == CONFIG

@@ -31,7 +31,7 @@ def run(
 ) -> tuple[torch.nn.Module, Epoch, list[dict[str, float]]]:
     """Train; return the network, its best epoch, and the metrics of each epoch."""
     make_deterministic(0, 1)
-    module, recorded = build(arch, 2, None), Recorded()
+    module, recorded = build(arch, 2, train.pixels.shape[1], None), Recorded()
     # Not validated again: also beyond what params.yaml may hold.
     values = TrainParams(**SMALL).model_copy(update={"batch_size": 16, **changes})
     best = fit(module, train, val, Normalise.of(train.pixels), values, recorded)

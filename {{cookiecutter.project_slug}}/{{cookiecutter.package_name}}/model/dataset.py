@@ -24,13 +24,16 @@ class Dataset:
     """The decoded splits, and the labels that the positions in them stand for."""
 
     classes: tuple[str, ...]
+    channels: int  # of the images: 1 for gray, 3 for RGB
     train: Images
     val: Images
     test: Images
 
 
-def read_dataset(directory: Path, channels: int, image_px: int) -> Dataset:
+def read_dataset(directory: Path, channels: int | None, image_px: int) -> Dataset:
     """Read and decode the splits, to `image_px` pixels a side; the classes are the labels of `train`, sorted.
+
+    With `channels` None, the images are gray if all of `train` are, else RGB.
 
     Raises:
         ProjectError: There is only one label to learn, a label of val or test can't have been learned, or an image is
@@ -54,5 +57,6 @@ def read_dataset(directory: Path, channels: int, image_px: int) -> Dataset:
             pixels = decode(table["image"].to_pylist(), channels, image_px)
         except ImageError as error:
             raise ProjectError(f"{split}: {error}", "correct the source, then: dvc repro") from error
+        channels = pixels.shape[1]  # train's, which comes first
         images[split] = Images(pixels, torch.tensor([position[label] for label in labels[split]]))
-    return Dataset(classes, images["train"], images["val"], images["test"])
+    return Dataset(classes, images["train"].pixels.shape[1], images["train"], images["val"], images["test"])

@@ -59,7 +59,7 @@ class Predictor:
         """
         config = ModelConfig.model_validate_json((directory / "model.json").read_bytes())
         with torch.device("meta"):  # the network's shapes, with no memory behind them
-            module = build(config.arch, len(config.classes), None, **config.options)
+            module = build(config.arch, len(config.classes), config.channels, None, **config.options)
         try:
             module.load_state_dict(load_file(directory / "model.safetensors"), assign=True)
         except FileNotFoundError:

@@ -12,14 +12,14 @@ from tqdm import tqdm
 from ..images import ImageError, open_image
 
 
-def decode(images: Sequence[bytes], channels: int, image_px: int) -> Tensor:
+def decode(images: Sequence[bytes], channels: int | None, image_px: int) -> Tensor:
     """Decode and resize images, once: all of them stay in memory, N x channels x image_px² bytes.
 
     (50,000 RGB images of 32 px: 154 MB; 10,000 of 224 px: 1.5 GB.) Images that aren't square are squeezed.
 
     Args:
         images: Encoded images, in the formats of `images.py:FORMATS`.
-        channels: 1 for gray, 3 for RGB.
+        channels: 1 for gray, 3 for RGB; None for 1 if all of the images are gray, else 3.
         image_px: Width and height of the result, pixels.
 
     Returns:
@@ -28,19 +28,24 @@ def decode(images: Sequence[bytes], channels: int, image_px: int) -> Tensor:
     Raises:
         ImageError: One of them can't be read as an image.
     """
-    pixels = np.empty((len(images), channels, image_px, image_px), dtype=np.uint8)
+    pixels = np.empty((len(images), channels or 1, image_px, image_px), dtype=np.uint8)
     for index, image in enumerate(tqdm(images, desc="decode", unit="image", delay=2)):
         try:
-            pixels[index] = _decode_one(image, channels, image_px)
+            planes = _decode_one(image, channels, image_px)
         except ImageError as error:
             raise ImageError(f"image {index + 1} of {len(images)} can't be read: it {error}") from error
+        if len(planes) > pixels.shape[1]:  # the first in colour
+            pixels, channels = np.repeat(pixels, 3, axis=1), 3
+        pixels[index] = planes
     return torch.from_numpy(pixels)
 
 
-def _decode_one(content: bytes, channels: int, image_px: int) -> np.ndarray:
-    image = open_image(content).convert("L" if channels == 1 else "RGB")
+def _decode_one(content: bytes, channels: int | None, image_px: int) -> np.ndarray:
+    image = open_image(content)
+    image = image.convert({None: image.mode, 1: "L", 3: "RGB"}[channels])
     image = image.resize((image_px, image_px), Image.Resampling.BILINEAR)
-    return np.asarray(image).reshape(image_px, image_px, channels).transpose(2, 0, 1)
+    planes = np.asarray(image).reshape(image_px, image_px, -1).transpose(2, 0, 1)
+    return planes[:1] if channels is None and (planes == planes[0]).all() else planes
 
 
 def augment(pixels: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..model.dataset import Dataset, Images, read_dataset
 from ..model.evaluation import Evaluation, confusion_figure, evaluate, per_class, scores
-from ..model.networks import build, channels_of
+from ..model.networks import CHANNELS, build
 from ..model.predictor import ModelConfig, Predictor, save
 from ..model.training import TrainParams, fit, make_deterministic
 from ..model.transforms import IMAGENET, Normalise
@@ -32,7 +32,8 @@ def main() -> None:
 def _main(settings: TrainParams) -> None:
     parent = load_version(settings.init_from) if settings.init_from else None
     start = Predictor.load(parent.model_dir) if parent else None
-    dataset = read_dataset(DATASET_DIR, channels_of(settings.arch), settings.image_px)
+    channels = start.config.channels if start else CHANNELS.get(settings.arch)
+    dataset = read_dataset(DATASET_DIR, channels, settings.image_px)
     with training_run(parents=[parent] if parent else []) as run:
         train(settings, dataset, start, run)
 
@@ -42,6 +43,10 @@ def train(settings: TrainParams, dataset: Dataset, start: Predictor | None, run:
     # Dropout is to differ between processes; weights to start from, and the order of the images, are the first one's.
     make_deterministic(settings.seed + run.group.rank, settings.threads)
     module, normalise = _build_model(settings, dataset, start)
+    if run.group.rank == 0:
+        kind = "gray, 1 channel" if dataset.channels == 1 else "colour, 3 channels"
+        origin = f", as in {settings.init_from}" if start else ""
+        print(f"Images: {kind}, {settings.image_px} x {settings.image_px} pixels{origin}")
     best = fit(module, dataset.train, dataset.val, normalise, settings, run)
     if run.group.rank > 0:
         return
@@ -52,7 +57,7 @@ def train(settings: TrainParams, dataset: Dataset, start: Predictor | None, run:
         options=settings.arch_options,
         classes=dataset.classes,
         image_px=settings.image_px,
-        channels=channels_of(settings.arch),
+        channels=dataset.channels,
         mean=normalise.mean,
         std=normalise.std,
     )
@@ -64,7 +69,8 @@ def _build_model(settings: TrainParams, dataset: Dataset, start: Predictor | Non
     """Return the network to train and the normalisation its weights expect."""
     if start is None:
         try:
-            module = build(settings.arch, len(dataset.classes), settings.weights, **settings.arch_options)
+            classes, channels = len(dataset.classes), dataset.channels
+            module = build(settings.arch, classes, channels, settings.weights, **settings.arch_options)
         except ConnectionError as error:
             fix = "connect to the internet (once: torch keeps them), or set params.yaml:train.weights to null"
             raise ProjectError(str(error), fix) from error
