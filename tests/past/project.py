@@ -59,6 +59,14 @@ def update(project: BakedProject) -> list[str]:
     f1 = '"macro_f1": float(metrics.f1_score(actual, predicted, average="macro"))'
     edit(project, f"{PACKAGE}/model/evaluation.py", accuracy, f"{accuracy}, {f1}")
     edit(project, "params.yaml", "    macro_f1: 0.1", "    test_macro_f1: 0.1")
+    for wide, narrow in (
+        ("channels, 16", "channels, 8"),
+        ("16, 32", "8, 16"),
+        ("32, 64", "16, 24"),
+        ("64, 64", "24, 32"),
+    ):
+        edit(project, f"{PACKAGE}/model/networks.py", f"_conv({wide})", f"_conv({narrow})")
+    edit(project, f"{PACKAGE}/model/networks.py", "nn.Linear(64, classes)", "nn.Linear(32, classes)")
     commit(project, "Update from the template")
     return conflicts
 
