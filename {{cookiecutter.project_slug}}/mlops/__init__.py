@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # for editors and mypy: the same names as in _ORIGINS
     from .records.source import Record as Record
     from .records.source import read_records as read_records
     from .records.source import with_consent as with_consent
+    from .registry.predictions import predict_files as predict_files
+    from .registry.predictions import write_predictions as write_predictions
     from .registry.versions import load_version as load_version
     from .registry.versions import register as register
     from .tracking.run import TrainingRun as TrainingRun
@@ -44,6 +46,8 @@ _ORIGINS = {  # in the order of a pipeline
     "TrainingRun": "tracking.run:TrainingRun",
     "load_version": "registry.versions:load_version",
     "register": "registry.versions:register",
+    "predict_files": "registry.predictions:predict_files",
+    "write_predictions": "registry.predictions:write_predictions",
 }
 __all__ = list(_ORIGINS)
 
