@@ -33,7 +33,7 @@ ONLY_FOR = (
         "lineage",
         "records",
         (
-            *("mlops/audit", "mlops/optout"),
+            *("mlops/audit", "mlops/optout", "docs/healthcare-images.py", "docs/healthcare-walkthrough.md"),
             *(f"docs/{page}.md" for page in ("audits", "records-athena", "records-walkthrough")),
         ),
     ),

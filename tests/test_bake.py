@@ -29,8 +29,8 @@ RENDERED = {
     "Makefile",
     "README.md",
     *(f"docs/{page}.md" for page in ("README", "consent", "data", "experiments", "json", "models", "training")),
-    *(f"docs/{page}.md" for page in ("dataset-walkthrough", "records-athena", "records-walkthrough")),
-    *(f"docs/{page}.md" for page in ("mlflow", "sagemaker", "sagemaker-walkthrough")),
+    *(f"docs/{page}-walkthrough.md" for page in ("dataset", "healthcare", "records", "sagemaker")),
+    *(f"docs/{page}.md" for page in ("mlflow", "predictions", "records-athena", "sagemaker")),
     "data/consent.csv",
     "dvc.yaml",
     "params.yaml",
@@ -47,7 +47,7 @@ TAKEN_AWAY = {
     ),
     ("serving", "no"): ("mlops/serving/*",),
     ("lineage", "dataset"): (
-        *("mlops/audit/*", "mlops/optout/*"),
+        *("mlops/audit/*", "mlops/optout/*", "docs/healthcare-*"),
         *(f"docs/{page}.md" for page in ("audits", "records-athena", "records-walkthrough")),
     ),
 }

@@ -23,6 +23,10 @@ def test_dataset_walkthrough_as_written_gives_what_it_shows(bake: Bake) -> None:
     walk(bake(), "docs/dataset-walkthrough.md")
 
 
+def test_healthcare_walkthrough_as_written_gives_what_it_shows(bake: Bake) -> None:
+    walk(bake(dataset="folder"), "docs/healthcare-walkthrough.md")
+
+
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory: pytest.TempPathFactory) -> BakedProject:
     """A project after the walkthrough of an opt-out."""

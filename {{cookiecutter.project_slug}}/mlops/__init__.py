@@ -24,6 +24,8 @@ if TYPE_CHECKING:  # for editors and mypy: the same names as in _ORIGINS
     from .records.splits import split_by_subject as split_by_subject
     from .registry.gate import Gate as Gate
     from .registry.gate import check_gate as check_gate
+    from .registry.predictions import predict_files as predict_files
+    from .registry.predictions import write_predictions as write_predictions
     from .registry.versions import load_version as load_version
     from .registry.versions import register as register
     from .tracking.run import TrainingRun as TrainingRun
@@ -54,6 +56,8 @@ _ORIGINS = {  # in the order of a pipeline
     "Gate": "registry.gate:Gate",
     "check_gate": "registry.gate:check_gate",
     "register": "registry.versions:register",
+    "predict_files": "registry.predictions:predict_files",
+    "write_predictions": "registry.predictions:write_predictions",
 }
 __all__ = list(_ORIGINS)
 

@@ -5,6 +5,7 @@ its own digest, and its imports are relative: a model always runs the code that 
 that has nothing of this project, inside the project years later, and beside another version of itself.
 """
 
+import atexit
 import hashlib
 import json
 import re
@@ -217,7 +218,7 @@ def _copy_code(folder: Path) -> Path:
 
 
 def load_version(uri: str) -> "RegisteredModel":
-    """Download a registered version to start training from; raise ProjectError if MLflow has no such version.
+    """Download a registered version, for this process; raise ProjectError if MLflow has no such version.
 
     Args:
         uri: `models:/<name>/<number>`; an alias moves, so it can't be a parameter that reproduces, and is refused.
@@ -226,15 +227,17 @@ def load_version(uri: str) -> "RegisteredModel":
 
     from ..tracking.run import RegisteredModel
 
+    fix = "models:/<name>/<number>, as `registry list` has it; for a training, in params.yaml:train.init_from"
     if not (parts := MODEL_URI.fullmatch(uri)):
-        raise ProjectError(f"{uri!r} names no exact version", "params.yaml:train.init_from: models:/<name>/<number>")
-    fix = "see the versions in MLflow (make ui), then change params.yaml:train.init_from"
+        raise ProjectError(f"{uri!r} names no exact version", fix)
     with mlflow_client.translate_errors(fix):
         version = mlflow_client.client().get_model_version(parts["name"], parts["version"])
-        path = mlflow.artifacts.download_artifacts(uri, dst_path=tempfile.mkdtemp())
+        folder = tempfile.mkdtemp()
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        path = mlflow.artifacts.download_artifacts(uri, dst_path=folder)
     if "run" not in version.tags:
         problem = f"{uri} does not say which run made it, so its lineage is unknown"
-        raise ProjectError(problem, "params.yaml:train.init_from: a version that a `register` stage made")
+        raise ProjectError(problem, f"take a version that a `register` stage made: {fix}")
     return RegisteredModel(Path(path) / MODEL_DATA, version.tags["run"])
 
 
