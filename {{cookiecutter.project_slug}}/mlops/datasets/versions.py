@@ -105,7 +105,7 @@ def find(name: str) -> Version:
     """Return a version: `workspace`, or by its label, the beginning of its hash, or a revision of Git.
 
     Raises:
-        ProjectError: There is no such version, or several have a hash that begins so.
+        ProjectError: There is no such version, `dvc.lock` pins none there, or several have a hash that begins so.
     """
     commit: str | None = ""
     if name != WORKSPACE:
