@@ -27,7 +27,7 @@ def read(path: str) -> bytes:
     """
     content = read_file(RAW, path)
     try:
-        open_image(content)
+        open_image(content, shrink=True)
     except ImageError as error:
         raise ProjectError(f"{path!r} {error}", f"correct the file, or take it out of {RAW.as_posix()}") from error
     return content
