@@ -124,9 +124,11 @@ def _with_8_bits(image: Image.Image) -> Image.Image:
         image = image.convert("LA")  # Pillow's only way on from there
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        if image.getchannel("A").getextrema() == (0, 0):
+        alpha = np.asarray(image.getchannel("A"))
+        if alpha.max() == 0:
             raise ImageError("is transparent all over: save it without transparency")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        if alpha.min() < 255:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image if image.mode in (mode, "CMYK") else image.convert(mode)
 
 
