@@ -26,8 +26,8 @@ def test_predictions_of_a_model_a_version_and_the_stage_of_the_docs(project: Bak
     edit(
         project,
         f"{project.package}/model/transforms.py",
-        "    return np.asarray(image)",
-        "    return 255 - np.asarray(image)",
+        "    planes = np.asarray(image)",
+        "    planes = 255 - np.asarray(image)",
     )
     assert predict("models/model") != in_work_tree
     assert predict(VERSION) == in_work_tree

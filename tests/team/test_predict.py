@@ -28,7 +28,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     config = ModelConfig(arch="small_cnn", classes=("no", "yes"), image_px=8, channels=1, mean=(0.5,), std=(0.25,))
     Path("models").mkdir()
-    save(Path(MODEL), build("small_cnn", 2, None), config)
+    save(Path(MODEL), build("small_cnn", 2, 1, None), config)
     Path("scans/deep").mkdir(parents=True)
     for number in range(12):
         Path("scans", "deep" if number > 9 else "", f"{number:02}.png").write_bytes(image(number))
