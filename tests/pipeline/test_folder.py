@@ -56,6 +56,19 @@ def write(path: Path, rows: Sequence[tuple[str, ...]]) -> None:
         csv.writer(file).writerows(rows)
 
 
+INKS = {"green": (60, 151, 60), "red": (200, 80, 60), "blue": (90, 103, 230)}  # of the same shade of gray
+
+
+def draw(raw: Path, mode: str) -> None:
+    """Draw 180 images, in a folder for each label, which only colour tells apart."""
+    for number in range(180):
+        random = np.random.default_rng(number)
+        label = list(INKS)[number % 3]
+        brightness = random.integers(-20, 21) + random.integers(-5, 6, (24, 32, 1))
+        (raw / label).mkdir(parents=True, exist_ok=True)
+        Image.fromarray((INKS[label] + brightness).astype(np.uint8)).convert(mode).save(raw / label / f"{number}.png")
+
+
 BY_HAND = {  # what stands for a command that installs packages, or needs them on the PATH
     "make setup": "python -m mlops setup",
     "source .venv/bin/activate": "true",
@@ -67,18 +80,12 @@ BY_HAND = {  # what stands for a command that installs packages, or needs them o
 def test_steps_that_are_printed_lead_from_folders_of_images_to_a_good_model(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """As a new user would: nothing is edited. The labels differ in colour alone, the brightness is the same."""
+    """As a new user would: nothing is edited."""
     made = new_project(tmp_path, dataset="folder", lineage="dataset")
     printed = [line.strip() for line in capfd.readouterr().out.split("Next:")[1].splitlines() if line.strip()]
     for part, value in (("name", "Test"), ("email", "test@example.org")):
         made.run("git", "config", f"user.{part}", value)
-    for number in range(180):
-        label = ("blue", "green", "red")[number % 3]
-        pixels = np.full((30, 40, 3), 60, dtype=np.uint8)
-        pixels[number % 20 :, :, ("red", "green", "blue").index(label)] = 160
-        path = made.path / "data/raw" / label / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
+    draw(made.path / "data/raw", "RGB")
     assert printed[0] == f"cd {made.path.name}"
     for command in (line for line in printed[1:] if not line.startswith("#")):
         output = made.run("sh", "-c", BY_HAND.get(command, command)).stdout
@@ -95,6 +102,22 @@ def test_steps_that_are_printed_lead_from_folders_of_images_to_a_good_model(
     assert best.startswith("Of 1000 salts, ") and best.endswith(present), "it is the best one already"
     assert present.splitlines()[0].split() == ["train", "val", "test"]
     assert sum(map(int, present.splitlines()[2].split()[1:])) == 180
+
+
+@pytest.mark.slow
+def test_the_same_images_in_gray_teach_nothing_and_nothing_is_registered(tmp_path: Path) -> None:
+    made = new_project(tmp_path, dataset="folder", lineage="dataset")
+    made.run("git", "config", "user.name", "Test")
+    made.run("git", "config", "user.email", "test@example.org")
+    made.run("python", "-m", "mlops", "setup")
+    draw(made.path / "data/raw", "L")
+    made.run("dvc", "add", "--quiet", "data/raw")
+    commit(made, "Our images")
+    failed = made.run("dvc", "repro", check=False)
+    assert "Images: gray, 1 channel, 32 x 32 pixels\n" in failed.stdout
+    line = next(line for line in failed.stderr.splitlines() if "not good enough" in line)
+    assert "register: test_acc 0." in line and " below 0." in line and "majority: always '" in line
+    assert not (made.path / "reports/register.json").exists()
 
 
 @pytest.mark.slow

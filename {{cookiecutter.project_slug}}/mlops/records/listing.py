@@ -107,7 +107,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
 def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     name, number = path.as_posix(), 0
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:  # else it is read whole
             columns = list(_used(path, file.schema_arrow.names))
             if lacking := [column for column in REQUIRED if column not in file.schema_arrow.names]:
                 raise ProjectError(f"{name} has no column {' and '.join(lacking)}", "add it")
