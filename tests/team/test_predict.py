@@ -35,7 +35,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def image(number: int) -> bytes:
-    return encode_png(np.random.default_rng(number).integers(0, 256, (8, 8), dtype=np.uint8))
+    content: bytes = encode_png(np.random.default_rng(number).integers(0, 256, (8, 8), dtype=np.uint8))
+    return content
 
 
 def run(*words: str) -> Result:

@@ -134,7 +134,7 @@ def _open(path: Path, schema: pa.Schema) -> Iterator[Callable[[list[Row]], None]
     with atomic_write(path) as new:
         if path.suffix == ".csv":
             with new.open("w", encoding="utf-8", newline="") as text:
-                writer = csv.DictWriter(text, schema.names, lineterminator="\n")
+                writer = csv.DictWriter(text, schema.names, extrasaction="ignore", lineterminator="\n")
                 writer.writeheader()
                 yield writer.writerows
         elif path.suffix == ".parquet":
