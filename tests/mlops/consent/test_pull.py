@@ -4,6 +4,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 from mlops.consent.pull import pull
 from mlops.errors import ProjectError
 from mlops.records import consent
@@ -50,8 +51,10 @@ def test_pull_writes_sorted_utc_lines_and_again_nothing(registry: Path, address:
 
 def test_pull_makes_the_first_registry(registry: Path, address: str) -> None:
     registry.unlink()
+    Repo.init(no_scm=True).close()
     query = "SELECT effective_at, 'a:b' AS more, subject_id, consent_status FROM consents WHERE subject_id LIKE '%01'"
-    pull(address, query, "", False, False)
+    first, *more = pull(address, query, "", False, False).splitlines()
+    assert first.startswith("data/consent.csv: 1 active; sha256 ") and "tracked by DVC from now on" in more[0]
     assert consent.read(registry).active == {"form-01"}
 
 

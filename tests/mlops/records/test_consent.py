@@ -65,8 +65,8 @@ MALFORMED = {
     "comma not quoted": (HEADER + "P,1,active,2025-01-01T00:00:00Z\n", "line 2 has 4 cells"),
     "time without zone": (HEADER + "P1,active,2025-01-01T00:00:00\n", "line 2: effective_at .* lacks its time zone"),
     "no time": (HEADER + "P1,active,yesterday\n", "line 2: effective_at 'yesterday' is not a time"),
-    "empty file": ("", "holds no rows"),
-    "header only": (HEADER, "holds no rows"),
+    "empty file": ("", "lists nobody"),
+    "header only": (HEADER, "lists nobody"),
     "other header": ("pid,status\nP1,active\n", "has the columns pid, status"),
     "column twice": ("subject_id," + HEADER + "P1,P2,active,\n", "has the columns"),
     "open quote": (HEADER + '"P1,active,2025-01-01T00:00:00Z\nP2,active,\n', "unexpected end of data"),
@@ -104,7 +104,7 @@ def test_read_bytes_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
 
 
 def test_read_missing_file_names_both_ways_out(tmp_path: Path) -> None:
-    with pytest.raises(ProjectError, match=r"params.yaml:data.consent to not_required"):
+    with pytest.raises(ProjectError, match=r"params.yaml:data.consent: not_required"):
         consent.read(tmp_path / "consent.csv", NOW)
 
 

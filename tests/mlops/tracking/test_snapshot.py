@@ -149,3 +149,21 @@ def test_snapshot_without_a_commit_is_refused(tmp_path: Path, run: Run, monkeypa
     run("git", "init", "--quiet")
     with pytest.raises(ProjectError, match="git commit"):
         snapshot("train")
+
+
+def test_snapshot_lacks_what_moved_from_git_to_dvc_before_that_is_committed(repository: Path, run: Run) -> None:
+    Path("data/consent.csv").write_text("subject_id\n", encoding="utf-8")
+    text = Path("dvc.yaml").read_text(encoding="utf-8")
+    Path("dvc.yaml").write_text(text.replace("data/dataset, code]", "data/dataset, code, data/consent.csv]"))
+    commit_all(run)
+    run("git", "rm", "--cached", "--quiet", "data/consent.csv")
+    Path("data/consent.csv").write_text("subject_id\npatient-7\n", encoding="utf-8")
+    run("dvc", "add", "--quiet", "data/consent.csv")
+    with pytest.raises(ProjectError, match="git add data/consent.csv.dvc"):
+        snapshot("train")
+    run("git", "add", "data")
+    files = run("git", "ls-tree", "-r", "--name-only", snapshot("train"))
+    assert "data/consent.csv.dvc" in files.splitlines()
+    assert "data/consent.csv" not in files.splitlines()
+    objects = run("git", "cat-file", "--batch-all-objects", "--batch-check=%(objectname)")
+    assert run("git", "hash-object", "data/consent.csv") not in objects.splitlines()

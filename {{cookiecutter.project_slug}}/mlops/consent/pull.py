@@ -20,7 +20,7 @@ from ..errors import ProjectError
 from ..records import consent
 from ..records.consent import COLUMNS, DOUBT, PATH, Entry
 from . import edits
-from .edits import DVC_FILE, HEADER, LOCK, NAME, VERB, stamp
+from .edits import LOCK, NAME, VERB, Form, stamp
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -41,16 +41,19 @@ def pull(address: str, query: str, table: str, present: bool, anyway: bool) -> s
     edits.check_required()
     pulled = _query(address, query, table)
     with FileLock(home() / LOCK):
-        known = consent.entries(edits.read_bytes(), NAME) if PATH.exists() or DVC_FILE.exists() else []
+        edits.check_current()
+        known = list(consent.scan(PATH)) if PATH.exists() else []
         lines = pulled if anyway else _with_history(known, pulled) if present else _checked_history(known, pulled)
         keys = sorted({entry.key for entry in lines})
         rows = [(subject, status, since.replace("+00:00", "Z")) for subject, since, status in keys]
-        changed = edits.replace(edits.extended(HEADER, rows))
+        moved = edits.keep_out_of_git()
+        changed = edits.replace(Form().text(rows))
     registry = consent.read(PATH)
     counts = ", ".join(f"{count} {status}" for status, count in sorted(registry.counts.items()))
     alike = sum(len({entry.subject_id for entry in person}) > 1 for person in consent.by_person(lines).values())
     more = f"; {alike} may be one person under several ids: {VERB} check" if alike else ""
-    return f"{NAME}: {counts}; sha256 {registry.sha256[:10]}{'' if changed else ', as before'}{more}"
+    result = f"{NAME}: {counts}; sha256 {registry.sha256[:10]}{'' if changed else ', as before'}{more}"
+    return "\n".join(filter(None, (result, moved)))
 
 
 def _checked_history(known: list[Entry], pulled: list[Entry]) -> list[Entry]:

@@ -6,15 +6,18 @@ from datetime import UTC, datetime
 from functools import cache
 from io import BytesIO
 from itertools import permutations
+from typing import TYPE_CHECKING
 
 from ..errors import ProjectError
 from ..records import consent
-from ..records.consent import COLUMNS, DOUBT, PATH, Entry
-from ..records.csv_reader import rows
+from ..records.consent import DOUBT, PATH, Entry
 from ..records.ids import difference, match_key
 from ..tracking.git import GitError, git
 from . import edits
 from .edits import DVC_FILE, NAME, VERB, stamp
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -33,15 +36,22 @@ class Standing:
 
 def status(subjects: Iterable[str]) -> list[Standing]:
     """Return for each subject whether its records may be used, and which line decides."""
-    known = edits.persons_of(edits.read_bytes())
-    return [_standing(subject, known.get(match_key(subject), [])) for subject in edits.normalized(subjects)]
+    ids = edits.normalized(subjects)
+    known = _persons(ids)
+    return [_standing(subject, known.get(match_key(subject), [])) for subject in ids]
 
 
 def history(subject: str) -> tuple[list[Entry], Standing]:
     """Return all lines of a subject in the order of the file, and what they add up to."""
     (subject,) = edits.normalized([subject])
-    lines = edits.persons_of(edits.read_bytes()).get(match_key(subject), [])
+    lines = _persons([subject]).get(match_key(subject), [])
     return lines, _standing(subject, lines)
+
+
+def _persons(subjects: list[str]) -> dict[str, list[Entry]]:
+    edits.check_required()
+    edits.check_current()
+    return consent.persons(PATH, subjects)
 
 
 def _standing(subject: str, lines: list[Entry]) -> Standing:
@@ -80,24 +90,19 @@ def check() -> tuple[list[str], list[str]]:
 
     ProjectError is raised if it isn't there, is no text, or its header is wrong: then nothing more can be checked.
     """
+    from ..records.consent_table import by_number_of_lines, concat, entries_of, missing_rows, read_tables
+
     edits.check_required()
-    content = consent.load(PATH)
-    try:
-        content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ProjectError(f"{NAME} line {line} is not UTF-8", f"save {NAME} as CSV in UTF-8") from error
     problems: list[ProjectError] = []
-    lines: list[Entry] = []
     doubts: list[str] = []
     now = datetime.now(UTC)
-    for number, cells in rows(BytesIO(content), NAME, COLUMNS, problems.append):
+
+    def parse(cells: list[str], number: int) -> Entry | None:
         try:
             entry = consent.parse_entry(cells, number, NAME, now)
         except ProjectError as error:
             problems.append(error)
-            continue
-        lines.append(entry)
+            return None
         where = f"{NAME} line {number}"
         if entry.status == "unknown":
             doubts.append(f"{where}: the status {cells[1]!r} is neither active nor revoked")
@@ -105,14 +110,29 @@ def check() -> tuple[list[str], list[str]]:
             doubts.append(f"{where}: {cells[0]!a} is read as {entry.subject_id!r}")
         if entry.since and entry.since > now:
             doubts.append(f"{where}: a withdrawal from {stamp(entry.since)} holds from today")
-    for person in consent.by_person(lines).values():
+        return entry
+
+    with consent.open_registry(PATH) as file:
+        content = file.read()
+        try:
+            content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = content.count(b"\n", 0, error.start) + 1
+            raise ProjectError(f"{NAME} line {line} is not UTF-8", f"save {NAME} as CSV in UTF-8") from error
+        table = concat(read_tables(BytesIO(content), NAME, now, parse, problems.append))
+    _, several = by_number_of_lines(table)
+    for person in consent.by_person(entries_of(several)).values():
         doubts += _doubts_of_person(person)
     if problems:
         return [f"{error.problem}. {error.fix}" for error in problems], doubts
     # A registry only grows: compare with the version that DVC or the last commit has, and with those before merges.
-    before = edits.tracked_by_dvc() if DVC_FILE.exists() else _show("HEAD", NAME)
-    missing = edits.missing_lines(before or content, content)
-    lost, unreadable = lost_in_merges(content)
+    if edits.matches_dvc():
+        before = table
+    else:
+        last = edits.tracked_by_dvc() if DVC_FILE.exists() else _show("HEAD", NAME)
+        before = edits.table_of(last, f"the earlier {NAME}")
+    missing = entries_of(missing_rows(before, table))
+    lost, unreadable = lost_in_merges(table)
     return [f"{NAME} lacks a line that was there: {describe(entry)}" for entry in missing] + lost, doubts + unreadable
 
 
@@ -130,14 +150,15 @@ def _doubts_of_person(lines: list[Entry]) -> Iterator[str]:
         yield f"{where}: lines of {first} contradict each other"
 
 
-def lost_in_merges(content: bytes) -> tuple[list[str], list[str]]:
+def lost_in_merges(table: "pa.Table") -> tuple[list[str], list[str]]:
     """Compare the registry with what the merges in the history of HEAD had before them.
 
     A line is lost if a parent had it, and neither the merge nor the registry has it: the merge took one side's file.
     What a commit took out before the merge was not lost in it. Return the lost lines, and what can't be compared.
     """
-    _entries_at.cache_clear()  # since the last call, versions may have been fetched
-    keys = {entry.key for entry in consent.entries(content, NAME)}
+    from ..records.consent_table import concat, entries_of, missing_rows
+
+    _table_at.cache_clear()  # since the last call, versions may have been fetched
     lost: dict[str, None] = {}
     unreadable: list[str] = []
     if _git("rev-parse", "--is-shallow-repository") == "true":
@@ -147,25 +168,25 @@ def lost_in_merges(content: bytes) -> tuple[list[str], list[str]]:
     merges = _git("rev-list", "--merges", "--full-history", "--parents", "HEAD", "--", *paths)
     for commit, *parents in map(str.split, merges.splitlines()):
         try:
-            present = keys | _entries_at(commit).keys()
+            present = concat([table, _table_at(commit)])
             for parent, other in permutations(parents, 2):
-                base = _entries_at(_git("merge-base", parent, other)).keys()
-                removed = base - _entries_at(other).keys()  # on purpose, by a commit of the other side
-                for key in (key for key in _entries_at(parent) if key not in present | removed):
+                base = _table_at(_git("merge-base", parent, other))
+                removed = missing_rows(base, _table_at(other))  # on purpose, by a commit of the other side
+                for entry in entries_of(missing_rows(missing_rows(_table_at(parent), present), removed)):
                     where = f"of commit {parent[:10]} that the merge {commit[:10]} lost"
-                    lost[f"{NAME} lacks a line {where}: {' '.join(filter(None, key))}"] = None
+                    lost[f"{NAME} lacks a line {where}: {' '.join(filter(None, entry.key))}"] = None
         except ProjectError as error:
             unreadable.append(f"the merge {commit[:10]} can't be compared: {error.problem}. {error.fix}")
     return list(lost), unreadable
 
 
 @cache
-def _entries_at(commit: str) -> dict[tuple[str, str, str], Entry]:
-    """Return the registry at a commit, by key; nothing where it has none. Raise if DVC's cache lacks the version."""
+def _table_at(commit: str) -> "pa.Table":
+    """Return the lines of the registry at a commit, where it may have none. Raise if DVC's cache lacks the version."""
     content = _show(commit, NAME)
     if not content and (dvc_file := _show(commit, DVC_FILE.as_posix())):
         content = edits.cached(dvc_file.decode(), f"of commit {commit[:10]}", "dvc fetch --all-commits")
-    return {entry.key: entry for entry in consent.entries(content, f"{NAME} of {commit[:10]}")} if content else {}
+    return edits.table_of(content, f"{NAME} of {commit[:10]}")
 
 
 def _show(commit: str, path: str) -> bytes:

@@ -118,8 +118,7 @@ def optout(subjects: Iterable[str], at: datetime | None, unlisted: bool, anyway:
     with FileLock(home() / ".dvc/tmp/optout.lock"):
         for text in (texts := edits.revoke(ids, at, unlisted)):
             echo(text)
-        registry, content = consent.read(consent.PATH), consent.load(consent.PATH)
-        persons = consent.by_person(consent.entries(content, consent.PATH.as_posix()))
+        registry, persons = consent.read(consent.PATH), consent.persons(consent.PATH, ids)
         withdrawals: list[dict[str, Any]] = []
         for subject in ids:
             line, ended = consent.decide(persons[match_key(subject)])[1], registry.ended.get(subject)

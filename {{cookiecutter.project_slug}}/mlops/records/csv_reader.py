@@ -11,6 +11,10 @@ from ..errors import ProjectError
 from ..pipeline import require_dep
 
 
+class NoRowsError(ProjectError):
+    """A CSV file has a header at most."""
+
+
 def open_file(path: Path, missing: ProjectError) -> BinaryIO:
     """Open a regular file; raise `missing` if it isn't there.
 
@@ -84,4 +88,4 @@ def rows(
     except (csv.Error, UnicodeDecodeError) as error:
         raise ProjectError(f"{name} line {reader.line_num}: {error}", f"save {name} as CSV in UTF-8") from error
     if not count:
-        raise ProjectError(f"{name} holds no rows", f"add rows below the header: {','.join(columns)}")
+        raise NoRowsError(f"{name} holds no rows", f"add rows below the header: {','.join(columns)}")

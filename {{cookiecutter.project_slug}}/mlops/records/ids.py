@@ -8,12 +8,19 @@ Technical Standard 39). ICU takes 10 to 20 ms to load, and an ASCII id needs non
 import re
 from difflib import SequenceMatcher
 from functools import cache
+from typing import TYPE_CHECKING
 
 from ..errors import ProjectError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # What ASCII characters look like, by ICU's table, in small letters.
 # I and l are kept apart: else ids of every scheme that counts in letters (AI, AL) were alike.
 LOOKS = str.maketrans("01|`", "oll'")
+
+# Nearly all ids: ASCII, normal, without the rare characters of `match_key`. `match_keys` has the keys of a million.
+PLAIN_ID = r"^[!#$&-~]+( [!#$&-~]+)*$"
 
 
 def id_problem(text: str) -> str:
@@ -99,6 +106,16 @@ def match_key(subject: str) -> str:
     if "  " in key:
         key = " ".join(key.split())
     return key if key[:1] != "o" or key.strip("ol23456789") else key.lstrip("o") or "o"
+
+
+def match_keys(ids: "pa.Array") -> "pa.Array":
+    """Return `match_key` of each id, if it is as `PLAIN_ID` has it; of others, any text."""
+    import pyarrow.compute as pc
+
+    keys = pc.ascii_lower(ids)
+    for character, look in (*((chr(code), chr(look)) for code, look in LOOKS.items()), ("m", "rn")):
+        keys = pc.replace_substring(keys, character, look)
+    return pc.replace_substring_regex(keys, "^o+([ol2-9]+)$", r"\1")
 
 
 @cache

@@ -163,7 +163,9 @@ def snapshot(stage: str) -> str:
         index = Path(folder, "index")
         env = {"GIT_INDEX_FILE": str(index)}
         git("read-tree", "HEAD", env=env)
-        git("add", "--update", "--", ".", env=env)
+        # HEAD may still have a file that moved to DVC since, because it must not be in Git's history.
+        outs += map(str, reader.cached)
+        git("add", "--update", "--", ".", *(f":(exclude,literal){out}" for out in outs), env=env)
         staged = git("diff", "--cached", "--name-only", "--diff-filter=A", "--no-renames", "--relative", "-z", "HEAD")
         if new := [str(path) for path in (*map(Path, paths(staged)), *carried) if path.exists()]:
             git("add", "--force", "--", *new, env=env)
