@@ -36,11 +36,8 @@ def make(folder: Path) -> None:
         Image.fromarray(pixels.astype(np.uint8)).save(raw / f"images/{number}.png")
         rows.append((f"NA{number}", subject, label, f"images/{number}.png"))
     write(raw / "records.csv", rows)
-    consents = [("subject_id", "consent_status", "effective_at")]
-    consents += [(subject, "active", "2026-01-01T00:00:00Z") for subject in SUBJECTS]
-    write(made.path / "data/consent.csv", consents)
-    made.run("git", "rm", "--quiet", "--cached", "data/consent.csv")
-    made.run("dvc", "add", "--quiet", "data/raw", "data/consent.csv")
+    made.run("python", "-m", "mlops", "consent", "add", "--at", "2026-01-01T00:00:00Z", *SUBJECTS)
+    made.run("dvc", "add", "--quiet", "data/raw")
     for old, new in (
         ("image_px: 32", "image_px: 8"),
         ("epochs: 15", "epochs: 3"),

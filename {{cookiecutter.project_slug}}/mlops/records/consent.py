@@ -61,7 +61,7 @@ class Registry:
 
     def doubts(self, subjects: Iterable[str]) -> str:
         """Return which of these subjects are in doubt, why, and how to settle it; "" if none is."""
-        persons = sorted({normalize_id(subject) for subject in subjects} & self.doubtful.keys())
+        persons = sorted({person for subject in subjects if (person := normalize_id(subject)) in self.doubtful})
         shown = ", ".join(f"{person} (line {', '.join(map(str, self.doubtful[person]))})" for person in persons[:5])
         more = f", and {len(persons) - 5} more" if len(persons) > 5 else ""
         text = f"in doubt: {len(persons)} subject(s) whose withdrawal lost in a merge: {shown}{more}. {SETTLE}"
