@@ -48,7 +48,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> BakedProject:
 @pytest.fixture(autouse=True)
 def no_registry(project: BakedProject) -> None:
     """Take away the registry of the test before."""
-    (project.path / "data/consent.csv").unlink(missing_ok=True)
+    for name in ("data/consent.csv", "data/consent.csv.dvc"):
+        (project.path / name).unlink(missing_ok=True)
 
 
 def pull(project: BakedProject, *arguments: str, check: bool = True) -> str:

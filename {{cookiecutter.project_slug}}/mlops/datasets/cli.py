@@ -89,7 +89,7 @@ def export(folder: Path) -> None:
 @click.option("--suggest", is_flag=True, help="With the salt that spreads labels best.")
 @click.option("--write", is_flag=True, help="Write that salt to params.yaml.")
 def split(suggest: bool, write: bool) -> None:
-    """Show how many subjects, and records of each label, are in each split."""
+    """Count subjects, and records of each label, by split."""
     from .splits import describe
 
     click.echo(describe(suggest or write, write))
