@@ -56,6 +56,8 @@ def main() -> None:
     Path(RECORD).write_bytes(record(template, answers, answers["_version"], commit, files))
     if rendered_for_comparison(answers):
         return
+    if answers["dataset"] == "folder":
+        let_prepare_choose_salt()
     note, *commands = make_first_commit()
     listed = (f"cd {answers['project_slug']}", *commands, *first_steps(answers))
     steps = "".join(f"  {command}\n" for command in listed)
@@ -156,6 +158,14 @@ def rendered_for_comparison(answers: Mapping[str, Any]) -> bool:
     folder = Path.cwd().parent
     is_temporary = folder.parent == Path(tempfile.gettempdir()).resolve() and re.fullmatch(r"tmp\w{8}", folder.name)
     return "_repo_dir" not in answers and bool(is_temporary)
+
+
+def let_prepare_choose_salt() -> None:
+    """Empty `split.salt`, in a new project only: an update must not split the records of an older one anew."""
+    path = Path("params.yaml")
+    known = "  salt: '7'   # another text is another split\n"
+    empty = "  salt:   # empty: the first prepare writes the one that spreads your labels best\n"
+    path.write_bytes(path.read_bytes().replace(known.encode(), empty.encode()))
 
 
 def make_first_commit() -> tuple[str, ...]:

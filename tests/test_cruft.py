@@ -83,3 +83,19 @@ def test_cruft_update_applies_the_template_and_keeps_the_owners_stage(template: 
     assert list(project.path.rglob("*.rej")) == []
     assert project.run("git", "log", "--format=%s").stdout.splitlines()[0] == "Change a stage", "history is the owner's"
     project.run("cruft", "check")
+
+
+def test_cruft_update_leaves_the_salt_of_an_older_project_as_it_is(template: Path, tmp_path: Path) -> None:
+    """Only a new project lets the first `prepare` choose: another salt would split the records of an older one anew."""
+    own_images = ("--extra-context", '{"dataset": "folder"}')
+    command = ["cruft", "create", str(template), "--no-input", *own_images, "--output-dir", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    project = BakedProject(tmp_path / "digit-classifier", "digit_classifier")
+    params = project.path / "params.yaml"
+    replace(params, "  salt:   # empty", "  salt: '883'   # written by prepare; was empty")
+    commit(project.path, "First results")
+    replace(template / "{{cookiecutter.project_slug}}/params.yaml", "epochs: {%", "epochs:  {%")
+    commit(template, "A change beside it")
+    project.run("cruft", "update", "--skip-apply-ask")
+    text = params.read_text(encoding="utf-8")
+    assert "epochs:  15" in text and "salt: '883'" in text
