@@ -202,7 +202,7 @@ def test_growth_of_a_fraction_writes_its_new_slices_only(tmp_path: Path) -> None
     history.fraction = 0.1
     ten = history.write()
     assert five.items() < ten.items()
-    assert {Path(file).parts[1] for file in ten.keys() - five.keys()} == {"delivery=percent-10"}
+    assert {Path(file).parts[1] for file in ten.keys() - five.keys()} == {"delivery=percent-010"}
 
 
 @pytest.mark.parametrize(("deliveries", "each", "most"), [(1, 10_000, 260), (10, 1_000, 260), (2, 5_000, 260)])

@@ -115,7 +115,7 @@ def test_read_csv_that_cant_be_read_is_told(tmp_path: Path, kind: str) -> None:
 def test_nobody_who_consents_is_an_error_with_both_ways_out(registry: Path) -> None:
     with (
         pytest.raises(
-            ProjectError, match=r"none of 1 records may be used[\s\S]*consent add SUBJECT; or, .* not_required"
+            ProjectError, match=r"none of 1 records may be used[\s\S]*consent add <subject>; or, .* not_required"
         ),
         consenting("stranger"),
     ):

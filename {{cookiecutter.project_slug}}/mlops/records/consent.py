@@ -42,6 +42,10 @@ LARGE_BYTES = 1 << 20  # from this size on, `consent_table` is faster, though it
 
 DOUBT = "in doubt"  # the status of a person whose withdrawal was overruled in a merge
 NOT_REQUIRED = "not_required"  # in place of the registry's digest, where no consent is needed
+ADD_SUBJECTS = (
+    "python -m mlops consent add <subject>; or, if the data are of no persons: "
+    f"params.yaml:data.consent: {NOT_REQUIRED}"
+)
 SETTLE = "Settle each: python -m mlops consent revoke <subject>; or, if they do consent, consent add <subject>"
 
 
@@ -127,14 +131,12 @@ def open_registry(path: Path) -> Iterator[BinaryIO]:
 
     NoRowsError, where it is raised inside, says what to do about a registry that lists nobody.
     """
-    no_consent = f"params.yaml:data.consent: {NOT_REQUIRED}"
-    fix = f"python -m mlops consent add <subject>; or, if the data are of no persons: {no_consent}"
-    missing = ProjectError(f"{path.as_posix()} is not there, and data.consent is required", fix)
+    missing = ProjectError(f"{path.as_posix()} is not there, and data.consent is required", ADD_SUBJECTS)
     try:
         with open_file(path, missing) as file:
             yield file
     except NoRowsError as error:
-        raise NoRowsError(f"{path.as_posix()} lists nobody, and data.consent is required", fix) from error
+        raise NoRowsError(f"{path.as_posix()} lists nobody, and data.consent is required", ADD_SUBJECTS) from error
 
 
 def has_rows(path: Path) -> bool:

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -138,7 +139,7 @@ def read_records(source: Source, fraction: float = 1.0) -> Iterator[Records]:
     name = source.__name__.rpartition(".")[2]
     problems = Problems("correct these records where they are defined; nothing was changed")
     records = Records(source)
-    with records.table:
+    try:
         candidates = tqdm(source.records(), desc=f"Records of {name}", unit=" records", delay=2)
         rows = _rows((record for record in candidates if _is_sound(record, problems)), fraction)
         records.table.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, 1)", rows)
@@ -148,10 +149,9 @@ def read_records(source: Source, fraction: float = 1.0) -> Iterator[Records]:
         problems.check()
         if not records.count():
             raise ProjectError(f"the source {name} has no records", "choose another one: params.yaml:data.source")
-    if alike:
-        more = f", and {len(alike) - 1} more pairs" if len(alike) > 1 else ""
-        print(f"May be one person, or two: {alike[0]}{more}")
-    try:
+        if alike:
+            more = f", and {len(alike) - 1} more pairs" if len(alike) > 1 else ""
+            print(f"May be one person, or two: {alike[0]}{more}")
         yield records
     finally:
         records.table.close()
@@ -178,11 +178,10 @@ def require_consent(records: Records, rule: str) -> None:
     records.table.execute("UPDATE records SET allowed = allows(subject_id)")
     records.consent_sha256 = registry.sha256
     if not records.count():
-        problem = f"none of {records.excluded()} records may be used: nobody consents in {consent.PATH.as_posix()}"
-        fix = (
-            "python -m mlops consent add SUBJECT; or, if they are of no persons, params.yaml:data.consent: not_required"
+        problem = (
+            f"none of {records.excluded()} records may be used: {consent.PATH.as_posix()} allows no subject of them"
         )
-        raise ProjectError(problem, fix)
+        raise ProjectError(problem, consent.ADD_SUBJECTS)
 
 
 def _is_sound(record: Record, problems: Problems) -> bool:
@@ -197,7 +196,7 @@ def _is_sound(record: Record, problems: Problems) -> bool:
 
 
 def _rows(records: Iterable[Record], fraction: float) -> Iterator[tuple[str, ...]]:
-    """Yield the fields of records; of a fraction of them, `percent-05` in the delivery names the first slice."""
+    """Yield the fields of records; of a fraction of them, `percent-005` in the delivery names the first slice."""
     for record in records:
         delivery = record.delivery
         if fraction < 1:
@@ -205,17 +204,19 @@ def _rows(records: Iterable[Record], fraction: float) -> Iterator[tuple[str, ...
             if number >= fraction:
                 continue
             upper = (int(number * SLICES) + 1) * 100 // SLICES
-            delivery = "-".join(filter(None, (delivery, f"percent-{upper:02}")))
+            delivery = "-".join(filter(None, (delivery, f"percent-{upper:03}")))
         yield (record.record_id, record.subject_id, record.label, record.content, record.origin, delivery, record.split)
 
 
 def _check_unique(table: sqlite3.Connection, problems: Problems) -> None:
-    query = "SELECT record_id, MIN(rowid) FROM records GROUP BY record_id HAVING COUNT(*) > 1"
-    for record_id, first in table.execute(query):
-        (origin,) = table.execute("SELECT origin FROM records WHERE rowid = ?", [first]).fetchone()
-        others = table.execute("SELECT origin FROM records WHERE record_id = ? AND rowid > ?", [record_id, first])
-        for (other,) in others:
-            problems.add(f"{other}: record_id {record_id!r} was given before, at {origin}")
+    query = (
+        "SELECT record_id, origin FROM records WHERE record_id IN"
+        " (SELECT record_id FROM records GROUP BY record_id HAVING COUNT(*) > 1) ORDER BY record_id, rowid"
+    )
+    for record_id, rows in groupby(table.execute(query), lambda row: row[0]):
+        (_, first), *others = rows
+        for _, origin in others:
+            problems.add(f"{origin}: record_id {record_id!r} was given before, at {first}")
 
 
 def _check_subjects(table: sqlite3.Connection, problems: Problems) -> list[str]:
