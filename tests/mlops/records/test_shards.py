@@ -205,6 +205,31 @@ def test_growth_of_a_fraction_writes_its_new_slices_only(tmp_path: Path) -> None
     assert {Path(file).parts[1] for file in ten.keys() - five.keys()} == {"delivery=percent-010"}
 
 
+@pytest.mark.parametrize("growth", ["a delivery of 10 %", "5 % to 10 %"])
+def test_growth_writes_hardly_more_than_the_new_contents(tmp_path: Path, growth: str) -> None:
+    def listed(count: int, delivery: str) -> list[Record]:
+        names = (f"{delivery}record-{n:06}" for n in range(count))
+        return [Record(name, f"of {name}", "a", name, "", delivery) for name in names]
+
+    def write(records: list[Record], fraction: float = 1.0) -> dict[str, tuple[int, int]]:
+        """Return bytes and records of each file, by its digest."""
+        with read_records(source(records, lambda name: name.encode().ljust(3_000)), fraction) as table:
+            split_by_subject(table, SplitParams(salt="7", val=0.2, test=0.2))
+            shards.write(table, 64, tmp_path / "dataset")
+        files = (tmp_path / "dataset").rglob("*.parquet")
+        return {sha256(file): (file.stat().st_size, pq.read_metadata(file).num_rows) for file in files}
+
+    if growth == "5 % to 10 %":
+        source_records = listed(40_000, "")
+        before, after = write(source_records, 0.05), write(source_records, 0.1)
+    else:
+        before = write(listed(4_000, "2026-10"))
+        after = write([*listed(4_000, "2026-10"), *listed(400, "2026-11")])
+    written = sum(size for digest, (size, _) in after.items() if digest not in before)
+    new = sum(rows for _, rows in after.values()) - sum(rows for _, rows in before.values())
+    assert written <= 1.1 * 3_000 * new
+
+
 @pytest.mark.parametrize(("deliveries", "each", "most"), [(1, 10_000, 260), (10, 1_000, 260), (2, 5_000, 260)])
 def test_objects_stay_few(tmp_path: Path, deliveries: int, each: int, most: int) -> None:
     history = History(tmp_path / "dataset", 64)
