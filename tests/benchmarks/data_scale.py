@@ -208,7 +208,7 @@ def growth_row(project: BakedProject, name: str, small: tuple[int, float], large
         counts, pushes = [], []
         for size, fraction in (small, large):
             (here / "params.yaml").write_text(PARAMS.format(shards=64, fraction=fraction), encoding="utf-8")
-            run(project, here, "prepare", size, deliveries=1)
+            run(project, here, "prepare", size, deliveries=int(fraction == 1))
             counts.append(records_in(here / "data" / "dataset"))
             pushes.append(push(here, here / "data" / "dataset"))
     new = counts[1] - counts[0]
