@@ -38,7 +38,7 @@ def check_restored(project: BakedProject, run: str, marker: int, max_lr: float, 
     assert restored_params["train"]["max_lr"] == max_lr == float(params["train.max_lr"])
     assert out_md5(lock(restored), "data/dataset") == params["dataset_md5"]
     assert restored.run("dvc", "data", "status", "--json").returncode == 0
-    assert list((restored.path / "data/dataset/train").glob("*.parquet"))
+    assert list((restored.path / "data/dataset/train").rglob("*.parquet"))
     assert "train" not in lock(restored) or restored.run("git", "rev-parse", "HEAD").stdout == ""
     return restored
 
@@ -136,7 +136,7 @@ def test_gc_loses_no_input_and_no_registered_model(project: BakedProject, tmp_pa
         params = runs(project)[run].data.params
         restored = clone(project, tmp_path / f"run-{number}", params["data_git_commit_id"])
         assert out_md5(lock(restored), "data/dataset") == params["dataset_md5"]
-        assert list((restored.path / "data/dataset/train").glob("*.parquet"))
+        assert list((restored.path / "data/dataset/train").rglob("*.parquet"))
     model = clone(project, tmp_path / "model", registered)
     assert (model.path / "models/model/model.safetensors").is_file()
     name = project.path.name
@@ -176,7 +176,7 @@ def test_dataset_that_is_not_the_one_in_the_lock_stops_the_run(project: BakedPro
     by_hand = project.run("python", "-m", "mlops", "stage", "train", check=False)
     assert by_hand.returncode
     assert "so dvc.lock does not say what is read\nFix: dvc repro" in by_hand.stderr
-    next((project.path / "data/dataset/train").glob("*.parquet")).unlink()
+    next((project.path / "data/dataset/train").rglob("*.parquet")).unlink()
     project.run("git", "checkout", "--quiet", "params.yaml")
     assert project.run("dvc", "repro", "--single-item", "train", check=False).returncode
     assert len(runs(project)) == 1
