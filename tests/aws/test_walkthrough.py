@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def newcomer(bake: Bake, aws: Bed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BakedProject:
     """A fresh project of somebody who has credentials of the account, Docker, and has done `make setup`."""
-    made = bake(project_name="First Run")  # whose jobs are not listed among those of other tests
+    made = bake()
     enter(monkeypatch, aws, tmp_path)
     monkeypatch.delenv("RUN_ON")
     complete(monkeypatch)
