@@ -87,7 +87,8 @@ class Records:
 
     def by_split(self) -> dict[str, int]:
         """Return the number of records that may be used, by split."""
-        return dict(self.table.execute("SELECT split, COUNT(*) FROM records WHERE allowed GROUP BY split"))
+        counts = dict(self.table.execute("SELECT split, COUNT(*) FROM records WHERE allowed GROUP BY split"))
+        return {split: counts[split] for split in SPLITS if split in counts}
 
     def count_subjects(self) -> int:
         """Return the number of subjects whose records may be used."""

@@ -47,8 +47,11 @@ def excluded() -> int:
     return int(json.loads(Path("reports/prepare.json").read_text(encoding="utf-8"))["excluded"])
 
 
-def test_main_digits_gives_the_known_splits_whatever_the_salt_is_written_as() -> None:
+def test_main_digits_gives_the_known_splits_whatever_the_salt_is_written_as(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     prepare.main()
+    assert "1797 records (train 1023, val 384, test 390), 0 left out" in capsys.readouterr().out
     counts = {split: read_split(Path("data/dataset", split)).num_rows for split in ("train", "val", "test")}
     assert counts == {"train": 1023, "val": 384, "test": 390}
     assert excluded() == 0
