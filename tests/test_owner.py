@@ -31,6 +31,9 @@ from . import digits
 def records() -> Iterator[Record]:
     """Yield the records of forms 0 to 6."""
     return (record for record in digits.records() if int(record.subject_id.removeprefix("form-")) < 7)
+
+
+read = digits.read
 '''
 
 STAGE = '''"""Stage `sizes`: how many records each split has."""

@@ -144,6 +144,13 @@ def test_read_records_many_problems_counts_all_and_shows_five() -> None:
     assert "and 7 more" in error.value.problem
 
 
+def test_read_records_of_a_source_without_a_function_names_it() -> None:
+    whole = small_datasets.source([record("r")])
+    del whole.read
+    with pytest.raises(ProjectError, match=r"team.data.test has no function read\(\)"), read_records(whole):
+        pass
+
+
 def test_read_records_nothing_names_the_parameter() -> None:
     with pytest.raises(ProjectError) as error:
         read([], "folder")

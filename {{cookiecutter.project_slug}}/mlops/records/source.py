@@ -134,10 +134,14 @@ def read_records(source: Source, fraction: float = 1.0) -> Iterator[Records]:
 
     Raises:
         ProjectError: An id or a label is empty or not in normal form, a `record_id` appears twice, a split is none,
-            two subject ids look alike of which one is not ASCII, two deliveries differ in case only, or there are no
-            records.
+            two subject ids look alike of which one is not ASCII, two deliveries differ in case only, there are no
+            records, or the source lacks a function.
     """
     name = source.__name__.rpartition(".")[2]
+    for function in ("records", "read"):
+        if not callable(getattr(source, function, None)):
+            fix = "define it: data/__init__.py says what a source has"
+            raise ProjectError(f"{source.__name__} has no function {function}()", fix)
     problems = Problems("correct these records where they are defined; nothing was changed")
     records = Records(source)
     try:
