@@ -87,7 +87,7 @@ def prepare(data: dict[str, Any], split: dict[str, Any]) -> None:
 
 def describe() -> str:
     """Write manifest, counts and contact sheets; return the manifest's digest."""
-    summary = manifest.write(manifest.build(DATASET), MANIFEST)
+    summary = manifest.write_manifest(DATASET, MANIFEST)
     counts = summary.counts
     (REPORTS / "samples").mkdir(parents=True, exist_ok=True)
     for split in splits.SPLITS:

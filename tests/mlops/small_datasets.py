@@ -25,7 +25,7 @@ def source(records: Iterable[Record], read: Callable[[str], bytes] = str.encode,
     return SimpleNamespace(__name__=f"team.data.{name}", records=lambda: records, read=read)
 
 
-def write(records: Iterable[Record], path: Path, shards_: int = 1, read: Callable[[str], bytes] = str.encode) -> None:
-    """Write records that have splits as a dataset."""
+def write(records: Iterable[Record], path: Path, count: int = 1, read: Callable[[str], bytes] = str.encode) -> None:
+    """Write records that have splits as a dataset, with so many shards at most."""
     with read_records(source(records, read)) as table:
-        shards.write(table, shards_, path)
+        shards.write(table, count, path)

@@ -104,8 +104,10 @@ def test_two_lists_are_refused() -> None:
         ("split/label", "valid/cat/1.png", ("valid/cat/1.png", "cat", "", "val")),
         ("label/subject", "cat/P1/1.png", ("P1", "cat", "", "")),
         ("delivery/label", "2026-11/cat/1.png", ("2026-11/cat/1.png", "cat", "2026-11", "")),
+        ("delivery?/label", "2026-11/cat/1.png", ("2026-11/cat/1.png", "cat", "2026-11", "")),
+        ("delivery?/label/subject", "cat/P1/1.png", ("P1", "cat", "", "")),
     ],
-    ids=["label", "split", "subject", "delivery"],
+    ids=["label", "split", "subject", "delivery", "with a delivery", "without one"],
 )
 def test_folders_say_what_their_level_is(levels: str, path: str, expected: tuple[str, ...]) -> None:
     files(path)
@@ -121,6 +123,14 @@ def test_folders_with_accents_as_macos_writes_them_are_read_and_their_ids_are_in
     assert read_file(RAW, record.content) == b"x"
 
 
+def test_folders_of_a_later_delivery_leave_the_earlier_records_as_they_are() -> None:
+    files("cat/1.png", "dog/1.png")
+    before = [facts(record) for record in list_files(RAW, "label")]
+    files("2026-11/cat/1.png")
+    after = [facts(record) for record in list_files(RAW, "delivery?/label")]
+    assert set(before) < set(after) and len(after) == 3
+
+
 def test_folders_are_read_in_order_without_what_systems_leave_there() -> None:
     files("b/2.png", "b/1.png", "a/1.png", "a/.DS_Store", "a/Thumbs.db", ".cache/x/1.png", ".gitignore")
     assert [record.content for record in list_files(RAW, "label")] == ["a/1.png", "b/1.png", "b/2.png"]
@@ -132,11 +142,13 @@ def test_folders_are_read_in_order_without_what_systems_leave_there() -> None:
         (["train/cat/1.png", "test/cat/1.png"], "label", "raw/test/cat/1.png lies 2 folders deep", "split/label"),
         (["cat/siamese/1.png"], "label", "lies 2 folders deep, and params.yaml:data.folders is", "name each level"),
         (["1.png"], "label", "raw/1.png lies 0 folders deep", "put it into folders that are named by its label"),
+        (["a/b/cat/1.png"], "delivery?/label", "lies 3 folders deep", "delivery?/label"),
+        (["cat/1.png"], "split?/label", "params.yaml:data.folders is 'split?/label'", "name the levels"),
         (["cat/1.png"], "klass", "params.yaml:data.folders is 'klass'", "of label, subject, delivery, split"),
         (["cat/1.png"], "split/delivery", "params.yaml:data.folders is 'split/delivery'", "name the levels"),
         ([], "label", "raw holds no files", "a folder for each label"),
     ],
-    ids=["splits", "deeper", "no folder", "unknown", "no label", "empty"],
+    ids=["splits", "deeper", "no folder", "deeper than optional", "another optional", "unknown", "no label", "empty"],
 )  # fmt: skip
 def test_folders_of_another_layout_are_refused_with_the_way_out(
     paths: list[str], levels: str, problem: str, fix: str

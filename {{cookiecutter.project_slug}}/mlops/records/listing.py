@@ -37,7 +37,8 @@ def list_files(folder: Path, levels: str) -> Iterator[Record]:
     Args:
         folder: `dvc.yaml` must name it as a dep of the stage.
         levels: What the folders of a file without a list say of it, from the top: some of label, subject, delivery and
-            split, such as `split/label`. Its path is its `record_id`.
+            split, such as `split/label`. With `delivery?` as the first, some files have that folder, and others have
+            none. The path of a file is its `record_id`.
 
     Raises:
         ProjectError: There are no files, two lists, or a malformed one, or a file lies at another level.
@@ -143,12 +144,14 @@ def _used(path: Path, names: list[str]) -> tuple[str, ...]:
 
 
 def _sorted_into_folders(folder: Path, levels: str) -> Iterator[Record]:
-    names = levels.split("/")
-    if "label" not in names or len(set(names)) < len(names) or not set(names) <= set(LEVELS):
+    has_optional = levels.startswith("delivery?/")
+    every = levels.replace("?", "", has_optional).split("/")
+    if "label" not in every or len(set(every)) < len(every) or not set(every) <= set(LEVELS):
         problem = f"params.yaml:data.folders is {levels!r}"
         raise ProjectError(problem, f"name the levels of folders, from the top, of {', '.join(LEVELS)}: split/label")
     for file in _files(folder):
         path = file.relative_to(folder)
+        names = every[1:] if has_optional and len(path.parts) == len(every) else every
         if len(path.parts) != len(names) + 1:
             raise _other_level(folder, path, levels)
         record_id = normalize_id(path.as_posix())
@@ -192,6 +195,9 @@ def _other_level(folder: Path, path: Path, levels: str) -> ProjectError:
     if depth == 2 and top <= SPLIT_NAMES.keys():
         return ProjectError(problem, "params.yaml:data.folders: split/label")
     if depth >= 2:
-        fix = f"name each level, of {', '.join(LEVELS)}, in params.yaml:data.folders, such as label/subject"
+        fix = (
+            f"name each level, of {', '.join(LEVELS)}, in params.yaml:data.folders, such as label/subject; or, if new "
+        )
+        fix += "files came in a folder of their own, delivery?/label"
         return ProjectError(problem, fix)
     return ProjectError(problem, f"put it into folders that are named by its {levels.replace('/', ' and ')}")
