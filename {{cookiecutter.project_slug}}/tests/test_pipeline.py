@@ -92,7 +92,7 @@ def test_deps_of_each_stage_are_the_code_that_it_imports(monkeypatch: pytest.Mon
         unused = {dep for dep in own if not any(module.is_relative_to(dep) for module in modules)}
         for problem, paths in (("lacks", unwatched), ("has without need", unused)):
             problems |= {f"{where} {problem} {path.relative_to(ROOT).as_posix()}" for path in paths}
-    assert problems == set()
+    assert not problems, "\n".join(sorted(problems))  # each of them: pytest would shorten a set
 
 
 def test_params_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
