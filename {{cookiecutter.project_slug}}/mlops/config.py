@@ -13,6 +13,7 @@ import functools
 import json
 import os
 import tomllib
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -83,14 +84,40 @@ def read_params() -> dict[str, Any]:
     return _read("params.yaml")
 
 
-def set_param(section: str, key: str, value: str) -> None:
-    """Change one value of `params.yaml`, and nothing else of it: comments and order stay."""
-    path, yaml = Path("params.yaml"), YAML()
-    yaml.preserve_quotes, yaml.width = True, 1000
-    content = yaml.load(path.read_text(encoding="utf-8"))
-    content[section][key] = SingleQuotedScalarString(value)
-    with atomic_write(path) as new, new.open("w", encoding="utf-8", newline="\n") as file:
-        yaml.dump(content, file)
+def set_param(path: str, value: str) -> None:
+    """Change one value of `params.yaml`, such as `split.salt`."""
+    set_values(Path("params.yaml"), {path: SingleQuotedScalarString(value)}, null="")
+
+
+def set_values(file: Path, values: Mapping[str, str], null: str) -> list[str]:
+    """Change values of a YAML file, and nothing else of it: comments, order and quotes stay.
+
+    Args:
+        file: The file; it is written when something changes.
+        values: By path, such as `job.image`.
+        null: How the file writes that there is no value.
+
+    Returns:
+        What was changed, a line each.
+    """
+    yaml = YAML()
+    yaml.preserve_quotes, yaml.width = True, 10_000
+    yaml.representer.add_representer(
+        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", null)
+    )
+    content, changes = yaml.load(file.read_text(encoding="utf-8")), []
+    for path, value in values.items():
+        *sections, key = path.split(".")
+        section = content
+        for name in sections:
+            section = section.setdefault(name, {})
+        if section.get(key) != value:
+            section[key] = value
+            changes.append(f"{file.as_posix()}:{path}: {value}")
+    if changes:
+        with atomic_write(file) as new, new.open("w", encoding="utf-8", newline="\n") as stream:
+            yaml.dump(content, stream)
+    return changes
 
 
 def load_platform() -> Platform:

@@ -1,15 +1,13 @@
 """A project with two versions of its dataset: Git and DVC, a pipeline without a training, real shards and manifests."""
 
-import os
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ..conftest import SKELETON
+from ..conftest import Run as Run
 
 PIPELINE = """\
 stages:
@@ -78,30 +76,12 @@ r7,eve,val,cat
 r8,eve,val,cat
 """
 
-Run = Callable[..., str]
-
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A shell without anyone's settings, in which `mlops` can be imported: `run("git", "status")`."""
-    for name, value in {
-        "HOME": str(tmp_path),
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "DVC_SITE_CACHE_DIR": str(tmp_path / "site"),
-        "PYTHONPATH": str(SKELETON),
-        **{f"GIT_{who}_NAME": "Test" for who in ("AUTHOR", "COMMITTER")},
-        **{f"GIT_{who}_EMAIL": "test@example.org" for who in ("AUTHOR", "COMMITTER")},
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("DVC_ROOT", raising=False)
-
-    def call(*command: str) -> str:
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-        return done.stdout.strip()
-
-    return call
+def run(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The shell of all tests of `mlops`, in which `mlops` can be imported."""
+    monkeypatch.setenv("PYTHONPATH", str(SKELETON))
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,7 @@
 """A small real repository: Git, DVC, a pipeline of three stages that copy text. And a project with an MLflow."""
 
-import os
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,8 @@ from mlflow import MlflowClient
 from mlops import config
 from mlops.tracking import mlflow_client
 from mlops.tracking.run_files import FACTS
+
+from ..conftest import Run as Run
 
 PIPELINE = """\
 stages:
@@ -40,34 +39,6 @@ for target in targets:
     target.parent.mkdir(exist_ok=True)
     target.write_text('{"size": 1}' if target.suffix == ".json" else source.read_text())
 """
-
-Run = Callable[..., str]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A shell in an isolated environment: `run("git", "status")`."""
-    for name, value in {
-        "HOME": str(tmp_path),
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "DVC_NO_ANALYTICS": "1",
-        "DVC_SITE_CACHE_DIR": str(tmp_path / "site"),
-        "GIT_AUTHOR_NAME": "Test",
-        "GIT_AUTHOR_EMAIL": "test@example.org",
-        "GIT_COMMITTER_NAME": "Test",
-        "GIT_COMMITTER_EMAIL": "test@example.org",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("DVC_ROOT", raising=False)
-
-    def call(*command: str) -> str:
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-        return done.stdout.strip()
-
-    return call
 
 
 @pytest.fixture(scope="session")

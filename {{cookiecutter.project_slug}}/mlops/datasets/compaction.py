@@ -13,15 +13,15 @@ def compact(until: str) -> str:
     Raises:
         ProjectError: The dataset isn't there, or no delivery in it is named so.
     """
-    folders = sorted(Path("data", "dataset").glob("*/delivery=*"))
-    names = sorted({unquote(folder.name.removeprefix("delivery=")) for folder in folders})
-    if until not in names:
-        listed = ", ".join(names) or "none: its records have no deliveries"
+    folders = Path("data", "dataset").glob("*/delivery=*")
+    deliveries = {folder: unquote(folder.name.removeprefix("delivery=")) for folder in folders}
+    if until not in deliveries.values():
+        listed = ", ".join(sorted(set(deliveries.values()))) or "none: its records have no deliveries"
         raise ProjectError(f"data/dataset has no delivery {until!r}; it has {listed}", "dvc repro prepare, or name one")
-    merged = [folder for folder in folders if unquote(folder.name.removeprefix("delivery=")) <= until]
+    merged = {folder: name for folder, name in deliveries.items() if name <= until}
     files = [file.stat().st_size for folder in merged for file in folder.iterdir()]
-    set_param("data", "compact_until", until)
-    count = len({folder.name for folder in merged})
+    set_param("data.compact_until", until)
+    count = len(set(merged.values()))
     return (
         f"params.yaml:data.compact_until is {until!r}. The next dvc repro stores {count} deliveries as one: "
         f"{len(files)} files, {sum(files) / 1e6:.1f} MB, are written and uploaded anew, once. "

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..records import shards
-from ..records.manifest import digest, first_of_each
+from ..records.manifest import count_labels, digest, first_of_each
 from ..tracking import dvc_remote
 from ..tracking.run_context import DATASET
 from .versions import Version, known
@@ -67,7 +67,7 @@ def compare(old: pa.Table, new: pa.Table) -> Comparison:
     before, after = old["subject_id"].unique(), new["subject_id"].unique()
     added = after.filter(pc.invert(pc.is_in(after, before)))
     departed = before.filter(pc.invert(pc.is_in(before, after)))
-    old_counts, new_counts = _count(old), _count(new)
+    old_counts, new_counts = count_labels(old), count_labels(new)
     return Comparison(
         {change: table.sort_by("record_id") for change, table in records.items()},
         {"added": added, "left": departed},
@@ -84,19 +84,13 @@ def _pairs(record_ids: pa.ChunkedArray, old: pa.Table, new: pa.Table) -> pa.Tabl
     return pa.table({"record_id": record_ids, **columns})
 
 
-def _count(manifest: pa.Table) -> Counter[tuple[str, str]]:
-    """Count the records of each split and label."""
-    groups = manifest.group_by(["split", "label"]).aggregate([([], "count_all")])
-    return Counter({(row["split"], row["label"]): row["count_all"] for row in groups.to_pylist()})
-
-
 def _order(split_and_label: tuple[str, str]) -> tuple[int, str]:
     return shards.SPLITS.index(split_and_label[0]), split_and_label[1]
 
 
 def describe(version: Version, manifest: pa.Table) -> dict[str, Any]:
     """Return what `data show` says of a version with this manifest."""
-    counts, splits = _count(manifest), Counter[str]()
+    counts, splits = count_labels(manifest), Counter[str]()
     ordered = sorted(counts, key=_order)
     for split, label in ordered:
         splits[split] += counts[split, label]

@@ -32,7 +32,7 @@ def describe(is_suggested: bool, write: bool) -> str:
             notes = [f"Of {best.tried} salts, {best.salt!r} spreads the labels best", *best.lacking]
             params = params.model_copy(update={"salt": best.salt})
             if write:
-                set_param("split", "salt", best.salt)
+                set_param("split.salt", best.salt)
         elif params.salt is None:
             raise ProjectError(
                 "params.yaml:split.salt is empty: the first prepare chooses it", f"see which: {splits.SUGGEST}"

@@ -68,10 +68,10 @@ def write_manifest(dataset: Path, path: Path) -> Summary:
     return write(build(dataset), path, dataset)
 
 
-def count_labels(path: Path) -> Counter[tuple[str, str]]:
-    """Return how many records of a manifest file each (split, label) has."""
-    rows = pq.read_table(path, columns=["split", "label"]).group_by(["split", "label"]).aggregate([([], "count_all")])
-    return Counter({(row["split"], row["label"]): row["count_all"] for row in rows.to_pylist()})
+def count_labels(manifest: pa.Table) -> Counter[tuple[str, str]]:
+    """Return how many records of a manifest, or of a part of it, each (split, label) has."""
+    groups = manifest.group_by(["split", "label"]).aggregate([([], "count_all")])
+    return Counter({(row["split"], row["label"]): row["count_all"] for row in groups.to_pylist()})
 
 
 def verify(path: Path, dataset: Path, report: Path) -> None:
@@ -122,8 +122,7 @@ def write(parts: Iterable[pa.Table], path: Path, dataset: Path = Path()) -> Summ
         for part in chain([head], parts):
             sha.update(part)
             subjects += pc.count_distinct(part["subject_id"]).as_py()
-            for row in part.group_by(["split", "label"]).aggregate([([], "count_all")]).to_pylist():
-                counts[row["split"], row["label"]] += row["count_all"]
+            counts.update(count_labels(part))
             # Those before, and those of this part.
             first = first_of_each(pa.concat_tables([first, part]), ["split", "label"], FIRST)
             rest = pa.concat_tables([rest, part.cast(SCHEMA)])

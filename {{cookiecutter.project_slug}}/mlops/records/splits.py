@@ -159,7 +159,7 @@ def _choose_salt(records: Records, val: float, test: float) -> str:
         problem = "params.yaml:split.salt is empty, and a job can't write the salt that it would choose"
         raise ProjectError(problem, f"where the data are: {SUGGEST} --write; or set it to any text")
     best = suggest(records, val, test)
-    set_param("split", "salt", best.salt)
+    set_param("split.salt", best.salt)
     print(f"params.yaml:split.salt was empty. Of {best.tried} salts, {best.salt!r} spreads the labels best: written")
     for line in best.lacking:
         print(f"With no salt can this be had: {line}")

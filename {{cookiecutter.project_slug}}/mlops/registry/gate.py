@@ -75,9 +75,10 @@ def majority_bound(manifest: Path, split: str) -> tuple[float, str]:
     Returns:
         The upper bound of the two-sided 95 % Wilson interval of that answer's accuracy, and a text of its origin.
     """
+    import pyarrow.parquet as pq
     from scipy.stats import binomtest  # slow to import
 
-    counts = count_labels(manifest)
+    counts = count_labels(pq.read_table(manifest, columns=["split", "label"]))
     labels = sorted({label for _, label in counts})
     # Of labels that train has equally often, the one that does best.
     label = max(labels, key=lambda name: (counts["train", name], counts[split, name]))

@@ -45,10 +45,11 @@ def setup(mlflow: bool | None, erasure_role: str | None, yes: bool) -> None:
 @click.option("--gpu", is_flag=True, help="With the torch that computes on NVIDIA's GPUs.")
 def image(gpu: bool) -> None:
     """Build and push the image of requirements.lock. Its address goes into platform.yaml."""
+    from ...config import set_values
     from .image import make_image
-    from .setup import write_platform
+    from .setup import PLATFORM
 
-    changes = write_platform({"job.image": make_image(gpu, click.echo)})
+    changes = set_values(PLATFORM, {"job.image": make_image(gpu, click.echo)}, null="null")
     click.echo("\n".join(changes or ["platform.yaml has this image already"]))
 
 

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ...config import load_platform
+from ...config import load_platform, set_values
 from ...errors import ProjectError
-from ...files import atomic_write
 from ...tracking.dvc_remote import remote_url
 from ..transfer import S3
 from .client import call, client, region, translate_errors
@@ -172,7 +171,7 @@ def configure(outputs: dict[str, str]) -> list[str]:
     uri, app = load_platform().tracking_uri, outputs.get("MlflowAppArn")
     if app and uri in (None, app):
         values["tracking_uri"] = app
-    lines = write_platform(values)
+    lines = set_values(PLATFORM, values, null="null")
     if app and uri not in (None, app):
         lines.append(f"platform.yaml:tracking_uri stays {uri}; the MLflow App is {app}")
     before, url = remote_url(), outputs["DvcRemoteUrl"]
@@ -186,28 +185,3 @@ def configure(outputs: dict[str, str]) -> list[str]:
         push = f"dvc push -A, which brings there what was in {before}; then " if before else ""
         lines += [f"DVC remote: {url}", f"Next: {push}git commit -am 'Data in S3'"]
     return lines
-
-
-def write_platform(values: dict[str, str]) -> list[str]:
-    """Set keys of `platform.yaml`, such as `job.image`, keep its comments, and return what was changed, a line each."""
-    from ruamel.yaml import YAML
-
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 10_000
-    yaml.representer.add_representer(
-        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
-    )
-    content, changes = yaml.load(PLATFORM.read_text(encoding="utf-8")), []
-    for path, value in values.items():
-        *sections, key = path.split(".")
-        section = content
-        for name in sections:
-            section = section.setdefault(name, {})
-        if section.get(key) != value:
-            section[key] = value
-            changes.append(f"platform.yaml:{path}: {value}")
-    if changes:
-        with atomic_write(PLATFORM) as new, new.open("w", encoding="utf-8", newline="\n") as file:
-            yaml.dump(content, file)
-    return changes
