@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dvclive
 
@@ -29,7 +29,10 @@ from ..training.distributed import SINGLE_PROCESS, ProcessGroup, current_group
 from . import dvc_remote, mlflow_client, run_context, uploader
 from .live import Live
 from .run_context import DATASET
-from .run_files import INPUT_FILES, LINEAGE, RUN_DIR
+from .run_files import INPUT_FILES, LINEAGE, RUN_DIR, WEIGHTS
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +62,10 @@ class TrainingRun:
         group: ProcessGroup = SINGLE_PROCESS,
         checkpoints: Checkpoints | None = None,
         live: dvclive.Live | None = None,
+        facts: dict[str, Any] | None = None,
     ) -> None:
         self.group, self._checkpoints, self.live = group, checkpoints or Checkpoints(), live
+        self._facts = {} if facts is None else facts  # those that `recorded` writes at the end
         self._unrecorded: dict[str, Any] = {}
 
     @property
@@ -79,6 +84,31 @@ class TrainingRun:
         """Log a Pillow image, an array, or the path of a file; `name` has a suffix, such as `.png`."""
         if self.live is not None:
             self.live.log_image(name, image)
+
+    def note(self, facts: Mapping[str, Any]) -> None:
+        """Add facts to the run, such as its device: texts and numbers, by names. MLflow shows them as tags.
+
+        A fact that is another one after a resume, on another machine, says both: `AVX2, then AVX512`.
+        """
+        if self.live is None:
+            return
+        noted = self._facts.get("noted", [])
+        if reserved := facts.keys() & (self._facts.keys() - set(noted)):
+            raise ValueError(f"the run has other facts named {', '.join(sorted(reserved))}")
+        self._facts |= {name: then(self._facts.get(name, value), value) for name, value in facts.items()}
+        self._facts["noted"] = sorted({*noted, *facts})
+        write_json(LINEAGE, self._facts)
+
+    def log_weights(self, state: Mapping[str, "Tensor"]) -> None:
+        """Add the hash of this epoch's weights, a `state_dict`, to `reports/train/weights.tsv`; once in each epoch."""
+        if self.live is not None:
+            from ..training.numerics import weights_hash
+
+            if not WEIGHTS.exists():
+                WEIGHTS.write_text("step\tsha256\n", encoding="utf-8", newline="\n")
+            step = WEIGHTS.read_bytes().count(b"\n") - 1
+            with WEIGHTS.open("ab") as file:
+                file.write(f"{step}\t{weights_hash(state)}\n".encode())
 
     @property
     def checkpoint(self) -> dict[str, Any] | None:
@@ -127,7 +157,7 @@ def training_run(parents: Sequence[RegisteredModel] = ()) -> Iterator[TrainingRu
         sections = {section for name in (*stage.upstream, stage.name) for section in stages[name].params}
         live.log_params({name: values for name, values in read_params().items() if name in sections})
         checkpoints.extra_files = lambda: files_so_far(live)
-        yield TrainingRun(group, checkpoints, live)
+        yield TrainingRun(group, checkpoints, live, facts)
     if not read_machines()["keeps_checkpoints"]:  # there, a job may still be interrupted while it pushes the model
         checkpoints.clear()
 
@@ -165,14 +195,22 @@ def with_history(facts: dict[str, Any], earlier: dict[str, Any]) -> dict[str, An
     if not earlier:
         return facts
     resumed_from = earlier.get("resumed_from") if facts["run"] == earlier["run"] else earlier["run"]
-    cpus = dict.fromkeys([*earlier["cpu_capability"].split(", then "), facts["cpu_capability"]])
+    noted = earlier.get("noted", [])
     return {
         **facts,
+        **{name: earlier[name] for name in noted},
+        **({"noted": noted} if noted else {}),
         "started_at": earlier["started_at"],
         "resumed_at": [*earlier.get("resumed_at", []), facts["started_at"]],
         **({"resumed_from": resumed_from} if resumed_from else {}),
-        "cpu_capability": ", then ".join(cpus),  # weights made on two kinds equal those of neither
+        "cpu_capability": then(earlier["cpu_capability"], facts["cpu_capability"]),
     }
+
+
+def then(before: Any, value: Any) -> Any:
+    """Return a fact of a run that had it as `before`: weights made on two kinds of machines equal those of neither."""
+    values = dict.fromkeys([*str(before).split(", then "), str(value)])
+    return value if before == value else ", then ".join(values)
 
 
 def is_same_training(earlier: dict[str, Any], commit: str, dvc_exp_name: str) -> bool:
