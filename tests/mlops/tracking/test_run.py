@@ -150,15 +150,16 @@ def test_note_of_a_running_training_is_in_its_facts_and_in_mlflow(client: Mlflow
     with recorded(facts) as live:
         run = module.TrainingRun(live=live, facts=facts)
         until(lambda: mlflow_sync.find(client, facts["run"], "demo") is not None)
-        run.note({"device": "cpu", "processes": 2, "driver": ""})
-        until(lambda: "device" in find(client).data.tags)
+        run.note({"weights_name": "IMAGENET1K_V1", "weights_bytes": 2, "weights_file": ""})
+        until(lambda: "weights_name" in find(client).data.tags)
         run.note({"numeric_fingerprint": "7be3b71781f60f42"})
         assert read_facts()["numeric_fingerprint"] == "7be3b71781f60f42", "at once: the process may be killed"
     tags = find(client).data.tags
-    assert (tags["device"], tags["processes"], tags["numeric_fingerprint"]) == ("cpu", "2", "7be3b71781f60f42")
-    assert "driver" not in tags
-    assert read_facts()["noted"] == ["device", "driver", "numeric_fingerprint", "processes"]
-    assert (read_facts()["processes"], read_facts()["status"]) == (2, "FINISHED")
+    assert (tags["weights_name"], tags["weights_bytes"]) == ("IMAGENET1K_V1", "2")
+    assert tags["numeric_fingerprint"] == "7be3b71781f60f42"
+    assert "weights_file" not in tags
+    assert read_facts()["noted"] == ["numeric_fingerprint", "weights_bytes", "weights_file", "weights_name"]
+    assert (read_facts()["weights_bytes"], read_facts()["status"]) == (2, "FINISHED")
 
 
 def test_note_of_a_fact_that_the_run_has_is_refused(facts: dict[str, Any]) -> None:
@@ -171,12 +172,12 @@ def test_note_on_another_machine_after_a_resume_says_both(
     facts: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    first = {**facts, "device": "cpu", "threads": 1, "noted": ["device", "threads"]}
-    for device in ("cuda", "cpu"):
+    first = {**facts, "numeric_fingerprint": "ab", "bytes": 1, "noted": ["bytes", "numeric_fingerprint"]}
+    for value in ("cd", "ab"):
         second = module.with_history({**facts, "started_at": STARTS[0]}, first)
-        module.TrainingRun(live=object(), facts=second).note({"device": device, "threads": 1})  # type: ignore[arg-type]
+        module.TrainingRun(live=object(), facts=second).note({"numeric_fingerprint": value, "bytes": 1})  # type: ignore[arg-type]
         first = read_facts()
-        assert (first["device"], first["threads"]) == ("cpu, then cuda", 1)
+        assert (first["numeric_fingerprint"], first["bytes"]) == ("ab, then cd", 1)
 
 
 def test_log_weights_of_a_resumed_training_are_those_of_an_uninterrupted_one(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from lightning_fabric import Fabric
 from mlops import ProjectError, StrictModel, TrainingRun
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
@@ -75,18 +76,14 @@ class Epoch:
     lr: float
 
 
-def make_deterministic(seed: int, threads: int) -> None:
-    """Make the same inputs give the same bits: call it before a network is built.
-
-    Results differ with the number of threads (sums in another order), hence it is fixed and not the machine's.
-    """
-    torch.manual_seed(seed)
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
-
-
 def fit(
-    module: nn.Module, train: Images, val: Images, normalise: Normalise, params: TrainParams, run: TrainingRun
+    module: nn.Module,
+    train: Images,
+    val: Images,
+    normalise: Normalise,
+    params: TrainParams,
+    run: TrainingRun,
+    fabric: Fabric,
 ) -> Epoch:
     """Train `module` in place and leave it with the weights of its best epoch.
 
@@ -99,7 +96,8 @@ def fit(
         val: Images that choose the best epoch: highest accuracy, then lowest loss.
         normalise: Turns pixels into the network's input.
         params: Epochs, batch size, learning rate, weight decay.
-        run: Takes the metrics of each epoch; has the processes to train with, and the checkpoint to go on from.
+        run: Takes the metrics of each epoch; has the checkpoint to go on from.
+        fabric: The device, and the processes that train together.
 
     Returns:
         The best epoch.
@@ -110,21 +108,20 @@ def fit(
     if len(train.labels) < 2:
         raise ProjectError("the training split has one record", "change params.yaml:split.salt, or give more data")
     optimizer = torch.optim.AdamW(module.parameters(), lr=params.max_lr, weight_decay=params.weight_decay)
-    steps = params.epochs * len(_batches(train, params.batch_size, run))
+    steps = params.epochs * len(_batches(train, params, 0))
+    parallel, optimizer = fabric.setup(module, optimizer)
     schedule = OneCycleLR(optimizer, max_lr=params.max_lr, total_steps=steps)
-    parallel = run.group.parallel(module)
     parts: dict[str, Any] = {"module": module, "optimizer": optimizer, "schedule": schedule}
     begin, best, weights = 0, Epoch(-1, math.inf, math.inf, -1.0, 0.0), module.state_dict()  # any epoch is better
     if state := run.checkpoint:
-        _warm_up_ddp(parallel, train, normalise)
+        _warm_up_ddp(parallel, train, normalise, fabric)
         for name, part in parts.items():
             part.load_state_dict(state[name])
         begin, best, weights = state["epochs"], Epoch(**state["best"]), state["weights"]
-        run.restore_random_numbers()
     for number in tqdm(range(begin, params.epochs), "train", params.epochs, unit="epoch", initial=begin, delay=2):
         lr = float(schedule.get_last_lr()[0])
-        train_loss = _train_epoch(parallel, train, normalise, params, optimizer, schedule, run)
-        epoch = Epoch(number, train_loss, *_validate(module, val, normalise, run), lr)
+        train_loss = _train_epoch(parallel, train, normalise, params, optimizer, schedule, fabric, number)
+        epoch = Epoch(number, train_loss, *_validate(module, val, normalise, fabric), lr)
         _check_finite(epoch, params)
         run.log({"train/loss": train_loss, "val/loss": epoch.val_loss, "val/acc": epoch.val_acc, "lr": lr})
         if (epoch.val_acc, -epoch.val_loss) > (best.val_acc, -best.val_loss):
@@ -135,10 +132,10 @@ def fit(
     return best
 
 
-def _warm_up_ddp(module: nn.Module, images: Images, normalise: Normalise) -> None:
+def _warm_up_ddp(module: nn.Module, images: Images, normalise: Normalise, fabric: Fabric) -> None:
     """Run one throw-away backward pass: after its first, DDP sums gradients in another order, to other last bits."""
     module.train()
-    functional.cross_entropy(module(normalise(images.pixels[:2])), images.labels[:2]).backward()
+    fabric.backward(functional.cross_entropy(module(normalise(images.pixels[:2])), images.labels[:2]))
 
 
 def _train_epoch(
@@ -148,41 +145,55 @@ def _train_epoch(
     params: TrainParams,
     optimizer: torch.optim.Optimizer,
     schedule: OneCycleLR,
-    run: TrainingRun,
+    fabric: Fabric,
+    number: int,
 ) -> float:
     """Go once over the images; return the mean loss over all of them, in nats."""
     module.train()
     total = torch.zeros((), dtype=torch.float64)
-    for batch in _batches(images, params.batch_size, run):  # (batch_size,) positions
-        own, weight = run.group.shard_batch(batch)
+    torch.manual_seed(params.seed + 1_000_003 * (number + 1) + fabric.global_rank)
+    for batch in _batches(images, params, number):  # (batch_size,) positions
+        own, weight = _shard(batch, fabric)
         loss = functional.cross_entropy(module(normalise(augment(images.pixels[own]))), images.labels[own])
         if weight != 1:
             loss = loss * weight
         optimizer.zero_grad()
-        loss.backward()
+        fabric.backward(loss)
         optimizer.step()
         schedule.step()
         total += loss.detach() * len(batch)
-    return run.group.mean(total).item() / len(images.labels)
+    return fabric.all_reduce(total).item() / len(images.labels)
 
 
-def _validate(module: nn.Module, images: Images, normalise: Normalise, run: TrainingRun) -> tuple[float, float]:
+def _validate(module: nn.Module, images: Images, normalise: Normalise, fabric: Fabric) -> tuple[float, float]:
     """Return loss and accuracy of the first process's weights and running statistics, which are those that are kept."""
     figures = torch.zeros(2, dtype=torch.float64)
-    if run.group.rank == 0:
+    if fabric.is_global_zero:
         result = evaluate(module, images.pixels, images.labels, normalise)
         figures = torch.tensor([result.loss, result.accuracy], dtype=torch.float64)
-    loss, accuracy = run.group.broadcast(figures).tolist()
+    loss, accuracy = fabric.broadcast(figures.tolist())
     return loss, accuracy
 
 
-def _batches(images: Images, size: int, run: TrainingRun) -> list[Tensor]:
+def _batches(images: Images, params: TrainParams, epoch: int) -> list[Tensor]:
     """Shuffle; a last batch of one joins the one before, since BatchNorm can't take a variance over one."""
-    order = run.group.broadcast(torch.randperm(len(images.labels)))
+    size, generator = params.batch_size, torch.Generator().manual_seed(params.seed + 1_000_003 * epoch)
+    order = torch.randperm(len(images.labels), generator=generator)
     batches = [order[start : start + size] for start in range(0, len(order), size)]
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches
+
+
+def _shard(batch: Tensor, fabric: Fabric) -> tuple[Tensor, float]:
+    """Return this process's part of a batch of positions, and the weight of its mean loss."""
+    if fabric.world_size == 1:
+        return batch, 1.0
+    parts = batch.tensor_split(min(fabric.world_size, len(batch) // 2))
+    if fabric.global_rank >= len(parts):
+        return batch[:2], 0.0
+    own = parts[fabric.global_rank]
+    return own, len(own) * fabric.world_size / len(batch)
 
 
 def _check_finite(epoch: Epoch, params: TrainParams) -> None:

@@ -8,6 +8,8 @@ The networks are in `model/networks.py`, the loop and its parameters in `model/t
 
 from pathlib import Path
 
+import torch
+from lightning_fabric import Fabric
 from mlops import ProjectError, TrainingRun, load_version, params, run_processes, training_run, write_report
 from torch import nn
 
@@ -15,7 +17,7 @@ from ..model.dataset import Dataset, Images, read_dataset
 from ..model.evaluation import Evaluation, confusion_figure, evaluate, per_class, scores
 from ..model.networks import CHANNELS, build
 from ..model.predictor import ModelConfig, Predictor, save
-from ..model.training import TrainParams, fit, make_deterministic
+from ..model.training import TrainParams, fit
 from ..model.transforms import IMAGENET, Normalise
 
 DATASET_DIR = Path("data/dataset")
@@ -26,29 +28,28 @@ REPORTS_DIR = Path("reports")
 def main() -> None:
     """Run the stage, in `train.processes` processes."""
     settings = params("train", TrainParams)
-    run_processes(lambda: _main(settings), settings.processes, settings.threads)
+    run_processes(lambda fabric: _main(fabric, settings), settings.processes, settings.threads)
 
 
-def _main(settings: TrainParams) -> None:
+def _main(fabric: Fabric, settings: TrainParams) -> None:
     parent = load_version(settings.init_from) if settings.init_from else None
     start = Predictor.load(parent.model_dir) if parent else None
     channels = start.config.channels if start else CHANNELS.get(settings.arch)
     dataset = read_dataset(DATASET_DIR, channels, settings.image_px)
-    with training_run(parents=[parent] if parent else []) as run:
-        train(settings, dataset, start, run)
+    with training_run(fabric, parents=[parent] if parent else []) as run:
+        train(settings, dataset, start, run, fabric)
 
 
-def train(settings: TrainParams, dataset: Dataset, start: Predictor | None, run: TrainingRun) -> None:
+def train(settings: TrainParams, dataset: Dataset, start: Predictor | None, run: TrainingRun, fabric: Fabric) -> None:
     """Train in every process, from scratch or from `start`; the first one then writes the model and its reports."""
-    # Dropout is to differ between processes; weights to start from, and the order of the images, are the first one's.
-    make_deterministic(settings.seed + run.group.rank, settings.threads)
+    torch.manual_seed(settings.seed)
     module, normalise = _build_model(settings, dataset, start)
-    if run.group.rank == 0:
+    if fabric.is_global_zero:
         kind = "gray, 1 channel" if dataset.channels == 1 else "colour, 3 channels"
         origin = f", as in {settings.init_from}" if start else ""
         print(f"Images: {kind}, {settings.image_px} x {settings.image_px} pixels{origin}")
-    best = fit(module, dataset.train, dataset.val, normalise, settings, run)
-    if run.group.rank > 0:
+    best = fit(module, dataset.train, dataset.val, normalise, settings, run, fabric)
+    if not fabric.is_global_zero:
         return
     run.summary["best_epoch"] = best.number  # the figures of `metrics` are this epoch's; curves go on to the last
     print(f"best epoch {best.number + 1} of {settings.epochs}: validation accuracy {best.val_acc:.4f}")
