@@ -31,8 +31,7 @@ if TYPE_CHECKING:  # for editors and mypy: the same names as in _ORIGINS
     from .tracking.run import TrainingRun as TrainingRun
     from .tracking.run import training_run as training_run
     from .training.distributed import run_processes as run_processes
-    from .training.recipe import OptimizerParams as OptimizerParams
-    from .training.recipe import ScheduleParams as ScheduleParams
+    from .training.recipe import BaseTrainParams as BaseTrainParams
 
     params, read_split = load_params, shards.read
 
@@ -54,8 +53,7 @@ _ORIGINS = {  # in the order of a pipeline
     "run_processes": "training.distributed:run_processes",
     "training_run": "tracking.run:training_run",
     "TrainingRun": "tracking.run:TrainingRun",
-    "OptimizerParams": "training.recipe:OptimizerParams",
-    "ScheduleParams": "training.recipe:ScheduleParams",
+    "BaseTrainParams": "training.recipe:BaseTrainParams",
     "load_version": "registry.versions:load_version",
     "Gate": "registry.gate:Gate",
     "check_gate": "registry.gate:check_gate",

@@ -8,19 +8,20 @@ Source: https://docs.pytorch.org/docs/stable/optim.html
 
 import inspect
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
-from torch.optim import lr_scheduler
+from torch.optim import Optimizer, lr_scheduler
 
 from ..config import StrictModel
+from ..errors import ProjectError
 
 OPTIMIZERS = {
     name: made_by
     for name, made_by in vars(torch.optim).items()
     if isinstance(made_by, type)
-    and issubclass(made_by, torch.optim.Optimizer)
+    and issubclass(made_by, Optimizer)
     # Of the base class and these there is no plain step: LBFGS computes the loss itself, SparseAdam takes sparse
     # gradients only.
     and name not in ("Optimizer", "LBFGS", "SparseAdam")
@@ -71,14 +72,14 @@ class OptimizerParams(_Named):
         self._check_arguments(OPTIMIZERS[self.name], ("params", "lr"))
         return self
 
-    def build(self, parameters: Iterable[torch.nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    def build(self, parameters: Iterable[torch.nn.Parameter], lr: float) -> Optimizer:
         """Return the optimizer of some parameters.
 
         Raises:
             ValueError: An argument is out of range, or it can't train such parameters.
             TypeError: An argument has another type.
         """
-        optimizer: torch.optim.Optimizer = OPTIMIZERS[self.name](parameters, lr=lr, **self.arguments)
+        optimizer: Optimizer = OPTIMIZERS[self.name](parameters, lr=lr, **self.arguments)
         return optimizer
 
 
@@ -105,7 +106,7 @@ class ScheduleParams(_Named):
         self._check_arguments(getattr(lr_scheduler, self.name), given)
         return self
 
-    def build(self, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> lr_scheduler.LRScheduler:
+    def build(self, optimizer: Optimizer, epochs: int, steps: int) -> lr_scheduler.LRScheduler:
         """Return the schedule, whose `step()` follows each step of the optimizer.
 
         Args:
@@ -134,6 +135,44 @@ class ScheduleParams(_Named):
             return main
         rise = lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters=warmup)
         return lr_scheduler.SequentialLR(optimizer, [rise, main], milestones=[warmup])
+
+
+class BaseTrainParams(StrictModel):
+    """The keys of `params.yaml:train` that any training with PyTorch has; a project's own class adds others."""
+
+    epochs: int = Field(ge=1, le=100_000)
+    batch_size: int = Field(ge=2, le=65_536)  # records of a step of the optimizer, all processes together
+    accumulate: int = Field(default=1, ge=1, le=1024)  # parts that a process computes its share of a batch in
+    max_lr: float = Field(gt=0, le=100)
+    optimizer: OptimizerParams
+    schedule: ScheduleParams
+    clip_norm: float | None = Field(default=None, gt=0)
+    seed: int = Field(ge=0, lt=2**32)
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    deterministic: bool = True
+    threads: int = Field(ge=1, le=256)  # of the CPU, for each process
+    processes: int | Literal["auto"] = "auto"  # on all machines together; auto: one per GPU, else one per machine
+
+    @field_validator("processes")
+    @classmethod
+    def _have_work(cls, processes: int | str, info: ValidationInfo) -> int | str:
+        most = max(1, info.data.get("batch_size", 2) // 2)
+        if processes != "auto" and not 1 <= int(processes) <= most:
+            raise ValueError(f"auto, or 1 to {most}: train.batch_size is shared among them, two records each or more")
+        return processes
+
+    def build_recipe(self, module: torch.nn.Module, steps: int) -> tuple[Optimizer, lr_scheduler.LRScheduler]:
+        """Return the optimizer of a network's parameters, and its schedule for `steps` steps an epoch.
+
+        Raises:
+            ProjectError: PyTorch refuses an argument.
+        """
+        try:
+            optimizer = self.optimizer.build(module.parameters(), self.max_lr)
+            return optimizer, self.schedule.build(optimizer, self.epochs, steps)
+        except (TypeError, ValueError) as error:
+            problem = f"{self.optimizer.name} with {self.schedule.name}: {error}"
+            raise ProjectError(problem, "correct params.yaml:train.optimizer or train.schedule") from error
 
 
 def _known(name: str, known: Iterable[str]) -> str:
