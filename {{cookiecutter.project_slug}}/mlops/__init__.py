@@ -30,8 +30,8 @@ if TYPE_CHECKING:  # for editors and mypy: the same names as in _ORIGINS
     from .registry.versions import register as register
     from .tracking.run import TrainingRun as TrainingRun
     from .tracking.run import training_run as training_run
-    from .training.distributed import run_processes as run_processes
     from .training.recipe import BaseTrainParams as BaseTrainParams
+    from .training.processes import run_processes as run_processes
 
     params, read_split = load_params, shards.read
 
@@ -50,7 +50,7 @@ _ORIGINS = {  # in the order of a pipeline
     "write_manifest": "records.manifest:write_manifest",
     "write_report": "files:write_report",
     "read_split": "records.shards:read",
-    "run_processes": "training.distributed:run_processes",
+    "run_processes": "training.processes:run_processes",
     "training_run": "tracking.run:training_run",
     "TrainingRun": "tracking.run:TrainingRun",
     "BaseTrainParams": "training.recipe:BaseTrainParams",
