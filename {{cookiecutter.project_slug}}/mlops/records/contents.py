@@ -161,10 +161,10 @@ def _spans(file: Path) -> np.ndarray | None:
         file.open("rb") as raw,
         mmap(raw.fileno(), 0, access=ACCESS_READ) as data,
     ):
+        position = 0
         for group in range(shard.num_row_groups):
-            position = _start(shard.metadata.row_group(group))
             for content in _group(shard, group):
-                # Its length is before it. Where pages end, the head of the next one is between two contents.
+                # Its length is before it. Between two contents may be the head of a page, or the ids of a row group.
                 position = data.find(struct.pack("<I", len(content)) + content[:MARK], position) + 4
                 end = position + len(content)
                 if position < 4 or data[position:end] != content:
@@ -172,12 +172,6 @@ def _spans(file: Path) -> np.ndarray | None:
                 rows.append((0, len(content), position))
                 position = end
     return np.array(rows, dtype=SPANS)
-
-
-def _start(group: Any) -> int:
-    """Return where the contents of a row group begin, or a place before it."""
-    columns = (group.column(index) for index in range(group.num_columns))
-    return next(int(column.data_page_offset) for column in columns if column.path_in_schema == "image")
 
 
 def _group(shard: pq.ParquetFile, group: int) -> Iterator[bytes]:
