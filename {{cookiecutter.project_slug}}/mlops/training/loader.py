@@ -36,10 +36,12 @@ class Batch(NamedTuple):
     labels: Tensor  # (N,) int64, on the device
     weight: float
     ends_step: bool  # the optimizer steps after it
-    records: int  # N; 0 where a process has no part and computes for the others' sake, with weight 0
+    records: int  # of the whole step, in all processes
 
 
 class _Part(NamedTuple):
+    """A batch before it is loaded: positions in the dataset, (N,), and what `Batch` says of it."""
+
     positions: Tensor
     weight: float
     ends_step: bool
@@ -65,6 +67,10 @@ class TrainingLoader:
         accumulate: Parts that each process computes one after the other, for want of memory.
         workers: Processes that prepare batches; None chooses. The environment variable TRAIN_WORKERS overrides it.
 
+    Attributes:
+        steps: Optimizer steps of an epoch.
+        batches: Batches of an epoch, for each process: more than steps where they accumulate.
+
     Raises:
         ProjectError: TRAIN_WORKERS isn't a number.
     """
@@ -81,9 +87,11 @@ class TrainingLoader:
         self._samples = _Samples(dataset, seed)
         self._batch_size, self._seed, self._accumulate, self._fabric = batch_size, seed, accumulate, fabric
         self._keys = _Keys()
-        workers = _choose_workers(dataset, fabric, workers)
+        workers = _choose_workers(dataset, workers)
         self._batches = _batches(self._samples, self._keys, fabric, workers, persistent=True)
-        self.steps = len(self._split(torch.arange(len(self._samples))))
+        steps = self._split(torch.arange(len(self._samples)))
+        self.steps = len(steps)
+        self.batches = sum(len(list(self._parts(step))) for step in steps)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yield this process's batches of an epoch, counted from 0.
@@ -113,9 +121,9 @@ class TrainingLoader:
             ends = start + processes >= len(parts)
             if start + rank < len(parts):
                 own = parts[start + rank]
-                yield _Part(own, len(own) * processes / len(step), ends, len(own))
+                yield _Part(own, len(own) * processes / len(step), ends, len(step))
             else:  # the others wait for its gradients
-                yield _Part(step[:2], 0.0, ends, 0)
+                yield _Part(step[:2], 0.0, ends, len(step))
 
 
 def evaluation_batches(
@@ -129,7 +137,7 @@ def evaluation_batches(
     count, processes, rank = len(dataset), fabric.world_size, fabric.global_rank  # type: ignore[arg-type]
     own = torch.arange(count * rank // processes, count * (rank + 1) // processes)
     keys = _Keys(list(own.split(batch_size)) if len(own) else [])
-    workers = min(_choose_workers(dataset, fabric, workers), len(keys.keys) - 1)  # one batch: done before they start
+    workers = min(_choose_workers(dataset, workers), len(keys.keys) - 1)  # one batch: done before they start
     yield from _moved(_batches(_Samples(dataset, 0), keys, fabric, max(0, workers), persistent=False), fabric)
 
 
@@ -233,7 +241,7 @@ def _moved(batches: "DataLoader[Any]", fabric: "Fabric") -> Iterator[tuple[Tenso
         raise ProjectError(f"a process that prepares batches was killed: {error}", fix) from error
 
 
-def _choose_workers(dataset: Dataset[Any], fabric: "Fabric", workers: int | None) -> int:
+def _choose_workers(dataset: Dataset[Any], workers: int | None) -> int:
     if text := os.environ.get("TRAIN_WORKERS"):
         if not text.isdecimal():
             raise ProjectError(f"TRAIN_WORKERS is {text!r}", "set it to a number of processes, 0 or more, or unset it")
@@ -243,4 +251,4 @@ def _choose_workers(dataset: Dataset[Any], fabric: "Fabric", workers: int | None
     if getattr(dataset, "in_memory", False) and not getattr(dataset, "random", True):
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(MOST_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE", fabric.world_size)))
+    return min(MOST_WORKERS, cores // int(os.environ.get("TRAIN_PROCESS_COUNT", "1")))  # which processes.py sets
