@@ -13,6 +13,8 @@ if TYPE_CHECKING:  # for editors and mypy: the same names as in _ORIGINS
     from .errors import ProjectError as ProjectError
     from .files import write_report as write_report
     from .records import shards
+    from .records.contents import Contents as Contents
+    from .records.contents import open_split as open_split
     from .records.listing import list_files as list_files
     from .records.listing import read_file as read_file
     from .records.manifest import write_manifest as write_manifest
@@ -32,6 +34,10 @@ if TYPE_CHECKING:  # for editors and mypy: the same names as in _ORIGINS
     from .tracking.run import training_run as training_run
     from .training.recipe import BaseTrainParams as BaseTrainParams
     from .training.processes import run_processes as run_processes
+    from .training.distributed import run_processes as run_processes
+    from .training.loader import TrainingLoader as TrainingLoader
+    from .training.loader import evaluation_batches as evaluation_batches
+    from .training.loader import mix_seed as mix_seed
 
     params, read_split = load_params, shards.read
 
@@ -54,6 +60,12 @@ _ORIGINS = {  # in the order of a pipeline
     "training_run": "tracking.run:training_run",
     "TrainingRun": "tracking.run:TrainingRun",
     "BaseTrainParams": "training.recipe:BaseTrainParams",
+    "open_split": "records.contents:open_split",
+    "Contents": "records.contents:Contents",
+    "run_processes": "training.distributed:run_processes",
+    "TrainingLoader": "training.loader:TrainingLoader",
+    "evaluation_batches": "training.loader:evaluation_batches",
+    "mix_seed": "training.loader:mix_seed",
     "load_version": "registry.versions:load_version",
     "Gate": "registry.gate:Gate",
     "check_gate": "registry.gate:check_gate",

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .networks import Arch, build, logits
-from .transforms import Normalise, decode
+from .transforms import Normalise, Preprocess
 
 
 class ModelConfig(BaseModel):
@@ -74,7 +74,8 @@ class Predictor:
         Raises:
             ImageError: One of them can't be read as an image.
         """
-        pixels = decode(images, self.config.channels, self.config.image_px)
+        preprocess = Preprocess(self.config.image_px, self.config.channels)
+        pixels = torch.from_numpy(np.stack([preprocess(image) for image in images]))
         return logits(self.module, pixels, self.normalise).softmax(1).numpy()
 
     def predict(self, images: Sequence[bytes]) -> list[dict[str, str | float]]:
