@@ -7,7 +7,7 @@ out one by one to stack them again (measured on the default network: 5 % more ti
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from mlops import ProjectError, StrictModel, TrainingRun
@@ -19,16 +19,16 @@ from tqdm import tqdm
 
 from .dataset import Images
 from .evaluation import evaluate
-from .networks import Arch
 from .transforms import Normalise, augment
 
 
 class TrainParams(StrictModel):
     """`params.yaml:train`, which states units and ranges."""
 
-    arch: Arch
-    arch_options: dict[str, Any] = Field(default_factory=dict)  # more arguments of its function in networks.py
-    weights: Literal["imagenet"] | None  # start from torchvision's weights, or from random ones
+    arch: str
+    model: dict[str, Any] = Field(default_factory=dict)  # its hyper-parameters
+    weights: str | None  # start from torchvision's weights, or from random ones
+    weights_file: str | None = None  # or from this file
     init_from: str | None  # start from a registered model instead
     image_px: int = Field(ge=8, le=512)
     epochs: int = Field(ge=1, le=100_000)
@@ -38,13 +38,6 @@ class TrainParams(StrictModel):
     seed: int = Field(ge=0, lt=2**32)
     threads: int = Field(ge=1, le=256)
     processes: int = Field(ge=1, le=256)
-
-    @field_validator("weights")
-    @classmethod
-    def _exist(cls, weights: str | None, info: ValidationInfo) -> str | None:
-        if weights and info.data.get("arch") == "small_cnn":
-            raise ValueError("small_cnn has no pretrained weights; set it to null, or train.arch to mobilenet_v3_small")
-        return weights
 
     @field_validator("init_from")
     @classmethod

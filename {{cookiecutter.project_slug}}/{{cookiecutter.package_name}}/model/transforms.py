@@ -48,6 +48,21 @@ def _decode_one(content: bytes, channels: int | None, image_px: int) -> np.ndarr
     return planes[:1] if channels is None and (planes == planes[0]).all() else planes
 
 
+@dataclass(frozen=True)
+class Preprocess:
+    """Turn an encoded image into (channels, image_px, image_px) uint8."""
+
+    image_px: int
+    channels: int
+    resize: str = "squeeze"
+    resize_px: int | None = None
+    interpolation: str = "bilinear"
+
+    def __call__(self, content: bytes) -> np.ndarray:
+        """Return an image as (channels, px, px) uint8."""
+        return _decode_one(content, self.channels, self.image_px)
+
+
 def augment(pixels: Tensor) -> Tensor:
     """Change a batch of training images, (N, channels, px, px) uint8, before it is normalised: here, nothing.
 

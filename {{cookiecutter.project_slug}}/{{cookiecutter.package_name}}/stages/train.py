@@ -13,10 +13,11 @@ from torch import nn
 
 from ..model.dataset import Dataset, Images, read_dataset
 from ..model.evaluation import Evaluation, confusion_figure, evaluate, per_class, scores
-from ..model.networks import CHANNELS, build
-from ..model.predictor import ModelConfig, Predictor, save
+from ..model.networks import NetworkError, build, channels_of, head_parameters
+from ..model.predictor import ModelConfig, Predictor, check_rebuilds, save
 from ..model.training import TrainParams, fit, make_deterministic
-from ..model.transforms import IMAGENET, Normalise
+from ..model.transforms import Normalise
+from ..model.weights import find_weights, load_weights
 
 DATASET_DIR = Path("data/dataset")
 MODEL_DIR = Path("models/model")
@@ -32,7 +33,7 @@ def main() -> None:
 def _main(settings: TrainParams) -> None:
     parent = load_version(settings.init_from) if settings.init_from else None
     start = Predictor.load(parent.model_dir) if parent else None
-    channels = start.config.channels if start else CHANNELS.get(settings.arch)
+    channels = start.config.channels if start else channels_of(settings.arch)
     dataset = read_dataset(DATASET_DIR, channels, settings.image_px)
     with training_run(parents=[parent] if parent else []) as run:
         train(settings, dataset, start, run)
@@ -47,20 +48,24 @@ def train(settings: TrainParams, dataset: Dataset, start: Predictor | None, run:
         kind = "gray, 1 channel" if dataset.channels == 1 else "colour, 3 channels"
         origin = f", as in {settings.init_from}" if start else ""
         print(f"Images: {kind}, {settings.image_px} x {settings.image_px} pixels{origin}")
-    best = fit(module, dataset.train, dataset.val, normalise, settings, run)
-    if run.group.rank > 0:
-        return
-    run.summary["best_epoch"] = best.number  # the figures of `metrics` are this epoch's; curves go on to the last
-    print(f"best epoch {best.number + 1} of {settings.epochs}: validation accuracy {best.val_acc:.4f}")
     config = ModelConfig(
         arch=settings.arch,
-        options=settings.arch_options,
+        model=settings.model,
         classes=dataset.classes,
         image_px=settings.image_px,
         channels=dataset.channels,
         mean=normalise.mean,
         std=normalise.std,
     )
+    try:
+        check_rebuilds(module, config)
+    except NetworkError as error:
+        raise ProjectError(str(error), error.fix) from error
+    best = fit(module, dataset.train, dataset.val, normalise, settings, run)
+    if run.group.rank > 0:
+        return
+    run.summary["best_epoch"] = best.number  # the figures of `metrics` are this epoch's; curves go on to the last
+    print(f"best epoch {best.number + 1} of {settings.epochs}: validation accuracy {best.val_acc:.4f}")
     save(MODEL_DIR, module, config)
     _write_reports(Predictor.load(MODEL_DIR), dataset, run)  # what is measured is what was saved
 
@@ -68,20 +73,19 @@ def train(settings: TrainParams, dataset: Dataset, start: Predictor | None, run:
 def _build_model(settings: TrainParams, dataset: Dataset, start: Predictor | None) -> tuple[nn.Module, Normalise]:
     """Return the network to train and the normalisation its weights expect."""
     if start is None:
+        network = settings.arch, len(dataset.classes), dataset.channels
         try:
-            classes, channels = len(dataset.classes), dataset.channels
-            module = build(settings.arch, classes, channels, settings.weights, **settings.arch_options)
-        except ConnectionError as error:
-            fix = "connect to the internet (once: torch keeps them), or set params.yaml:train.weights to null"
-            raise ProjectError(str(error), fix) from error
-        except TypeError as error:
-            if not settings.arch_options:
-                raise
-            raise ProjectError(f"{settings.arch}: {error}", "correct params.yaml:train.arch_options") from error
-        return module, IMAGENET if settings.weights else Normalise.of(dataset.train.pixels)
+            module = build(*network, **settings.model)
+        except NetworkError as error:
+            raise ProjectError(str(error), error.fix) from error
+        normalise = None
+        if weights := find_weights(settings.arch, settings.weights, settings.weights_file):
+            load_weights(module, weights, head_parameters(module, *network, **settings.model))
+            normalise = Normalise(weights.preset.mean, weights.preset.std) if weights.preset else None
+        return module, normalise or Normalise.of(dataset.train.pixels)
     pairs = (
         ("arch", start.config.arch, settings.arch),
-        ("options", start.config.options, settings.arch_options),
+        ("model", start.config.model, settings.model),
         ("labels", start.config.classes, dataset.classes),
     )
     for name, theirs, ours in pairs:
