@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # for editors and mypy: the same names as in _ORIGINS
     from .config import load_params
     from .errors import ProjectError as ProjectError
     from .files import write_report as write_report
+    from .pipeline import require_dep as require_dep
     from .records import shards
     from .records.contents import Contents as Contents
     from .records.contents import open_split as open_split
@@ -45,6 +46,7 @@ _ORIGINS = {  # in the order of a pipeline
     "ProjectError": "errors:ProjectError",
     "StrictModel": "config:StrictModel",
     "params": "config:load_params",
+    "require_dep": "pipeline:require_dep",
     "Record": "records.source:Record",
     "list_files": "records.listing:list_files",
     "read_file": "records.listing:read_file",
