@@ -92,8 +92,8 @@ def predict(model: Predict, records: pa.Table) -> Predictions:
     else:
         probabilities[np.arange(len(labels)), [position[label] for label in predicted]] = 1
     actual = np.array([position[label] for label in labels], np.int64)
-    ids = (records[column].to_pylist() for column in ("record_id", "subject_id"))
-    return Predictions(*ids, classes, actual, probabilities, bool(known))
+    record_ids, subject_ids = (records[column].to_pylist() for column in ("record_id", "subject_id"))
+    return Predictions(record_ids, subject_ids, classes, actual, probabilities, bool(known))
 
 
 def fair_part(records: pa.Table, seen: Collection[str], today: Consent | None) -> tuple[pa.Table, int, int]:
