@@ -28,7 +28,7 @@ def test_promote_what_cannot_be_is_refused_with_the_fix(client: MlflowClient, gi
     register(client, 1, {"result_commit": "0" * 40})
     refusals: list[tuple[dict[str, Any], str]] = [
         ({"version": "9"}, r"no version 9 in MLflow \(it has 1, 2, 3, 4\)\nFix: python -m .* registry list"),
-        ({"version": "1", "by": "val_acc"}, r"'val_acc' can't be measured .* \(known: test_acc\)\nFix: --by test_acc"),
+        ({"version": "1", "by": "val_acc"}, r"no metric 'val_acc' \(known: test_acc, .*\)\nFix: take one of these"),
         ({"version": "1", "anyway": True}, r"needs a reason\nFix: --why"),
         ({"version": "4"}, r"lacks the commit of digits version 4, 0000000000\nFix: git fetch --tags origin"),
     ]

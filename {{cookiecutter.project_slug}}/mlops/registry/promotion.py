@@ -1,50 +1,48 @@
 """Put a version in use, and take it back: `registry promote`, `registry rollback`.
 
-A version must be as good as the champion on the same records, by a metric of the team's `interface.compare`. Records
+A version must be as good as the champion on the same records, by a metric of the team's `interface.METRICS`. Records
 that one of the two has trained on, and those of subjects who have no consent today, do not count.
 
 A change is first made in MLflow, then written to the log. When a command is killed in between, the same command
 completes it: it finds the alias set in MLflow, compares with the log's champion as before, and writes.
 """
 
-import contextlib
 import dataclasses
 import logging
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from filelock import FileLock
 
 from ..config import home
-from ..contract import interface, package_name
 from ..errors import ProjectError
-from ..files import read_json
 from ..records import consent, shards
 from ..tracking import lineage_log, mlflow_client
-from ..tracking.dvc_remote import ArtifactMissingError, restore
-from ..tracking.git import GitError, exists, git
+from ..tracking.git import GitError, git
 from ..tracking.mlflow_reader import StoredVersion
 from ..tracking.sync_status import REPAIR
 from . import aliases
 from .aliases import CHAMPION, VERB, AliasChange, Registry, alias_holders
-from .versions import TAG_RUN_PREFIX, metrics_at
+from .evaluation import (
+    IncomparableError,
+    fair_part,
+    find_metric,
+    measure,
+    predict,
+    restored,
+    result_commit,
+    seen_subjects,
+)
+from .predictions import open_pyfunc
+from .versions import metrics_at
 
 LOCK = ".dvc/tmp/registry.lock"  # of two commands in one clone, the second waits
-TEST_SET, MANIFEST, FACTS = "data/dataset/test", "data/manifest.parquet", "reports/train/lineage.json"
-BATCH = 1024  # records that are predicted at once
+TEST_SET = "data/dataset/test"
 
 log = logging.getLogger(__name__)
-
-
-class IncomparableError(ProjectError):
-    """Two versions can't be compared; `--anyway` promotes without a comparison."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +67,7 @@ def promote(version: str, alias: str = CHAMPION, by: str = "test_acc", why: str 
         ProjectError: It is worse, or can't be compared; nobody can be held to it (no Git identity, no reason); the
             version, its commit or MLflow isn't there; or MLflow and the log disagree about who has the alias.
     """
-    if by not in (known := [f"test_{name}" for name in interface().compare(["a"], ["a"])]):
-        fix = f"--by {known[0]}, or write it: {package_name()}/interface.py:compare"
-        raise ProjectError(f"{by!r} can't be measured on a test set (known: {', '.join(known)})", fix)
+    find_metric(by, "test_")
     if anyway and not why.strip():
         raise ProjectError("--anyway goes past the comparison, so it needs a reason", "--why '…'")
     who = identity()
@@ -123,7 +119,8 @@ def _justify(registry: Registry, change: AliasChange, by: str, anyway: bool) -> 
         for result in results
     )
     summary = f"version {change.version} against the champion, version {champion}, by {by}: {scores}"
-    if must_win and not all(result.candidate >= result.champion for result in results):
+    sign = 1 if find_metric(by, "test_").higher_is_better else -1
+    if must_win and not all(sign * result.candidate >= sign * result.champion for result in results):
         raise ProjectError(f"it is worse: {summary}", f"promote a better one; or {override}")
     log.info("%s", summary)
     return {"by": by, "champion": champion, "test_sets": [dataclasses.asdict(result) for result in results]}
@@ -173,21 +170,23 @@ def compare(registry: Registry, candidate: int, champion: int, by: str) -> list[
     if champion not in registry.versions:
         raise IncomparableError(f"{registry.name} version {champion} is not in MLflow any more", REPAIR)
     versions = [registry.versions[number] for number in (candidate, champion)]
-    seen = frozenset[str]().union(*(_seen(registry, version) for version in versions))
+    seen = frozenset[str]().union(*(seen_subjects(registry, version) for version in versions))
     test_sets = [_fair_records(version, seen) for version in versions]
     if test_sets[0][0].equals(test_sets[1][0]):
         del test_sets[1]
     mlflow_client.client()  # tells MLflow its tracking URI
+    metric = find_metric(by, "test_")
     scores = []
     for version in versions:
         uri = f"models:/{registry.name}/{version.version}"
         with tempfile.TemporaryDirectory() as folder:
             try:
-                model = mlflow.pyfunc.load_model(uri, dst_path=folder)
-                scores.append([_score(model, records, by.removeprefix("test_")) for records, *_ in test_sets])
+                model = open_pyfunc(mlflow.pyfunc.load_model(uri, dst_path=folder))
+                answers = [predict(model, records) for records, *_ in test_sets]
             except Exception as error:  # the model runs code of its own, which raises what it likes
                 fix = f"see that MLflow answers, and what it needs: mlflow.pyfunc.get_model_dependencies('{uri}')"
                 raise IncomparableError(f"{uri} gives no {by}: {error}", fix) from error
+        scores.append([measure(answer, [metric])[metric.name] for answer in answers])
     return [
         Comparison(int(version.version), len(records), *left_out, *pair)
         for version, (records, *left_out), pair in zip(versions, test_sets, zip(*scores, strict=True), strict=False)
@@ -196,63 +195,14 @@ def compare(registry: Registry, candidate: int, champion: int, by: str) -> list[
 
 def _fair_records(version: StoredVersion, seen: frozenset[str]) -> tuple[pa.Table, int, int]:
     """Return the records of a test set that are fair to both, and how many are not: seen, without consent."""
-    with _restored(version, TEST_SET) as folder:
+    with restored(version, TEST_SET) as folder:
         test = shards.read(folder / TEST_SET)
     today = consent.read(consent.PATH) if version.tags.get("consent_sha256") != consent.NOT_REQUIRED else None
-    subjects = test["subject_id"].to_pylist()
-    unseen = [subject not in seen for subject in subjects]
-    fair = [new and (today is None or today.allows(subject)) for new, subject in zip(unseen, subjects, strict=True)]
-    trained_on, without_consent = len(test) - sum(unseen), sum(unseen) - sum(fair)
-    if not any(fair):
+    records, trained_on, without_consent = fair_part(test, seen, today)
+    if not len(records):
         raise IncomparableError(
             f"of the {len(test)} records in the test set of version {version.version} none is left: one of the two has "
             f"trained on {trained_on}, and {without_consent} more have no consent",
             "compare versions of the same split (params.yaml:split)",
         )
-    return test.filter(pa.array(fair)), trained_on, without_consent
-
-
-def _seen(registry: Registry, version: StoredVersion) -> frozenset[str]:
-    """Return the subjects that a version trained on, or was chosen by (val), itself or through its parents."""
-    with _restored(version, MANIFEST, FACTS) as folder:
-        rows, facts = pq.read_table(folder / MANIFEST, partitioning=None), read_json(folder / FACTS)
-    seen = frozenset(rows.filter(pc.field("split") != "test")["subject_id"].to_pylist())
-    for run in facts["parents"]:
-        parents = [parent for parent in registry.versions.values() if TAG_RUN_PREFIX + run in parent.tags]
-        if not parents:
-            problem = f"version {version.version} started from run {run}, which is not registered (any more)"
-            raise IncomparableError(f"{problem}: nobody can tell what it has seen", REPAIR)
-        seen |= _seen(registry, parents[0])
-    return seen
-
-
-def result_commit(version: StoredVersion) -> str:
-    """Return the commit that pins a version's data and results; raise IncomparableError if this clone has none."""
-    commit = version.tags.get("result_commit", "")
-    if not commit or not exists(commit):
-        problem = f"this clone lacks the commit of {version.name} version {version.version}"
-        fix = "git fetch --tags origin; before that, where it was registered: python -m mlops lineage push"
-        raise IncomparableError(f"{problem}, {commit[:10] or 'none named'}", fix)
-    return commit
-
-
-@contextlib.contextmanager
-def _restored(version: StoredVersion, *paths: str) -> Iterator[Path]:
-    """Give a temporary folder with files as they were when a version was registered, from DVC's cache or remote."""
-    commit = result_commit(version)
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            restore(commit, paths, Path(folder))
-        except ArtifactMissingError as error:
-            raise IncomparableError(f"version {version.version}: {error.problem}", error.fix) from error
-        if missing := [path for path in paths if not Path(folder, path).exists()]:
-            problem = f"commit {commit[:10]} of version {version.version} has no {', '.join(missing)}"
-            raise IncomparableError(problem, f"git show {commit[:10]}:dvc.lock")
-        yield Path(folder)
-
-
-def _score(model: Any, records: pa.Table, metric: str) -> float:
-    predicted: list[str] = []
-    for batch in records.select(["image"]).to_batches(BATCH):
-        predicted += model.predict(batch.to_pandas())["label"].astype(str).tolist()
-    return interface().compare(records["label"].to_pylist(), predicted)[metric]
+    return records, trained_on, without_consent
