@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # for editors and mypy: the same names as in _ORIGINS
     from .tracking.run import TrainingRun as TrainingRun
     from .tracking.run import training_run as training_run
     from .training.recipe import BaseTrainParams as BaseTrainParams
+    from .training.numerics import numeric_fingerprint as numeric_fingerprint
     from .training.processes import run_processes as run_processes
     from .training.distributed import run_processes as run_processes
     from .training.loader import TrainingLoader as TrainingLoader
@@ -70,6 +71,7 @@ _ORIGINS = {  # in the order of a pipeline
     "evaluation_batches": "training.loader:evaluation_batches",
     "mix_seed": "training.loader:mix_seed",
     "write_scores": "records.scores:write_scores",
+    "numeric_fingerprint": "training.numerics:numeric_fingerprint",
     "load_version": "registry.versions:load_version",
     "Gate": "registry.gate:Gate",
     "check_gate": "registry.gate:check_gate",
