@@ -109,7 +109,7 @@ def test_commit_that_is_not_here_is_refused_with_where_to_get_it(project: Path, 
 
 def test_compare_with_a_champion_that_is_gone_refuses(project: Path, git: Git) -> None:
     with pytest.raises(IncomparableError, match="digits version 7 is not in MLflow any more"):
-        compare(registry(committed_version(1, git, PARTS, [])), 1, 7, "test_acc")
+        compare(registry(committed_version(1, git, PARTS, [])), 1, 7, "test_acc", {})
 
 
 def test_data_that_the_commit_does_not_name_are_refused(project: Path, git: Git) -> None:
