@@ -43,7 +43,7 @@ class TrainParams(BaseTrainParams):
     label_smoothing: float = Field(default=0, ge=0, lt=1)
     class_weights: Literal["none", "balanced"] = "none"
     freeze_epochs: int = Field(default=0, ge=0)
-    select_by: str = "acc"
+    select_by: str = "loss"
     patience: int | None = Field(default=None, ge=1)
 
     @field_validator("init_from")
