@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -127,7 +127,7 @@ def fit(
         if params.patience and number - best.number >= params.patience:
             break
     module.load_state_dict(weights)
-    module.to("cpu", memory_format=torch.contiguous_format)
+    module.to("cpu")
     return best
 
 
@@ -145,7 +145,7 @@ class _Training:
             module.to(memory_format=torch.channels_last)
         self.loader = TrainingLoader(dataset.train, params.batch_size, params.seed, fabric, params.accumulate)
         optimizer, self.schedule = params.build_recipe(module, self.loader.steps)
-        self.optimizer = fabric.setup_optimizers(optimizer)
+        self.optimizer = cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer))
         self.weight_of_class = _class_weights(dataset, params).to(fabric.device)
 
     def wrap(self, head: Collection[str]) -> None:
@@ -197,8 +197,8 @@ class _Training:
                 self.optimizer.step()
                 self.optimizer.zero_grad()
                 self.schedule.step()
-        mean = self.fabric.all_reduce(total, reduce_op="mean").item() / len(self.dataset.train)
-        return float(mean)
+        mean = cast(Tensor, self.fabric.all_reduce(total, reduce_op="mean"))
+        return mean.item() / len(self.dataset.train)
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss of images, (N, channels, px, px) uint8, with (N,) int64 labels."""
