@@ -53,9 +53,10 @@ def channels_of(arch: str) -> int | None:
     Raises:
         NetworkError: There is no such network.
     """
-    if arch not in NETWORKS and torchvision_builder(arch):
-        return 3
-    return CHANNELS.get(arch)
+    if arch in NETWORKS:
+        return CHANNELS.get(arch)
+    torchvision_builder(arch)
+    return 3
 
 
 def head_parameters(module: nn.Module, arch: str, classes: int, channels: int, **options: Any) -> list[str]:
