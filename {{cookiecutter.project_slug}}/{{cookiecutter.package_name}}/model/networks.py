@@ -82,7 +82,9 @@ def logits(output: Any) -> Tensor:
     return output if isinstance(output, Tensor) else output.logits
 
 
-def loss_of(output: Any, labels: Tensor, criterion: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def loss_of(
+    output: Any, labels: Tensor, criterion: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy
+) -> Tensor:
     """Return the loss of what a network gave; outputs of inner layers count 0.3 (arXiv:1409.4842, section 5)."""
     inner = () if isinstance(output, Tensor) else (part for part in output[1:] if part is not None)
     return sum((0.3 * criterion(part, labels) for part in inner), criterion(logits(output), labels))
