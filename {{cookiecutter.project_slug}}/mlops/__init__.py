@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # for editors and mypy: the same names as in _ORIGINS
     from .config import StrictModel as StrictModel
     from .config import load_params
     from .errors import ProjectError as ProjectError
+    from .files import sha256 as sha256
     from .files import write_report as write_report
     from .pipeline import require_dep as require_dep
     from .records import shards
@@ -57,6 +58,7 @@ _ORIGINS = {  # in the order of a pipeline
     "split_by_subject": "records.splits:split_by_subject",
     "write_dataset": "records.shards:write_dataset",
     "write_manifest": "records.manifest:write_manifest",
+    "sha256": "files:sha256",
     "write_report": "files:write_report",
     "read_split": "records.shards:read",
     "run_processes": "training.processes:run_processes",
