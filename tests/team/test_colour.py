@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dvclive import Live
+from jinja2 import Template
 from lightning_fabric import Fabric
 from mlops import TrainingRun
 from PIL import Image
@@ -101,8 +102,8 @@ def test_fine_tuning_has_the_channels_of_the_model_that_it_starts_from(
     monkeypatch.setattr(stage, "DATASET_DIR", write(tmp_path, train=[GRAY, image] * 4))
     monkeypatch.setattr(stage, "load_version", lambda uri: SimpleNamespace(model_dir=tmp_path / "parent"))
     monkeypatch.setattr(stage, "training_run", training_run)
-    text = (SKELETON / "params.yaml").read_text(encoding="utf-8")
-    values = YAML(typ="safe").load(text[text.index("\ntrain:") : text.index("\nregister:")])["train"]
+    text = Template((SKELETON / "params.yaml").read_text(encoding="utf-8")).render(cookiecutter={"dataset": "digits"})
+    values = YAML(typ="safe").load(text)["train"]
     stage._main(TrainParams(**values | {"init_from": "models:/m/1", "epochs": 1}), Fabric("cpu", devices=1))
     assert Predictor.load(stage.MODEL_DIR).config.channels == parent
     assert ("colour, 3" if parent == 3 else "gray, 1") in capsys.readouterr().out.partition("as in models:/m/1")[0]
