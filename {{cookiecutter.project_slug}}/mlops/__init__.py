@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # for editors and mypy: the same names as in _ORIGINS
     from .records.listing import list_files as list_files
     from .records.listing import read_file as read_file
     from .records.manifest import write_manifest as write_manifest
+    from .records.scores import write_scores as write_scores
     from .records.shards import write_dataset as write_dataset
     from .records.source import Record as Record
     from .records.source import read_records as read_records
@@ -52,6 +53,7 @@ _ORIGINS = {  # in the order of a pipeline
     "run_processes": "training.distributed:run_processes",
     "training_run": "tracking.run:training_run",
     "TrainingRun": "tracking.run:TrainingRun",
+    "write_scores": "records.scores:write_scores",
     "load_version": "registry.versions:load_version",
     "Gate": "registry.gate:Gate",
     "check_gate": "registry.gate:check_gate",

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..contract import Metric, interface, package_name
+from ..contract import Metric, known_metrics, package_name
 from ..errors import ProjectError
 from ..files import read_json
 from ..records.consent import Registry as Consent
@@ -46,11 +46,6 @@ class Predictions:
     def labels(self) -> list[str]:
         """Return the actual label of each record."""
         return [self.classes[position] for position in self.actual]
-
-
-def known_metrics() -> dict[str, Metric]:
-    """Return the team's metrics by name."""
-    return {metric.name: metric for metric in interface().METRICS}
 
 
 def find_metric(name: str, prefix: str = "") -> Metric:
@@ -92,8 +87,8 @@ def predict(model: Predict, records: pa.Table) -> Predictions:
     else:
         probabilities[np.arange(len(labels)), [position[label] for label in predicted]] = 1
     actual = np.array([position[label] for label in labels], np.int64)
-    ids = (records[column].to_pylist() for column in ("record_id", "subject_id"))
-    return Predictions(*ids, classes, actual, probabilities, bool(known))
+    record_ids, subject_ids = (records[column].to_pylist() for column in ("record_id", "subject_id"))
+    return Predictions(record_ids, subject_ids, classes, actual, probabilities, bool(known))
 
 
 def fair_part(records: pa.Table, seen: Collection[str], today: Consent | None) -> tuple[pa.Table, int, int]:

@@ -8,6 +8,7 @@ from mlops import ProjectError, TrainingRun
 
 from {{ cookiecutter.package_name }}.model.dataset import Images
 from {{ cookiecutter.package_name }}.model.evaluation import evaluate
+from {{ cookiecutter.package_name }}.model.metrics import measure
 from {{ cookiecutter.package_name }}.model.networks import Arch, build
 from {{ cookiecutter.package_name }}.model.training import Epoch, TrainParams, fit, make_deterministic
 from {{ cookiecutter.package_name }}.model.transforms import Normalise
@@ -50,8 +51,8 @@ def test_fit_that_gets_worse_keeps_the_best_epochs_weights() -> None:
     module, best, epochs = run(wrong, val, epochs=6, weight_decay=0.0)
     number = max(range(6), key=lambda index: (epochs[index]["val/acc"], -epochs[index]["val/loss"]))
     assert best.number == number != 5
-    result = evaluate(module, val.pixels, val.labels, Normalise.of(train.pixels))
-    assert (result.accuracy, result.loss) == (best.val_acc, best.val_loss)
+    result = measure(*evaluate(module, val.pixels, val.labels, Normalise.of(train.pixels)))
+    assert (result["acc"], result["loss"]) == (best.val_acc, best.val_loss)
 
 
 def test_fit_twice_gives_the_same_bits() -> None:

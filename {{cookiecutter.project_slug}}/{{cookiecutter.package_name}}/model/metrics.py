@@ -67,7 +67,8 @@ def log_loss(actual: np.ndarray, probabilities: np.ndarray) -> float:
 
 def losses(actual: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Return the cross-entropy of each record, (N,) float64, nats; see `LEAST`."""
-    return -np.log(np.maximum(_own(actual, probabilities), LEAST))
+    lost: np.ndarray = -np.log(np.maximum(_own(actual, probabilities), LEAST))
+    return lost
 
 
 def calibration_error(actual: np.ndarray, probabilities: np.ndarray) -> float:
@@ -91,7 +92,8 @@ def top5_accuracy(actual: np.ndarray, probabilities: np.ndarray) -> float:
 
 def _own(actual: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Return the probability of each record's own label, (N,) float64."""
-    return probabilities[np.arange(len(actual)), actual].astype(np.float64)
+    own: np.ndarray = probabilities[np.arange(len(actual)), actual].astype(np.float64)
+    return own
 
 
 METRICS = (

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from .dataset import Images
 from .evaluation import evaluate
+from .metrics import measure
 from .networks import Arch
 from .transforms import Normalise, augment
 
@@ -170,8 +171,8 @@ def _validate(module: nn.Module, images: Images, normalise: Normalise, run: Trai
     """Return loss and accuracy of the first process's weights and running statistics, which are those that are kept."""
     figures = torch.zeros(2, dtype=torch.float64)
     if run.group.rank == 0:
-        result = evaluate(module, images.pixels, images.labels, normalise)
-        figures = torch.tensor([result.loss, result.accuracy], dtype=torch.float64)
+        result = measure(*evaluate(module, images.pixels, images.labels, normalise))
+        figures = torch.tensor([result["loss"], result["acc"]], dtype=torch.float64)
     loss, accuracy = run.group.broadcast(figures).tolist()
     return loss, accuracy
 

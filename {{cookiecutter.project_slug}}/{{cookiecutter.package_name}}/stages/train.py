@@ -8,19 +8,19 @@ The networks are in `model/networks.py`, the loop and its parameters in `model/t
 
 from pathlib import Path
 
-from mlops import ProjectError, TrainingRun, load_version, params, run_processes, training_run, write_report
+from mlops import ProjectError, TrainingRun, load_version, params, read_split, run_processes, training_run
 from torch import nn
 
-from ..model.dataset import Dataset, Images, read_dataset
-from ..model.evaluation import Evaluation, confusion_figure, evaluate, per_class, scores
+from ..model.dataset import Dataset, read_dataset
+from ..model.evaluation import evaluate
 from ..model.networks import CHANNELS, build
 from ..model.predictor import ModelConfig, Predictor, save
+from ..model.reports import confusion_figure, write_reports
 from ..model.training import TrainParams, fit, make_deterministic
 from ..model.transforms import IMAGENET, Normalise
 
 DATASET_DIR = Path("data/dataset")
 MODEL_DIR = Path("models/model")
-REPORTS_DIR = Path("reports")
 
 
 def main() -> None:
@@ -97,27 +97,18 @@ def _write_reports(model: Predictor, dataset: Dataset, run: TrainingRun) -> None
     val, test = (
         evaluate(model.module, split.pixels, split.labels, model.normalise) for split in (dataset.val, dataset.test)
     )
-    figures = metrics(dataset, val, test)
-    write_report(REPORTS_DIR / "metrics.json", figures)
-    run.summary.update(figures)
-    actual, predicted = _names(dataset.test, test, dataset.classes)
-    # DVC's confusion template counts the pairs itself.
-    pairs = [{"actual": a, "predicted": p} for a, p in zip(actual, predicted, strict=True)]
-    write_report(REPORTS_DIR / "confusion.csv", pairs)
-    write_report(REPORTS_DIR / "per_class.csv", per_class(actual, predicted, dataset.classes))
-    run.log_image("confusion.png", confusion_figure(actual, predicted, dataset.classes))
+    run.summary.update(write_reports(dataset.classes, val, test, _TestSet()))
+    run.log_image("confusion.png", confusion_figure(dataset.classes, *test))
 
 
-def metrics(dataset: Dataset, val: Evaluation, test: Evaluation) -> dict[str, float]:
-    """Return what `reports/metrics.json` holds: the metrics of `evaluation.scores`, and the mean loss in nats."""
-    figures = {
-        f"{split}_{name}": value
-        for split, images, result in (("test", dataset.test, test), ("val", dataset.val, val))
-        for name, value in scores(*_names(images, result, dataset.classes)).items()
-    }
-    return {name: round(value, 4) for name, value in {**figures, "test_loss": test.loss}.items()}
+class _TestSet:
+    """Its records as they are stored."""
 
+    def __init__(self) -> None:
+        table = read_split(DATASET_DIR / "test")
+        self.record_ids, self.subject_ids, self.images = (
+            table[name].to_pylist() for name in ("record_id", "subject_id", "image")
+        )
 
-def _names(images: Images, result: Evaluation, classes: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Return actual and predicted labels by name."""
-    return [classes[label] for label in images.labels.tolist()], [classes[label] for label in result.predicted.tolist()]
+    def __getitem__(self, index: int) -> bytes:
+        return bytes(self.images[index])
