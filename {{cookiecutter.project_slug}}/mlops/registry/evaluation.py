@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..contract import Metric, interface, package_name
+from ..contract import Metric, known_metrics, package_name
 from ..errors import ProjectError
 from ..files import read_json
 from ..records.consent import Registry as Consent
@@ -46,11 +46,6 @@ class Predictions:
     def labels(self) -> list[str]:
         """Return the actual label of each record."""
         return [self.classes[position] for position in self.actual]
-
-
-def known_metrics() -> dict[str, Metric]:
-    """Return the team's metrics by name."""
-    return {metric.name: metric for metric in interface().METRICS}
 
 
 def find_metric(name: str, prefix: str = "") -> Metric:

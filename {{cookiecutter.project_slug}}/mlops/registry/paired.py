@@ -28,16 +28,21 @@ class Difference:
     value: float
     low: float | None  # ends of the 95 % interval; None with fewer subjects than `FEWEST`
     high: float | None
-    error: float | None  # standard error, from which the ends are about `REACH` away
+    error: float | None  # standard error
     records: int
     subjects: int
+
+    def refused_from(self, margin: float) -> float | None:
+        """Return the loss from which on a model is refused: the interval is below 0, or the loss above the margin."""
+        return None if self.low is None or self.high is None else min((self.high - self.low) / 2, margin)
 
     def pass_rate(self, loss: float, margin: float) -> float | None:
         """Return how often a model with a true loss is not refused, 0 to 1; None where the error is 0, or unknown.
 
-        It is refused when the interval is below 0, or the value below -margin; the value is taken as normal.
+        The loss that is measured is taken as normally distributed.
         """
-        return 1 - NORMAL.cdf((loss - min(REACH * self.error, margin)) / self.error) if self.error else None
+        limit = self.refused_from(margin)
+        return None if limit is None or not self.error else 1 - NORMAL.cdf((loss - limit) / self.error)
 
     def needed_records(self, margin: float) -> int | None:
         """Return how many records show 4 times in 5 that an equally good model hasn't lost `margin`; None as above.
@@ -76,7 +81,7 @@ def difference(metric: Metric, candidate: Predictions, champion: Predictions) ->
     low, high = (value + wider * (np.quantile(draws, share) - value) for share in (0.025, 0.975))
     if differing < FEWEST:
         high = max(high, 0.0)
-    return Difference(value, float(low), float(high), float(wider * draws.std()), len(subject), len(names))
+    return Difference(value, float(low), float(high), float(draws.std()), len(subject), len(names))
 
 
 def _of_each_record(metric: Metric, predictions: Predictions) -> np.ndarray | None:

@@ -25,8 +25,13 @@ Result = tuple[np.ndarray, np.ndarray]
 class Records(Protocol):
     """The records of a split, in order, as `mlops.open_split` gives them."""
 
-    record_ids: Sequence[str]
-    subject_ids: Sequence[str]
+    @property
+    def record_ids(self) -> Sequence[str]:
+        """Return the ids of the records."""
+
+    @property
+    def subject_ids(self) -> Sequence[str]:
+        """Return the ids of those whom they are of."""
 
     def __getitem__(self, index: int) -> bytes:
         """Return an encoded image."""

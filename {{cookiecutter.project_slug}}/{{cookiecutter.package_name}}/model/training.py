@@ -211,7 +211,7 @@ class _Training:
 
     def state(self) -> dict[str, Any]:
         """Return what `load_state` goes on from."""
-        parts = {"module": self.module, "optimizer": self.optimizer, "schedule": self.schedule}
+        parts: dict[str, Any] = {"module": self.module, "optimizer": self.optimizer, "schedule": self.schedule}
         return {name: part.state_dict() for name, part in parts.items()}
 
     def load_state(self, state: dict[str, Any]) -> None:
