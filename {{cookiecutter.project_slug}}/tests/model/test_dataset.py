@@ -23,7 +23,7 @@ def test_images_are_the_same_kept_or_not_and_with_workers(
     seen = []
     for cache, workers in (("memory", 0), ("none", 0), ("none", 1)):
         dataset = read_dataset(Path("data/dataset"), Preprocess(8, None), augment, cache)
-        loader = TrainingLoader(dataset.train, 64, 0, Fabric("cpu", devices=1), workers=workers)
+        loader = TrainingLoader(dataset.train, 64, 0, Fabric(accelerator="cpu", devices=1), workers=workers)
         seen.append(torch.cat([batch.images.flatten(1) for batch in loader.epoch(1)]))
     assert dataset.channels == 1 and len(seen[0]) == len(dataset.train)
     assert torch.equal(seen[0], seen[1]) and torch.equal(seen[0], seen[2])

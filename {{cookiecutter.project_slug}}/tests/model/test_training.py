@@ -16,7 +16,7 @@ from {{ cookiecutter.package_name }}.model.transforms import Normalise
 
 from ..conftest import SMALL, halves, images
 
-FABRIC = Fabric("cpu", devices=1)
+FABRIC = Fabric(accelerator="cpu", devices=1)
 
 
 class Recorded(TrainingRun):

@@ -60,7 +60,7 @@ def run(start: Predictor | None = None, live: type[Live] = Live, **keys: object)
     settings = TrainParams(**{**SMALL, **keys})
     dataset = read_dataset(stage.DATASET_DIR, Preprocess(settings.image_px, 1))
     with live("reports/train", save_dvc_exp=False, dvcyaml=None, report=None) as opened:
-        stage.train(settings, dataset, start, Fabric("cpu", devices=1), TrainingRun(live=opened))
+        stage.train(settings, dataset, start, Fabric(accelerator="cpu", devices=1), TrainingRun(live=opened))
     return dataset
 
 
