@@ -104,6 +104,6 @@ def test_fine_tuning_has_the_channels_of_the_model_that_it_starts_from(
     monkeypatch.setattr(stage, "training_run", training_run)
     text = Template((SKELETON / "params.yaml").read_text(encoding="utf-8")).render(cookiecutter={"dataset": "digits"})
     values = YAML(typ="safe").load(text)["train"]
-    stage._main(TrainParams(**values | {"init_from": "models:/m/1", "epochs": 1}), Fabric("cpu", devices=1))
+    stage._main(TrainParams(**values | {"init_from": "models:/m/1", "epochs": 1}), Fabric(accelerator="cpu", devices=1))
     assert Predictor.load(stage.MODEL_DIR).config.channels == parent
     assert ("colour, 3" if parent == 3 else "gray, 1") in capsys.readouterr().out.partition("as in models:/m/1")[0]

@@ -34,13 +34,12 @@ if TYPE_CHECKING:  # for editors and mypy: the same names as in _ORIGINS
     from .registry.versions import register as register
     from .tracking.run import TrainingRun as TrainingRun
     from .tracking.run import training_run as training_run
-    from .training.recipe import BaseTrainParams as BaseTrainParams
-    from .training.numerics import numeric_fingerprint as numeric_fingerprint
-    from .training.processes import run_processes as run_processes
-    from .training.distributed import run_processes as run_processes
     from .training.loader import TrainingLoader as TrainingLoader
     from .training.loader import evaluation_batches as evaluation_batches
     from .training.loader import mix_seed as mix_seed
+    from .training.numerics import numeric_fingerprint as numeric_fingerprint
+    from .training.processes import run_processes as run_processes
+    from .training.recipe import BaseTrainParams as BaseTrainParams
 
     params, read_split = load_params, shards.read
 
@@ -66,7 +65,6 @@ _ORIGINS = {  # in the order of a pipeline
     "BaseTrainParams": "training.recipe:BaseTrainParams",
     "open_split": "records.contents:open_split",
     "Contents": "records.contents:Contents",
-    "run_processes": "training.distributed:run_processes",
     "TrainingLoader": "training.loader:TrainingLoader",
     "evaluation_batches": "training.loader:evaluation_batches",
     "mix_seed": "training.loader:mix_seed",

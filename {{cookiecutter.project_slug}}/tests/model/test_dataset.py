@@ -1,4 +1,4 @@
-"""The dataset that training sees: the same images whether they are kept or read one by one, by any number of workers."""
+"""The dataset that training sees: the same images, kept or read one by one, by any number of workers."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def test_images_are_the_same_kept_or_not_and_with_workers(
     seen = []
     for cache, workers in (("memory", 0), ("none", 0), ("none", 1)):
         dataset = read_dataset(Path("data/dataset"), Preprocess(8, None), augment, cache)
-        loader = TrainingLoader(dataset.train, 64, 0, Fabric("cpu", devices=1), workers=workers)
+        loader = TrainingLoader(dataset.train, 64, 0, Fabric(accelerator="cpu", devices=1), workers=workers)
         seen.append(torch.cat([batch.images.flatten(1) for batch in loader.epoch(1)]))
     assert dataset.channels == 1 and len(seen[0]) == len(dataset.train)
     assert torch.equal(seen[0], seen[1]) and torch.equal(seen[0], seen[2])

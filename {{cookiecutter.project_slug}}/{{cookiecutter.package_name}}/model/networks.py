@@ -76,7 +76,9 @@ def logits(output: Any) -> Tensor:
     return output if isinstance(output, Tensor) else output.logits
 
 
-def loss_of(output: Any, labels: Tensor, criterion: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def loss_of(
+    output: Any, labels: Tensor, criterion: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy
+) -> Tensor:
     """Return the loss of what a network returned.
 
     Source: Szegedy et al., Going deeper with convolutions, 2014 (arXiv:1409.4842), for the 0.3 of inner layers.
