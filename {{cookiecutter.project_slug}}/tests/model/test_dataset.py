@@ -1,4 +1,4 @@
-"""The dataset that training sees: the same images whether they are kept or read one by one, by any number of workers."""
+"""The dataset that training sees: the same images, kept or read one by one, by any number of workers."""
 
 from pathlib import Path
 

@@ -180,11 +180,11 @@ def read_dataset(directory: Path, preprocess: Preprocess, augment: str = "none",
     if preprocess.channels is None:
         gray = _each(dataset("train").is_gray, range(len(opened["train"])), "gray or colour")
         preprocess = replace(preprocess, channels=1 if all(gray) else 3)
-    splits = [dataset("train", augment), dataset("val"), dataset("test")]
+    train, val, test = dataset("train", augment), dataset("val"), dataset("test")
     left = KEEP_BYTES
-    for split in splits if cache != "none" else ():
-        left -= split.keep(left if cache == "auto" else None)
-    return Dataset(classes, preprocess.channels or 3, *splits)
+    for images in (train, val, test) if cache != "none" else ():
+        left -= images.keep(left if cache == "auto" else None)
+    return Dataset(classes, preprocess.channels or 3, train, val, test)
 
 
 def decode(content: bytes, channels: int) -> Tensor:
@@ -207,15 +207,14 @@ def _decode_by_torchvision(content: bytes) -> Tensor:
 def _decoders_agree() -> bool:
     """Return whether torchvision and Pillow, which bring a libjpeg each, decode some images to the same bits here."""
     noise = np.random.default_rng(0).integers(0, 256, (67, 45, 3), dtype=np.uint8)
-    for options in ({}, {"subsampling": 0}, {"progressive": True, "quality": 95}, {"mode": "L"}):
+    for mode, quality, progressive in (("RGB", 75, False), ("RGB", 95, True), ("L", 75, False)):
         file = io.BytesIO()
-        image = Image.fromarray(noise).convert(options.pop("mode", "RGB"))
-        image.save(file, "JPEG", **options)
+        Image.fromarray(noise).convert(mode).save(file, "JPEG", quality=quality, progressive=progressive)
         try:
             planes = _decode_by_torchvision(file.getvalue()).permute(1, 2, 0).squeeze()
         except (ImportError, RuntimeError):  # this torchvision has no decoder
             return False
-        if not np.array_equal(planes, open_image(file.getvalue())):
+        if not np.array_equal(planes, np.asarray(open_image(file.getvalue()))):
             return False
     return True
 
