@@ -14,7 +14,6 @@ if TYPE_CHECKING:  # for editors and mypy: the same names as in _ORIGINS
     from .files import sha256 as sha256
     from .files import write_report as write_report
     from .pipeline import require_dep as require_dep
-    from .records import shards
     from .records.contents import Contents as Contents
     from .records.listing import list_files as list_files
     from .records.listing import read_file as read_file
@@ -44,7 +43,7 @@ if TYPE_CHECKING:  # for editors and mypy: the same names as in _ORIGINS
     from .training.reports import confusion_figure as confusion_figure
     from .training.reports import write_reports as write_reports
 
-    params, read_split = load_params, shards.read
+    params = load_params
 
 _ORIGINS = {  # in the order of a pipeline
     "ProjectError": "errors:ProjectError",
@@ -62,7 +61,6 @@ _ORIGINS = {  # in the order of a pipeline
     "write_manifest": "records.manifest:write_manifest",
     "sha256": "files:sha256",
     "write_report": "files:write_report",
-    "read_split": "records.shards:read",
     "run_processes": "training.processes:run_processes",
     "training_run": "tracking.run:training_run",
     "TrainingRun": "tracking.run:TrainingRun",

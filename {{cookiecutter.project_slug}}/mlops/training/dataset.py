@@ -33,6 +33,9 @@ class LabelledSplit(NamedTuple):
 def open_labelled(directory: Path) -> tuple[tuple[str, ...], dict[str, LabelledSplit]]:
     """Open the splits of a dataset; the classes are the labels of `train`, sorted.
 
+    Args:
+        directory: The dataset, `data/dataset`.
+
     Returns:
         The classes, and the splits `train`, `val` and `test` by name.
 

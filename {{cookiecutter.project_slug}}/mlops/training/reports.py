@@ -68,7 +68,13 @@ def per_class(classes: Sequence[str], labels: np.ndarray, probabilities: np.ndar
 
 
 def confusion_figure(classes: Sequence[str], labels: np.ndarray, probabilities: np.ndarray) -> "Figure":
-    """Draw a confusion matrix, 800 pixels wide: shares of the records of each actual label."""
+    """Draw a confusion matrix, 800 pixels wide: shares of the records of each actual label.
+
+    Args:
+        classes: The labels that positions stand for.
+        labels: Actual ones, (N,) int64.
+        probabilities: (N, classes).
+    """
     from matplotlib.figure import Figure
     from sklearn.metrics import ConfusionMatrixDisplay
 

@@ -83,8 +83,8 @@ class Predictor:
     def probabilities(self, contents: Sequence[bytes]) -> np.ndarray:
         """Return the probability of each label, (N, classes) float32; a row adds up to 1.
 
-        An image has the same bits whatever comes with it: each is a run of its own, on one thread. As many images are
-        computed at the same time as torch has threads.
+        An image has the same bits whatever comes with it: each is a run of its own, on one thread; as many run
+        side by side as there are cores.
 
         Raises:
             ImageError: One of them can't be read as an image.
