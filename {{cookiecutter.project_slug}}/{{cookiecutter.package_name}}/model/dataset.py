@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from itertools import accumulate
 from pathlib import Path
 from typing import cast
 
@@ -46,8 +45,12 @@ class ImageDataset(ContentDataset):
         channels = self.preprocess.channels or 3
         if not self.augment:
             return len(self) * channels * self.preprocess.image_px**2
-        sizes = (channels * int(np.prod(self.read(index, size_of))) for index in range(len(self)))
-        return next((size for size in accumulate(sizes) if size > most), most)
+        size = 0
+        for index in range(len(self)):
+            size += channels * int(np.prod(self.read(index, size_of)))
+            if size > most:
+                break
+        return size
 
     def measured(self) -> Iterator[np.ndarray]:
         """Yield images without augmentation, by which colours are measured: all, or evenly spaced ones of many."""
