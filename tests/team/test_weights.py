@@ -108,17 +108,17 @@ def test_weights_that_do_not_exist_name_those_that_do(arch: str, name: str, mess
 
 
 def load(path: Path, arch: str = ARCH, classes: int = 3) -> torch.nn.Module:
-    module = build(arch, classes, 3)
+    module: torch.nn.Module = build(arch, classes, 3)
     load_weights(module, Weights(path, "", path.name), head_parameters(module, arch, classes, 3))
     return module
 
 
 def test_safetensors_give_the_same_network_as_torch_s_own_file(tmp_path: Path) -> None:
     state = mobilenet_v3_small().state_dict()
-    torch.save(state, tmp_path / "one.pth")
-    save_file(state, tmp_path / "two.safetensors")
-    one, two = (load(tmp_path / name).state_dict() for name in ("one.pth", "two.safetensors"))
-    unlike = [name for name in one if not torch.equal(one[name], two[name])]
+    torch.save(state, tmp_path / "x.pth")
+    save_file(state, tmp_path / "x.safetensors")
+    pickled, plain = (load(tmp_path / name).state_dict() for name in ("x.pth", "x.safetensors"))
+    unlike = [name for name in pickled if not torch.equal(pickled[name], plain[name])]
     assert unlike == ["classifier.3.weight"], "of the new last layer, whose biases are 0"
 
 
