@@ -57,7 +57,8 @@ class Texts(Sequence[str]):
         place = {text: index for index, text in enumerate(texts)}
         encoded = self.array if pa.types.is_dictionary(self.array.type) else self.array.dictionary_encode()
         codes = np.array([place.get(text, -1) for text in encoded.dictionary.to_pylist()], dtype=np.int64)
-        return codes[encoded.indices.to_numpy(zero_copy_only=False)]
+        positions: np.ndarray = codes[encoded.indices.to_numpy(zero_copy_only=False)]
+        return positions
 
 
 class Contents(Sequence[bytes]):
@@ -70,7 +71,9 @@ class Contents(Sequence[bytes]):
     """
 
     def __init__(self, files: Sequence[Path], spans: np.ndarray, ids: pa.Table) -> None:
-        self.record_ids, self.subject_ids, self.labels = (Texts(ids[name].combine_chunks()) for name in IDS)
+        self.record_ids: Sequence[str] = Texts(ids["record_id"].combine_chunks())
+        self.subject_ids: Sequence[str] = Texts(ids["subject_id"].combine_chunks())
+        self.labels = Texts(ids["label"].combine_chunks())
         self._files = [str(file.resolve()) for file in files]
         self._spans = spans
         self._opened: dict[int, BinaryIO] = {}
@@ -129,24 +132,25 @@ def open_split(split_dir: Path) -> Contents:
     """
     files: list[Path] = shard_files(split_dir)
     with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
-        parts = list(pool.map(_spans, files))
+        spans = list(pool.map(_spans, files))
         tables = list(pool.map(partial(read_shard, columns=IDS), files))
     folder = None
-    if others := [number for number, part in enumerate(parts) if part is None]:
+    if others := [number for number, part in enumerate(spans) if part is None]:
         folder = Path(tempfile.mkdtemp(prefix="contents-"))
         for number in others:
-            parts[number] = _copy(files[number], folder / f"{number}.bin")
+            spans[number] = _copy(files[number], folder / f"{number}.bin")
             files[number] = folder / f"{number}.bin"
         size = sum(files[number].stat().st_size for number in others) >> 20
         print(
             f"{split_dir.as_posix()}: contents are compressed in {len(others)} shard(s): copied to {folder}, {size} MB"
         )
-    spans = np.concatenate(parts)
-    spans["file"] = np.repeat(np.arange(len(files)), [len(part) for part in parts])
+    parts = [part for part in spans if part is not None]
+    whole: np.ndarray = np.concatenate(parts)
+    whole["file"] = np.repeat(np.arange(len(files)), [len(part) for part in parts])
     ids = pa.concat_tables(tables, promote_options="permissive")
     order = pc.sort_indices(ids["record_id"])
     ids = ids.take(order).set_column(IDS.index("label"), "label", ids["label"].take(order).dictionary_encode())
-    contents = Contents(files, spans[order.to_numpy()], ids)
+    contents = Contents(files, whole[order.to_numpy()], ids)
     if folder:
         weakref.finalize(contents, _remove, folder, os.getpid())
     return contents

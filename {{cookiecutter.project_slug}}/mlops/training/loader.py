@@ -214,7 +214,7 @@ def _randomness_restored() -> Iterator[None]:
 def _batches(samples: _Samples, keys: _Keys, fabric: "Fabric", workers: int, persistent: bool) -> "DataLoader[Any]":
     return DataLoader(
         samples,
-        batch_sampler=keys,  # type: ignore[arg-type]
+        batch_sampler=keys,
         collate_fn=_unchanged,
         num_workers=workers,
         persistent_workers=persistent and workers > 0,

@@ -4,6 +4,7 @@ This module travels with a registered model.
 """
 
 import json
+import os
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -92,7 +93,7 @@ class Predictor:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            with ThreadPoolExecutor(threads) as pool:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
                 for number, row in enumerate([pool.submit(self._run, content) for content in contents]):
                     rows[number] = row.result()
         except ImageError as error:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Augmentation = Callable[["Tensor"], "Tensor"]
-MODES = {None: None, 1: "L", 3: "RGB"}  # Pillow's names, by the number of channels
+MODES: dict[int | None, str | None] = {None: None, 1: "L", 3: "RGB"}  # Pillow's names, by the number of channels
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,16 @@ def _light(px: int) -> Augmentation:
     from torchvision.transforms import v2
 
     crop = v2.RandomResizedCrop(px, scale=(0.7, 1.0), ratio=(0.9, 1.1), antialias=True)
-    return v2.Compose([crop, v2.ColorJitter(brightness=0.2, contrast=0.2)])
+    steps: Augmentation = v2.Compose([crop, v2.ColorJitter(brightness=0.2, contrast=0.2)])
+    return steps
 
 
 def _standard(px: int) -> Augmentation:
     """Take a part of the image, from a twelfth of its area on, and mirror every second one: for photos."""
     from torchvision.transforms import v2
 
-    return v2.Compose([v2.RandomResizedCrop(px, antialias=True), v2.RandomHorizontalFlip()])
+    steps: Augmentation = v2.Compose([v2.RandomResizedCrop(px, antialias=True), v2.RandomHorizontalFlip()])
+    return steps
 
 
 def _trivial(px: int) -> Augmentation:
@@ -97,7 +99,8 @@ def _trivial(px: int) -> Augmentation:
     """
     from torchvision.transforms import v2
 
-    return v2.Compose([_standard(px), v2.TrivialAugmentWide()])
+    steps: Augmentation = v2.Compose([_standard(px), v2.TrivialAugmentWide()])
+    return steps
 
 
 AUGMENTATIONS: dict[str, Callable[[int], Augmentation] | None] = {
