@@ -14,7 +14,7 @@ import pytest
 import torch
 from mlops import ProjectError
 from safetensors.torch import save_file
-from team.model.networks import NetworkError, build, head_parameters
+from team.model.networks import build, head_parameters
 from team.model.weights import Preset, Weights, find_weights, list_weights, load_weights
 from torchvision.models import MobileNet_V3_Small_Weights as Published
 from torchvision.models import mobilenet_v3_small
@@ -103,8 +103,12 @@ def test_a_file_takes_the_place_of_the_download(file: Path, tmp_path: Path) -> N
 def test_weights_that_do_not_exist_name_those_that_do(arch: str, name: str, message: str) -> None:
     with pytest.raises(ProjectError, match=message):
         find_weights(arch, name, None)
-    with pytest.raises(NetworkError, match=r"near are .*mobilenet_v3_small"):
-        find_weights("mobilenet_v3", "imagenet", None)
+
+
+@pytest.mark.parametrize("name", ["imagenet", None])
+def test_an_unknown_network_is_told_before_anything_is_read(name: str | None) -> None:
+    with pytest.raises(ProjectError, match=r"near are .*mobilenet_v3_small[\s\S]*Fix: correct params.yaml:train.arch"):
+        find_weights("mobilenet_v3", name, None)
 
 
 def load(path: Path, arch: str = ARCH, classes: int = 3) -> torch.nn.Module:
