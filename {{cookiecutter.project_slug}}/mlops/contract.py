@@ -72,6 +72,15 @@ def interface() -> Interface:
     return cast(Interface, _import("interface"))
 
 
+def known_metrics() -> dict[str, Metric]:
+    """Return the team's metrics by name; raise ProjectError if its `interface` has none."""
+    try:
+        return {metric.name: metric for metric in interface().METRICS}
+    except AttributeError as error:
+        problem = f"{package_name()}/interface.py has no METRICS, by which models are measured"
+        raise ProjectError(problem, "write them: mlops/contract.py:Metric says what they are") from error
+
+
 def data_package() -> ModuleType:
     """Import the team's `data`; raise ProjectError if the package can't be found."""
     return _import("data")

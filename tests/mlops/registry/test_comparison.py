@@ -1,6 +1,7 @@
 """A comparison is fair: the same records for both, none that one of them has seen, none without consent."""
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -31,8 +32,10 @@ def project(request: pytest.FixtureRequest, head: str, git: Git, monkeypatch: py
     return folder
 
 
-def committed_version(number: int, git: Git, parts: dict[str, str], parents: list[str], **tags: str) -> StoredVersion:
-    """Commit a dataset, a letter a subject, and return a version that names the commit."""
+def committed_version(
+    number: int, git: Git, parts: Mapping[str, Iterable[str]], parents: list[str], **tags: str
+) -> StoredVersion:
+    """Commit a dataset, the subjects of each part, and return a version that names the commit."""
     rows = [record(f"{subject}-1", subject, "7", split=split) for split, who in parts.items() for subject in who]
     small_datasets.write(rows, Path("data/dataset"), 2)
     listed = manifest.write(manifest.build(Path("data/dataset")), Path("data/manifest.parquet"))

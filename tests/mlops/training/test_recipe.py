@@ -5,26 +5,33 @@ from typing import Any
 
 import pytest
 import torch
+from mlops.config import StrictModel
 from mlops.training.recipe import OPTIMIZERS, SCHEDULES, OptimizerParams, ScheduleParams
 from pydantic import ValidationError
 
 EPOCHS, STEPS = 5, 4
 
 
+def sgd() -> torch.optim.Optimizer:
+    return OptimizerParams.model_validate({"name": "SGD", "momentum": 0.9}).build(
+        [torch.nn.Parameter(torch.zeros(1))], 1.0
+    )
+
+
 def rates(resume_at: int | None = None, **schedule: Any) -> list[float]:
     """Return the learning rate of each step, where its peak is 1; with `resume_at`, saved and loaded at that step."""
-    optimizer = OptimizerParams(name="SGD", momentum=0.9).build([torch.nn.Parameter(torch.zeros(1))], 1.0)
-    params, result = ScheduleParams(**schedule), list[float]()
+    optimizer, params, result = sgd(), ScheduleParams(**schedule), list[float]()
     built = params.build(optimizer, EPOCHS, STEPS)
     for step in range(EPOCHS * STEPS):
         if step == resume_at:
             file = io.BytesIO()
             torch.save([optimizer.state_dict(), built.state_dict()], file)
             file.seek(0)
-            optimizer = OptimizerParams(name="SGD", momentum=0.9).build([torch.nn.Parameter(torch.zeros(1))], 1.0)
+            optimizer = sgd()
             built = params.build(optimizer, EPOCHS, STEPS)
-            for part, state in zip((optimizer, built), torch.load(file, weights_only=True), strict=True):
-                part.load_state_dict(state)
+            states = torch.load(file, weights_only=True)
+            optimizer.load_state_dict(states[0])
+            built.load_state_dict(states[1])
         result.append(float(optimizer.param_groups[0]["lr"]))
         optimizer.step()
         built.step()
@@ -64,11 +71,9 @@ def test_schedule_counts_epochs(schedule: dict[str, Any], expected: dict[int, fl
 
 @pytest.mark.parametrize("name", sorted(SCHEDULES))
 def test_schedule_that_is_saved_and_loaded_goes_on(name: str) -> None:
-    warmup = {} if name == "OneCycleLR" else {"warmup": 1.0}
-    for at in (2, 10):
-        assert rates(at, name=name, **NEEDED.get(name, {}), **warmup) == rates(
-            name=name, **NEEDED.get(name, {}), **warmup
-        )
+    schedule = {"name": name, **NEEDED.get(name, {}), **({} if name == "OneCycleLR" else {"warmup": 1.0})}
+    for step in (2, 10):
+        assert rates(step, **schedule) == rates(**schedule)
 
 
 @pytest.mark.parametrize("name", sorted(set(OPTIMIZERS) - {"Muon"}))  # which takes matrices only
@@ -83,19 +88,19 @@ def test_optimizer_of_each_name_lowers_a_loss(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("params", "message"),
+    ("model", "values", "message"),
     [
-        (lambda: OptimizerParams(name="Adm"), "known: ASGD, .*AdamW"),
-        (lambda: OptimizerParams(name="LBFGS"), "known: "),
-        (lambda: OptimizerParams(name="SGD", momentm=1), "SGD takes no momentm; it takes momentum, "),
-        (lambda: OptimizerParams(name="SGD", lr=1), "SGD takes no lr"),
-        (lambda: ScheduleParams(name="Cosine"), "known: ConstantLR, .*StepLR"),
-        (lambda: ScheduleParams(name="StepLR", size=1), "StepLR takes no size; it takes step_size, gamma"),
-        (lambda: ScheduleParams(name="OneCycleLR", warmup=1.0), "OneCycleLR has a warm-up of its own: pct_start"),
-        (lambda: ScheduleParams(name="StepLR", warmup=-1.0), "greater than or equal to 0"),
+        (OptimizerParams, {"name": "Adm"}, "known: ASGD, .*AdamW"),
+        (OptimizerParams, {"name": "LBFGS"}, "known: "),
+        (OptimizerParams, {"name": "SGD", "momentm": 1}, "SGD takes no momentm; it takes momentum, "),
+        (OptimizerParams, {"name": "SGD", "lr": 1}, "SGD takes no lr"),
+        (ScheduleParams, {"name": "Cosine"}, "known: ConstantLR, .*StepLR"),
+        (ScheduleParams, {"name": "StepLR", "size": 1}, "StepLR takes no size; it takes step_size, gamma"),
+        (ScheduleParams, {"name": "OneCycleLR", "warmup": 1.0}, "OneCycleLR has a warm-up of its own: pct_start"),
+        (ScheduleParams, {"name": "StepLR", "warmup": -1.0}, "greater than or equal to 0"),
     ],
     ids=["optimizer", "no plain step", "argument", "lr", "schedule", "its argument", "two warm-ups", "negative"],
 )
-def test_unknown_names_list_the_known_ones(params: Any, message: str) -> None:
+def test_unknown_names_list_the_known_ones(model: type[StrictModel], values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        params()
+        model.model_validate(values)

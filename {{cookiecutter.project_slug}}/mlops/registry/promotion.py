@@ -21,7 +21,7 @@ from filelock import FileLock
 from pydantic import Field
 
 from ..config import StrictModel, check, home, read_params
-from ..contract import package_name
+from ..contract import Metric, known_metrics, package_name
 from ..errors import ProjectError
 from ..records import consent, shards
 from ..tracking import lineage_log, mlflow_client
@@ -35,13 +35,12 @@ from .evaluation import (
     Predictions,
     fair_part,
     find_metric,
-    measure,
     predict,
     restored,
     result_commit,
     seen_subjects,
 )
-from .paired import POWER, REACH, Difference, difference
+from .paired import POWER, Difference, difference
 from .predictions import open_pyfunc
 from .versions import metrics_at
 
@@ -73,14 +72,15 @@ class Comparison(Difference):
 
     def blind_spot(self, margin: float) -> str:
         """Say what these records can't show."""
-        if self.error is None:
-            return f"{self.subjects} subject(s) are too few to tell a loss from chance: only promote.margin counts"
         if (rate := self.pass_rate(POINT, margin)) is None:
-            return "the two say the same of all records"
-        seen = min(REACH * self.error, margin) + POWER * self.error
-        text = f"a true loss of {POINT} would pass {rate:.0%} of the time; 4 times in 5, one of {seen:.4f} is refused"
-        if self.low is not None and self.low < -margin:
-            text += f"; they can't tell that the loss is not above promote.margin ({margin})"
+            return "the two say the same of all these records"
+        seen = self.refused_from(margin) + POWER * self.error
+        text = f"a true loss of {POINT} would pass {100 * rate:.0f} % of the time, one of {seen:.4f} 20 %"
+        if self.low is None:
+            few = f"{self.subjects} subject(s) are too few to tell a loss from chance: only promote.margin counts"
+            return f"{few}; if their records were independent, {text}"
+        if self.low < -margin:
+            text += f"; a loss above promote.margin ({margin}) is not ruled out"
         return text
 
 
@@ -145,8 +145,9 @@ def _decide(registry: Registry, change: AliasChange, by: str, anyway: bool) -> d
         return {"by": by, "not_compared": error.problem}
     for result in results:
         log.info("%s", _describe(change.version, champion, by, result))
-        log.info("  %s", result.blind_spot(limits.margin))
-    rows = [dataclasses.asdict(result) for result in results]
+        if result.against == champion:
+            log.info("what these records can't see: %s", result.blind_spot(limits.margin))
+    rows = [{key: value and round(value, 6) for key, value in vars(result).items()} for result in results]
     decided = {"by": by, "champion": champion, **limits.model_dump(), "test_sets": rows}
     if not for_use:
         return decided
@@ -264,11 +265,11 @@ def compare(
     ]
     comparisons = []
     for (number, (_, trained_on, without_consent)), *pair in zip(test_sets.items(), *predicted, strict=True):
+        for version, each in zip(versions, pair, strict=True):
+            _check_defined(metric, int(version.version), each)
         try:
-            figures = [measure(each, [metric])[metric.name] for each in pair]
+            figures = [metric.function(each.actual, each.probabilities) for each in pair]
             result = difference(metric, pair[0], pair[1])
-        except IncomparableError:
-            raise
         except Exception as error:  # the metric is the team's
             problem = f"{by} is not defined on the test set of version {number}: {error}"
             raise IncomparableError(problem, f"another --by, or {package_name()}/interface.py:METRICS") from error
@@ -284,6 +285,17 @@ def compare(
             )
         )
     return comparisons
+
+
+def _check_defined(metric: Metric, version: int, predictions: Predictions) -> None:
+    """Raise IncomparableError if a metric says nothing of what a version predicts."""
+    names = [f"test_{each.name}" for each in known_metrics().values() if not each.needs_probabilities]
+    fix = f"--by {names[0]}" if names else "another --by"
+    if metric.needs_probabilities and not predictions.has_scores:
+        problem = f"version {version} gives labels without scores, and {metric.name} needs the probability of each"
+        raise IncomparableError(problem, fix)
+    if len(predictions.classes) < metric.labels:
+        raise IncomparableError(f"{metric.name} says nothing of {len(predictions.classes)} labels", fix)
 
 
 def _predict(

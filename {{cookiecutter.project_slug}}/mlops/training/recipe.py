@@ -7,7 +7,7 @@ Source: https://docs.pytorch.org/docs/stable/optim.html
 """
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
@@ -17,7 +17,7 @@ from torch.optim import Optimizer, lr_scheduler
 from ..config import StrictModel
 from ..errors import ProjectError
 
-OPTIMIZERS = {
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     name: made_by
     for name, made_by in vars(torch.optim).items()
     if isinstance(made_by, type)
@@ -53,7 +53,7 @@ class _Named(StrictModel):
         """Return the arguments that `params.yaml` gives beside the name."""
         return dict(self.model_extra or {})
 
-    def _check_arguments(self, made_by: type, without: Iterable[str]) -> None:
+    def _check_arguments(self, made_by: Callable[..., Any], without: Iterable[str]) -> None:
         known = [name for name in inspect.signature(made_by).parameters if name not in without]
         if unknown := [name for name in self.arguments if name not in known]:
             raise ValueError(f"{self.name} takes no {', '.join(unknown)}; it takes {', '.join(known)}")
@@ -79,8 +79,7 @@ class OptimizerParams(_Named):
             ValueError: An argument is out of range, or it can't train such parameters.
             TypeError: An argument has another type.
         """
-        optimizer: Optimizer = OPTIMIZERS[self.name](parameters, lr=lr, **self.arguments)
-        return optimizer
+        return OPTIMIZERS[self.name](parameters, lr=lr, **self.arguments)
 
 
 class ScheduleParams(_Named):

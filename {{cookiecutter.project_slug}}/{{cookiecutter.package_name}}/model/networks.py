@@ -42,21 +42,27 @@ def build(arch: str, classes: int, channels: int, **options: Any) -> nn.Module:
         signature.bind(classes, channels, **options)
     except TypeError as error:
         takes = ", ".join(str(parameter) for parameter in list(signature.parameters.values())[2:]) or "nothing"
-        raise NetworkError(
-            f"{arch} with {options}: {error}", f"correct params.yaml:train.model; it takes {takes}"
-        ) from error
+        fix = f"correct params.yaml:train.model; {arch} takes {takes}"
+        raise NetworkError(f"{arch} with {options}: {error}", fix) from error
     return NETWORKS[arch](classes, channels, **options)
 
 
 def channels_of(arch: str) -> int | None:
-    """Return the channels that a network takes, 1 for gray or 3 for RGB; None if it takes what the images have."""
-    return CHANNELS.get(arch, None if arch in NETWORKS else 3)
+    """Return the channels that a network takes, 1 for gray or 3 for RGB; None if it takes what the images have.
+
+    Raises:
+        NetworkError: There is no such network.
+    """
+    if arch in NETWORKS:
+        return CHANNELS.get(arch)
+    torchvision_builder(arch)
+    return 3
 
 
 def head_parameters(module: nn.Module, arch: str, classes: int, channels: int, **options: Any) -> list[str]:
     """Return the names in a network's state that depend on the number of classes: its last layer, of most networks.
 
-    Pretrained weights leave these as they are, and frozen epochs train nothing else.
+    Pretrained weights leave these random, and frozen epochs train nothing else.
     """
     with torch.random.fork_rng(devices=[]):
         other = build(arch, classes + 1, channels, **options).state_dict()
@@ -72,52 +78,38 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def logits(output: Any) -> Tensor:
-    """Return (N, classes) of what a network returned: googlenet and inception_v3 may add outputs of inner layers."""
+    """Return (N, classes) of what a network gave: with `aux_logits`, googlenet and inception_v3 give three."""
     return output if isinstance(output, Tensor) else output.logits
 
 
 def loss_of(
     output: Any, labels: Tensor, criterion: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy
 ) -> Tensor:
-    """Return the loss of what a network returned.
-
-    Source: Szegedy et al., Going deeper with convolutions, 2014 (arXiv:1409.4842), for the 0.3 of inner layers.
-    """
-    loss = criterion(logits(output), labels)
-    for inner in () if isinstance(output, Tensor) else output[1:]:
-        if inner is not None:
-            loss = loss + 0.3 * criterion(inner, labels)
-    return loss
-
-
-def torchvision_names() -> list[str]:
-    """Return the names of torchvision's classifiers, but for those of quantized weights."""
-    from torchvision import models
-
-    return list(models.list_models(module=models))
+    """Return the loss of what a network gave; outputs of inner layers count 0.3 (arXiv:1409.4842, section 5)."""
+    inner = () if isinstance(output, Tensor) else (part for part in output[1:] if part is not None)
+    return sum((0.3 * criterion(part, labels) for part in inner), criterion(logits(output), labels))
 
 
 def torchvision_builder(arch: str) -> Callable[..., nn.Module]:
     """Return torchvision's function of a network; raise NetworkError, with names like it, if it has none."""
-    from torchvision.models import get_model_builder
+    from torchvision import models
 
-    if arch not in (names := torchvision_names()):
+    names = models.list_models(module=models)
+    if arch not in names:
         near = difflib.get_close_matches(arch, [*NETWORKS, *names], n=5, cutoff=0.5)
         problem = f"there is no network {arch!r}" + (f"; near are {', '.join(near)}" if near else "")
         raise NetworkError(problem, f"correct params.yaml:train.arch; python -m {__package__}.weights lists all")
-    builder: Callable[..., nn.Module] = get_model_builder(arch)
+    builder: Callable[..., nn.Module] = models.get_model_builder(arch)
     return builder
 
 
 def _torchvision(arch: str, classes: int, options: dict[str, Any]) -> nn.Module:
     builder = torchvision_builder(arch)
     try:
-        module: nn.Module = builder(num_classes=classes, **{**DEFAULTS.get(arch, {}), **options})
+        module = builder(num_classes=classes, **{**DEFAULTS.get(arch, {}), **options})
         if unknown := options.keys() - inspect.signature(type(module).__init__).parameters.keys():
             raise TypeError(f"it has no argument {', '.join(sorted(unknown))}")  # some ignore what they don't know
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        if not options:
-            raise
         fix = f"correct params.yaml:train.model; python -m pydoc {builder.__module__} has the arguments"
         raise NetworkError(f"{arch} with {options}: {error}", fix) from error
     # Torchvision's 0.01 of some needs thousands of steps. Measured of mobilenet_v3_small, after 160 steps: accuracy
@@ -150,15 +142,13 @@ def _conv(channels: int, features: int) -> nn.Module:
 
 
 class SmallResNet(nn.Module):
-    """A network of one's own, with hyper-parameters: `train.model: {width: 64, depth: 4}`.
-
-    They are kept in the model's `model.json`, and given back when it is loaded.
+    """An example of a network of one's own, with hyper-parameters: `train.model: {width: 64, depth: 4}`.
 
     Args:
         classes: Number of labels.
         channels: Of its images.
         width: Features of each layer.
-        depth: Residual blocks; the side of the image halves after each.
+        depth: Residual blocks; after each, the side of the image halves.
         dropout: Part of the features that a training step leaves out, 0 to 1.
     """
 
@@ -166,16 +156,14 @@ class SmallResNet(nn.Module):
         super().__init__()
         self.stem = _conv(channels, width)
         self.blocks = nn.ModuleList(nn.Sequential(_conv(width, width), _conv(width, width)) for _ in range(depth))
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(width, classes)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(width, classes))
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor) -> Any:
         """Turn (N, channels, px, px) float32 into (N, classes) logits."""
         features = self.stem(pixels)  # (N, width, px, px)
         for block in self.blocks:
             features = functional.max_pool2d(features + block(features), 2, ceil_mode=True)
-        output: Tensor = self.head(self.dropout(features.mean((2, 3))))
-        return output
+        return self.head(features)
 
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
@@ -185,9 +173,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 """The function that makes each network; torchvision's need no entry."""
 CHANNELS: dict[str, int] = {}
 """Of networks in `NETWORKS` that do not take what the images have, 1 for gray or 3 for RGB: the channels they take."""
-DEFAULTS: dict[str, dict[str, Any]] = {
-    # Their weights expect images of another range; without the outputs of inner layers, images may be small.
-    name: {"transform_input": True, "aux_logits": False, "init_weights": False}
-    for name in ("googlenet", "inception_v3")
-}
-"""Arguments of torchvision's functions that hold unless `train.model` has them."""
+# Their weights expect images of another range; without the outputs of inner layers, they take smaller images.
+INCEPTION = {"transform_input": True, "aux_logits": False, "init_weights": False}
+DEFAULTS: dict[str, dict[str, Any]] = {"googlenet": INCEPTION, "inception_v3": INCEPTION}
+"""Arguments of torchvision's functions, unless `train.model` has them."""

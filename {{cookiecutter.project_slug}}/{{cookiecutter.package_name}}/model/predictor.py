@@ -4,17 +4,18 @@ This module travels with a registered model.
 """
 
 import json
+import os
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from ..images import ImageError
 from .networks import NetworkError, build, load_state, logits
@@ -32,7 +33,7 @@ class ModelConfig(BaseModel):
     classes: tuple[str, ...]  # labels, in the order of the network's outputs
     image_px: int  # width and height of an image, pixels
     channels: int  # 1 for gray, 3 for RGB
-    resize: str = "squeeze"  # this and the next two: as in `transforms.Preprocess`
+    resize: Literal["squeeze", "crop", "preset"] = "squeeze"  # this and the next two: see `transforms.Preprocess`
     resize_px: int | None = None
     interpolation: str = "bilinear"
     mean: tuple[float, ...]  # of each channel, where a pixel is 0 to 1
@@ -82,8 +83,8 @@ class Predictor:
     def probabilities(self, contents: Sequence[bytes]) -> np.ndarray:
         """Return the probability of each label, (N, classes) float32; a row adds up to 1.
 
-        An image has the same bits whatever comes with it: each is a run of its own, on one thread. As many images are
-        computed at the same time as torch has threads.
+        An image has the same bits whatever comes with it: each is a run of its own, on one thread; as many run
+        side by side as there are cores.
 
         Raises:
             ImageError: One of them can't be read as an image.
@@ -92,7 +93,7 @@ class Predictor:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            with ThreadPoolExecutor(threads) as pool:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
                 for number, row in enumerate([pool.submit(self._run, content) for content in contents]):
                     rows[number] = row.result()
         except ImageError as error:
@@ -117,35 +118,28 @@ class Predictor:
 
 
 def check_rebuilds(module: nn.Module, config: ModelConfig) -> None:
-    """Check, before a training, that `save` keeps all that makes the network: loaded, it gives what `module` gives.
+    """Check, before a training, that what `save` writes is the network: loaded, it gives what `module` gives.
 
     Raises:
-        NetworkError: It does not, or the network can't take images of this size.
+        NetworkError: It is not, or the network can't take such images.
     """
     image = torch.linspace(-1, 1, config.channels * config.image_px**2).view(1, config.channels, config.image_px, -1)
-    output = _logits(module, image, config)
-    if output.shape != (1, len(config.classes)):
-        problem = f"{config.arch} gives {tuple(output.shape)} for an image, not (1, {len(config.classes)})"
-        raise NetworkError(problem, "model/networks.py: let its last layer have `classes` outputs")
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            save(Path(folder, "model"), module, config)
-            loaded = _logits(Predictor.load(Path(folder, "model")).module, image, config)
-        except (ValueError, RuntimeError) as error:
-            fix = "model/networks.py: let its function make it of classes, channels and params.yaml:train.model alone"
-            raise NetworkError(f"{config.arch} could not be loaded after the training: {error}", fix) from error
-    if not torch.allclose(output, loaded, rtol=1e-4, atol=1e-4, equal_nan=True):
-        problem = f"{config.arch} gives other numbers when it is saved and loaded"
-        raise NetworkError(problem, "model/networks.py: keep what it computes with in parameters and buffers")
-
-
-def _logits(module: nn.Module, image: Tensor, config: ModelConfig) -> Tensor:
-    training = module.training
+    step = f"take an image of {config.image_px} x {config.image_px} pixels"
+    fix = "change params.yaml:train.image_px, or params.yaml:train.model"
     try:
-        with torch.inference_mode():
-            return logits(module.eval()(image))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        problem = f"{config.arch} can't take an image of {config.image_px} x {config.image_px} pixels: {error}"
-        raise NetworkError(problem, "change params.yaml:train.image_px, or what train.model says of it") from error
+        with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
+            output = logits(module.eval()(image))
+            step, fix = (
+                "be saved and loaded",
+                "let model/networks.py make it of classes, channels and train.model alone",
+            )
+            save(Path(folder, "model"), module, config)
+            loaded = logits(Predictor.load(Path(folder, "model")).module(image))
+            if output.shape != (1, len(config.classes)):
+                raise ValueError(f"it gives {tuple(output.shape)}, not (1, {len(config.classes)})")
+            if not torch.allclose(output, loaded, rtol=1e-3, atol=1e-3, equal_nan=True):
+                raise ValueError("it gives other numbers afterwards: keep them in parameters and buffers")
+    except (ValueError, RuntimeError, AssertionError) as error:
+        raise NetworkError(f"{config.arch} can't {step}: {error}", fix) from error
     finally:
-        module.train(training)
+        module.train()

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -43,7 +43,7 @@ class TrainParams(BaseTrainParams):
     label_smoothing: float = Field(default=0, ge=0, lt=1)
     class_weights: Literal["none", "balanced"] = "none"
     freeze_epochs: int = Field(default=0, ge=0)
-    select_by: str = "acc"
+    select_by: str = "loss"
     patience: int | None = Field(default=None, ge=1)
 
     @field_validator("init_from")
@@ -127,7 +127,7 @@ def fit(
         if params.patience and number - best.number >= params.patience:
             break
     module.load_state_dict(weights)
-    module.to("cpu", memory_format=torch.contiguous_format)
+    module.to("cpu")
     return best
 
 
@@ -145,7 +145,7 @@ class _Training:
             module.to(memory_format=torch.channels_last)
         self.loader = TrainingLoader(dataset.train, params.batch_size, params.seed, fabric, params.accumulate)
         optimizer, self.schedule = params.build_recipe(module, self.loader.steps)
-        self.optimizer = fabric.setup_optimizers(optimizer)
+        self.optimizer = cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer))
         self.weight_of_class = _class_weights(dataset, params).to(fabric.device)
 
     def wrap(self, head: Collection[str]) -> None:
@@ -197,8 +197,8 @@ class _Training:
                 self.optimizer.step()
                 self.optimizer.zero_grad()
                 self.schedule.step()
-        mean = self.fabric.all_reduce(total, reduce_op="mean").item() / len(self.dataset.train)
-        return float(mean)
+        mean = cast(Tensor, self.fabric.all_reduce(total, reduce_op="mean"))
+        return mean.item() / len(self.dataset.train)
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss of images, (N, channels, px, px) uint8, with (N,) int64 labels."""
@@ -211,7 +211,7 @@ class _Training:
 
     def state(self) -> dict[str, Any]:
         """Return what `load_state` goes on from."""
-        parts = {"module": self.module, "optimizer": self.optimizer, "schedule": self.schedule}
+        parts: dict[str, Any] = {"module": self.module, "optimizer": self.optimizer, "schedule": self.schedule}
         return {name: part.state_dict() for name, part in parts.items()}
 
     def load_state(self, state: dict[str, Any]) -> None:

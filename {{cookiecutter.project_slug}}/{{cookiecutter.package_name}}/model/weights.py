@@ -1,11 +1,8 @@
-"""Pretrained weights: torchvision's, downloaded once, or a file under DVC. Also a command, which lists and gets them.
+"""Pretrained weights: torchvision's, downloaded once, or a file under DVC. As a command, it lists torchvision's.
 
-python -m <package>.model.weights                                    # the networks
-python -m <package>.model.weights mobilenet_v3_small                 # the weights of one
-python -m <package>.model.weights mobilenet_v3_small imagenet        # get them as a file, for DVC to track
+python -m <package>.model.weights mobilenet_v3_small
 """
 
-import hashlib
 import re
 import sys
 from collections.abc import Collection
@@ -14,25 +11,24 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-import click
 import torch
-from mlops import ProjectError, require_dep
+from mlops import ProjectError, require_dep, sha256
 from safetensors.torch import load_file
 from torch import nn
 
-from .networks import NETWORKS, NetworkError, load_state, torchvision_builder, torchvision_names
+from .networks import NETWORKS, NetworkError, channels_of, load_state, torchvision_builder
 
-FOLDER = Path("data/weights")
+SHA256 = re.compile(r"-([0-9a-f]{8,})\.")  # how it begins, in the names of torchvision's files
 
 
 @dataclass(frozen=True)
 class Preset:
-    """How the images were made that weights were trained with: what `transforms.Preprocess` and `Normalise` take."""
+    """How the images were made that weights were trained with."""
 
     mean: tuple[float, ...]  # of each channel, where a pixel is 0 to 1
     std: tuple[float, ...]
-    crop_px: int  # side of the square in the middle, after …
-    resize_px: int  # … the shorter side became this
+    resize_px: int  # the shorter side, then of it …
+    crop_px: int  # … the square in the middle
     interpolation: str
 
 
@@ -40,11 +36,11 @@ class Preset:
 class Weights:
     """A file of pretrained weights."""
 
-    name: str  # torchvision's, MobileNet_V3_Small_Weights.IMAGENET1K_V1, or the path of another file
-    url: str  # where torchvision's are from, else ""
     file: Path
     sha256: str
-    preset: Preset | None  # None: unknown
+    name: str  # torchvision's, such as MobileNet_V3_Small_Weights.IMAGENET1K_V1, or that of the file
+    url: str = ""
+    preset: Preset | None = None  # None if nothing says it
 
     @property
     def facts(self) -> dict[str, str]:
@@ -54,40 +50,38 @@ class Weights:
 
 
 def find_weights(arch: str, name: str | None, file: str | None) -> Weights | None:
-    """Return the weights that `train.weights` and `train.weights_file` say; None if neither says any.
+    """Return what `train.weights` and `train.weights_file` say, after a download if need be; None if they are empty.
 
     Raises:
-        ProjectError: There are no such weights, they can't be downloaded, or the file is damaged or no dep.
+        ProjectError: There is no such network or no such weights, they can't be had, or the file is damaged or no dep.
     """
-    member = _member(arch, name) if name else None
-    if file:
-        path = Path(file)
-        require_dep(path.as_posix())
-    elif member:
-        path = _download(arch, member, Path(torch.hub.get_dir(), "checkpoints"))
-    else:
-        return None
     try:
-        with path.open("rb") as content:
-            sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-    except OSError as error:
-        fix = f"dvc pull {file}, or correct params.yaml:train.weights_file; docs/training.md has the way to such a file"
-        raise ProjectError(f"the weights can't be read: {error}", fix) from error
-    if member is None:
-        return Weights(path.as_posix(), "", path, sha256, None)
-    if path.name == Path(member.url).name and not sha256.startswith(_start_of_sha256(member)):
-        raise ProjectError(f"{path} is damaged: its SHA-256 is {sha256}", "delete it, and run this again")
-    images = member.transforms()
-    sides = images.crop_size[0], images.resize_size[0]
+        channels_of(arch)
+    except NetworkError as error:
+        raise ProjectError(str(error), error.fix) from error
+    if file:
+        require_dep(file)
+    if not name:
+        return Weights(Path(file), sha256(Path(file)), file) if file else None
+    name, members = "IMAGENET1K_V1" if name == "imagenet" else name, list_weights(arch)
+    if name not in members:
+        fix = f"set train.weights to one of {', '.join(members)}" if members else "leave train.weights empty"
+        raise ProjectError(f"there are no weights {name!r} of {arch}", fix)
+    url, images = members[name].url, members[name].transforms()
+    path = Path(file) if file else _download(url)
+    digest = sha256(path)
+    if path.name == Path(url).name and not digest.startswith(SHA256.findall(url)[-1]):
+        raise ProjectError(f"{path} is damaged: its SHA-256 is {digest}", "delete it, and get it again")
+    sides = images.resize_size[0], images.crop_size[0]
     preset = Preset(tuple(images.mean), tuple(images.std), *sides, images.interpolation.value)
-    return Weights(str(member), member.url, path, sha256, preset)
+    return Weights(path, digest, str(members[name]), url, preset)
 
 
 def load_weights(module: nn.Module, weights: Weights, head: Collection[str]) -> None:
     """Give a network pretrained weights, all but those of `head`, which `networks.head_parameters` names.
 
     Raises:
-        ProjectError: They are damaged, or those of another network.
+        ProjectError: The file is damaged, or its weights are another network's.
     """
     try:
         if weights.file.suffix == ".safetensors":
@@ -97,93 +91,38 @@ def load_weights(module: nn.Module, weights: Weights, head: Collection[str]) -> 
         # Source: torchvision.models.densenet._load_state_dict: its files have the layers' names of before.
         state = {re.sub(r"(denselayer\d+\.\w+)\.([12]\.)", r"\1\2", name): state[name] for name in state}
     except Exception as error:  # whatever a damaged file makes torch and safetensors raise
-        fix = "restore it: dvc pull --force, or delete it for another download"
-        raise ProjectError(f"{weights.file} holds no weights: {error}", fix) from error
+        raise ProjectError(f"{weights.file} holds no weights: {error}", "restore it: dvc pull --force") from error
     own = module.state_dict()
-    body = {name: tensor for name, tensor in own.items() if name not in head}
-    given = {name: state[name] for name in body if name in state and state[name].shape == body[name].shape}
-    lacking = [name for name in body if name not in given and not name.endswith("num_batches_tracked")]
-    foreign = [name for name in state if name not in own and not name.lower().startswith("aux")]
-    for name in lacking + foreign:
+    given = {name: state[name] for name in own.keys() - head if name in state and state[name].shape == own[name].shape}
+    lacking = [name for name in own if not (name in given or name in head or name.endswith("num_batches_tracked"))]
+    for name in lacking + [name for name in state if name not in own and not name.lower().startswith("aux")]:
         shapes = [tuple(tensors[name].shape) if name in tensors else "absent" for tensors in (state, own)]
         problem = f"{weights.name} are the weights of another network: {name} is {shapes[0]}, not {shapes[1]}"
         raise ProjectError(problem, "let params.yaml:train.arch and train.model say what the weights are of")
     load_state(module, {**own, **given})
 
 
-def _members(arch: str) -> dict[str, Any]:
-    """Return torchvision's weights of a network, by name."""
+def list_weights(arch: str) -> dict[str, Any]:
+    """Return torchvision's weights of a network, members of an enum, by name; none of a network of `NETWORKS`."""
     from torchvision.models import get_model_weights
 
-    if arch in NETWORKS:
-        raise ProjectError(f"torchvision has no weights of {arch}", "leave params.yaml:train.weights empty")
-    try:
-        torchvision_builder(arch)
-    except NetworkError as error:
-        raise ProjectError(str(error), error.fix) from error
-    return dict(get_model_weights(arch).__members__)
+    return {} if arch in NETWORKS else dict(get_model_weights(torchvision_builder(arch)).__members__)
 
 
-def _member(arch: str, name: str) -> Any:
-    members = _members(arch)
-    name = "IMAGENET1K_V1" if name == "imagenet" else name
-    if name not in members:
-        fix = f"params.yaml:train.weights is empty or one of {', '.join(members)}"
-        raise ProjectError(f"torchvision has no weights {name!r} of {arch}", fix)
-    return members[name]
-
-
-def _start_of_sha256(member: Any) -> str:
-    (start,) = re.findall(r"-([0-9a-f]{8,})\.", member.url)
-    return str(start)
-
-
-def _download(arch: str, member: Any, folder: Path) -> Path:
-    path = folder / Path(member.url).name
+def _download(url: str) -> Path:
+    path = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(member.url, str(path), _start_of_sha256(member))
+            torch.hub.download_url_to_file(url, str(path), SHA256.findall(url)[-1])
         except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: another SHA-256
-            fix = "connect to the internet, or leave params.yaml:train.weights empty; for jobs without internet, where "
-            fix += f"there is one: python -m {__package__}.weights {arch} {member.name}"
-            raise ProjectError(f"{member} can't be downloaded from {member.url}: {error}", fix) from error
+            fix = f"connect to the internet, or keep a file: dvc import-url {url} data/weights/ (docs/training.md)"
+            raise ProjectError(f"the weights {url} can't be downloaded: {error}", fix) from error
     return path
 
 
-@click.command()
-@click.argument("network", default="")
-@click.argument("name", default="", metavar="[WEIGHTS]")
-def main(network: str, name: str) -> None:
-    """List the networks, or the weights of a NETWORK, or get WEIGHTS as a file in data/weights."""
-    try:
-        if name:
-            _get(network, name)
-        elif network:
-            for member in _members(network).values():
-                size, accuracy = member.meta["_file_size"], member.meta["_metrics"]["ImageNet-1K"]["acc@1"]
-                click.echo(f"{member.name}  {size:.0f} MB  top-1 accuracy {accuracy:.1f} %  {member.url}")
-        else:
-            click.echo("\n".join([*NETWORKS, *torchvision_names()]))
-    except ProjectError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
-
-
-def _get(arch: str, name: str) -> None:
-    """Write weights to a file, and say what to type so that a training has it, wherever it runs."""
-    member = _member(arch, name)
-    _download(arch, member, FOLDER)
-    weights = find_weights(arch, name, str(FOLDER / Path(member.url).name))
-    if weights:
-        click.echo(
-            f"{weights.file}: {weights.name}, SHA-256 {weights.sha256}\n"
-            f"  dvc add {weights.file.as_posix()}\n"
-            f"  params.yaml:train.weights: {member.name}\n"
-            f"  params.yaml:train.weights_file: {weights.file.as_posix()}\n"
-            f"  dvc.yaml:stages.train.deps: - {weights.file.as_posix()}"
-        )
-
-
 if __name__ == "__main__":
-    main()
+    from torchvision import models
+
+    for network in sys.argv[1:] or [*NETWORKS, *models.list_models(module=models)]:
+        print(network, *(f"  {name}  {member.url}" for name, member in list_weights(network).items()), sep="\n")
