@@ -45,7 +45,8 @@ def main() -> None:
     parser.add_argument(
         "--full",
         action="store_true",
-        help="more rounds, 1,000,000 records (3 GB of disk), 50,000 steps, an index of 10,000,000 records, 1,200,000 images",
+        help="more rounds, 1,000,000 records (3 GB of disk), 50,000 steps, an index of 10,000,000 records, "
+        "1,200,000 images (20 GB)",
     )
     options = parser.parse_args()
     if unknown := set(options.names) - set(NAMES):
