@@ -34,10 +34,10 @@ def test_confusion_figure_of_many_labels_fits_a_page(tmp_path: Path, count: int)
     assert Image.open(tmp_path / "c.png").width <= 1000
 
 
-def test_mistakes_are_the_surest_first_on_one_page(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes_are_the_worst_first_on_one_page(monkeypatch: pytest.MonkeyPatch) -> None:
     records, probabilities = Records(), np.array([[0.4, 0.6], [0.9, 0.1], [0.1, 0.9], [0.4, 0.6]])
     page = mistakes("ab", np.zeros(4, int), probabilities, records)
-    assert records.read == [2, 0, 3], "equally sure ones in order"
+    assert records.read == [2, 0, 3], "equally bad ones in order"
     assert page.width <= 1000
     monkeypatch.setattr(reports, "MISTAKES", 1)
     assert mistakes("ab", np.zeros(4, int), probabilities, records).size == page.size
