@@ -10,10 +10,8 @@ from .projects import commit, edit, executed, read
 
 Change = Callable[[BakedProject], None]
 
-NETWORK = '''def _tiny(classes: int, channels: int, weights: str | None, width: int = 8) -> nn.Module:
+NETWORK = '''def _tiny(classes: int, channels: int, width: int = 8) -> nn.Module:
     """A network of one convolution."""
-    if weights:
-        raise ValueError(f"tiny has no {weights} weights")
     return nn.Sequential(_conv(channels, width), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * width, classes))
 
 
@@ -71,10 +69,10 @@ def write(project: BakedProject, name: str, text: str) -> None:
 def add_network(project: BakedProject) -> None:
     """Add a network that has a parameter of its own, and train it."""
     networks = f"{project.package}/model/networks.py"
-    edit(project, networks, '"mobilenet_v3_small"]', '"mobilenet_v3_small", "tiny"]')
     edit(project, networks, "NETWORKS: dict[", NETWORK)
-    edit(project, networks, "_mobilenet_v3_small,\n}", '_mobilenet_v3_small,\n    "tiny": _tiny,\n}')
-    edit(project, "params.yaml", "  arch: small_cnn ", "  arch: tiny\n  arch_options: {width: 16}\n  # was: small_cnn ")
+    edit(project, networks, "SmallResNet,\n}", 'SmallResNet,\n    "tiny": _tiny,\n}')
+    edit(project, "params.yaml", "  arch: small_cnn ", "  arch: tiny ")
+    edit(project, "params.yaml", "  model: {}", "  model: {width: 16}")
 
 
 def add_augmentation(project: BakedProject) -> None:

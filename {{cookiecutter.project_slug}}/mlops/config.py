@@ -180,7 +180,8 @@ def job_file() -> Path | None:
 
 def read_machines() -> dict[str, Any]:
     """Return the job's machines, from `STAGE_MACHINES`, which a backend sets; else one machine without a name."""
-    single = {"hosts": [""], "current_host": "", "instance_type": "", "keeps_checkpoints": False}
+    texts = dict.fromkeys(("current_host", "instance_type", "network_interface"), "")
+    single = {"hosts": [""], **texts, "keeps_checkpoints": False}
     return {**single, **json.loads(os.environ.get("STAGE_MACHINES", "{}"))}
 
 

@@ -26,7 +26,7 @@ def load(directory: Path) -> "Predictor":
 
 
 def predict(model: "Predictor", contents: Sequence[bytes]) -> list[dict[str, Any]]:
-    """Return the likeliest label of each image, and its probability: `{"label": "7", "score": 0.98}`."""
+    """Return the likeliest label of each image, its probability (`score`), and those of all labels (`scores`)."""
     return model.predict(contents)
 
 

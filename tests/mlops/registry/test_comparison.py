@@ -1,6 +1,7 @@
 """A comparison is fair: the same records for both, none that one of them has seen, none without consent."""
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -31,8 +32,10 @@ def project(request: pytest.FixtureRequest, head: str, git: Git, monkeypatch: py
     return folder
 
 
-def committed_version(number: int, git: Git, parts: dict[str, str], parents: list[str], **tags: str) -> StoredVersion:
-    """Commit a dataset, a letter a subject, and return a version that names the commit."""
+def committed_version(
+    number: int, git: Git, parts: Mapping[str, Iterable[str]], parents: list[str], **tags: str
+) -> StoredVersion:
+    """Commit a dataset, the subjects of each part, and return a version that names the commit."""
     rows = [record(f"{subject}-1", subject, "7", split=split) for split, who in parts.items() for subject in who]
     small_datasets.write(rows, Path("data/dataset"), 2)
     listed = manifest.write(manifest.build(Path("data/dataset")), Path("data/manifest.parquet"))
@@ -109,7 +112,7 @@ def test_commit_that_is_not_here_is_refused_with_where_to_get_it(project: Path, 
 
 def test_compare_with_a_champion_that_is_gone_refuses(project: Path, git: Git) -> None:
     with pytest.raises(IncomparableError, match="digits version 7 is not in MLflow any more"):
-        compare(registry(committed_version(1, git, PARTS, [])), 1, 7, "test_acc")
+        compare(registry(committed_version(1, git, PARTS, [])), 1, 7, "test_acc", {})
 
 
 def test_data_that_the_commit_does_not_name_are_refused(project: Path, git: Git) -> None:

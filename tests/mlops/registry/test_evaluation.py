@@ -45,19 +45,21 @@ def unsure(contents: Sequence[bytes]) -> list[dict[str, Any]]:
 
 
 def test_predict_goes_over_all_batches_and_knows_labels_that_the_model_lacks() -> None:
-    said = predict(unsure, records("7", "1", "x", "7", "1"))
-    assert (said.classes, said.labels) == (("7", "1", "x"), ["7", "1", "x", "7", "1"])
-    assert said.probabilities.tolist()[2] == pytest.approx([0.4, 0.6, 0])
-    assert measure(said, [find_metric("test_acc", "test_")]) == {"acc": 0.8}
-    assert measure(said, known_metrics().values())["loss"] == pytest.approx((4 * -np.log(0.6) + 15.942) / 5, abs=1e-3)
+    predictions = predict(unsure, records("7", "1", "x", "7", "1"))
+    assert (predictions.classes, predictions.labels) == (("7", "1", "x"), ["7", "1", "x", "7", "1"])
+    assert predictions.probabilities.tolist()[2] == pytest.approx([0.4, 0.6, 0])
+    assert measure(predictions, [find_metric("test_acc", "test_")]) == {"acc": 0.8}
+    assert measure(predictions, known_metrics().values())["loss"] == pytest.approx(
+        (4 * -np.log(0.6) + 15.942) / 5, abs=1e-3
+    )
 
 
 def test_measure_of_labels_alone_takes_metrics_that_need_no_more() -> None:
-    said = predict(always_seven, records("7", "1", "7", "7"))
-    assert (said.classes, said.has_scores) == (("1", "7"), False)
-    assert measure(said, [find_metric("acc"), find_metric("balanced_acc")]) == {"acc": 0.75, "balanced_acc": 0.5}
+    predictions = predict(always_seven, records("7", "1", "7", "7"))
+    assert (predictions.classes, predictions.has_scores) == (("1", "7"), False)
+    assert measure(predictions, [find_metric("acc"), find_metric("balanced_acc")]) == {"acc": 0.75, "balanced_acc": 0.5}
     with pytest.raises(IncomparableError, match=r"loss needs the probability[\s\S]*acc, balanced_acc, macro_f1"):
-        measure(said, [find_metric("loss")])
+        measure(predictions, [find_metric("loss")])
 
 
 @pytest.mark.parametrize("name", ["test_f2", "acc", "val_acc"])

@@ -21,7 +21,7 @@ def test_promote_where_there_is_no_champion_records_who_and_the_figures(client: 
     (change,) = alias_changes()
     assert (change.before, change.version, change.who, change.aws) == (None, 1, "Test <test@example.org>", "none")
     assert (change.why, change.metrics) == ("the first", {"run": {"size": 1}})
-    assert aliases.TAG_CHANGE + change.id in client.get_model_version(MODEL, "1").tags
+    assert change.tag in client.get_model_version(MODEL, "1").tags
 
 
 def test_promote_what_cannot_be_is_refused_with_the_fix(client: MlflowClient, git: Git) -> None:

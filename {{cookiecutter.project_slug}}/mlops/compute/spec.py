@@ -87,6 +87,6 @@ def _problems(stage: str, spec: JobSpec) -> Iterator[tuple[str, str]]:
         yield "a VPC needs both subnets and security groups", f"{job}.subnets and {job}.security_groups"
     if machines > 1 and not (is_training and spec.kind == "training"):
         yield f"on {machines} machines it would do the same work {machines} times", f"{job}.instance_count: 1"
-    if processes % machines:
-        fix = f"params.yaml:train.processes: a multiple of {machines}, or {job}.instance_count: 1"
+    if processes != "auto" and processes % machines:
+        fix = f"params.yaml:train.processes: auto, or a multiple of {machines}, or {job}.instance_count: 1"
         yield f"{processes} process(es) can't be shared by {machines} machines", fix

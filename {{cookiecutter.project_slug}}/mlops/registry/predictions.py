@@ -102,7 +102,8 @@ def write_predictions(
 
     Args:
         rows: Those of `predict_files`.
-        columns: Those of a prediction, with their types. A file has them between `file`, `record_id` and `error`.
+        columns: Those of a prediction, with their types. A file has them between `file`, `record_id` and `error`; those
+            of several values are in Parquet files only.
         output: A CSV or Parquet file, which is replaced when all rows are known; None for the terminal.
         allow_damaged: Damaged contents are no error.
 
@@ -110,6 +111,8 @@ def write_predictions(
         ProjectError: Contents are damaged, or the file's suffix is another.
     """
     schema = pa.schema({"file": pa.string(), "record_id": pa.string(), **columns, "error": pa.string()})
+    if output is None or output.suffix != ".parquet":
+        schema = pa.schema([field for field in schema if not pa.types.is_nested(field.type)])
     remaining = iter(tqdm(rows, unit=" predictions", delay=2, disable=output is None))
     total, damaged = 0, list[Row]()
     with _open(output, schema) if output else nullcontext(partial(_print, schema.names)) as write:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dvclive
 
@@ -25,15 +25,21 @@ from ..errors import ProjectError
 from ..files import read_json, write_json
 from ..records import manifest
 from ..training.checkpoint import Checkpoints
-from ..training.distributed import SINGLE_PROCESS, ProcessGroup, current_group
+from ..training.device import device_facts
 from . import dvc_remote, mlflow_client, run_context, uploader
 from .live import Live
 from .run_context import DATASET
-from .run_files import INPUT_FILES, LINEAGE, RUN_DIR
+from .run_files import INPUT_FILES, LINEAGE, RUN_DIR, WEIGHTS
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
 MANIFEST, MANIFEST_REPORT = map(Path, INPUT_FILES)
+# Weights that were made on two kinds of machines equal those of neither: a run that was resumed names both.
+KINDS = ("cpu_capability", "device", "device_name", "capability", "driver", "processes")
 
 
 @dataclass(frozen=True)
@@ -50,17 +56,17 @@ class TrainingRun:
     `training_run` yields one that records. `TrainingRun()` records nothing, like those of all processes but the first.
 
     Attributes:
-        group: The processes that train together, and the rank of this one.
         live: DVCLive's logger, for the callbacks of frameworks; None where nothing is recorded.
     """
 
     def __init__(
         self,
-        group: ProcessGroup = SINGLE_PROCESS,
         checkpoints: Checkpoints | None = None,
         live: dvclive.Live | None = None,
+        facts: dict[str, Any] | None = None,
     ) -> None:
-        self.group, self._checkpoints, self.live = group, checkpoints or Checkpoints(), live
+        self._checkpoints, self.live = checkpoints or Checkpoints(), live
+        self._facts = {} if facts is None else facts  # those that `recorded` writes at the end
         self._unrecorded: dict[str, Any] = {}
 
     @property
@@ -80,6 +86,31 @@ class TrainingRun:
         if self.live is not None:
             self.live.log_image(name, image)
 
+    def note(self, facts: Mapping[str, Any]) -> None:
+        """Add facts to the run, such as its device: texts and numbers, by names. MLflow shows them as tags.
+
+        A fact that is another one after a resume, on another machine, says both: `AVX2, then AVX512`.
+        """
+        if self.live is None:
+            return
+        noted = self._facts.get("noted", [])
+        if reserved := facts.keys() & (self._facts.keys() - set(noted)):
+            raise ValueError(f"the run has other facts named {', '.join(sorted(reserved))}")
+        self._facts |= {name: then(self._facts.get(name, value), value) for name, value in facts.items()}
+        self._facts["noted"] = sorted({*noted, *facts})
+        write_json(LINEAGE, self._facts)
+
+    def log_weights(self, state: Mapping[str, "Tensor"]) -> None:
+        """Add the hash of this epoch's weights, a `state_dict`, to `reports/train/weights.tsv`; once in each epoch."""
+        if self.live is not None:
+            from ..training.numerics import weights_hash
+
+            if not WEIGHTS.exists():
+                WEIGHTS.write_text("step\tsha256\n", encoding="utf-8", newline="\n")
+            step = WEIGHTS.read_bytes().count(b"\n") - 1
+            with WEIGHTS.open("ab") as file:
+                file.write(f"{step}\t{weights_hash(state)}\n".encode())
+
     @property
     def checkpoint(self) -> dict[str, Any] | None:
         """Return the state to continue from; None for a new training."""
@@ -92,42 +123,39 @@ class TrainingRun:
         """
         self._checkpoints.save(state)
 
-    def restore_random_numbers(self) -> None:
-        """Set the random number generators to their state in the checkpoint: the last thing to restore."""
-        self._checkpoints.restore_random_numbers()
-
 
 @contextlib.contextmanager
-def training_run(parents: Sequence[RegisteredModel] = ()) -> Iterator[TrainingRun]:
+def training_run(fabric: "Fabric", parents: Sequence[RegisteredModel] = ()) -> Iterator[TrainingRun]:
     """Record the training in the block as one run, in `reports/train`; MLflow gets a copy meanwhile.
 
     Before the block, a Git commit pins code, parameters and data, the data are pushed to the DVC remote, and the data
     manifest is compared with the dataset. With `CHECKPOINT_DIR`, an interrupted training continues.
 
     Args:
+        fabric: The processes that train; the first one records, the others get a run that records nothing.
         parents: Registered versions whose weights this training starts from, as `load_version` returned them.
 
     Raises:
         ProjectError: The stage was not started by DVC, a commit can't hold what it reads, or the manifest is not the
             dataset's.
     """
-    group, checkpoints = current_group(), Checkpoints()
+    checkpoints = Checkpoints()
     if folder := os.environ.get("CHECKPOINT_DIR"):
-        inputs = checkpoint_inputs() if group.rank == 0 else None  # only the first process compares them
-        checkpoints = Checkpoints(Path(folder), inputs, group)
-    if group.rank > 0:
-        yield TrainingRun(group, checkpoints)
+        inputs = checkpoint_inputs() if fabric.is_global_zero else None  # only the first process compares them
+        checkpoints = Checkpoints(Path(folder), inputs, fabric)
+    if not fabric.is_global_zero:
+        yield TrainingRun(checkpoints)
         return
     manifest.verify(MANIFEST, Path(DATASET), MANIFEST_REPORT)
     earlier = json.loads(checkpoints.files[LINEAGE.name]) if checkpoints.files else {}
-    facts = with_history(_start(earlier, [parent.run for parent in parents]), earlier)
+    facts = with_history(_start(device_facts(fabric), earlier, [parent.run for parent in parents]), earlier)
     write_json(Path(pipeline.RUN_REPORT), {"run": facts["run"]})
     with recorded(facts, checkpoints.files) as live:
         stage, stages = pipeline.running_stage(), pipeline.load_stages()
         sections = {section for name in (*stage.upstream, stage.name) for section in stages[name].params}
         live.log_params({name: values for name, values in read_params().items() if name in sections})
         checkpoints.extra_files = lambda: files_so_far(live)
-        yield TrainingRun(group, checkpoints, live)
+        yield TrainingRun(checkpoints, live, facts)
     if not read_machines()["keeps_checkpoints"]:  # there, a job may still be interrupted while it pushes the model
         checkpoints.clear()
 
@@ -165,14 +193,23 @@ def with_history(facts: dict[str, Any], earlier: dict[str, Any]) -> dict[str, An
     if not earlier:
         return facts
     resumed_from = earlier.get("resumed_from") if facts["run"] == earlier["run"] else earlier["run"]
-    cpus = dict.fromkeys([*earlier["cpu_capability"].split(", then "), facts["cpu_capability"]])
+    noted = earlier.get("noted", [])
+    history = {name: then(earlier.get(name, "none"), facts.get(name, "none")) for name in KINDS}
     return {
         **facts,
+        **{name: earlier[name] for name in noted},
+        **({"noted": noted} if noted else {}),
         "started_at": earlier["started_at"],
         "resumed_at": [*earlier.get("resumed_at", []), facts["started_at"]],
         **({"resumed_from": resumed_from} if resumed_from else {}),
-        "cpu_capability": ", then ".join(cpus),  # weights made on two kinds equal those of neither
+        **{name: value for name, value in history.items() if value != "none"},
     }
+
+
+def then(before: Any, value: Any) -> Any:
+    """Return a fact of a run that had it as `before`; two values that differ are both named."""
+    values = dict.fromkeys([*str(before).split(", then "), str(value)])
+    return value if before == value else ", then ".join(values)
 
 
 def is_same_training(earlier: dict[str, Any], commit: str, dvc_exp_name: str) -> bool:
@@ -180,7 +217,7 @@ def is_same_training(earlier: dict[str, Any], commit: str, dvc_exp_name: str) ->
     return (earlier.get("data_git_commit_id"), earlier.get("dvc_exp_name")) == (commit, dvc_exp_name)
 
 
-def _start(earlier: dict[str, Any], parents: list[str]) -> dict[str, Any]:
+def _start(device: dict[str, Any], earlier: dict[str, Any], parents: list[str]) -> dict[str, Any]:
     """Push the data, write the training to the log, and return its facts."""
     import torch
 
@@ -213,6 +250,7 @@ def _start(earlier: dict[str, Any], parents: list[str]) -> dict[str, Any]:
         "parents": parents,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "environment_differences": [f"{name} {have}" for name, (_, have) in other_packages().items()],
+        **device,
         **{name: value for name, value in machine.items() if value},
         "data_pushed": pushed,
     }

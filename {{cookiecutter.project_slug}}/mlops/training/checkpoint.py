@@ -2,25 +2,26 @@
 
     CHECKPOINT_DIR=.dvc/tmp/checkpoint dvc repro train
 
-A state is saved after each epoch, unless saving would take more than a hundredth of the time.
+A state is saved after each epoch, unless saving would take more than a hundredth of the time. It has no random numbers:
+whatever is random in an epoch is a function of the seed, the epoch, and a position in it or the rank of a process.
 """
 
 import hashlib
 import io
 import logging
-import math
-import random
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ..errors import ProjectError
 from ..files import atomic_write
-from .distributed import SINGLE_PROCESS, ProcessGroup
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 log = logging.getLogger(__name__)
 
@@ -37,36 +38,47 @@ def pack(state: State) -> bytes:
 
 
 def unpack(data: bytes) -> State:
-    """Return what `pack` was given; raise ValueError for damage and for anything else. No pickled code is run."""
+    """Return what `pack` was given, tensors on the CPU. No pickled code is run.
+
+    Raises:
+        ValueError: It is damaged, or something else.
+    """
     if hashlib.sha256(data[32:]).digest() != data[:32]:
         raise ValueError("its SHA-256 does not match its content")
     try:
-        return dict(torch.load(io.BytesIO(data[32:]), weights_only=True))
+        return dict(torch.load(io.BytesIO(data[32:]), map_location="cpu", weights_only=True))
     except Exception as error:  # which type depends on what the content is
         raise ValueError(f"it is not a checkpoint: {error}") from error
 
 
 class Checkpoints:
-    """The last two states of one training, which the first process of the group reads and writes.
+    """The last two states of one training, which the first of its processes reads and writes.
 
     Args:
         folder: Where they are; None keeps none.
         inputs: What determines the result, by name, in JSON's types. A state made from other inputs is ignored.
-        group: The processes that train.
+        fabric: The processes that train; None for this one alone.
     """
 
-    def __init__(
-        self, folder: Path | None = None, inputs: State | None = None, group: ProcessGroup = SINGLE_PROCESS
-    ) -> None:
-        self._folder, self._inputs, self._group = folder, inputs or {}, group
+    def __init__(self, folder: Path | None = None, inputs: State | None = None, fabric: "Fabric | None" = None) -> None:
+        self._folder, self._inputs, self._fabric = folder, inputs or {}, fabric
         self._due, self._next = 0.0, 0
         self.state: State | None = None  # to resume from; None to start
         self.files: dict[str, bytes] = {}  # saved with it: content by name
         self.extra_files: Callable[[], dict[str, bytes]] = dict  # returns the files to save from now on
-        if folder and (data := group.broadcast_bytes(self._newest(folder) if group.rank == 0 else b"")):
+        if folder and (data := self._broadcast(self._newest(folder) if self._is_first else b"")):
             saved = unpack(data)
             self.state = saved["state"]
             self.files = {name: content.numpy().tobytes() for name, content in saved["files"].items()}
+            if fabric:
+                fabric.strategy.precision.load_state_dict(saved["precision"])
+
+    @property
+    def _is_first(self) -> bool:
+        return self._fabric is None or self._fabric.is_global_zero
+
+    def _broadcast(self, value: Any) -> Any:
+        return self._fabric.broadcast(value) if self._fabric else value
 
     def _newest(self, folder: Path) -> bytes:
         try:
@@ -95,18 +107,14 @@ class Checkpoints:
 
     def save(self, state: State) -> None:
         """Save a state, if it is time to; all processes call this after the same epoch. `epochs` says how many."""
-        if self._folder is None or not self._group.broadcast(torch.tensor(time.monotonic() >= self._due)):
+        if self._folder is None or not self._broadcast(time.monotonic() >= self._due):
             return
         begin = time.monotonic()
-        # The state of torch's, NumPy's and Python's generators, (N,) float64: that holds all their integers.
-        _, keys, *rest = np.random.get_state()
-        _, internal, gauss = random.getstate()
-        own = torch.tensor([*keys, *rest, *internal, math.nan if gauss is None else gauss], dtype=torch.float64)
-        generators = self._group.all_gather(torch.cat([torch.get_rng_state().double(), own]))
-        if self._group.rank == 0:
+        if self._is_first:
             contents = self.extra_files().items()
             files = {name: torch.tensor(np.frombuffer(content, np.uint8)) for name, content in contents}
-            data = pack({"inputs": self._inputs, "state": {**state, "random": generators}, "files": files})
+            precision = self._fabric.strategy.precision.state_dict() if self._fabric else {}  # the scale of fp16's loss
+            data = pack({"inputs": self._inputs, "state": state, "precision": precision, "files": files})
             try:
                 with atomic_write(self._folder / NAMES[self._next]) as new:
                     new.write_bytes(data)
@@ -115,17 +123,6 @@ class Checkpoints:
                 log.warning("no checkpoint is saved: %s", error)
         end = time.monotonic()
         self._due = end + (end - begin) / SHARE
-
-    def restore_random_numbers(self) -> None:
-        """Set the random generators to the saved state. Call it last: building a network draws numbers."""
-        if not self.state:
-            return
-        own = self.state["random"][self._group.rank]  # as `save` puts them together
-        of_torch, keys, rest, internal, gauss = own.split([len(own) - 1253, 624, 3, 625, 1])
-        torch.set_rng_state(of_torch.to(torch.uint8))
-        position, has_gauss, cached = rest.tolist()
-        np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), int(position), int(has_gauss), cached))
-        random.setstate((3, tuple(map(int, internal.tolist())), None if math.isnan(gauss.item()) else gauss.item()))
 
     def clear(self) -> None:
         """Delete them, after the training has ended well."""

@@ -29,6 +29,7 @@ def contain(job_file: Path, out: Path) -> None:
         config = read_json(RESOURCE_CONFIG)
         machines = {name: config[name] for name in ("hosts", "current_host")}
         machines |= {"instance_type": config.get("current_instance_type", ""), "keeps_checkpoints": True}
+        machines["network_interface"] = config.get("network_interface_name", "")
         os.environ["STAGE_MACHINES"] = json.dumps(machines)  # for this process and those that it starts
     machines = read_machines()
     if machines["current_host"] != min(machines["hosts"]):

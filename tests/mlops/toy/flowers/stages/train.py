@@ -5,7 +5,8 @@ from operator import eq
 from pathlib import Path
 from statistics import fmean
 
-from mlops import StrictModel, params, read_split, training_run, write_report
+from lightning_fabric import Fabric
+from mlops import StrictModel, params, read_split, run_processes, training_run, write_report
 
 from ..interface import Model, predict
 
@@ -18,9 +19,14 @@ class TrainParams(StrictModel):
 
 def main() -> None:
     """Make `models/model` and `reports/metrics.json`."""
+    run_processes(train, processes=1, threads=1)
+
+
+def train(fabric: Fabric) -> None:
+    """Do the work of the stage in one process."""
     settings = params("train", TrainParams)
     rows = {split: read_split(Path("data/dataset", split)).to_pylist() for split in ("train", "val", "test")}
-    with training_run() as run:
+    with training_run(fabric) as run:
         model: Model = {}
         for label in sorted({row["label"] for row in rows["train"]}):
             flowers = [json.loads(row["image"]) for row in rows["train"] if row["label"] == label]
