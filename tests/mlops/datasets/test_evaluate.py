@@ -69,7 +69,7 @@ def test_evaluate_counts_records_that_are_new_to_the_model_and_may_be_used(model
     write_consent("dan", "ann")
     assert counts(evaluate(model)) == (["r4"], 0, 2)
     assert counts(evaluate(model, on="HEAD~1", split="train", include_seen=True)) == (["r1", "r2"], 2, 0)
-    with pytest.raises(ProjectError, match=r"train of HEAD~1 none is left: 0 have .*, and 2 more[\s\S]*--include-seen"):
+    with pytest.raises(ProjectError, match=r"train of HEAD~1 none is left: 0 have .*, 2 are of[\s\S]*--include-seen"):
         evaluate(model, on="HEAD~1", split="train")
 
 

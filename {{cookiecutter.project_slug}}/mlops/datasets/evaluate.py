@@ -94,8 +94,8 @@ def evaluate(model: str, on: str = DATASET, split: str = "test", include_seen: b
         predictions = evaluation.predict_batches(predict, fair_batches())
     if not predictions.record_ids:
         raise ProjectError(
-            f"of the records in {split} of {on} none is left: {without_consent} have no consent today, and {count} "
-            "more are of subjects that the model has trained on, or was chosen by",
+            f"of the records in {split} of {on} none is left: {without_consent} have no consent today, {count} are of "
+            "subjects that the model has trained on, or was chosen by",
             "take another split or dataset; or count what it has seen: --include-seen",
         )
     return Evaluation(model, on, split, predictions, None if known is None else count, without_consent)
