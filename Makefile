@@ -1,6 +1,6 @@
 # Needs Python 3.11 or newer, git and make. Another Python: make demo PYTHON=python3.12
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test test-all lint bench aws-sandbox clean
+.PHONY: help demo setup test test-all test-gpu lint bench aws-sandbox clean
 
 PROJECT := {{cookiecutter.project_slug}}
 DEMO := demo/digit-classifier
@@ -25,6 +25,7 @@ help:
 	@echo "make demo    generate a project into demo/ and run its pipeline"
 	@echo "make test    run the tests of everything that the project promises: about 9 minutes on two cores"
 	@echo "make test-all   and their variations: matrices of faults, long runs, walkthroughs"
+	@echo "make test-gpu   those that need an NVIDIA GPU, where there is one"
 	@echo "make lint    check style and types of hooks and tests"
 	@echo "make bench   measure"
 	@echo "make aws-sandbox   an AWS on this machine to try a project with (Linux): S3, SageMaker's jobs, MLflow"
@@ -64,10 +65,14 @@ $(VENV)/.ready: requirements.lock $(PROJECT)/requirements.lock
 PYTEST := $(BIN)/python -m pytest -n logical --dist worksteal
 
 test: setup
-	$(PYTEST) -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow and not gpu" $(ARGS)
 
 test-all: setup
-	$(PYTEST) $(ARGS)
+	$(PYTEST) -m "not gpu" $(ARGS)
+
+# One after the other: they share the GPUs, and one measures the time.
+test-gpu: setup
+	$(BIN)/python -m pytest -m gpu -rs tests/gpu $(ARGS)
 
 # Not the project's tests: they are rendered, so they are checked once generated. Its packages are plain Python.
 CHECKED := hooks tests update "$(PROJECT)/{{cookiecutter.package_name}}" "$(PROJECT)/mlops"

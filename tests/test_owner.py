@@ -10,10 +10,8 @@ from .projects import commit, edit, executed, read
 
 Change = Callable[[BakedProject], None]
 
-NETWORK = '''def _tiny(classes: int, channels: int, weights: str | None, width: int = 8) -> nn.Module:
+NETWORK = '''def _tiny(classes: int, channels: int, width: int = 8) -> nn.Module:
     """A network of one convolution."""
-    if weights:
-        raise ValueError(f"tiny has no {weights} weights")
     return nn.Sequential(_conv(channels, width), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * width, classes))
 
 
@@ -71,10 +69,10 @@ def write(project: BakedProject, name: str, text: str) -> None:
 def add_network(project: BakedProject) -> None:
     """Add a network that has a parameter of its own, and train it."""
     networks = f"{project.package}/model/networks.py"
-    edit(project, networks, '"mobilenet_v3_small"]', '"mobilenet_v3_small", "tiny"]')
     edit(project, networks, "NETWORKS: dict[", NETWORK)
-    edit(project, networks, "_mobilenet_v3_small,\n}", '_mobilenet_v3_small,\n    "tiny": _tiny,\n}')
-    edit(project, "params.yaml", "  arch: small_cnn ", "  arch: tiny\n  arch_options: {width: 16}\n  # was: small_cnn ")
+    edit(project, networks, "SmallResNet,\n}", 'SmallResNet,\n    "tiny": _tiny,\n}')
+    edit(project, "params.yaml", "  arch: small_cnn ", "  arch: tiny ")
+    edit(project, "params.yaml", "  model: {}", "  model: {width: 16}")
 
 
 def add_augmentation(project: BakedProject) -> None:
@@ -89,13 +87,13 @@ def add_augmentation(project: BakedProject) -> None:
 
 
 def add_metric(project: BakedProject) -> None:
-    """Report macro F1, on both splits."""
+    """Report the share of wrong answers, on both splits."""
     edit(
         project,
-        f"{project.package}/model/evaluation.py",
-        'return {"acc": float(metrics.accuracy_score(actual, predicted))}',
-        'return {\n        "acc": float(metrics.accuracy_score(actual, predicted)),\n'
-        '        "f1": float(metrics.f1_score(actual, predicted, average="macro")),\n    }',
+        f"{project.package}/model/metrics.py",
+        "METRICS = (\n",
+        "METRICS = (\n"
+        '    Metric("error", lambda actual, p: float((p.argmax(1) != actual).mean()), higher_is_better=False),\n',
     )
 
 
@@ -170,7 +168,7 @@ def test_owners_changes_are_two_files_each_at_most_and_no_test_of_the_project_fa
         assert executed(project.run("dvc", "repro").stdout) == stages, change
         commit(project, change.__name__)
     metrics = read(project, "reports/metrics.json")
-    assert {"test_f1", "val_f1"} <= metrics.keys()
+    assert {"test_error", "val_error"} <= metrics.keys()
     assert read(project, "models/model/model.json")["options"] == {"width": 16}
     shown = json.loads(project.run("dvc", "metrics", "show", "--json").stdout)[""]["data"]
     assert shown["reports/sizes.json"]["data"] == read(project, "reports/sizes.json")

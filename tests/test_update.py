@@ -30,7 +30,7 @@ FILES = ("cookiecutter.json", "hooks", "update", SKELETON)
 OUTPUTS = {  # of the stages, so that DVC takes all of them to be up to date
     **dict.fromkeys(("data/dataset/x", "reports/samples/x", "models/model/x", "reports/train/x"), "x"),
     **dict.fromkeys(("data/manifest.parquet", "reports/labels.csv", "reports/confusion.csv"), "x"),
-    **dict.fromkeys(("reports/per_class.csv",), "x"),
+    **dict.fromkeys(("reports/per_class.csv", "reports/mistakes.png", "reports/predictions.parquet"), "x"),
     **{f"reports/{name}.json": "{}" for name in ("prepare", "manifest", "metrics", "run", "register")},
 }
 # Older than what is installed, where these tests run: with the new version's lock, the environment is right.

@@ -214,7 +214,7 @@ def has(results: list[dict[str, str]], check: str, standing: str, message: str, 
 
 def test_doctor_of_a_good_account_finds_all_ok_and_leaves_nothing(laptop: Laptop) -> None:
     code, results = laptop.doctor()
-    assert (code, [result["standing"] for result in results]) == (0, ["ok"] * 18)
+    assert (code, [result["standing"] for result in results]) == (0, ["ok"] * 19)
     messages = {result["check"]: result["found"] for result in results}
     assert messages["credentials"] == f"arn:aws:iam::{ACCOUNT}:user/owner, account {ACCOUNT}"
     assert messages["buckets"] == f"data in {REGION}; older versions are kept, not encrypted"

@@ -10,6 +10,7 @@ import csv
 import hashlib
 import json
 import sys
+from dataclasses import dataclass
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
@@ -27,16 +28,29 @@ mlops = import_module("mlops")
 manifest, shards, source, splits = (
     import_module(f"mlops.records.{name}") for name in ("manifest", "shards", "source", "splits")
 )
-digits, evaluation, datasets, networks, predictor, training, transforms, contact_sheets, interface = (
+digits, evaluation, datasets, networks, predictor, training, transforms, contact_sheets, reports, interface = (
     import_module(f"{PACKAGE}.{name}")
     for name in (
         *("data.digits", "model.evaluation", "model.dataset", "model.networks", "model.predictor"),
-        *("model.training", "model.transforms", "stages.manifest", "interface"),
+        *("model.training", "model.transforms", "stages.manifest", "model.reports", "interface"),
     )
 )
 DATASET, REPORTS, MODEL, MANIFEST = (
     Path(name) for name in ("data/dataset", "reports", "models/model", "data/manifest.parquet")
 )
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Its records."""
+
+    record_ids: list[str]
+    subject_ids: list[str]
+    images: list[bytes]
+
+    def __getitem__(self, index: int) -> bytes:
+        """Return an image."""
+        return self.images[index]
 
 
 class EpochLog:
@@ -136,14 +150,10 @@ def train(params: Any) -> dict[str, float]:
     val, test = (
         evaluation.evaluate(module, part.pixels, part.labels, normalise) for part in (dataset.val, dataset.test)
     )
-    actual, predicted = (
-        [dataset.classes[label] for label in labels.tolist()] for labels in (dataset.test.labels, test.predicted)
-    )
-    pairs = [{"actual": a, "predicted": p} for a, p in zip(actual, predicted, strict=True)]
-    write_csv(REPORTS / "confusion.csv", pairs)
-    write_csv(REPORTS / "per_class.csv", evaluation.per_class(actual, predicted, dataset.classes))
-    mlflow.log_figure(evaluation.confusion_figure(actual, predicted, dataset.classes), "plots/confusion.png")
-    metrics = {"test_acc": test.accuracy, "val_acc": val.accuracy, "test_loss": test.loss}
+    table = shards.read(DATASET / "test")
+    records = TestSet(*(table[name].to_pylist() for name in ("record_id", "subject_id", "image")))
+    metrics: dict[str, float] = reports.write_reports(dataset.classes, val, test, records)
+    mlflow.log_figure(reports.confusion_figure(dataset.classes, *test), "plots/confusion.png")
     mlflow.log_metrics(metrics)
     return metrics
 

@@ -17,14 +17,16 @@ def measure(name: str, project: BakedProject, full: bool) -> str:
     return str(importlib.import_module(f".{name}", __package__).measure(project, full))
 
 
-def alternate(first: Action, second: Action, rounds: int) -> tuple[list[float], list[float]]:
-    """Run both in turn, and return the seconds of each without those of a first, warm round."""
+def alternate(
+    first: Action, second: Action, rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> tuple[list[float], list[float]]:
+    """Run both in turn, and return the seconds of each by a clock, without those of a first, warm round."""
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(1 + rounds):
         for action, times in zip((first, second), seconds, strict=True):
-            start = time.perf_counter()
+            start = clock()
             action()
-            times.append(time.perf_counter() - start)
+            times.append(clock() - start)
     return seconds[0][1:], seconds[1][1:]
 
 

@@ -104,6 +104,11 @@ def test_json_of_registry_mirror_and_consent(served: Project) -> None:
     assert [version["version"] for version in document("registry-list", "registry", "list")] == [2, 1]
     shown = document("registry-show", "registry", "show", "champion")
     assert (shown["aliases"], shown["tags"]["run"], len(shown["moves"])) == (["champion"], "two", 1)
+    served.log_refused(1)
+    (refusal,) = document("registry-show", "registry", "show", "1")["refusals"]
+    assert [entry["action"] for entry in document("registry-log", "registry", "log")] == ["promote", "refuse"]
+    assert document("registry-log", "registry", "log")[1] == refusal
+    assert invoke("registry", "log").stdout.splitlines()[-1].endswith("refuse champion to 1   Ada  better; it is worse")
     status = document("mirror-status", "mirror", "status")
     assert (status["runs"], status["complete"], status["lacking"]) == (2, True, [])
     served.client.delete_registered_model_alias(PROJECT, "champion")

@@ -9,10 +9,26 @@ import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from .config import load_tool_settings
 from .errors import ProjectError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Metric(Protocol):
+    """A figure that says how good predictions are."""
+
+    name: str
+    function: "Callable[[np.ndarray, np.ndarray], float]"
+    """Takes labels, (N,) positions, and the probability of each of K labels, (N, K), float; N is at least 1."""
+    higher_is_better: bool
+    needs_probabilities: bool
+    """False: the position of the highest is enough. Models whose rows have no `scores` are measured by such alone."""
+    labels: int
+    """K at least: with fewer labels, the metric says nothing."""
 
 
 class Interface(Protocol):
@@ -27,18 +43,20 @@ class Interface(Protocol):
     """The file of a model's directory that makes it another model when it changes."""
     REQUIREMENTS: Sequence[str]
     """Names of the packages that these import."""
+    METRICS: Sequence[Metric]
+    """By which models are measured: the gate and `registry promote --by` know them as `test_<name>`."""
 
     def load(self, directory: Path) -> Any:
         """Return the model of a directory that `train` wrote; anything it raises means that it is damaged."""
 
     def predict(self, model: Any, contents: Sequence[bytes]) -> list[dict[str, Any]]:
-        """Return a prediction for each content, with the same keys each, `label` among them."""
+        """Return a prediction for each content, with the same keys each, `label` among them.
+
+        A classifier gives `scores` too, the probability of each label: `{"label": "7", "scores": {"1": 0.1, …}}`.
+        """
 
     def example(self, model: Any) -> bytes:
         """Return a content that the model takes."""
-
-    def compare(self, actual: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
-        """Return how good predictions are, by name of the metric; more is better."""
 
     def decode(self, content: bytes) -> str:
         """Return the file extension of a content (`png`), after a check of it; raise ValueError if it is no good."""
@@ -52,6 +70,15 @@ def package_name() -> str:
 def interface() -> Interface:
     """Import the team's `interface`; raise ProjectError if the package can't be found."""
     return cast(Interface, _import("interface"))
+
+
+def known_metrics() -> dict[str, Metric]:
+    """Return the team's metrics by name; raise ProjectError if its `interface` has none."""
+    try:
+        return {metric.name: metric for metric in interface().METRICS}
+    except AttributeError as error:
+        problem = f"{package_name()}/interface.py has no METRICS, by which models are measured"
+        raise ProjectError(problem, "write them: mlops/contract.py:Metric says what they are") from error
 
 
 def data_package() -> ModuleType:

@@ -7,7 +7,7 @@ travels with a registered model.
 import io
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any
 
@@ -26,6 +26,7 @@ DAMAGED += (TypeError, LookupError, ArithmeticError, struct.error)
 # Tags of TIFF, and one value of each of the last two.
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
 WHITE_IS_ZERO, SIGNED = 0, 2
+ORIENTATION = 274  # of EXIF
 
 
 class ImageError(ValueError):
@@ -74,6 +75,28 @@ def extension_of(content: bytes) -> str:
     with _pillow_errors():
         name = str(_identify(content).format)
     return "jpeg" if name == "MPO" else name.lower()
+
+
+def size_of(content: bytes) -> tuple[int, int]:
+    """Return width and height of an encoded image as it is stored, from its first bytes; errors as `extension_of`."""
+    with _pillow_errors():
+        return _identify(content).size
+
+
+def is_stored_gray(content: bytes) -> bool:
+    """Return whether an encoded image has no colours, from its first bytes; errors as `extension_of`."""
+    with _pillow_errors():
+        return _identify(content).mode in ("1", "L")
+
+
+def plain_jpeg_mode(content: bytes) -> str | None:
+    """Return L or RGB for a JPEG that `open_image` only decodes: upright, and with no colours to convert; else None."""
+    with suppress(*DAMAGED, ImageError), _pillow_errors():
+        image = _identify(content)
+        upright = image.format == "JPEG" and image.mode in ("L", "RGB") and image.getexif().get(ORIENTATION, 1) == 1
+        if upright and not _srgb_transform(image.info.get("icc_profile"), image.mode):
+            return image.mode
+    return None
 
 
 def encode_png(pixels: Any) -> bytes:

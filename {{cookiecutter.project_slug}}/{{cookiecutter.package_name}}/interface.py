@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .images import encode_png, extension_of
+from .model.metrics import METRICS as METRICS
 
 if TYPE_CHECKING:
     from .model.predictor import Predictor
@@ -25,7 +26,7 @@ def load(directory: Path) -> "Predictor":
 
 
 def predict(model: "Predictor", contents: Sequence[bytes]) -> list[dict[str, Any]]:
-    """Return the likeliest label of each image, and its probability: `{"label": "7", "score": 0.98}`."""
+    """Return the likeliest label of each image, its probability (`score`), and those of all labels (`scores`)."""
     return model.predict(contents)
 
 
@@ -37,10 +38,3 @@ def example(model: "Predictor") -> bytes:
     import numpy as np
 
     return encode_png(np.zeros((model.config.image_px,) * 2, dtype=np.uint8))
-
-
-def compare(actual: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
-    """Return the metrics by which `registry promote` compares two models; more is better."""
-    from .model.evaluation import scores  # a prediction needs none of it
-
-    return scores(actual, predicted)

@@ -17,11 +17,14 @@ from PIL import Image
 from .images import FORMATS
 
 SUFFIXES = {".parquet", *(suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS)}
-COLUMNS = {"label": pa.string(), "score": pa.float64()}  # of what `interface.predict` returns
+# Of what `interface.predict` returns.
+COLUMNS = {"label": pa.string(), "score": pa.float64(), "scores": pa.map_(pa.string(), pa.float64())}
 
 
 def predict(model: str, paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
-    """Yield a row for each image, in order: `file`, `record_id` (in a Parquet file), `label` and `score`, or `error`.
+    """Yield a row for each image, in order: `file`, `record_id` (in a Parquet file), a prediction or an `error`.
+
+    A prediction is the likeliest `label`, its probability, `score`, and those of all labels, `scores`.
 
     Args:
         model: A model directory, such as `models/model`, or a registered version, `models:/<name>/<number>`.

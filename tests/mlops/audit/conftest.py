@@ -124,6 +124,12 @@ class Project:
         when = "2025-08-01T00:00:00Z"
         self.log(AliasChange(PROJECT, "promote", alias, None, version, "Ada <a@b>", "none", when, "", {}).entry())
 
+    def log_refused(self, version: int) -> None:
+        """Write to the log that a version was refused to be champion."""
+        when, metrics = "2025-09-01T00:00:00Z", {"objections": ["it is worse"]}
+        entry = AliasChange(PROJECT, "refuse", CHAMPION, None, version, "Ada <a@b>", "none", when, "better", metrics)
+        self.log(entry.entry())
+
     def artifact(self, name: str) -> Path:
         """Return the file of a run's manifest."""
         return Path(f"mlartifacts/{self.ids[name]}/artifacts/data/manifest.parquet").resolve()

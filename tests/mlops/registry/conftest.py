@@ -46,6 +46,7 @@ def head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, git: Git) -> str:
     monkeypatch.chdir(folder)
     Path("platform.yaml").write_text(PLATFORM, encoding="utf-8")
     Path("pyproject.toml").write_text(PYPROJECT, encoding="utf-8")
+    Path("params.yaml").write_text("train: {}\n", encoding="utf-8")
     Path("reports/metrics.json").write_text('{"size": 1}', encoding="utf-8")
     git("init", "--quiet", "--initial-branch=main")
     git("add", ".")

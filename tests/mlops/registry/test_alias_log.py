@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mlops.errors import ProjectError
-from mlops.registry.aliases import CHALLENGER, CHAMPION, AliasChange, Registry, alias_changes, alias_holders
+from mlops.registry.aliases import (
+    CHALLENGER,
+    CHAMPION,
+    MOVE,
+    REFUSAL,
+    REFUSE,
+    AliasChange,
+    Registry,
+    alias_changes,
+    alias_holders,
+)
 from mlops.tracking import lineage_log
 
 from .conftest import MODEL, Git
@@ -100,3 +110,16 @@ def test_alias_changes_of_a_repository_are_those_recorded_in_it(head: str, git: 
     git("config", "grep.patternType", "fixed")
     assert alias_changes() == [first, second]
     assert git("log", "--first-parent", "-1", "--format=%s", "lineage") == "promote digits champion to version 2"
+
+
+def test_refusal_is_an_entry_of_its_own_and_moves_nothing(head: str, git: Git) -> None:
+    first, second = replace(promoted(None, 1), model=MODEL), replace(promoted(1, 2), model=MODEL)
+    refusal = replace(second, action=REFUSE, why="move: 7\nmove: 8", metrics={"objections": ["it is worse"]})
+    for change in (first, refusal, second):
+        lineage_log.record(head, change.entry())
+    assert alias_changes() == [first, second], "as a clone whose code knows no refusals reads it too"
+    assert alias_changes(kinds=(REFUSAL,)) == [refusal]
+    assert alias_changes(kinds=(MOVE, REFUSAL)) == [first, refusal, second]
+    assert len(lineage_log.log()) == 0, "it is neither a training nor a registration"
+    subjects = git("log", "--first-parent", "--grep=^refusal: ", "--format=%s", "lineage")
+    assert subjects == "refuse digits champion to version 2"

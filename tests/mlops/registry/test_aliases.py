@@ -71,16 +71,17 @@ def test_find_takes_numbers_and_aliases_and_tells_what_there_is(client: MlflowCl
 def test_replay_after_a_wipe_restores_aliases_and_copies(client: MlflowClient, head: str) -> None:
     client.set_registered_model_alias(MODEL, "shadow", "1")
     log = (promoted(None, 1), promoted(None, 2, CHALLENGER), promoted(1, 3), promoted(3, 2), rolled_back(2, 3))
-    record(head, *log, promoted(None, 1, CHALLENGER))
+    record(head, *log, promoted(None, 1, CHALLENGER), replace(promoted(3, 2), action=aliases.REFUSE))
     assert aliases.replay() == [
         "in MLflow challenger is version 1; it was none",
         "in MLflow champion is version 3; it was none",
     ]
     assert aliases_of(client) == {"champion": 3, "challenger": 1, "shadow": 1}, "aliases of other people stay"
     copies = client.get_model_version(MODEL, "2").tags
-    assert {key for key in copies if key.startswith(aliases.TAG_CHANGE)} == {
+    assert {key for key in copies if key.startswith(("move.", "refusal."))} == {
         "move.2026-01-02T000000Z-challenger",
         "move.2026-01-04T000000Z-champion",
+        "refusal.2026-01-07T000000Z-champion",
     }
     assert 'who: "Ada <ada@example.org>"' in copies["move.2026-01-04T000000Z-champion"]
     assert aliases.replay() == []

@@ -1,16 +1,15 @@
 """A comparison is fair: the same records for both, none that one of them has seen, none without consent."""
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import pandas
-import pyarrow as pa
 import pytest
 from dvc.repo import Repo
 from mlops.records import consent, manifest, shards
-from mlops.registry import promotion
 from mlops.registry.aliases import Registry
-from mlops.registry.promotion import IncomparableError, _fair_records, _seen, compare
+from mlops.registry.evaluation import IncomparableError, seen_subjects
+from mlops.registry.promotion import _fair_records, compare
 from mlops.tracking.mlflow_reader import StoredVersion
 
 from .. import small_datasets
@@ -33,8 +32,10 @@ def project(request: pytest.FixtureRequest, head: str, git: Git, monkeypatch: py
     return folder
 
 
-def committed_version(number: int, git: Git, parts: dict[str, str], parents: list[str], **tags: str) -> StoredVersion:
-    """Commit a dataset, a letter a subject, and return a version that names the commit."""
+def committed_version(
+    number: int, git: Git, parts: Mapping[str, Iterable[str]], parents: list[str], **tags: str
+) -> StoredVersion:
+    """Commit a dataset, the subjects of each part, and return a version that names the commit."""
     rows = [record(f"{subject}-1", subject, "7", split=split) for split, who in parts.items() for subject in who]
     small_datasets.write(rows, Path("data/dataset"), 2)
     listed = manifest.write(manifest.build(Path("data/dataset")), Path("data/manifest.parquet"))
@@ -70,7 +71,7 @@ def test_data_are_those_of_the_commit_and_not_of_the_work_tree(project: Path, gi
     second = committed_version(2, git, {"train": "x", "val": "y", "test": "z"}, [])
     known = registry(first, second)
     assert [fair_part(version) for version in (first, second)] == [("de", 0, 0), ("z", 0, 0)]
-    assert [_seen(known, version) for version in (first, second)] == [frozenset("abc"), frozenset("xy")]
+    assert [seen_subjects(known, version) for version in (first, second)] == [frozenset("abc"), frozenset("xy")]
 
 
 def test_fair_leaves_out_the_seen_and_the_withdrawn_and_counts_them(project: Path, git: Git) -> None:
@@ -91,13 +92,13 @@ def test_seen_counts_what_the_versions_before_have_seen(project: Path, git: Git)
     first = committed_version(1, git, PARTS, [])
     second = committed_version(2, git, {"train": "d", "val": "x", "test": "a"}, ["run-1"], **{"made_by.other": "x"})
     third = committed_version(3, git, {"train": "e", "val": "y", "test": "b"}, ["other"])
-    assert _seen(registry(first, second, third), third) == frozenset("abcdexy")
+    assert seen_subjects(registry(first, second, third), third) == frozenset("abcdexy")
 
 
 def test_seen_of_a_parent_that_is_not_registered_refuses(project: Path, git: Git) -> None:
     child = committed_version(1, git, PARTS, ["gone"])
     with pytest.raises(IncomparableError, match="started from run gone, which is not registered .* nobody can tell"):
-        _seen(registry(child), child)
+        seen_subjects(registry(child), child)
 
 
 def test_commit_that_is_not_here_is_refused_with_where_to_get_it(project: Path, git: Git) -> None:
@@ -111,7 +112,7 @@ def test_commit_that_is_not_here_is_refused_with_where_to_get_it(project: Path, 
 
 def test_compare_with_a_champion_that_is_gone_refuses(project: Path, git: Git) -> None:
     with pytest.raises(IncomparableError, match="digits version 7 is not in MLflow any more"):
-        compare(registry(committed_version(1, git, PARTS, [])), 1, 7, "test_acc")
+        compare(registry(committed_version(1, git, PARTS, [])), 1, 7, "test_acc", {})
 
 
 def test_data_that_the_commit_does_not_name_are_refused(project: Path, git: Git) -> None:
@@ -121,17 +122,3 @@ def test_data_that_the_commit_does_not_name_are_refused(project: Path, git: Git)
     made.tags["result_commit"] = git("rev-parse", "HEAD")
     with pytest.raises(IncomparableError, match="of version 1 has no data/dataset/test\nFix: git show .*:dvc.lock"):
         fair_part(made)
-
-
-class Echo:
-    """A model whose prediction is what stands in the content."""
-
-    def predict(self, frame: pandas.DataFrame) -> pandas.DataFrame:
-        """Return each content as a label."""
-        return pandas.DataFrame({"label": [image.decode() for image in frame["image"]]})
-
-
-def test_accuracy_counts_over_all_batches(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(promotion, "BATCH", 2)
-    rows = [(str(n), "a", "7", content) for n, content in enumerate((b"7", b"7", b"1", b"7", b"2"))]
-    assert promotion._score(Echo(), pa.table(list(zip(*rows, strict=True)), schema=shards.SCHEMA), "acc") == 0.6

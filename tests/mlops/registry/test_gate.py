@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from mlops import Gate, ProjectError, check_gate, params
 
+PYPROJECT = '[tool.mlops]\npackage = "team"\nnumeric = []\n'
 METRICS, MANIFEST = Path("metrics.json"), Path("manifest.parquet")
 COUNTS = {"train": {"healthy": 700, "ill": 300}, "val": {"healthy": 20}, "test": {"healthy": 266, "ill": 93}}
 
@@ -17,6 +18,7 @@ COUNTS = {"train": {"healthy": 700, "ill": 300}, "val": {"healthy": 20}, "test":
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A project with a manifest."""
     monkeypatch.chdir(tmp_path)
+    Path("pyproject.toml").write_text(PYPROJECT, encoding="utf-8")
     write(COUNTS)
 
 
@@ -76,8 +78,8 @@ def test_gate_without_limits_prints_nothing(capsys: pytest.CaptureFixture[str]) 
     ("accuracy", "at_least", "at_most", "problem"),
     [
         (0.95, {"test_acc": 0.96}, {}, "test_acc 0.9500 is 0.0100 below 0.9600"),
-        (0.95, {}, {"test_acc": 0.9}, "test_acc 0.9500 is 0.0500 above 0.9000"),
-        (0.95, {"f1": 0.5}, {}, "the gate asks for f1; metrics.json has test_acc"),
+        (0.95, {}, {"test_loss": 0.5}, "test_loss 0.7000 is 0.2000 above 0.5000"),
+        (0.95, {"f1": 0.5}, {}, "the gate asks for f1; metrics.json has test_acc, test_loss"),
         (float("nan"), {"test_acc": 0.0}, {}, "test_acc nan"),
     ],
     ids=["too low", "too high", "unknown", "nan"],
@@ -86,4 +88,22 @@ def test_gate_missed_limit_is_refused(
     accuracy: float, at_least: dict[str, float], at_most: dict[str, float], problem: str
 ) -> None:
     with pytest.raises(ProjectError, match=problem):
-        check({"test_acc": accuracy}, at_least, at_most)
+        check({"test_acc": accuracy, "test_loss": 0.7}, at_least, at_most)
+
+
+@pytest.mark.parametrize(
+    ("gate", "problem"),
+    [
+        ("{at_least: {test_loss: 0.5}}", "of test_loss, less is better: it has its limit in register.at_most"),
+        ("{at_most: {val_macro_f1: 0.5}}", "of val_macro_f1, more is better: it has its limit in register.at_least"),
+    ],
+    ids=["at least", "at most"],
+)
+def test_gate_in_the_wrong_direction_is_refused_before_anything_is_measured(gate: str, problem: str) -> None:
+    Path("params.yaml").write_text(f"register: {gate}", encoding="utf-8")
+    with pytest.raises(ProjectError, match=problem):
+        params("register", Gate)
+
+
+def test_gate_takes_figures_that_are_no_metrics_either_way() -> None:
+    check({"size_mb": 3.0, "speed": 2.0}, {"speed": 1.0}, {"size_mb": 5.0})

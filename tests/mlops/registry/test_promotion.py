@@ -21,14 +21,14 @@ def test_promote_where_there_is_no_champion_records_who_and_the_figures(client: 
     (change,) = alias_changes()
     assert (change.before, change.version, change.who, change.aws) == (None, 1, "Test <test@example.org>", "none")
     assert (change.why, change.metrics) == ("the first", {"run": {"size": 1}})
-    assert aliases.TAG_CHANGE + change.id in client.get_model_version(MODEL, "1").tags
+    assert change.tag in client.get_model_version(MODEL, "1").tags
 
 
 def test_promote_what_cannot_be_is_refused_with_the_fix(client: MlflowClient, git: Git) -> None:
     register(client, 1, {"result_commit": "0" * 40})
     refusals: list[tuple[dict[str, Any], str]] = [
         ({"version": "9"}, r"no version 9 in MLflow \(it has 1, 2, 3, 4\)\nFix: python -m .* registry list"),
-        ({"version": "1", "by": "val_acc"}, r"'val_acc' can't be measured .* \(known: test_acc\)\nFix: --by test_acc"),
+        ({"version": "1", "by": "val_acc"}, r"no metric 'val_acc' \(known: test_acc, .*\)\nFix: take one of these"),
         ({"version": "1", "anyway": True}, r"needs a reason\nFix: --why"),
         ({"version": "4"}, r"lacks the commit of digits version 4, 0000000000\nFix: git fetch --tags origin"),
     ]

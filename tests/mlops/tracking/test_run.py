@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from dvc.repo import Repo
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -20,7 +21,8 @@ from mlops.tracking import run as module
 from mlops.tracking.live import Live
 from mlops.tracking.run import recorded
 from mlops.tracking.run_context import RunContext
-from mlops.tracking.run_files import LINEAGE, RUN_DIR, milliseconds, read_facts
+from mlops.tracking.run_files import LINEAGE, RUN_DIR, WEIGHTS, milliseconds, read_facts
+from mlops.training.numerics import weights_hash
 
 STARTS = [f"2026-01-0{day}T00:00:00.000+00:00" for day in (2, 3)]
 
@@ -144,6 +146,69 @@ def test_with_history_of_a_run_that_is_resumed_twice_has_all_of_it(facts: dict[s
     assert third["cpu_capability"] == "AVX2, then AVX512"
     assert (third["driver"], third["processes"]) == ("none, then x", 1)
     assert module.with_history(facts, {}) == facts
+
+
+def test_note_of_a_running_training_is_in_its_facts_and_in_mlflow(client: MlflowClient, facts: dict[str, Any]) -> None:
+    with recorded(facts) as live:
+        run = module.TrainingRun(live=live, facts=facts)
+        until(lambda: mlflow_sync.find(client, facts["run"], "demo") is not None)
+        run.note({"weights_name": "IMAGENET1K_V1", "weights_bytes": 2, "weights_file": ""})
+        until(lambda: "weights_name" in find(client).data.tags)
+        run.note({"numeric_fingerprint": "7be3b71781f60f42"})
+        assert read_facts()["numeric_fingerprint"] == "7be3b71781f60f42", "at once: the process may be killed"
+    tags = find(client).data.tags
+    assert (tags["weights_name"], tags["weights_bytes"]) == ("IMAGENET1K_V1", "2")
+    assert tags["numeric_fingerprint"] == "7be3b71781f60f42"
+    assert "weights_file" not in tags
+    assert read_facts()["noted"] == ["numeric_fingerprint", "weights_bytes", "weights_file", "weights_name"]
+    assert (read_facts()["weights_bytes"], read_facts()["status"]) == (2, "FINISHED")
+
+
+def test_note_of_a_fact_that_the_run_has_is_refused(facts: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="the run has other facts named project, run"):
+        module.TrainingRun(live=object(), facts=facts).note({"run": "b", "project": "c", "device": "cpu"})  # type: ignore[arg-type]
+    module.TrainingRun().note({"run": "b"})  # it records nothing
+
+
+def test_note_on_another_machine_after_a_resume_says_both(
+    facts: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = {**facts, "numeric_fingerprint": "ab", "bytes": 1, "noted": ["bytes", "numeric_fingerprint"]}
+    for value in ("cd", "ab"):
+        second = module.with_history({**facts, "started_at": STARTS[0]}, first)
+        module.TrainingRun(live=object(), facts=second).note({"numeric_fingerprint": value, "bytes": 1})  # type: ignore[arg-type]
+        first = read_facts()
+        assert (first["numeric_fingerprint"], first["bytes"]) == ("ab, then cd", 1)
+
+
+def test_log_weights_of_a_resumed_training_are_those_of_an_uninterrupted_one(
+    client: MlflowClient, facts: dict[str, Any]
+) -> None:
+    def epochs(live: Live, begin: int, end: int) -> None:
+        for epoch in range(begin, end):
+            log(live, epoch)
+            module.TrainingRun(live=live).log_weights({"weight": torch.full((2,), epoch / 3)})
+
+    with recorded(facts) as live:
+        epochs(live, 0, 4)
+    whole = WEIGHTS.read_text(encoding="utf-8")
+    assert whole.splitlines()[0] == "step\tsha256"
+    assert whole.splitlines()[4] == f"3\t{weights_hash({'weight': torch.ones(2)})}"
+    assert "weights.tsv" in [file.path for file in client.list_artifacts(find(client).info.run_id)]
+    lose_files()
+    other = {**facts, "run": "def456"}
+    with pytest.raises(KeyboardInterrupt), recorded(other) as live:
+        epochs(live, 0, 2)
+        files = module.files_so_far(live)
+        epochs(live, 2, 3)
+        raise KeyboardInterrupt
+    lose_files()
+    with recorded(resumed(other, files), files) as live:
+        epochs(live, 2, 4)
+    assert WEIGHTS.read_text(encoding="utf-8") == whole
+    module.TrainingRun().log_weights({})  # it records nothing
+    assert WEIGHTS.read_text(encoding="utf-8") == whole
 
 
 @pytest.mark.parametrize(

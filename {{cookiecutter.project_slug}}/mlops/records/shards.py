@@ -8,6 +8,7 @@ without a delivery lie in `<split>` itself. pandas, DuckDB, Athena and Hugging F
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -171,9 +172,18 @@ def shard_files(split_dir: Path) -> list[Path]:
 
 def read_shard(file: Path, columns: list[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
     """Read columns of a shard's records, those for which `where` is true; raise ProjectError if it is damaged."""
-    try:
+    with damage_named(file):
         return pq.read_table(file, columns=columns, filters=where, partitioning=None)
-    except pa.ArrowInvalid as error:
+
+
+@contextmanager
+def damage_named(file: Path) -> Iterator[None]:
+    """Raise ProjectError where Arrow finds a shard damaged."""
+    try:
+        yield
+    except (pa.ArrowException, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, such as "no permission"
+            raise
         problem = f"{file.as_posix()} is damaged: {error}"
         raise ProjectError(problem, "make the dataset again: dvc repro --force prepare") from error
 

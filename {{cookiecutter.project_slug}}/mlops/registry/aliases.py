@@ -1,14 +1,14 @@
 """Which version has which alias: in MLflow, and in the log, which also says who gave it, when and why.
 
-    git log --first-parent --grep "^move: " lineage
+    git log --first-parent --grep "^move: " --grep "^refusal: " lineage
 
 The log consists of entries of the Git branch `lineage`. It is the authority: `mirror repair` gives a wiped MLflow its
-aliases back.
+aliases back. A refusal is an entry of its own, which moves nothing.
 """
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,8 @@ from ..tracking.sync_status import REPAIR
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 ALIASES = (CHALLENGER, CHAMPION)
-TAG_CHANGE = "move."  # tags of the version that got the alias: copies of the log's entries, for people
+MOVE, REFUSAL = "move", "refusal"  # kinds of entries; tags in MLflow begin so: copies of the log's entries, for people
+REFUSE = "refuse"  # the action of a refusal
 VERB = "python -m mlops registry"
 RETRY = "see that the server is up (platform.yaml:tracking_uri), then run the same command again"
 FETCH_LOG = "git fetch origin lineage:lineage"
@@ -32,29 +33,39 @@ SYNC_LOG = f"moved in another clone: there {PUSH_LOG}, here {UPDATE_LOG}; moved 
 
 @dataclass(frozen=True)
 class AliasChange:
-    """An entry of the log: an alias went to a version."""
+    """An entry of the log: an alias went to a version, or was refused to it."""
 
     model: str
-    action: str  # promote, rollback
+    action: str  # promote, rollback, refuse
     alias: str
     before: int | None  # the version that had it
-    version: int  # the version that got it
+    version: int  # the version that got it, or did not
     who: str  # as Git knows them: name <address>
     aws: str  # ARN of the AWS caller; `none` without credentials; `unknown (…)` when AWS could not be asked
     when: str  # UTC, 2026-01-31T09:00:00Z
     why: str
-    metrics: dict[str, Any]  # the version's own, and those of the comparison that justified the change
+    metrics: dict[str, Any]  # the version's own, and those of the comparison that decided
 
     @property
     def id(self) -> str:
         """Return its name, also in MLflow's tag, where a colon is not safe."""
         return f"{self.when.replace(':', '')}-{self.alias}"
 
+    @property
+    def kind(self) -> str:
+        """Return which kind of entry it is."""
+        return REFUSAL if self.action == REFUSE else MOVE
+
+    @property
+    def tag(self) -> str:
+        """Return the name of its copy in MLflow."""
+        return f"{self.kind}.{self.id}"
+
     def entry(self) -> str:
         """Return the log's entry: a title, then each field as JSON."""
         # JSON stays on its line, whatever a person typed: a line break can't forge another field.
         fields = {name: json.dumps(value, ensure_ascii=False) for name, value in dataclasses.asdict(self).items()}
-        lines = "".join(f"{name}: {value}\n" for name, value in {"move": self.id, **fields}.items())
+        lines = "".join(f"{name}: {value}\n" for name, value in {self.kind: self.id, **fields}.items())
         text = f"{self.action} {self.model} {self.alias} to version {self.version}\n\n{lines}"
         return text.encode(errors="replace").decode()
 
@@ -65,38 +76,48 @@ class AliasChange:
         try:
             return cls(**{field.name: json.loads(fields[field.name]) for field in dataclasses.fields(cls)})
         except (KeyError, ValueError) as error:
-            problem = f"entry {commit} of the branch {lineage_log.BRANCH} is no whole move of an alias: {error!r}"
+            problem = f"entry {commit} of the branch {lineage_log.BRANCH} is no whole entry of an alias: {error!r}"
             raise ProjectError(problem, f"see it: git show {commit}") from error
 
 
-def alias_changes(log_ref: str = lineage_log.REF) -> list[AliasChange]:
-    """Return the changes of the project's model in a log, the oldest first; raise if it is cut off, or damaged."""
+def alias_changes(log_ref: str = lineage_log.REF, kinds: Iterable[str] = (MOVE,)) -> list[AliasChange]:
+    """Return the changes of the project's model in a log, the oldest first; raise if it is cut off, or damaged.
+
+    Refusals are among them only if `kinds` has them.
+    """
     lineage_log.check_not_shallow()
     if not git("for-each-ref", log_ref, where=home()):
         return []
     plain = ("--first-parent", "--reverse", "--no-show-signature", "--encoding=UTF-8", "-z", "--format=%H%n%B")
-    output = git("log", *plain, "--basic-regexp", "--grep=^move: ", log_ref, where=home())
+    output = git("log", *plain, "--basic-regexp", *(f"--grep=^{kind}: " for kind in kinds), log_ref, where=home())
     entries = [text.partition("\n") for text in output.split("\0") if text]
     changes = {text: AliasChange.parse(text, commit[:10]) for commit, _, text in entries}  # joined logs may repeat one
     model = load_platform().project  # one repository may hold several projects
     return [change for change in changes.values() if change.model == model]
 
 
-def alias_holders(log: Iterable[AliasChange]) -> dict[str, list[int]]:
+def alias_holders(log: Sequence[AliasChange]) -> dict[str, list[int]]:
     """Return the versions of each alias after the changes of a log: the last has it, `rollback` goes back by one."""
-    champions: list[int] = []
     challengers: list[int] = []
     for change in log:
         if change.alias == CHALLENGER:
             challengers = [change.version]
+        elif challengers == [change.version]:  # it has won
+            challengers = []
+    return {CHALLENGER: challengers, CHAMPION: [change.version for change in champions(log)]}
+
+
+def champions(log: Iterable[AliasChange]) -> list[AliasChange]:
+    """Return the changes that made each champion which no `rollback` took back; the last one is in use."""
+    row: list[AliasChange] = []
+    for change in log:
+        if change.alias != CHAMPION:
             continue
         if change.action == "rollback":
-            del champions[-1:]
-        if champions[-1:] != [change.version]:
-            champions.append(change.version)
-        if challengers == [change.version]:  # it has won
-            challengers = []
-    return {CHALLENGER: challengers, CHAMPION: champions}
+            del row[-1:]
+        if not row or row[-1].version != change.version:
+            row.append(change)
+    return row
 
 
 @dataclass(frozen=True)
@@ -164,9 +185,9 @@ def apply(registry: Registry, aliases: dict[str, int], log: Iterable[AliasChange
         if CHAMPION in aliases and registry.aliases.get(CHALLENGER) == aliases[CHAMPION]:  # it has won
             client.delete_registered_model_alias(registry.name, CHALLENGER)
         for change in log:
-            version, tag = registry.versions.get(change.version), TAG_CHANGE + change.id
-            if version and tag not in version.tags:
-                client.set_model_version_tag(registry.name, str(change.version), tag, change.entry())
+            version = registry.versions.get(change.version)
+            if version and change.tag not in version.tags:
+                client.set_model_version_tag(registry.name, str(change.version), change.tag, change.entry())
 
 
 def replay() -> list[str]:
@@ -178,5 +199,5 @@ def replay() -> list[str]:
     wanted = {alias: number for alias in ALIASES if (number := registry.holder(alias)) in registry.versions}
     dataclasses.replace(registry, aliases={**wanted, **registry.aliases}).check_agrees()
     missing = {alias: number for alias, number in wanted.items() if alias not in registry.aliases}
-    apply(registry, missing, registry.log)
+    apply(registry, missing, alias_changes(kinds=(MOVE, REFUSAL)))
     return [f"in MLflow {alias} is version {number}; it was none" for alias, number in missing.items()]

@@ -59,14 +59,36 @@ def show(version: str, as_json: bool) -> None:
     click.echo("".join(f"{line}\n" for line in doubts(known)), nl=False, err=True)
 
 
+@registry.command("log")
+@as_json
+def show_log(as_json: bool) -> None:
+    """Show who put which version in use. And what was refused; when and why, the newest last."""
+    from .aliases import MOVE, REFUSAL, alias_changes
+
+    entries = [dataclasses.asdict(change) for change in alias_changes(kinds=(MOVE, REFUSAL))]
+    if as_json:
+        print_json(entries)
+        return
+    rows = [
+        (
+            f"{entry['when'][:10]} {entry['when'][11:16]}",
+            f"{entry['action']} {entry['alias']} to {entry['version']}",
+            entry["who"].partition(" <")[0],
+            "; ".join(filter(None, (" ".join(entry["why"].split()), *entry["metrics"].get("objections", ())))),
+        )
+        for entry in entries
+    ]
+    click.echo(output.table(rows, ("UTC", "what", "who", "why")) if rows else "No version was put in use yet")
+
+
 @registry.command()
 @click.argument("version", metavar="VERSION|ALIAS")
 @click.option("--to", type=click.Choice(["champion", "challenger"]), default="champion", show_default=True)
-@click.option("--by", default="test_acc", show_default=True, help="Compare by this measure.")
+@click.option("--by", default="test_acc", show_default=True, help="Compare by this metric of the test set.")
 @why
-@click.option("--anyway", is_flag=True, help="Also when it is worse, or can't be compared; needs --why.")
+@click.option("--anyway", is_flag=True, help="Also when it is refused, or can't be compared; needs --why.")
 def promote(version: str, to: str, by: str, why: str, anyway: bool) -> None:
-    """Put a version in use, if it is as good as the champion. Both are measured on the same records."""
+    """Put a version in use, unless it is worse. Both are measured on the same records: params.yaml:promote."""
     from . import promotion
 
     click.echo(promotion.promote(version, to, by, why, anyway))
@@ -183,14 +205,16 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def version_details(registry: "Registry", version: "StoredVersion") -> dict[str, Any]:
-    """Return all that is known of one version: its row, its tags in MLflow, its changes in the log."""
-    from .aliases import TAG_CHANGE
+    """Return all that is known of one version: its row, its tags in MLflow, its changes and refusals in the log."""
+    from .aliases import MOVE, REFUSAL, alias_changes
 
     number = int(version.version)
     row = next(row for row in version_rows(registry) if row["version"] == number)
-    tags = {key: value for key, value in sorted(version.tags.items()) if not key.startswith(TAG_CHANGE)}
+    copies = tuple(f"{kind}." for kind in (MOVE, REFUSAL))
+    tags = {key: value for key, value in sorted(version.tags.items()) if not key.startswith(copies)}
     changes = [dataclasses.asdict(change) for change in registry.log if number in (change.version, change.before)]
-    return {**row, "tags": tags, "moves": changes}
+    refusals = [dataclasses.asdict(each) for each in alias_changes(kinds=(REFUSAL,)) if each.version == number]
+    return {**row, "tags": tags, "moves": changes, "refusals": refusals}
 
 
 def doubts(registry: "Registry") -> list[str]:

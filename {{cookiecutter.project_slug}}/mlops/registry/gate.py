@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from ..config import StrictModel
+from ..contract import known_metrics
 from ..errors import ProjectError
 from ..files import read_json
 from ..records.manifest import count_labels
+from ..records.source import SPLITS
 
 ACCURACIES = {"test_acc": "test", "val_acc": "val"}
 """The metrics that `majority` is defined for, and the splits that they are measured on."""
@@ -22,6 +24,19 @@ class Gate(StrictModel):
 
     at_least: dict[str, float | Literal["majority"]] = Field(default_factory=dict)
     at_most: dict[str, float] = Field(default_factory=dict)
+
+    @field_validator("at_least", "at_most")
+    @classmethod
+    def _bounds_what_is_worse(cls, limits: dict[str, float | str], info: ValidationInfo) -> dict[str, float | str]:
+        """Refuse a limit in the wrong direction; of figures that are not in `METRICS`, nobody knows which is worse."""
+        for name in limits:
+            split, _, metric = name.partition("_")
+            if split not in SPLITS or metric not in known_metrics():
+                continue
+            more, bound = ("more", "at_least") if known_metrics()[metric].higher_is_better else ("less", "at_most")
+            if bound != info.field_name:
+                raise ValueError(f"of {name}, {more} is better: it has its limit in register.{bound}")
+        return limits
 
     @field_validator("at_least")
     @classmethod

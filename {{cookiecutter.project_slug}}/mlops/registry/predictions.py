@@ -41,10 +41,7 @@ def predict_files(model: str, files: Iterable[Path]) -> Iterator[Row]:
     Raises:
         ProjectError: The model is damaged, MLflow has no such version, or a file can't be read.
     """
-    if model.startswith("models:"):
-        predict = _load_registered(model)
-    else:
-        predict = partial(interface().predict, load_model(Path(model)))
+    predict = open_model(model)
     contents = (content for file in files for content in _read(file))
     while batch := list(islice(contents, BATCH)):
         predictions = _predict(predict, [content for _, content in batch])
@@ -68,11 +65,18 @@ def _read(path: Path) -> Iterator[tuple[Row, bytes]]:
         raise ProjectError(f"{path} can't be read: {error}", "restore it, or name other files") from error
 
 
-def _load_registered(uri: str) -> Predict:
+def open_model(model: str) -> Predict:
+    """Load a model, of a directory or a registered version as in `predict_files`, as a function of contents."""
+    if not model.startswith("models:"):
+        return partial(interface().predict, load_model(Path(model)))
     import mlflow
-    import pandas
 
-    version = mlflow.pyfunc.load_model(str(load_version(uri).model_dir.parents[1]))
+    return open_pyfunc(mlflow.pyfunc.load_model(str(load_version(model).model_dir.parents[1])))
+
+
+def open_pyfunc(version: Any) -> Predict:
+    """Return a model that MLflow has loaded as a function of contents."""
+    import pandas
 
     def predict(contents: Sequence[bytes]) -> list[Row]:
         rows: list[Row] = version.predict(pandas.DataFrame({"image": contents})).to_dict("records")
@@ -98,7 +102,8 @@ def write_predictions(
 
     Args:
         rows: Those of `predict_files`.
-        columns: Those of a prediction, with their types. A file has them between `file`, `record_id` and `error`.
+        columns: Those of a prediction, with their types. A file has them between `file`, `record_id` and `error`; those
+            of several values are in Parquet files only.
         output: A CSV or Parquet file, which is replaced when all rows are known; None for the terminal.
         allow_damaged: Damaged contents are no error.
 
@@ -106,6 +111,8 @@ def write_predictions(
         ProjectError: Contents are damaged, or the file's suffix is another.
     """
     schema = pa.schema({"file": pa.string(), "record_id": pa.string(), **columns, "error": pa.string()})
+    if output is None or output.suffix != ".parquet":
+        schema = pa.schema([field for field in schema if not pa.types.is_nested(field.type)])
     remaining = iter(tqdm(rows, unit=" predictions", delay=2, disable=output is None))
     total, damaged = 0, list[Row]()
     with _open(output, schema) if output else nullcontext(partial(_print, schema.names)) as write:

@@ -1,77 +1,100 @@
 """Put a version in use, and take it back: `registry promote`, `registry rollback`.
 
-A version must be as good as the champion on the same records, by a metric of the team's `interface.compare`. Records
-that one of the two has trained on, and those of subjects who have no consent today, do not count.
+A version is refused when it is shown to be worse than the champion, and when it has lost more than
+`params.yaml:promote.margin` against the champion or the best champion so far: else losses too small to be shown would
+add up. Records that one of the two has trained on, and those of subjects who have no consent today, do not count.
 
 A change is first made in MLflow, then written to the log. When a command is killed in between, the same command
 completes it: it finds the alias set in MLflow, compares with the log's champion as before, and writes.
 """
 
-import contextlib
 import dataclasses
 import logging
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from filelock import FileLock
+from pydantic import Field
 
-from ..config import home
-from ..contract import interface, package_name
+from ..config import StrictModel, check, home, read_params
+from ..contract import Metric, known_metrics, package_name
 from ..errors import ProjectError
-from ..files import read_json
 from ..records import consent, shards
 from ..tracking import lineage_log, mlflow_client
-from ..tracking.dvc_remote import ArtifactMissingError, restore
-from ..tracking.git import GitError, exists, git
+from ..tracking.git import GitError, git
 from ..tracking.mlflow_reader import StoredVersion
 from ..tracking.sync_status import REPAIR
 from . import aliases
-from .aliases import CHAMPION, VERB, AliasChange, Registry, alias_holders
-from .versions import TAG_RUN_PREFIX, metrics_at
+from .aliases import CHAMPION, REFUSE, VERB, AliasChange, Registry, alias_holders, champions
+from .evaluation import (
+    IncomparableError,
+    Predictions,
+    fair_part,
+    find_metric,
+    predict,
+    restored,
+    result_commit,
+    seen_subjects,
+)
+from .paired import POWER, Difference, difference
+from .predictions import open_pyfunc
+from .versions import metrics_at
 
 LOCK = ".dvc/tmp/registry.lock"  # of two commands in one clone, the second waits
-TEST_SET, MANIFEST, FACTS = "data/dataset/test", "data/manifest.parquet", "reports/train/lineage.json"
-BATCH = 1024  # records that are predicted at once
+TEST_SET = "data/dataset/test"
+POINT = 0.01  # a loss of which is said how often it would pass
+ROUNDING = 1e-9  # 0.97 - 0.95 is a little more than 0.02
 
 log = logging.getLogger(__name__)
 
 
-class IncomparableError(ProjectError):
-    """Two versions can't be compared; `--anyway` promotes without a comparison."""
+class Promote(StrictModel):
+    """`params.yaml:promote`: which loss is accepted. No stage depends on it, and a project may be without it."""
+
+    margin: float = Field(0.02, ge=0)  # the largest loss against the best champion so far, in the metric's unit
+    strict: bool = False  # whether a version has to show that its loss is not above that
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The scores of two versions on one test set."""
+class Comparison(Difference):
+    """How good a version is, and another one that is or was champion, on the same records of one test set."""
 
+    against: int  # the other version
     test_set_of: int  # a version
-    records: int  # on which both were measured
     seen: int  # records left out, since one of the two has trained on their subject, or was chosen by it (val)
     without_consent: int  # further records left out
     candidate: float
-    champion: float
+    champion: float  # the other version's
+
+    def blind_spot(self, margin: float) -> str:
+        """Say what these records can't show."""
+        if (rate := self.pass_rate(POINT, margin)) is None:
+            return "the two say the same of all these records"
+        seen = self.refused_from(margin) + POWER * self.error
+        text = f"a true loss of {POINT} would pass {100 * rate:.0f} % of the time, one of {seen:.4f} 20 %"
+        if self.low is None:
+            few = f"{self.subjects} subject(s) are too few to tell a loss from chance: only promote.margin counts"
+            return f"{few}; if their records were independent, {text}"
+        if self.low < -margin:
+            text += f"; a loss above promote.margin ({margin}) is not ruled out"
+        return text
 
 
 def promote(version: str, alias: str = CHAMPION, by: str = "test_acc", why: str = "", anyway: bool = False) -> str:
-    """Give a version (a number, or an alias that it has) an alias, when it is as good as the champion.
+    """Give a version (a number, or an alias that it has) an alias, unless it is worse than the champion.
 
-    A challenger may be worse, since it is not in use. With `anyway`, and a reason, a version that is worse or can't be
-    compared becomes champion too.
+    A challenger may be worse, since it is not in use. With `anyway`, and a reason, a version that is refused or can't
+    be compared becomes champion too. A refusal is recorded in the log.
 
     Raises:
-        ProjectError: It is worse, or can't be compared; nobody can be held to it (no Git identity, no reason); the
+        ProjectError: It is refused, or can't be compared; nobody can be held to it (no Git identity, no reason); the
             version, its commit or MLflow isn't there; or MLflow and the log disagree about who has the alias.
     """
-    if by not in (known := [f"test_{name}" for name in interface().compare(["a"], ["a"])]):
-        fix = f"--by {known[0]}, or write it: {package_name()}/interface.py:compare"
-        raise ProjectError(f"{by!r} can't be measured on a test set (known: {', '.join(known)})", fix)
+    find_metric(by, "test_")
     if anyway and not why.strip():
         raise ProjectError("--anyway goes past the comparison, so it needs a reason", "--why '…'")
     who = identity()
@@ -81,7 +104,7 @@ def promote(version: str, alias: str = CHAMPION, by: str = "test_acc", why: str 
         registry.check_agrees(change)
         if change.before == change.version:
             return f"{registry.name} version {change.version} is {alias} already"
-        return _make(registry, change, _justify(registry, change, by, anyway))
+        return _make(registry, change, _decide(registry, change, by, anyway))
 
 
 def rollback(why: str = "") -> str:
@@ -104,29 +127,88 @@ def _draft(registry: Registry, action: str, alias: str, number: int, who: tuple[
     return AliasChange(registry.name, action, alias, registry.holder(alias), number, *who, now, why, metrics)
 
 
-def _justify(registry: Registry, change: AliasChange, by: str, anyway: bool) -> dict[str, Any]:
-    """Return the results of the comparison that justify a change; raise ProjectError where they don't."""
+def _decide(registry: Registry, change: AliasChange, by: str, anyway: bool) -> dict[str, Any]:
+    """Return the results of the comparison that justify a change; record a refusal and raise ProjectError."""
     if (champion := registry.holder(CHAMPION)) is None:
         return {}
-    must_win, override = change.alias == CHAMPION and not anyway, f"{VERB} promote {change.version} --anyway --why '…'"
+    limits = check("params.yaml", "promote", read_params().get("promote") or {}, Promote)
+    for_use, override = change.alias == CHAMPION, f"{VERB} promote {change.version} --anyway --why '…'"
+    best = best_champion(registry.log, by) if for_use else champion
+    known: dict[tuple[str, ...], Predictions] = {}
     try:
-        results = compare(registry, change.version, champion, by)
+        others = [other for other in dict.fromkeys((champion, best)) if other != change.version]
+        results = [result for other in others for result in compare(registry, change.version, other, by, known)]
     except IncomparableError as error:
-        if must_win:
+        if for_use and not anyway:
             raise IncomparableError(error.problem, f"{error.fix}; or {override}") from error
         log.warning("not compared: %s", error.problem)
-        return {"not_compared": error.problem}
-    scores = "; ".join(
-        f"{result.candidate:.4f} against {result.champion:.4f} on the test set of version {result.test_set_of} "
-        f"({result.records} records; left out: {result.seen} that one of them has trained on, "
-        f"{result.without_consent} without consent)"
-        for result in results
+        return {"by": by, "not_compared": error.problem}
+    for result in results:
+        log.info("%s", _describe(change.version, champion, by, result))
+        if result.against == champion:
+            log.info("what these records can't see: %s", result.blind_spot(limits.margin))
+    rows = [{key: value and round(value, 6) for key, value in vars(result).items()} for result in results]
+    decided = {"by": by, "champion": champion, **limits.model_dump(), "test_sets": rows}
+    if not for_use:
+        return decided
+    if objections := [text for result in results for text in _objections(result, champion, limits)]:
+        decided["objections"] = objections
+        if not anyway:
+            _record_refusal(registry, change, decided)
+            problem = f"version {change.version} is refused: {'; '.join(objections)}"
+            raise ProjectError(problem, f"promote a better one; or {override} (the refusal is in {VERB} log)")
+    is_best = all(result.value >= 0 for result in results if result.against == best)
+    return {**decided, "best": change.version if is_best or objections else best}
+
+
+def best_champion(log: list[AliasChange], by: str) -> int:
+    """Return the version of all champions in a row that is the best by a metric.
+
+    Each promotion compares the new champion with the best one before, and records which of the two is better. A
+    promotion in spite of objections, or without a comparison, begins anew: somebody gave a reason for that loss.
+    """
+    row = champions(log)
+    for change in reversed(row):
+        if {"objections", "not_compared"} & change.metrics.keys():
+            return change.version
+        if change.metrics.get("by") == by and "best" in change.metrics:
+            return int(change.metrics["best"])
+    return row[-1].version  # before there were margins, none was worse than the one before
+
+
+def _describe(version: int, champion: int, by: str, result: Comparison) -> str:
+    """Return the figures of a comparison as a sentence."""
+    interval = "no interval" if result.low is None else f"95 % interval {result.low:+.4f} to {result.high:+.4f}"
+    return (
+        f"version {version} against the {_role(result, champion)}, by {by}: {result.candidate:.4f} against "
+        f"{result.champion:.4f}, gain {result.value:+.4f} ({interval}), on the test set of version "
+        f"{result.test_set_of}: {result.records} records of {result.subjects} subjects (left out: {result.seen} that "
+        f"one of them has trained on, {result.without_consent} without consent)"
     )
-    summary = f"version {change.version} against the champion, version {champion}, by {by}: {scores}"
-    if must_win and not all(result.candidate >= result.champion for result in results):
-        raise ProjectError(f"it is worse: {summary}", f"promote a better one; or {override}")
-    log.info("%s", summary)
-    return {"by": by, "champion": champion, "test_sets": [dataclasses.asdict(result) for result in results]}
+
+
+def _role(result: Comparison, champion: int) -> str:
+    return f"{'champion' if result.against == champion else 'best champion so far'}, version {result.against}"
+
+
+def _objections(result: Comparison, champion: int, limits: Promote) -> Iterator[str]:
+    """Give the reasons against a version that a comparison has."""
+    against = f"the {_role(result, champion)}, on the test set of version {result.test_set_of}"
+    if result.against == champion and result.high is not None and result.high < 0:
+        yield f"it is worse than {against}: the interval of its gain ends at {result.high:+.4f}"
+    if result.value + limits.margin < -ROUNDING:
+        yield f"it has lost {-result.value:.4f} against {against}: more than promote.margin ({limits.margin})"
+    elif limits.strict and (result.low is None or result.low + limits.margin < -ROUNDING):
+        needed = result.needed_records(limits.margin)
+        text = f"no loss above promote.margin ({limits.margin}) is ruled out against {against}"
+        enough = f"; of a version as good as it, about {needed} records would do so 4 times in 5" if needed else ""
+        yield f"promote.strict: {text}{enough}"
+
+
+def _record_refusal(registry: Registry, change: AliasChange, decided: dict[str, Any]) -> None:
+    refusal = dataclasses.replace(change, action=REFUSE, metrics={**change.metrics, **decided})
+    lineage_log.record(result_commit(registry.versions[change.version]), refusal.entry())
+    aliases.apply(registry, {}, [refusal])
 
 
 def _make(registry: Registry, change: AliasChange, compared: dict[str, Any]) -> str:
@@ -163,96 +245,89 @@ def identity() -> tuple[str, str]:
         return who, f"unknown ({type(error).__name__})"
 
 
-def compare(registry: Registry, candidate: int, champion: int, by: str) -> list[Comparison]:
+def compare(
+    registry: Registry, candidate: int, other: int, by: str, known: dict[tuple[str, ...], Predictions]
+) -> list[Comparison]:
     """Measure two versions on the test set of the first, and on that of the second where it differs.
 
-    IncomparableError is raised where a version, its data or its trainings aren't there, or no record is fair to both.
+    IncomparableError is raised where a version, its data or its trainings aren't there, no record is fair to both, or
+    the metric says nothing of them. `known` has predictions of other comparisons, and gets those of this one.
     """
+    if other not in registry.versions:
+        raise IncomparableError(f"{registry.name} version {other} is not in MLflow any more", REPAIR)
+    versions, metric = [registry.versions[number] for number in (candidate, other)], find_metric(by, "test_")
+    seen = frozenset[str]().union(*(seen_subjects(registry, version) for version in versions))
+    test_sets = {int(version.version): _fair_records(version, seen) for version in versions}
+    if test_sets[candidate][0].equals(test_sets[other][0]):
+        del test_sets[other]
+    predicted = [
+        _predict(version, {n: records for n, (records, *_) in test_sets.items()}, known) for version in versions
+    ]
+    comparisons = []
+    for (number, (_, trained_on, without_consent)), *pair in zip(test_sets.items(), *predicted, strict=True):
+        for version, each in zip(versions, pair, strict=True):
+            _check_defined(metric, int(version.version), each)
+        try:
+            figures = [metric.function(each.actual, each.probabilities) for each in pair]
+            result = difference(metric, pair[0], pair[1])
+        except Exception as error:  # the metric is the team's
+            problem = f"{by} is not defined on the test set of version {number}: {error}"
+            raise IncomparableError(problem, f"another --by, or {package_name()}/interface.py:METRICS") from error
+        comparisons.append(
+            Comparison(
+                **vars(result),
+                against=other,
+                test_set_of=number,
+                seen=trained_on,
+                without_consent=without_consent,
+                candidate=figures[0],
+                champion=figures[1],
+            )
+        )
+    return comparisons
+
+
+def _check_defined(metric: Metric, version: int, predictions: Predictions) -> None:
+    """Raise IncomparableError if a metric says nothing of what a version predicts."""
+    names = [f"test_{each.name}" for each in known_metrics().values() if not each.needs_probabilities]
+    fix = f"--by {names[0]}" if names else "another --by"
+    if metric.needs_probabilities and not predictions.has_scores:
+        problem = f"version {version} gives labels without scores, and {metric.name} needs the probability of each"
+        raise IncomparableError(problem, fix)
+    if len(predictions.classes) < metric.labels:
+        raise IncomparableError(f"{metric.name} says nothing of {len(predictions.classes)} labels", fix)
+
+
+def _predict(
+    version: StoredVersion, test_sets: dict[int, pa.Table], known: dict[tuple[str, ...], Predictions]
+) -> list[Predictions]:
+    """Return what a version says of test sets; it is loaded if that is not `known`."""
     import mlflow
 
-    if champion not in registry.versions:
-        raise IncomparableError(f"{registry.name} version {champion} is not in MLflow any more", REPAIR)
-    versions = [registry.versions[number] for number in (candidate, champion)]
-    seen = frozenset[str]().union(*(_seen(registry, version) for version in versions))
-    test_sets = [_fair_records(version, seen) for version in versions]
-    if test_sets[0][0].equals(test_sets[1][0]):
-        del test_sets[1]
-    mlflow_client.client()  # tells MLflow its tracking URI
-    scores = []
-    for version in versions:
-        uri = f"models:/{registry.name}/{version.version}"
+    keys = [(version.version, str(number), *records["record_id"].to_pylist()) for number, records in test_sets.items()]
+    if missing := [each for each in zip(keys, test_sets.values(), strict=True) if each[0] not in known]:
+        mlflow_client.client()  # tells MLflow its tracking URI
+        uri = f"models:/{version.name}/{version.version}"
         with tempfile.TemporaryDirectory() as folder:
             try:
-                model = mlflow.pyfunc.load_model(uri, dst_path=folder)
-                scores.append([_score(model, records, by.removeprefix("test_")) for records, *_ in test_sets])
+                model = open_pyfunc(mlflow.pyfunc.load_model(uri, dst_path=folder))
+                known |= {key: predict(model, records) for key, records in missing}
             except Exception as error:  # the model runs code of its own, which raises what it likes
                 fix = f"see that MLflow answers, and what it needs: mlflow.pyfunc.get_model_dependencies('{uri}')"
-                raise IncomparableError(f"{uri} gives no {by}: {error}", fix) from error
-    return [
-        Comparison(int(version.version), len(records), *left_out, *pair)
-        for version, (records, *left_out), pair in zip(versions, test_sets, zip(*scores, strict=True), strict=False)
-    ]
+                raise IncomparableError(f"{uri} predicts nothing: {error}", fix) from error
+    return [known[key] for key in keys]
 
 
 def _fair_records(version: StoredVersion, seen: frozenset[str]) -> tuple[pa.Table, int, int]:
     """Return the records of a test set that are fair to both, and how many are not: seen, without consent."""
-    with _restored(version, TEST_SET) as folder:
+    with restored(version, TEST_SET) as folder:
         test = shards.read(folder / TEST_SET)
     today = consent.read(consent.PATH) if version.tags.get("consent_sha256") != consent.NOT_REQUIRED else None
-    subjects = test["subject_id"].to_pylist()
-    unseen = [subject not in seen for subject in subjects]
-    fair = [new and (today is None or today.allows(subject)) for new, subject in zip(unseen, subjects, strict=True)]
-    trained_on, without_consent = len(test) - sum(unseen), sum(unseen) - sum(fair)
-    if not any(fair):
+    records, trained_on, without_consent = fair_part(test, seen, today)
+    if not len(records):
         raise IncomparableError(
             f"of the {len(test)} records in the test set of version {version.version} none is left: one of the two has "
             f"trained on {trained_on}, and {without_consent} more have no consent",
             "compare versions of the same split (params.yaml:split)",
         )
-    return test.filter(pa.array(fair)), trained_on, without_consent
-
-
-def _seen(registry: Registry, version: StoredVersion) -> frozenset[str]:
-    """Return the subjects that a version trained on, or was chosen by (val), itself or through its parents."""
-    with _restored(version, MANIFEST, FACTS) as folder:
-        rows, facts = pq.read_table(folder / MANIFEST, partitioning=None), read_json(folder / FACTS)
-    seen = frozenset(rows.filter(pc.field("split") != "test")["subject_id"].to_pylist())
-    for run in facts["parents"]:
-        parents = [parent for parent in registry.versions.values() if TAG_RUN_PREFIX + run in parent.tags]
-        if not parents:
-            problem = f"version {version.version} started from run {run}, which is not registered (any more)"
-            raise IncomparableError(f"{problem}: nobody can tell what it has seen", REPAIR)
-        seen |= _seen(registry, parents[0])
-    return seen
-
-
-def result_commit(version: StoredVersion) -> str:
-    """Return the commit that pins a version's data and results; raise IncomparableError if this clone has none."""
-    commit = version.tags.get("result_commit", "")
-    if not commit or not exists(commit):
-        problem = f"this clone lacks the commit of {version.name} version {version.version}"
-        fix = "git fetch --tags origin; before that, where it was registered: python -m mlops lineage push"
-        raise IncomparableError(f"{problem}, {commit[:10] or 'none named'}", fix)
-    return commit
-
-
-@contextlib.contextmanager
-def _restored(version: StoredVersion, *paths: str) -> Iterator[Path]:
-    """Give a temporary folder with files as they were when a version was registered, from DVC's cache or remote."""
-    commit = result_commit(version)
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            restore(commit, paths, Path(folder))
-        except ArtifactMissingError as error:
-            raise IncomparableError(f"version {version.version}: {error.problem}", error.fix) from error
-        if missing := [path for path in paths if not Path(folder, path).exists()]:
-            problem = f"commit {commit[:10]} of version {version.version} has no {', '.join(missing)}"
-            raise IncomparableError(problem, f"git show {commit[:10]}:dvc.lock")
-        yield Path(folder)
-
-
-def _score(model: Any, records: pa.Table, metric: str) -> float:
-    predicted: list[str] = []
-    for batch in records.select(["image"]).to_batches(BATCH):
-        predicted += model.predict(batch.to_pandas())["label"].astype(str).tolist()
-    return interface().compare(records["label"].to_pylist(), predicted)[metric]
+    return records, trained_on, without_consent

@@ -9,11 +9,12 @@ What MLflow gets of a run:
 
     name       of its experiment in DVC, else one of the same kind: `run_context.py:collect`
     params     `params.yaml`, the sections of the stages that lead to it; and `run_files.py:FACTS`
-    tags       `TAGS`, below; its description
+    tags       `TAGS`, below; what the training noted; its description
     metrics    the curves, a point a row; the figures of the summary that are no curve, at the end; and, as
                `<stage>.<name>`, the metrics of other stages: those before it at its start, those after it when they end
     dataset    its hash, where it is in Git and DVC, and the digests of manifest and registry
-    artifacts  `run_files.py:files`: manifest, reports, plots as data and as pictures, images; `lineage.json` at the end
+    artifacts  `run_files.py:files`: manifest, reports, plots as data and as pictures, images; and at the end
+               `weights.tsv` and `lineage.json`
 
 `register` adds the model, and the tag `model_version` (`registry/versions.py`).
 """
@@ -107,6 +108,7 @@ class Mirror:
     def push(self) -> None:
         """Send what is new."""
         self._send_params()
+        self._set_tags(noted(run_files.read_facts(self._root)))
         self._send_stage_metrics()
         self._send_dataset()
         self._send_rows()
@@ -122,7 +124,9 @@ class Mirror:
         figures = run_files.summary(self._root)
         names = sorted(figures.keys() - self._curves.sent.keys())  # no curves, such as the figures of the test set
         self._send_points([Metric(_key(name), figures[name], ended_ms, 0) for name in names])
-        self._send_file(self._root / run_files.LINEAGE)
+        for path in (self._root / name for name in (run_files.WEIGHTS, run_files.LINEAGE)):
+            if path.exists():
+                self._send_file(path)
         self._client.set_terminated(self.run_id, status, ended_ms)
 
     def _send_rows(self) -> None:
@@ -259,14 +263,22 @@ def send_stage_metrics(client: "MlflowClient", run_id: str, metrics: dict[str, f
 def tags(facts: dict[str, Any]) -> dict[str, str]:
     """Return the tags of a run with these facts."""
     values = {tag: facts.get(fact) for tag, fact in TAGS.items()}
-    texts = {tag: v if isinstance(v, str) else json.dumps(v) for tag, v in values.items() if v not in (None, "", [])}
     kind = "JOB" if facts.get("job") else "LOCAL"
     return {
-        **texts,
+        **_texts(values),
         "mlflow.source.type": kind,
         "mlflow.source.name": "dvc.yaml: train",
         NOTE: descriptions.of_run(facts),
     }
+
+
+def noted(facts: dict[str, Any]) -> dict[str, str]:
+    """Return the tags of what the training noted so far (`TrainingRun.note`)."""
+    return _texts({_key(name): facts[name] for name in facts.get("noted", [])})
+
+
+def _texts(values: dict[str, Any]) -> dict[str, str]:
+    return {name: v if isinstance(v, str) else json.dumps(v) for name, v in values.items() if v not in (None, "", [])}
 
 
 def find(client: "MlflowClient", run: str, project: str) -> str | None:

@@ -29,10 +29,11 @@ from ..training.device import device_facts
 from . import dvc_remote, mlflow_client, run_context, uploader
 from .live import Live
 from .run_context import DATASET
-from .run_files import INPUT_FILES, LINEAGE, RUN_DIR
+from .run_files import INPUT_FILES, LINEAGE, RUN_DIR, WEIGHTS
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +59,14 @@ class TrainingRun:
         live: DVCLive's logger, for the callbacks of frameworks; None where nothing is recorded.
     """
 
-    def __init__(self, checkpoints: Checkpoints | None = None, live: dvclive.Live | None = None) -> None:
+    def __init__(
+        self,
+        checkpoints: Checkpoints | None = None,
+        live: dvclive.Live | None = None,
+        facts: dict[str, Any] | None = None,
+    ) -> None:
         self._checkpoints, self.live = checkpoints or Checkpoints(), live
+        self._facts = {} if facts is None else facts  # those that `recorded` writes at the end
         self._unrecorded: dict[str, Any] = {}
 
     @property
@@ -78,6 +85,31 @@ class TrainingRun:
         """Log a Pillow image, an array, or the path of a file; `name` has a suffix, such as `.png`."""
         if self.live is not None:
             self.live.log_image(name, image)
+
+    def note(self, facts: Mapping[str, Any]) -> None:
+        """Add facts to the run, such as its device: texts and numbers, by names. MLflow shows them as tags.
+
+        A fact that is another one after a resume, on another machine, says both: `AVX2, then AVX512`.
+        """
+        if self.live is None:
+            return
+        noted = self._facts.get("noted", [])
+        if reserved := facts.keys() & (self._facts.keys() - set(noted)):
+            raise ValueError(f"the run has other facts named {', '.join(sorted(reserved))}")
+        self._facts |= {name: then(self._facts.get(name, value), value) for name, value in facts.items()}
+        self._facts["noted"] = sorted({*noted, *facts})
+        write_json(LINEAGE, self._facts)
+
+    def log_weights(self, state: Mapping[str, "Tensor"]) -> None:
+        """Add the hash of this epoch's weights, a `state_dict`, to `reports/train/weights.tsv`; once in each epoch."""
+        if self.live is not None:
+            from ..training.numerics import weights_hash
+
+            if not WEIGHTS.exists():
+                WEIGHTS.write_text("step\tsha256\n", encoding="utf-8", newline="\n")
+            step = WEIGHTS.read_bytes().count(b"\n") - 1
+            with WEIGHTS.open("ab") as file:
+                file.write(f"{step}\t{weights_hash(state)}\n".encode())
 
     @property
     def checkpoint(self) -> dict[str, Any] | None:
@@ -123,7 +155,7 @@ def training_run(fabric: "Fabric", parents: Sequence[RegisteredModel] = ()) -> I
         sections = {section for name in (*stage.upstream, stage.name) for section in stages[name].params}
         live.log_params({name: values for name, values in read_params().items() if name in sections})
         checkpoints.extra_files = lambda: files_so_far(live)
-        yield TrainingRun(checkpoints, live)
+        yield TrainingRun(checkpoints, live, facts)
     if not read_machines()["keeps_checkpoints"]:  # there, a job may still be interrupted while it pushes the model
         checkpoints.clear()
 
@@ -161,14 +193,23 @@ def with_history(facts: dict[str, Any], earlier: dict[str, Any]) -> dict[str, An
     if not earlier:
         return facts
     resumed_from = earlier.get("resumed_from") if facts["run"] == earlier["run"] else earlier["run"]
-    history = {name: [*str(earlier.get(name, "none")).split(", then "), str(facts.get(name, "none"))] for name in KINDS}
+    noted = earlier.get("noted", [])
+    history = {name: then(earlier.get(name, "none"), facts.get(name, "none")) for name in KINDS}
     return {
         **facts,
+        **{name: earlier[name] for name in noted},
+        **({"noted": noted} if noted else {}),
         "started_at": earlier["started_at"],
         "resumed_at": [*earlier.get("resumed_at", []), facts["started_at"]],
         **({"resumed_from": resumed_from} if resumed_from else {}),
-        **{name: ", then ".join(kinds) for name, values in history.items() if len(kinds := dict.fromkeys(values)) > 1},
+        **{name: value for name, value in history.items() if value != "none"},
     }
+
+
+def then(before: Any, value: Any) -> Any:
+    """Return a fact of a run that had it as `before`; two values that differ are both named."""
+    values = dict.fromkeys([*str(before).split(", then "), str(value)])
+    return value if before == value else ", then ".join(values)
 
 
 def is_same_training(earlier: dict[str, Any], commit: str, dvc_exp_name: str) -> bool:

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 RUN_DIR = Path("reports/train")
 LINEAGE = RUN_DIR / "lineage.json"
+WEIGHTS = RUN_DIR / "weights.tsv"  # a hash of the weights after each epoch
 CURVES = Path("plots/metrics")  # in the run's folder
 PLOTS = "plots.json"  # in the run's folder: how DVCLive would draw each of its plots
 INPUT_FILES = ("data/manifest.parquet", "reports/manifest.json")  # as they were when the run started

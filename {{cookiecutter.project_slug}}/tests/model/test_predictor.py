@@ -18,13 +18,13 @@ CONFIG = ModelConfig(arch="small_cnn", classes=("no", "yes"), image_px=8, channe
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    save(tmp_path / "model", build("small_cnn", 2, 1, None), CONFIG)
+    save(tmp_path / "model", build("small_cnn", 2, 1), CONFIG)
     return tmp_path / "model"
 
 
 def test_saved_model_predicts_the_same_and_is_saved_as_the_same_bytes(tmp_path: Path) -> None:
     images = [png(colour=shade) for shade in (0, 128, 255)]
-    before = Predictor(build("small_cnn", 2, 1, None), CONFIG)
+    before = Predictor(build("small_cnn", 2, 1), CONFIG)
     save(tmp_path / "model", before.module, CONFIG)
     after = Predictor.load(tmp_path / "model")
     assert after.config == CONFIG
@@ -41,9 +41,17 @@ def test_predict_gives_the_likeliest_label_and_its_probability(directory: Path) 
     assert probabilities.shape == (2, 2)
     assert probabilities.sum(1) == pytest.approx(1)
     (first, _) = predictor.predict([png(), png()])
-    assert first == {"label": CONFIG.classes[probabilities[0].argmax()], "score": pytest.approx(probabilities[0].max())}
+    scores = dict(zip(CONFIG.classes, probabilities[0].tolist(), strict=True))
+    assert first == {"label": max(scores, key=scores.__getitem__), "score": max(scores.values()), "scores": scores}
     assert predictor.predict([]) == []
     assert predictor.probabilities([]).shape == (0, 2)
+
+
+def test_an_image_has_the_same_bits_whatever_is_predicted_with_it(directory: Path) -> None:
+    predictor, images = Predictor.load(directory), [png(colour=shade) for shade in range(64)]
+    together = predictor.probabilities(images)
+    for count in (1, 2, 3):
+        assert np.array_equal(predictor.probabilities(images[-count:]), together[-count:])
 
 
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])

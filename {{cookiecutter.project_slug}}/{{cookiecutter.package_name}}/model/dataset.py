@@ -1,62 +1,137 @@
-"""The splits in memory, decoded: what the training loop and the evaluation go through."""
+"""The splits as training sees them: which images are decoded, how, and which are kept in memory."""
 
-from dataclasses import dataclass
+import io
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import torch
-from mlops import ProjectError, read_split
+from mlops import ContentDataset, Contents, open_labelled
+from PIL import Image
 from torch import Tensor
 
-from ..images import ImageError
-from .transforms import decode
+from ..images import is_stored_gray, open_image, plain_jpeg_mode, size_of
+from .transforms import AUGMENTATIONS, MODES, Preprocess
+
+KEEP_BYTES = 1 << 30  # of decoded images, at most, that `cache: auto` keeps in each process
+MEASURED = 2048  # images by which colours are measured, at most
 
 
-@dataclass(frozen=True)
-class Images:
-    """Images with their labels: pixels (N, channels, px, px) uint8, labels (N,) int64, positions in the classes."""
+class ImageDataset(ContentDataset):
+    """The images of a split, (channels, px, px) uint8, with their labels, as positions in the classes.
 
-    pixels: Tensor
-    labels: Tensor
+    Args:
+        contents: The encoded images.
+        labels: (N,) int64.
+        preprocess: What makes an image of a content, where it isn't augmented.
+        augment: A key of `AUGMENTATIONS`; what it changes are whole images.
+    """
+
+    def __init__(self, contents: Contents, labels: Tensor, preprocess: Preprocess, augment: str = "none") -> None:
+        self.preprocess = preprocess
+        make = AUGMENTATIONS[augment]
+        whole = partial(decode, channels=preprocess.channels or 3)
+        super().__init__(contents, labels, whole if make else self._prepare, make and make(preprocess.image_px))
+
+    def _prepare(self, content: bytes) -> Tensor:
+        return torch.from_numpy(self.preprocess(content))
+
+    def decoded_bytes(self, most: int) -> int:
+        """Return how many bytes the decoded images take; of more than `most`, any number above it."""
+        channels = self.preprocess.channels or 3
+        if not self.augment:
+            return len(self) * channels * self.preprocess.image_px**2
+        size = 0
+        for index in range(len(self)):
+            size += channels * int(np.prod(self.read(index, size_of)))
+            if size > most:
+                break
+        return size
+
+    def measured(self) -> Iterator[np.ndarray]:
+        """Yield images without augmentation, by which colours are measured: all, or evenly spaced ones of many."""
+        count = min(len(self), MEASURED)
+        return self.each([index * len(self) // count for index in range(count)], self.preprocess, "measure")
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The decoded splits, and the labels that the positions in them stand for."""
+    """The splits, and the labels that the positions in them stand for."""
 
     classes: tuple[str, ...]
     channels: int  # of the images: 1 for gray, 3 for RGB
-    train: Images
-    val: Images
-    test: Images
+    train: ImageDataset
+    val: ImageDataset
+    test: ImageDataset
 
 
-def read_dataset(directory: Path, channels: int | None, image_px: int) -> Dataset:
-    """Read and decode the splits, to `image_px` pixels a side; the classes are the labels of `train`, sorted.
+def read_dataset(directory: Path, preprocess: Preprocess, augment: str = "none", cache: str = "auto") -> Dataset:
+    """Open the splits; the classes are the labels of `train`, sorted.
 
-    With `channels` None, the images are gray if all of `train` are, else RGB.
+    Args:
+        directory: `data/dataset`.
+        preprocess: Makes images of contents. With `channels` None, they are gray if all of `train` are, else RGB.
+        augment: A key of `AUGMENTATIONS`, for `train`.
+        cache: What stays decoded of `train` and `val`: `memory` all, `auto` what takes `KEEP_BYTES`, `none` nothing.
 
     Raises:
         ProjectError: There is only one label to learn, a label of val or test can't have been learned, or an image is
             damaged.
     """
-    tables = {split: read_split(directory / split) for split in ("train", "val", "test")}
-    labels = {split: table["label"].to_pylist() for split, table in tables.items()}
-    classes = tuple(sorted(set(labels["train"])))
-    if len(classes) < 2:
-        raise ProjectError(f"the training split has one label, {classes[0]!r}", "give records of two labels or more")
-    for split, names in labels.items():
-        if unseen := sorted(set(names) - set(classes)):
-            raise ProjectError(
-                f"{split} has labels that the training split lacks: {', '.join(map(repr, unseen))}",
-                "change params.yaml:split.salt, or give more subjects with these labels",
-            )
-    position = {label: index for index, label in enumerate(classes)}
-    images = {}
-    for split, table in tables.items():
+    classes, splits = open_labelled(directory)
+    if preprocess.channels is None:
+        train = ImageDataset(*splits["train"], preprocess)
+        gray = all(train.each(range(len(train)), partial(_is_gray, preprocess), "gray or colour"))
+        preprocess = replace(preprocess, channels=1 if gray else 3)
+    train = ImageDataset(*splits["train"], preprocess, augment)
+    val, test = (ImageDataset(*splits[name], preprocess) for name in ("val", "test"))
+    left = KEEP_BYTES
+    for split in (train, val) if cache != "none" else ():
+        if cache == "memory" or (size := split.decoded_bytes(left)) <= left:
+            split.keep()
+            left -= 0 if cache == "memory" else size
+    return Dataset(classes, preprocess.channels or 3, train, val, test)
+
+
+def _is_gray(preprocess: Preprocess, content: bytes) -> bool:
+    """Return whether an image is gray, be it stored in colour."""
+    if is_stored_gray(content):
+        return True
+    red, green, blue = replace(preprocess, channels=3)(content)
+    return bool((red == green).all() and (red == blue).all())
+
+
+def decode(content: bytes, channels: int) -> Tensor:
+    """Return a whole image, (channels, height, width) uint8: `open_image`'s bits, faster where torchvision has them."""
+    mode = plain_jpeg_mode(content)
+    if mode and (mode == MODES[channels] or channels == 3) and _decoders_agree():
+        with suppress(RuntimeError):  # a damaged one: Pillow says how
+            return _decode_by_torchvision(content).expand(channels, -1, -1)
+    pixels = np.array(open_image(content).convert(MODES[channels]))
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).contiguous()
+
+
+def _decode_by_torchvision(content: bytes) -> Tensor:
+    from torchvision.io import decode_jpeg  # 1 s, which only augmented trainings pay
+
+    return cast(Tensor, decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8)))
+
+
+@cache
+def _decoders_agree() -> bool:
+    """Return whether torchvision and Pillow, which bring a libjpeg each, decode some images to the same bits here."""
+    noise = np.random.default_rng(0).integers(0, 256, (67, 45, 3), dtype=np.uint8)
+    for mode, quality, progressive in (("RGB", 75, False), ("RGB", 95, True), ("L", 75, False)):
+        file = io.BytesIO()
+        Image.fromarray(noise).convert(mode).save(file, "JPEG", quality=quality, progressive=progressive)
         try:
-            pixels = decode(table["image"].to_pylist(), channels, image_px)
-        except ImageError as error:
-            raise ProjectError(f"{split}: {error}", "correct the source, then: dvc repro") from error
-        channels = pixels.shape[1]  # train's, which comes first
-        images[split] = Images(pixels, torch.tensor([position[label] for label in labels[split]]))
-    return Dataset(classes, images["train"].pixels.shape[1], images["train"], images["val"], images["test"])
+            planes = _decode_by_torchvision(file.getvalue()).permute(1, 2, 0).squeeze()
+        except (ImportError, RuntimeError):  # this torchvision has no decoder
+            return False
+        if not np.array_equal(planes, np.asarray(open_image(file.getvalue()))):
+            return False
+    return True

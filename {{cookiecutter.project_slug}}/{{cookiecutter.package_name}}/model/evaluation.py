@@ -1,70 +1,35 @@
-"""How good a network is: loss, the metrics by which models are compared, and which labels it takes for which."""
-
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+"""What a network makes of a split: the probabilities from which `metrics.py` measures it."""
 
 import numpy as np
-from matplotlib.figure import Figure
-from sklearn import metrics
+import torch
+from lightning_fabric import Fabric
+from mlops import evaluation_batches
 from torch import Tensor, nn
-from torch.nn import functional
 
+from .dataset import ImageDataset
 from .networks import logits
+from .transforms import Normalise
 
 
-def scores(actual: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
-    """Return the metrics of predicted labels, more is better; a new one is added here and nowhere else.
+def evaluate(
+    module: nn.Module, images: ImageDataset, normalise: Normalise, fabric: Fabric
+) -> tuple[np.ndarray, np.ndarray]:
+    """Run a network over a split, each process over its part. Leaves it in evaluation mode.
 
-    `train` reports each of them as `test_…` and `val_…`, the gate of `register` takes them by these names, and
-    `registry promote --by` compares models by them.
+    All processes use the running statistics of the first, which are those that are kept.
+
+    Returns:
+        The actual labels, (N,) int64, positions in the classes; the probabilities, (N, classes) float32.
     """
-    return {"acc": float(metrics.accuracy_score(actual, predicted))}
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Mean cross-entropy in nats, share of right answers (0 to 1), and each record's predicted class, (N,) int64."""
-
-    loss: float
-    accuracy: float
-    predicted: Tensor
-
-
-def evaluate(module: nn.Module, pixels: Tensor, labels: Tensor, normalise: Callable[[Tensor], Tensor]) -> Evaluation:
-    """Measure `module` on images, (N, channels, px, px) uint8, with (N,) int64 labels. Leaves it in evaluation mode."""
-    outputs = logits(module, pixels, normalise)
-    predicted = outputs.argmax(1)
-    accuracy = (predicted == labels).sum().item() / len(predicted)
-    return Evaluation(functional.cross_entropy(outputs, labels).item(), accuracy, predicted)
-
-
-def per_class(actual: Sequence[str], predicted: Sequence[str], classes: Sequence[str]) -> list[dict[str, str]]:
-    """Return precision, recall, F1 and number of records of each label; a figure that isn't defined is empty."""
-    columns = metrics.precision_recall_fscore_support(actual, predicted, labels=classes, zero_division=np.nan)
-    names = ("precision", "recall", "f1")
-    return [
-        {
-            "label": label,
-            **{name: "" if np.isnan(value) else f"{value:.4f}" for name, value in zip(names, row, strict=False)},
-            "records": str(row[-1]),
-        }
-        for label, *row in zip(classes, *columns, strict=True)
-    ]
-
-
-def confusion_figure(actual: Sequence[str], predicted: Sequence[str], classes: Sequence[str]) -> Figure:
-    """Draw a confusion matrix, 800 pixels wide: shares of the records of each actual label."""
-    figure = Figure(figsize=(8, 8), dpi=100, layout="constrained")
-    metrics.ConfusionMatrixDisplay.from_predictions(
-        actual,
-        predicted,
-        labels=classes,
-        normalize="true",
-        include_values=len(classes) <= 25,
-        xticks_rotation="vertical",
-        values_format=".2f",
-        cmap="Blues",
-        ax=figure.subplots(),
-        colorbar=False,
-    )
-    return figure
+    module.eval()
+    if fabric.world_size > 1:
+        for buffer in module.buffers():
+            torch.distributed.broadcast(buffer, src=0)
+    with torch.inference_mode(), fabric.autocast():
+        batches = evaluation_batches(images, fabric)
+        outputs = [logits(module(normalise(batch))).float().softmax(1).cpu() for batch, _ in batches]
+    if fabric.world_size > 1:
+        parts: list[list[Tensor]] = [[]] * fabric.world_size
+        torch.distributed.all_gather_object(parts, outputs)
+        outputs = [output for part in parts for output in part]
+    return images.labels.numpy(), torch.cat(outputs).numpy()

@@ -1,51 +1,50 @@
-"""The training loop: AdamW, one cycle of the learning rate, the best epoch's weights kept.
+"""The training: its parameters, and the loop over epochs that keeps the weights of the best one.
 
-It runs over tensors in memory, with no DataLoader: the images are decoded already, and a DataLoader would take them
-out one by one to stack them again (measured on the default network: 5 % more time an epoch).
+`mlops` has the device, the processes and the batches; the network, what an image becomes and the metrics are in the
+modules beside this one.
 """
 
+import itertools
 import math
 import re
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, cast
 
 import torch
 from lightning_fabric import Fabric
-from mlops import ProjectError, StrictModel, TrainingRun
+from mlops import BaseTrainParams, ProjectError, TrainingLoader, TrainingRun, mix_seed
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.lr_scheduler import OneCycleLR
 from tqdm import tqdm
 
-from .dataset import Images
+from .dataset import Dataset
 from .evaluation import evaluate
-from .networks import Arch
-from .transforms import Normalise, augment
+from .metrics import METRICS, measure
+from .networks import loss_of
+from .transforms import AUGMENTATIONS, Normalise
+
+HIGHER_IS_BETTER = {metric.name: metric.higher_is_better for metric in METRICS}
 
 
-class TrainParams(StrictModel):
-    """`params.yaml:train`, which states units and ranges."""
+class TrainParams(BaseTrainParams):
+    """`params.yaml:train`, which states units and ranges; those of any training are in `BaseTrainParams`."""
 
-    arch: Arch
-    arch_options: dict[str, Any] = Field(default_factory=dict)  # more arguments of its function in networks.py
-    weights: Literal["imagenet"] | None  # start from torchvision's weights, or from random ones
-    init_from: str | None  # start from a registered model instead
-    image_px: int = Field(ge=8, le=512)
-    epochs: int = Field(ge=1, le=100_000)
-    batch_size: int = Field(ge=2, le=65_536)
-    max_lr: float = Field(gt=0, le=10)
-    weight_decay: float = Field(ge=0, le=1)
-    seed: int = Field(ge=0, lt=2**32)
-    threads: int = Field(ge=1, le=256)
-    processes: int = Field(ge=1, le=256)
-
-    @field_validator("weights")
-    @classmethod
-    def _exist(cls, weights: str | None, info: ValidationInfo) -> str | None:
-        if weights and info.data.get("arch") == "small_cnn":
-            raise ValueError("small_cnn has no pretrained weights; set it to null, or train.arch to mobilenet_v3_small")
-        return weights
+    arch: str
+    model: dict[str, Any] = Field(default_factory=dict)  # more arguments of the network
+    weights: str | None = None  # start from pretrained weights of this name
+    weights_file: str | None = None  # which are in this file
+    init_from: str | None = None  # start from a registered model instead
+    image_px: int = Field(ge=8, le=1024)
+    resize: Literal["squeeze", "crop", "preset"] = "squeeze"
+    augment: str = "none"
+    cache: Literal["auto", "memory", "none"] = "auto"
+    label_smoothing: float = Field(default=0, ge=0, lt=1)
+    class_weights: Literal["none", "balanced"] = "none"
+    freeze_epochs: int = Field(default=0, ge=0)
+    select_by: str = "loss"
+    patience: int | None = Field(default=None, ge=1)
 
     @field_validator("init_from")
     @classmethod
@@ -56,13 +55,21 @@ class TrainParams(StrictModel):
             raise ValueError("a model starts from one place; set train.weights or train.init_from to null")
         return uri
 
-    @field_validator("processes")
+    @field_validator("augment")
     @classmethod
-    def _have_work(cls, processes: int, info: ValidationInfo) -> int:
-        most = info.data.get("batch_size", 2) // 2
-        if processes > max(1, most):
-            raise ValueError(f"train.batch_size is shared among them, two records each or more: for {most} at most")
-        return processes
+    def _is_an_augmentation(cls, name: str) -> str:
+        return _one_of(name, AUGMENTATIONS)
+
+    @field_validator("select_by")
+    @classmethod
+    def _is_a_metric(cls, name: str) -> str:
+        return _one_of(name, HIGHER_IS_BETTER)
+
+
+def _one_of(name: str, known: Collection[str]) -> str:
+    if name not in known:
+        raise ValueError(f"known: {', '.join(sorted(known))}")
+    return name
 
 
 @dataclass(frozen=True)
@@ -71,135 +78,157 @@ class Epoch:
 
     number: int
     train_loss: float
-    val_loss: float
-    val_acc: float
+    val: dict[str, float]  # metrics by name
     lr: float
 
 
 def fit(
     module: nn.Module,
-    train: Images,
-    val: Images,
+    dataset: Dataset,
     normalise: Normalise,
     params: TrainParams,
-    run: TrainingRun,
     fabric: Fabric,
+    run: TrainingRun,
+    head: Collection[str] = (),
 ) -> Epoch:
-    """Train `module` in place and leave it with the weights of its best epoch.
+    """Train `module` in place and leave it, on the CPU, with the weights of its best epoch.
 
     Several processes do it together: the steps and their learning rates are those of one, and each returns the same.
-    From a checkpoint it goes on to the same bits.
+    From a checkpoint it goes on to the same bits, since all that is random follows from the seed and the epoch.
 
     Args:
         module: Turns (N, channels, px, px) float32 into (N, classes) logits.
-        train: Images to learn from.
-        val: Images that choose the best epoch: highest accuracy, then lowest loss.
+        dataset: `train` to learn from; `val` chooses the best epoch, by `params.select_by`, then by the lowest loss.
         normalise: Turns pixels into the network's input.
-        params: Epochs, batch size, learning rate, weight decay.
-        run: Takes the metrics of each epoch; has the checkpoint to go on from.
-        fabric: The device, and the processes that train together.
+        params: The recipe.
+        fabric: The device and the processes to train with.
+        run: Takes the metrics of each epoch, and has the checkpoint to go on from.
+        head: Names of the parameters that learn during `params.freeze_epochs`, while the others stay as they are.
 
     Returns:
         The best epoch.
 
     Raises:
-        ProjectError: Training diverged, or there is only one training image.
+        ProjectError: Training diverged, there is only one training image, or PyTorch refuses the recipe.
     """
-    if len(train.labels) < 2:
-        raise ProjectError("the training split has one record", "change params.yaml:split.salt, or give more data")
-    optimizer = torch.optim.AdamW(module.parameters(), lr=params.max_lr, weight_decay=params.weight_decay)
-    steps = params.epochs * len(_batches(train, params, 0))
-    parallel, optimizer = fabric.setup(module, optimizer)
-    schedule = OneCycleLR(optimizer, max_lr=params.max_lr, total_steps=steps)
-    parts: dict[str, Any] = {"module": module, "optimizer": optimizer, "schedule": schedule}
-    begin, best, weights = 0, Epoch(-1, math.inf, math.inf, -1.0, 0.0), module.state_dict()  # any epoch is better
-    if state := run.checkpoint:
-        _warm_up_ddp(parallel, train, normalise, fabric)
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-        begin, best, weights = state["epochs"], Epoch(**state["best"]), state["weights"]
-    for number in tqdm(range(begin, params.epochs), "train", params.epochs, unit="epoch", initial=begin, delay=2):
-        lr = float(schedule.get_last_lr()[0])
-        train_loss = _train_epoch(parallel, train, normalise, params, optimizer, schedule, fabric, number)
-        epoch = Epoch(number, train_loss, *_validate(module, val, normalise, fabric), lr)
-        _check_finite(epoch, params)
-        run.log({"train/loss": train_loss, "val/loss": epoch.val_loss, "val/acc": epoch.val_acc, "lr": lr})
-        if (epoch.val_acc, -epoch.val_loss) > (best.val_acc, -best.val_loss):
+    training = _Training(module, dataset, normalise, params, fabric)
+    state: dict[str, Any] = run.checkpoint or {"epochs": 0, "best": None, "weights": {}}
+    training.load_state(state)
+    best, weights = state["best"] and Epoch(**state["best"]), state["weights"]
+    for number in range(state["epochs"], params.epochs):
+        if number in (state["epochs"], params.freeze_epochs):
+            training.wrap(head if number < params.freeze_epochs else ())
+        epoch = training.run_epoch(number)
+        run.log({"train/loss": epoch.train_loss, **{f"val/{k}": v for k, v in epoch.val.items()}, "lr": epoch.lr})
+        if best is None or _quality(epoch, params) > _quality(best, params):
             best, weights = epoch, {name: tensor.clone() for name, tensor in module.state_dict().items()}
-        states = {name: part.state_dict() for name, part in parts.items()}
-        run.save_checkpoint({**states, "epochs": number + 1, "best": vars(best), "weights": weights})
+        run.log_weights(module.state_dict())
+        run.save_checkpoint({**training.state(), "epochs": number + 1, "best": asdict(best), "weights": weights})
+        if params.patience and number - best.number >= params.patience:
+            break
     module.load_state_dict(weights)
+    module.to("cpu")
     return best
 
 
-def _warm_up_ddp(module: nn.Module, images: Images, normalise: Normalise, fabric: Fabric) -> None:
-    """Run one throw-away backward pass: after its first, DDP sums gradients in another order, to other last bits."""
-    module.train()
-    fabric.backward(functional.cross_entropy(module(normalise(images.pixels[:2])), images.labels[:2]))
+class _Training:
+    """A network, its optimizer and schedule, and the batches that it learns from."""
+
+    def __init__(
+        self, module: nn.Module, dataset: Dataset, normalise: Normalise, params: TrainParams, fabric: Fabric
+    ) -> None:
+        if len(dataset.train) < 2:
+            raise ProjectError("the training split has one record", "change params.yaml:split.salt, or give more data")
+        self.module, self.dataset, self.normalise, self.params, self.fabric = module, dataset, normalise, params, fabric
+        module.to(fabric.device)
+        if fabric.device.type == "cuda":
+            module.to(memory_format=torch.channels_last)
+        self.loader = TrainingLoader(dataset.train, params.batch_size, params.seed, fabric, params.accumulate)
+        optimizer, self.schedule = params.build_recipe(module, self.loader.steps)
+        self.optimizer = cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer))
+        self.weight_of_class = _class_weights(dataset, params).to(fabric.device)
+
+    def wrap(self, head: Collection[str]) -> None:
+        """Let the parameters named in `head` learn (none named: all), in all processes together."""
+        for name, parameter in self.module.named_parameters():
+            parameter.requires_grad_(not head or name in head)
+        self.parallel = self.fabric.setup_module(self.module)
+        if self.fabric.world_size > 1:
+            # After its first backward pass, DDP sums gradients in another order, to other last bits: so that a resumed
+            # training is in step with one that was not interrupted, that pass is thrown away.
+            self.parallel.eval()
+            for batch in itertools.islice(self.loader.epoch(0), 1):
+                self.fabric.backward(self._loss(batch.images, batch.labels))
+            self.optimizer.zero_grad()
+
+    def run_epoch(self, number: int) -> Epoch:
+        """Go once over the training images, then measure the network on those of `val`."""
+        lr = float(self.schedule.get_last_lr()[0])
+        torch.manual_seed(mix_seed(self.params.seed, number, self.fabric.global_rank))  # for dropout
+        train_loss = self._train(number)
+        val = measure(*evaluate(self.module, self.dataset.val, self.normalise, self.fabric))
+        for name, loss in (("train", train_loss), ("val", val["loss"])):
+            if not math.isfinite(loss):
+                raise ProjectError(
+                    f"training diverged in epoch {number + 1} of {self.params.epochs} with max_lr "
+                    f"{self.params.max_lr}: the {name} loss is {loss}",
+                    "lower params.yaml:train.max_lr, or set train.clip_norm: 1.0",
+                )
+        return Epoch(number, train_loss, val, lr)
+
+    def _train(self, number: int) -> float:
+        """Return the mean loss over all training images, in nats."""
+        self.parallel.train()
+        for layer in self.module.modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm) and not layer.weight.requires_grad:
+                layer.eval()  # frozen, with its statistics
+        # MPS has no float64.
+        total = torch.zeros((), dtype=torch.float32 if self.fabric.device.type == "mps" else torch.float64)
+        total = total.to(self.fabric.device)
+        batches = tqdm(self.loader.epoch(number), f"epoch {number + 1}", self.loader.batches, delay=5, leave=False)
+        for batch in batches:
+            with self.fabric.no_backward_sync(self.parallel, enabled=not batch.ends_step):
+                loss = self._loss(batch.images, batch.labels) * batch.weight
+                self.fabric.backward(loss)
+            total += loss.detach() * batch.records
+            if batch.ends_step:
+                if self.params.clip_norm:
+                    self.fabric.clip_gradients(self.parallel, self.optimizer, max_norm=self.params.clip_norm)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+                self.schedule.step()
+        mean = cast(Tensor, self.fabric.all_reduce(total, reduce_op="mean"))
+        return mean.item() / len(self.dataset.train)
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss of images, (N, channels, px, px) uint8, with (N,) int64 labels."""
+        return loss_of(self.parallel(self.normalise(images)), labels, self._criterion)
+
+    def _criterion(self, logits: Tensor, labels: Tensor) -> Tensor:
+        smoothing, weights = self.params.label_smoothing, self.weight_of_class
+        total = functional.cross_entropy(logits, labels, weights, reduction="sum", label_smoothing=smoothing)
+        return total / len(labels)  # whatever the weights of the labels: so parts of a batch add up to its loss
+
+    def state(self) -> dict[str, Any]:
+        """Return what `load_state` goes on from."""
+        parts: dict[str, Any] = {"module": self.module, "optimizer": self.optimizer, "schedule": self.schedule}
+        return {name: part.state_dict() for name, part in parts.items()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from a state of `state()`; from anything else, do nothing."""
+        for name, part in (("module", self.module), ("optimizer", self.optimizer), ("schedule", self.schedule)):
+            if name in state:
+                part.load_state_dict(state[name])
 
 
-def _train_epoch(
-    module: nn.Module,
-    images: Images,
-    normalise: Normalise,
-    params: TrainParams,
-    optimizer: torch.optim.Optimizer,
-    schedule: OneCycleLR,
-    fabric: Fabric,
-    number: int,
-) -> float:
-    """Go once over the images; return the mean loss over all of them, in nats."""
-    module.train()
-    total = torch.zeros((), dtype=torch.float64)
-    torch.manual_seed(params.seed + 1_000_003 * (number + 1) + fabric.global_rank)
-    for batch in _batches(images, params, number):  # (batch_size,) positions
-        own, weight = _shard(batch, fabric)
-        loss = functional.cross_entropy(module(normalise(augment(images.pixels[own]))), images.labels[own])
-        if weight != 1:
-            loss = loss * weight
-        optimizer.zero_grad()
-        fabric.backward(loss)
-        optimizer.step()
-        schedule.step()
-        total += loss.detach() * len(batch)
-    return fabric.all_reduce(total).item() / len(images.labels)
+def _class_weights(dataset: Dataset, params: TrainParams) -> Tensor:
+    """Return the weight of each class in the loss, (classes,) float32, 1 on average over the training images."""
+    counts = torch.bincount(dataset.train.labels, minlength=len(dataset.classes))
+    if params.class_weights == "none":
+        return torch.ones(len(counts))
+    return len(dataset.train) / (len(counts) * counts)  # as scikit-learn's "balanced"
 
 
-def _validate(module: nn.Module, images: Images, normalise: Normalise, fabric: Fabric) -> tuple[float, float]:
-    """Return loss and accuracy of the first process's weights and running statistics, which are those that are kept."""
-    figures = torch.zeros(2, dtype=torch.float64)
-    if fabric.is_global_zero:
-        result = evaluate(module, images.pixels, images.labels, normalise)
-        figures = torch.tensor([result.loss, result.accuracy], dtype=torch.float64)
-    loss, accuracy = fabric.broadcast(figures.tolist())
-    return loss, accuracy
-
-
-def _batches(images: Images, params: TrainParams, epoch: int) -> list[Tensor]:
-    """Shuffle; a last batch of one joins the one before, since BatchNorm can't take a variance over one."""
-    size, generator = params.batch_size, torch.Generator().manual_seed(params.seed + 1_000_003 * epoch)
-    order = torch.randperm(len(images.labels), generator=generator)
-    batches = [order[start : start + size] for start in range(0, len(order), size)]
-    if len(batches) > 1 and len(batches[-1]) == 1:
-        batches[-2:] = [torch.cat(batches[-2:])]
-    return batches
-
-
-def _shard(batch: Tensor, fabric: Fabric) -> tuple[Tensor, float]:
-    """Return this process's part of a batch of positions, and the weight of its mean loss."""
-    if fabric.world_size == 1:
-        return batch, 1.0
-    parts = batch.tensor_split(min(fabric.world_size, len(batch) // 2))
-    if fabric.global_rank >= len(parts):
-        return batch[:2], 0.0
-    own = parts[fabric.global_rank]
-    return own, len(own) * fabric.world_size / len(batch)
-
-
-def _check_finite(epoch: Epoch, params: TrainParams) -> None:
-    if not (math.isfinite(epoch.train_loss) and math.isfinite(epoch.val_loss)):
-        raise ProjectError(
-            f"training diverged in epoch {epoch.number + 1} of {params.epochs} with max_lr {params.max_lr}: "
-            f"loss {epoch.train_loss} (train), {epoch.val_loss} (val)",
-            "lower params.yaml:train.max_lr",
-        )
+def _quality(epoch: Epoch, params: TrainParams) -> tuple[float, float]:
+    value = epoch.val[params.select_by]
+    return value if HIGHER_IS_BETTER[params.select_by] else -value, -epoch.val["loss"]

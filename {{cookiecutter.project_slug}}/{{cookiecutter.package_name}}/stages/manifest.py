@@ -4,10 +4,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mlops import ProjectError, write_manifest, write_report
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from ..images import ImageError, open_image
+from ..images import ImageError
+from ..pictures import shorten, thumbnail
 
 DATASET_DIR = Path("data/dataset")
 REPORTS_DIR = Path("reports")
@@ -15,7 +16,6 @@ CELL, GAP, TEXT = 64, 4, 110
 """Pixels: side of an image, space between images, width of the labels."""
 ACROSS, DOWN = 13, 40
 """Images per label, which makes 994 pixels (a DVC plots page shows 1,000); labels at most, the first in order."""
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def main() -> None:
@@ -48,27 +48,11 @@ def contact_sheet(rows: Iterable[tuple[str, list[tuple[str, bytes]]]], count: in
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for down, (label, images) in enumerate(rows):
         top = GAP + down * (CELL + GAP)
-        pen.text((GAP, top + CELL // 2), _fit(label, font), "black", font, anchor="lm")
+        pen.text((GAP, top + CELL // 2), shorten(label, font, TEXT - 2 * GAP), "black", font, anchor="lm")
         for across, (record_id, image) in enumerate(images):
             try:
-                sheet.paste(_cell(image), (TEXT + across * (CELL + GAP), top))
+                sheet.paste(thumbnail(image, CELL), (TEXT + across * (CELL + GAP), top))
             except ImageError as error:
                 problem = f"the image of record {record_id!r} {error}"
                 raise ProjectError(problem, "correct the source, then: dvc repro") from error
     return sheet
-
-
-def _cell(content: bytes) -> Image.Image:
-    """Bring an image to the size of a cell; a small one by a whole factor, so that its pixels can be seen."""
-    picture = open_image(content).convert("RGB")
-    picture = ImageOps.scale(picture, max(1, CELL // max(picture.size)), Image.Resampling.NEAREST)
-    picture.thumbnail((CELL, CELL))
-    cell = Image.new("RGB", (CELL, CELL), "white")
-    cell.paste(picture, ((CELL - picture.width) // 2, (CELL - picture.height) // 2))
-    return cell
-
-
-def _fit(text: str, font: Font) -> str:
-    while font.getlength(text) > TEXT - 2 * GAP:
-        text = text.rstrip("…")[:-1] + "…"
-    return text

@@ -6,119 +6,142 @@
 The networks are in `model/networks.py`, the loop and its parameters in `model/training.py`.
 """
 
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
-from mlops import ProjectError, TrainingRun, load_version, params, run_processes, training_run, write_report
+from mlops import (
+    ProjectError,
+    TrainingRun,
+    confusion_figure,
+    load_version,
+    numeric_fingerprint,
+    params,
+    run_processes,
+    training_run,
+    write_report,
+    write_reports,
+)
 from torch import nn
+from tqdm import tqdm
 
-from ..model.dataset import Dataset, Images, read_dataset
-from ..model.evaluation import Evaluation, confusion_figure, evaluate, per_class, scores
-from ..model.networks import CHANNELS, build
-from ..model.predictor import ModelConfig, Predictor, save
+from ..model.dataset import Dataset, ImageDataset, read_dataset
+from ..model.metrics import measure
+from ..model.mistakes import draw_mistakes
+from ..model.networks import NetworkError, build, channels_of, head_parameters, loss_of
+from ..model.predictor import ModelConfig, Predictor, check_rebuilds, save
 from ..model.training import TrainParams, fit
-from ..model.transforms import IMAGENET, Normalise
+from ..model.transforms import Normalise, Preprocess
+from ..model.weights import Weights, find_weights, load_weights
 
 DATASET_DIR = Path("data/dataset")
 MODEL_DIR = Path("models/model")
-REPORTS_DIR = Path("reports")
+AT_ONCE = 1024  # images of a split that are in memory while the saved model is measured
 
 
 def main() -> None:
     """Run the stage, in `train.processes` processes."""
     settings = params("train", TrainParams)
-    run_processes(lambda fabric: _main(fabric, settings), settings.processes, settings.threads)
+    work = partial(_main, settings)
+    run_processes(work, settings.processes, settings.threads, settings.precision, settings.deterministic)
 
 
-def _main(fabric: Fabric, settings: TrainParams) -> None:
+def _main(settings: TrainParams, fabric: Fabric) -> None:
     parent = load_version(settings.init_from) if settings.init_from else None
     start = Predictor.load(parent.model_dir) if parent else None
-    channels = start.config.channels if start else CHANNELS.get(settings.arch)
-    dataset = read_dataset(DATASET_DIR, channels, settings.image_px)
+    weights = find_weights(settings.arch, settings.weights, settings.weights_file)
+    channels = start.config.channels if start else channels_of(settings.arch)
+    preprocess = _preprocess(settings, channels, weights)
+    dataset = read_dataset(DATASET_DIR, preprocess, settings.augment, settings.cache)
     with training_run(fabric, parents=[parent] if parent else []) as run:
-        train(settings, dataset, start, run, fabric)
+        train(settings, dataset, start or weights, fabric, run)
 
 
-def train(settings: TrainParams, dataset: Dataset, start: Predictor | None, run: TrainingRun, fabric: Fabric) -> None:
-    """Train in every process, from scratch or from `start`; the first one then writes the model and its reports."""
+def train(
+    settings: TrainParams, dataset: Dataset, start: Predictor | Weights | None, fabric: Fabric, run: TrainingRun
+) -> None:
+    """Train in every process, from a model, pretrained weights or scratch; the first then writes model and reports."""
     torch.manual_seed(settings.seed)
-    module, normalise = _build_model(settings, dataset, start)
+    try:
+        module, normalise = _build(settings, dataset, start)
+        config = ModelConfig(
+            arch=settings.arch,
+            model=settings.model,
+            classes=dataset.classes,
+            image_px=settings.image_px,
+            channels=dataset.channels,
+            resize=settings.resize,
+            resize_px=dataset.train.preprocess.resize_px,
+            interpolation=dataset.train.preprocess.interpolation,
+            mean=normalise.mean,
+            std=normalise.std,
+        )
+        check_rebuilds(module, config)
+    except NetworkError as error:
+        raise ProjectError(str(error), error.fix) from error
+    module.to(fabric.device)
+    shape = (settings.batch_size // fabric.world_size, dataset.channels, settings.image_px, settings.image_px)
+    facts = {"numeric_fingerprint": numeric_fingerprint(module, shape, len(dataset.classes), fabric, loss_of)}
+    run.note(facts | (start.facts if isinstance(start, Weights) else {}))
     if fabric.is_global_zero:
         kind = "gray, 1 channel" if dataset.channels == 1 else "colour, 3 channels"
-        origin = f", as in {settings.init_from}" if start else ""
+        origin = f", as in {settings.init_from}" if isinstance(start, Predictor) else ""
         print(f"Images: {kind}, {settings.image_px} x {settings.image_px} pixels{origin}")
-    best = fit(module, dataset.train, dataset.val, normalise, settings, run, fabric)
+    head = head_parameters(module, settings.arch, len(dataset.classes), dataset.channels, **settings.model)
+    best = fit(module, dataset, normalise, settings, fabric, run, head)
     if not fabric.is_global_zero:
         return
     run.summary["best_epoch"] = best.number  # the figures of `metrics` are this epoch's; curves go on to the last
-    print(f"best epoch {best.number + 1} of {settings.epochs}: validation accuracy {best.val_acc:.4f}")
-    config = ModelConfig(
-        arch=settings.arch,
-        options=settings.arch_options,
-        classes=dataset.classes,
-        image_px=settings.image_px,
-        channels=dataset.channels,
-        mean=normalise.mean,
-        std=normalise.std,
-    )
+    print(f"best epoch {best.number + 1} of {settings.epochs}: validation accuracy {best.val['acc']:.4f}")
     save(MODEL_DIR, module, config)
-    _write_reports(Predictor.load(MODEL_DIR), dataset, run)  # what is measured is what was saved
+    model = Predictor.load(MODEL_DIR)  # what is measured is what was saved
+    val, test = (_measure(model, split) for split in (dataset.val, dataset.test))
+    run.summary.update(write_reports(dataset.classes, val, test, dataset.test.contents, measure))
+    run.log_image("confusion.png", confusion_figure(dataset.classes, *test))
+    write_report(Path("reports/mistakes.png"), draw_mistakes(dataset.classes, *test, dataset.test.contents))
 
 
-def _build_model(settings: TrainParams, dataset: Dataset, start: Predictor | None) -> tuple[nn.Module, Normalise]:
-    """Return the network to train and the normalisation its weights expect."""
+def _preprocess(settings: TrainParams, channels: int | None, weights: Weights | None) -> Preprocess:
+    """Return what makes the network's images of contents."""
+    if settings.resize != "preset":
+        return Preprocess(settings.image_px, channels, settings.resize)
+    if not (weights and weights.preset):
+        problem = "params.yaml:train.resize is preset, and no pretrained weights say how their images were made"
+        raise ProjectError(problem, "set train.weights, or set train.resize to squeeze or crop")
+    preset = weights.preset
+    resize_px = round(settings.image_px * preset.resize_px / preset.crop_px)
+    return Preprocess(settings.image_px, channels, "preset", resize_px, preset.interpolation)
+
+
+def _build(settings: TrainParams, dataset: Dataset, start: Predictor | Weights | None) -> tuple[nn.Module, Normalise]:
+    """Return the network to train and the normalisation that its weights expect."""
+    if isinstance(start, Predictor):
+        pairs = (
+            ("arch", start.config.arch, settings.arch),
+            ("model", start.config.model, settings.model),
+            ("labels", start.config.classes, dataset.classes),
+        )
+        for name, theirs, ours in pairs:
+            if theirs != ours:
+                raise ProjectError(
+                    f"{settings.init_from} has the {name} {theirs}, this training {ours}",
+                    "change params.yaml:train.init_from, or set it to null",
+                )
+        return start.module, start.normalise
+    network = settings.arch, len(dataset.classes), dataset.channels
+    module = build(*network, **settings.model)
     if start is None:
-        try:
-            classes, channels = len(dataset.classes), dataset.channels
-            module = build(settings.arch, classes, channels, settings.weights, **settings.arch_options)
-        except ConnectionError as error:
-            fix = "connect to the internet (once: torch keeps them), or set params.yaml:train.weights to null"
-            raise ProjectError(str(error), fix) from error
-        except TypeError as error:
-            if not settings.arch_options:
-                raise
-            raise ProjectError(f"{settings.arch}: {error}", "correct params.yaml:train.arch_options") from error
-        return module, IMAGENET if settings.weights else Normalise.of(dataset.train.pixels)
-    pairs = (
-        ("arch", start.config.arch, settings.arch),
-        ("options", start.config.options, settings.arch_options),
-        ("labels", start.config.classes, dataset.classes),
-    )
-    for name, theirs, ours in pairs:
-        if theirs != ours:
-            raise ProjectError(
-                f"{settings.init_from} has the {name} {theirs}, this training {ours}",
-                "change params.yaml:train.init_from, or set it to null",
-            )
-    return start.module, start.normalise
+        return module, Normalise.of(dataset.train.measured())
+    load_weights(module, start, head_parameters(module, *network, **settings.model))
+    if start.preset is None:
+        return module, Normalise.of(dataset.train.measured())
+    return module, Normalise(start.preset.mean, start.preset.std)
 
 
-def _write_reports(model: Predictor, dataset: Dataset, run: TrainingRun) -> None:
-    val, test = (
-        evaluate(model.module, split.pixels, split.labels, model.normalise) for split in (dataset.val, dataset.test)
-    )
-    figures = metrics(dataset, val, test)
-    write_report(REPORTS_DIR / "metrics.json", figures)
-    run.summary.update(figures)
-    actual, predicted = _names(dataset.test, test, dataset.classes)
-    # DVC's confusion template counts the pairs itself.
-    pairs = [{"actual": a, "predicted": p} for a, p in zip(actual, predicted, strict=True)]
-    write_report(REPORTS_DIR / "confusion.csv", pairs)
-    write_report(REPORTS_DIR / "per_class.csv", per_class(actual, predicted, dataset.classes))
-    run.log_image("confusion.png", confusion_figure(actual, predicted, dataset.classes))
-
-
-def metrics(dataset: Dataset, val: Evaluation, test: Evaluation) -> dict[str, float]:
-    """Return what `reports/metrics.json` holds: the metrics of `evaluation.scores`, and the mean loss in nats."""
-    figures = {
-        f"{split}_{name}": value
-        for split, images, result in (("test", dataset.test, test), ("val", dataset.val, val))
-        for name, value in scores(*_names(images, result, dataset.classes)).items()
-    }
-    return {name: round(value, 4) for name, value in {**figures, "test_loss": test.loss}.items()}
-
-
-def _names(images: Images, result: Evaluation, classes: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Return actual and predicted labels by name."""
-    return [classes[label] for label in images.labels.tolist()], [classes[label] for label in result.predicted.tolist()]
+def _measure(model: Predictor, images: ImageDataset) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels of a split and what the model says of it, as it will be served."""
+    starts = tqdm(range(0, len(images), AT_ONCE), "measure", unit="k images", delay=5)
+    rows = [model.probabilities(images.contents[start : start + AT_ONCE]) for start in starts]
+    return images.labels.numpy(), np.concatenate(rows)

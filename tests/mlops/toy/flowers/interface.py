@@ -1,14 +1,32 @@
 """What `mlops` calls: a content is a flower as JSON, a model the mean of each label, its weights JSON too."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TRAVELS = ("__init__.py", "interface.py")
 WEIGHTS = "means.json"
 REQUIREMENTS = ("mlflow",)
 Model = dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure by which models are compared."""
+
+    name: str
+    function: "Callable[[np.ndarray, np.ndarray], float]"
+    higher_is_better: bool = True
+    needs_probabilities: bool = False
+    labels: int = 2
+
+
+METRICS = (Metric("acc", lambda actual, probabilities: float((probabilities.argmax(1) == actual).mean())),)
 
 
 def load(directory: Path) -> Model:
@@ -30,11 +48,6 @@ def _distance(means: dict[str, float], flower: dict[str, float]) -> float:
 def example(model: Model) -> bytes:
     """Return a flower of nothing but zeros."""
     return json.dumps(dict.fromkeys(next(iter(model.values())), 0.0)).encode()
-
-
-def compare(actual: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
-    """Return the share of right labels."""
-    return {"acc": sum(map(str.__eq__, actual, predicted)) / len(actual)}
 
 
 def decode(content: bytes) -> str:

@@ -4,6 +4,7 @@ SageMaker has the jobs; this machine has a folder for each, with its description
 can fetch all of that from SageMaker and S3.
 """
 
+import logging
 import shutil
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,10 @@ from . import client
 from .entrypoint import RUN
 from .follow import failure, follow, read_log
 from .image import image_of
+from .machines import mismatches
 from .request import create_request, jobs_uri, results_uri, role_arn
+
+log = logging.getLogger(__name__)
 
 REQUEST, OUT = "request.json", "out"
 
@@ -87,8 +91,11 @@ class SageMaker(Backend):
 
     def _write_job(self, folder: Path, name: str, description: dict[str, Any]) -> dict[str, str]:
         """Write code, description and request of a job into a folder; return the S3 folders of the first two."""
+        spec = JobSpec(**description["spec"])
+        for problem, fix in mismatches(description["stage"], spec):
+            log.warning("%s. To change that: %s", problem, fix)
         transfer.pack(description["origin"]["commit"], folder / CODE)
-        described = {**description, "image": image_of(JobSpec(**description["spec"]))}
+        described = {**description, "image": image_of(spec)}
         write_json(folder / DESCRIPTION, described)
         # Names made of contents: the code of one commit is stored once, and nothing overwrites a description.
         inputs = {

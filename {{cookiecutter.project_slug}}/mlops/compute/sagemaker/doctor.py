@@ -24,6 +24,7 @@ class Check(NamedTuple):
 
 CHECKS = (
     Check("jobs", project.jobs),
+    Check("GPUs", project.gpus, ("jobs",)),
     Check("git", project.commit, ("jobs",)),
     Check("region", project.region),
     Check("credentials", project.credentials, ("region",)),

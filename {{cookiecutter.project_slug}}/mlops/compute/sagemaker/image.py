@@ -18,6 +18,7 @@ from ...errors import ProjectError
 from ...files import read_json
 from ..spec import JobSpec
 from .client import call, region
+from .machines import gpu_count
 
 # The Python of AWS's image for each torch; and the account that holds the images of a region, COMMON or another.
 # Source: sagemaker/core/image_uri_config/pytorch.json of sagemaker-core 2.27.0. The package itself is no dependency:
@@ -53,7 +54,7 @@ def default_image(region: str, instance_type: str) -> str:
     if region not in REGISTRIES:
         raise ProjectError(f"it is not known where AWS keeps the framework's images for {region}", OWN)
     torch = _pinned_torch() if _pinned_torch() in PYTHON_OF else list(PYTHON_OF)[-1]
-    device = "gpu" if re.match(r"ml\.[gp]\d", instance_type) else "cpu"  # families p and g have GPUs
+    device = "cpu" if gpu_count(instance_type) == 0 else "gpu"
     host = f"{REGISTRIES[region]}.dkr.ecr.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
     return f"{host}/pytorch-training:{torch}-{device}-{PYTHON_OF[torch]}"
 

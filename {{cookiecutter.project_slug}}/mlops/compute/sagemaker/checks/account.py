@@ -17,6 +17,7 @@ from ...spec import JobSpec
 from ...transfer import public_remote
 from ..client import client, log_group, noun, split_uri
 from ..image import image_of
+from ..machines import gpu_count
 from ..request import jobs_uri
 from .project import SERVICE, Results, ask, broken, caller, ok, specs, unknown
 
@@ -130,7 +131,12 @@ def images() -> Results:
             if error:
                 yield broken(f"there is no image {uri}: {error.partition(':')[0]}", "make image")
             else:
-                digest = response["imageDetails"][0]["imageDigest"]
+                digest, tags = (response["imageDetails"][0].get(name) for name in ("imageDigest", "imageTags"))
+                with_gpus = [s.instance_type for s in specs() if s.image == uri and gpu_count(s.instance_type) != 0]
+                if with_gpus and tags and all(tag.startswith("cpu-") for tag in tags):  # as `make_image` names them
+                    yield broken(
+                        f"the torch in {uri} is for CPUs, and {with_gpus[0]} has GPUs", "make image ARGS=--gpu"
+                    )
                 yield ok(uri if parts["digest"] else f"{uri}; the tag may move, so pin it: {uri}@{digest}")
 
 

@@ -23,6 +23,7 @@ from ... import fingerprint
 from ...spec import JobSpec, job_stages, needs_mlflow, spec_of
 from ...transfer import public_remote
 from .. import client
+from ..machines import gpu_count, mismatches
 from ..request import jobs_uri, s3_url
 
 SERVICE = "sagemaker.amazonaws.com"
@@ -35,7 +36,7 @@ class CheckStatus(StrEnum):
     """Outcome of one check."""
 
     OK = "ok"
-    BROKEN = "to be mended"  # a job would fail
+    BROKEN = "to be mended"  # a job would fail, or pay for what it does not use
     UNKNOWN = "could not be asked"
     SKIPPED = "skipped"  # because a check that it depends on failed
 
@@ -79,6 +80,24 @@ def jobs() -> Results:
             yield ok(f"{stage}: {spec.kind} on {spec.instance_count} x {spec.instance_type}{' spot' * spec.spot}")
         except ProjectError as error:
             yield broken(error.problem, error.fix)
+
+
+def gpus() -> Results:
+    """Compare the GPUs of the machines with what the stages use."""
+    used = []
+    for stage, spec in zip(job_stages(), specs(), strict=True):
+        problems = [broken(problem, fix) for problem, fix in mismatches(stage, spec)]
+        count = gpu_count(spec.instance_type)
+        yield from problems
+        if count is None:
+            fix = f"compare train.processes with what `aws ec2 describe-instance-types` says of {spec.instance_type}"
+            yield unknown(f"how many GPUs {spec.instance_type} has is not known", fix)
+        elif count and not problems:
+            used.append(f"{stage} uses {count * spec.instance_count} of {spec.instance_count} x {spec.instance_type}")
+    if used:
+        yield ok("; ".join(used))
+    elif not any(gpu_count(spec.instance_type) != 0 for spec in specs()):
+        yield ok("no machine has any")
 
 
 def commit() -> Results:

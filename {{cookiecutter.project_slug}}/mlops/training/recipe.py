@@ -1,0 +1,187 @@
+"""Optimizers and learning-rate schedules of PyTorch by name, with their arguments, as `params.yaml` gives them.
+
+    optimizer: {name: SGD, momentum: 0.9, weight_decay: 0.0001}
+    schedule: {name: CosineAnnealingLR, warmup: 5}
+
+Source: https://docs.pytorch.org/docs/stable/optim.html
+"""
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import torch
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from torch.optim import Optimizer, lr_scheduler
+
+from ..config import StrictModel
+from ..errors import ProjectError
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    name: made_by
+    for name, made_by in vars(torch.optim).items()
+    if isinstance(made_by, type)
+    and issubclass(made_by, Optimizer)
+    # Of the base class and these there is no plain step: LBFGS computes the loss itself, SparseAdam takes sparse
+    # gradients only.
+    and name not in ("Optimizer", "LBFGS", "SparseAdam")
+}
+SCHEDULES = {
+    "ConstantLR": "the learning rate stays, after a warm-up",
+    "CosineAnnealingLR": "down to eta_min along half a cosine",
+    "CosineAnnealingWarmRestarts": "such cosines again and again",
+    "ExponentialLR": "times gamma each epoch",
+    "LinearLR": "from start_factor to end_factor of it",
+    "MultiStepLR": "times gamma at each of the milestones",
+    "OneCycleLR": "up and down once",
+    "PolynomialLR": "down to 0 along a polynomial",
+    "StepLR": "times gamma every step_size epochs",
+}
+IN_EPOCHS = ("T_0", "T_max", "milestones", "step_size", "total_iters")
+"""Arguments of schedules that count steps in PyTorch; here they count epochs, since a schedule moves at each step."""
+
+
+class _Named(StrictModel):
+    """A name, and keyword arguments for what it stands for."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments that `params.yaml` gives beside the name."""
+        return dict(self.model_extra or {})
+
+    def _check_arguments(self, made_by: Callable[..., Any], without: Iterable[str]) -> None:
+        known = [name for name in inspect.signature(made_by).parameters if name not in without]
+        if unknown := [name for name in self.arguments if name not in known]:
+            raise ValueError(f"{self.name} takes no {', '.join(unknown)}; it takes {', '.join(known)}")
+
+
+class OptimizerParams(_Named):
+    """A class of `torch.optim`, with its arguments but for the learning rate."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        return _known(name, OPTIMIZERS)
+
+    @model_validator(mode="after")
+    def _takes_arguments(self) -> "OptimizerParams":
+        self._check_arguments(OPTIMIZERS[self.name], ("params", "lr"))
+        return self
+
+    def build(self, parameters: Iterable[torch.nn.Parameter], lr: float) -> Optimizer:
+        """Return the optimizer of some parameters.
+
+        Raises:
+            ValueError: An argument is out of range, or it can't train such parameters.
+            TypeError: An argument has another type.
+        """
+        return OPTIMIZERS[self.name](parameters, lr=lr, **self.arguments)
+
+
+class ScheduleParams(_Named):
+    """A class of `torch.optim.lr_scheduler`, with its arguments; what counts steps in PyTorch counts epochs here."""
+
+    warmup: float = Field(default=0, ge=0, le=1000)  # epochs, in which the learning rate rises from 1 % of it
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        return _known(name, SCHEDULES)
+
+    @field_validator("warmup")
+    @classmethod
+    def _is_the_only_one(cls, warmup: float, info: ValidationInfo) -> float:
+        if warmup and info.data.get("name") == "OneCycleLR":
+            raise ValueError("OneCycleLR has a warm-up of its own: pct_start, its part of all steps, 0 to 1")
+        return warmup
+
+    @model_validator(mode="after")
+    def _takes_arguments(self) -> "ScheduleParams":
+        given = ("optimizer", "last_epoch", "max_lr", "total_steps", "epochs", "steps_per_epoch")
+        self._check_arguments(getattr(lr_scheduler, self.name), given)
+        return self
+
+    def build(self, optimizer: Optimizer, epochs: int, steps: int) -> lr_scheduler.LRScheduler:
+        """Return the schedule, whose `step()` follows each step of the optimizer.
+
+        Args:
+            optimizer: Its learning rate is the highest that there will be.
+            epochs: Of the whole training.
+            steps: Of the optimizer in an epoch.
+
+        Raises:
+            ValueError: An argument is missing or out of range.
+            TypeError: An argument has another type.
+        """
+        warmup = round(self.warmup * steps)
+        rest = max(1, epochs * steps - warmup)
+        made_by: type[lr_scheduler.LRScheduler] = getattr(lr_scheduler, self.name)
+        arguments = {name: _in_steps(name, value, steps) for name, value in self.arguments.items()}
+        if self.name == "ExponentialLR" and "gamma" in arguments:
+            arguments["gamma"] **= 1 / steps
+        defaults: dict[str, Any] = {"T_max": rest, "total_iters": rest, "total_steps": rest}
+        if self.name == "OneCycleLR":
+            defaults["max_lr"] = optimizer.param_groups[0]["lr"]
+        elif self.name == "ConstantLR":  # PyTorch's defaults are a third of it, for five steps
+            defaults["factor"] = 1.0
+        taken = inspect.signature(made_by).parameters
+        main = made_by(optimizer, **{name: value for name, value in defaults.items() if name in taken} | arguments)
+        if not warmup:
+            return main
+        rise = lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters=warmup)
+        return lr_scheduler.SequentialLR(optimizer, [rise, main], milestones=[warmup])
+
+
+class BaseTrainParams(StrictModel):
+    """The keys of `params.yaml:train` that any training with PyTorch has; a project's own class adds others."""
+
+    epochs: int = Field(ge=1, le=100_000)
+    batch_size: int = Field(ge=2, le=65_536)  # records of a step of the optimizer, all processes together
+    accumulate: int = Field(default=1, ge=1, le=1024)  # parts that a process computes its share of a batch in
+    max_lr: float = Field(gt=0, le=100)
+    optimizer: OptimizerParams
+    schedule: ScheduleParams
+    clip_norm: float | None = Field(default=None, gt=0)
+    seed: int = Field(ge=0, lt=2**32)
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    deterministic: bool = True
+    threads: int = Field(ge=1, le=256)  # of the CPU, for each process
+    processes: int | Literal["auto"] = "auto"  # on all machines together; auto: one per GPU, else one per machine
+
+    @field_validator("processes")
+    @classmethod
+    def _have_work(cls, processes: int | str, info: ValidationInfo) -> int | str:
+        most = max(1, info.data.get("batch_size", 2) // 2)
+        if processes != "auto" and not 1 <= int(processes) <= most:
+            raise ValueError(f"auto, or 1 to {most}: train.batch_size is shared among them, two records each or more")
+        return processes
+
+    def build_recipe(self, module: torch.nn.Module, steps: int) -> tuple[Optimizer, lr_scheduler.LRScheduler]:
+        """Return the optimizer of a network's parameters, and its schedule for `steps` steps an epoch.
+
+        Raises:
+            ProjectError: PyTorch refuses an argument.
+        """
+        try:
+            optimizer = self.optimizer.build(module.parameters(), self.max_lr)
+            return optimizer, self.schedule.build(optimizer, self.epochs, steps)
+        except (TypeError, ValueError) as error:
+            problem = f"{self.optimizer.name} with {self.schedule.name}: {error}"
+            raise ProjectError(problem, "correct params.yaml:train.optimizer or train.schedule") from error
+
+
+def _known(name: str, known: Iterable[str]) -> str:
+    if name not in known:
+        raise ValueError(f"there is none of this name; known: {', '.join(sorted(known))}")
+    return name
+
+
+def _in_steps(name: str, value: Any, steps: int) -> Any:
+    """Return an argument with epochs turned into steps of the optimizer."""
+    if name not in IN_EPOCHS:
+        return value
+    return [round(epoch * steps) for epoch in value] if isinstance(value, list) else round(value * steps)
