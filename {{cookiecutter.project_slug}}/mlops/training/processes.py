@@ -67,7 +67,7 @@ def run_processes(
         KeyboardInterrupt: The stage was stopped by Ctrl-C or SIGTERM; the processes have ended.
     """
     machines = len(read_machines()["hosts"])
-    settings = {"threads": threads, "precision": precision, "deterministic": deterministic}
+    settings: dict[str, Any] = {"threads": threads, "precision": precision, "deterministic": deterministic}
     if REPORT in os.environ:
         _take_part(work, int(os.environ[COUNT]), machines, settings)
     if "TORCHELASTIC_RUN_ID" in os.environ:
