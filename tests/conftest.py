@@ -19,7 +19,7 @@ from .servers.s3 import ObjectStore
 
 TEMPLATE = Path(__file__).parents[1]
 
-SETTINGS = ("ARGS", "MFLAGS", "RUN_ON", "JOB_FRESH")
+SETTINGS = ("ARGS", "MFLAGS", "RUN_ON", "JOB_FRESH", "TRAIN_DEVICE")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Bake = Callable[..., "BakedProject"]

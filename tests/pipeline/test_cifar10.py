@@ -50,7 +50,7 @@ def accept(project: BakedProject, digests: dict[str, str]) -> None:
     edit(project, f"{project.package}/data/cifar10.py", line, line + "".join(f"    {text}\n" for text in lines))
 
 
-def make_weights(torch_home: Path) -> None:
+def make_weights(project: BakedProject, torch_home: Path) -> None:
     """Write weights that pass signals on, as trained ones do, where torch keeps what it downloads."""
     torch.manual_seed(0)
     network = mobilenet_v3_small()
@@ -59,9 +59,16 @@ def make_weights(torch_home: Path) -> None:
             layer.momentum = None  # the statistics are those of all images below
     with torch.no_grad():
         network(torch.randn(32, 3, 96, 96))
-    path = torch_home / "hub/checkpoints/mobilenet_v3_small-047dcff4.pth"
-    path.parent.mkdir(parents=True)
-    torch.save(network.state_dict(), path)
+    file = io.BytesIO()
+    torch.save(network.state_dict(), file)
+    # The name of the file, and thus its address, has the beginning of its SHA-256.
+    name = f"mobilenet_v3_small-{hashlib.sha256(file.getvalue()).hexdigest()[:8]}.pth"
+    (torch_home / "hub/checkpoints").mkdir(parents=True)
+    (torch_home / "hub/checkpoints" / name).write_bytes(file.getvalue())
+    line = "    from torchvision.models import get_model_weights\n"
+    enum = 'get_model_weights("mobilenet_v3_small").IMAGENET1K_V1'
+    change = f'    {enum}.value.url = "http://localhost/{name}"\n'
+    edit(project, f"{project.package}/model/weights.py", line, line + change)
 
 
 @pytest.mark.slow
@@ -70,8 +77,8 @@ def test_walkthrough_from_5_to_10_percent_gives_what_it_shows(
     bake: Bake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    make_weights(tmp_path / "torch")
     project = bake(dataset="cifar10", compute="local")
+    make_weights(project, tmp_path / "torch")
     project.run("git", "config", "user.name", "Test")
     project.run("git", "config", "user.email", "test@example.org")
     accept(project, make_archive(project.path / "data/download"))
@@ -81,3 +88,7 @@ def test_walkthrough_from_5_to_10_percent_gives_what_it_shows(
     assert (model["arch"], model["channels"], sorted(model["classes"])) == ("mobilenet_v3_small", 3, list(LABELS))
     assert read(project, "reports/manifest.json")["records"] == pytest.approx(600, abs=80)
     assert read(project, "reports/metrics.json")["test_acc"] > 0.5
+    facts = read(project, "reports/train/lineage.json")
+    assert facts["pretrained"] == "MobileNet_V3_Small_Weights.IMAGENET1K_V1"
+    (file,) = (tmp_path / "torch/hub/checkpoints").iterdir()
+    assert facts["pretrained_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()

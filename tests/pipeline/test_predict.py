@@ -1,6 +1,9 @@
 """Predictions in a project: by the model of the work tree, by a registered version, as the stage of the docs."""
 
+import csv
 import re
+
+import pyarrow.parquet as pq
 
 from ..conftest import BakedProject
 from ..projects import edit, executed, lock
@@ -22,12 +25,16 @@ def test_predictions_of_a_model_a_version_and_the_stage_of_the_docs(project: Bak
     assert executed(project.run("dvc", "repro").stdout) == []
     in_work_tree = predict("models/model")
     assert predict(VERSION) == in_work_tree
+    trained = pq.read_table(project.path / "reports/predictions.parquet").to_pylist()
+    scores = {row["record_id"]: max(row["scores"]) for row in trained}
+    rows = csv.DictReader(in_work_tree.splitlines())
+    assert {row["record_id"]: float(row["score"]) for row in rows} == scores, "the bits are those of the training"
     # The package changes: the version predicts as it did.
     edit(
         project,
         f"{project.package}/model/transforms.py",
-        "    planes = np.asarray(image)",
-        "    planes = 255 - np.asarray(image)",
+        "np.array(image).reshape",
+        "(255 - np.array(image)).reshape",
     )
     assert predict("models/model") != in_work_tree
     assert predict(VERSION) == in_work_tree

@@ -1,4 +1,4 @@
-"""The train stage on two processes of torchrun: one record, one model, and one end, whatever ends it."""
+"""The train stage on two processes: one record, one model, and one end, whatever ends it."""
 
 import os
 import shutil
@@ -16,14 +16,14 @@ from ..projects import edit, lock, out_md5, read, runs
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(os.name == "nt", reason="signals; and torch for Windows lacks libuv"),
+    pytest.mark.skipif(os.name == "nt", reason="signals"),
 ]
 
 
 @pytest.fixture
 def pair(project: BakedProject) -> BakedProject:
     """The project, to train on two processes, with nothing left of its first training."""
-    edit(project, "params.yaml", "processes: 1", "processes: 2")
+    edit(project, "params.yaml", "processes: auto", "processes: 2")
     for path in ("reports/train", "models"):
         shutil.rmtree(project.path / path)
     return project
@@ -39,12 +39,14 @@ def test_two_processes_train_as_well_with_one_record(pair: BakedProject, reprodu
     assert [row.split("\t")[1] for row in rows] == [str(epoch) for epoch in range(15)]
     assert [run.info.status for run in runs(pair).values()] == ["FINISHED"] * 2
     assert out_md5(lock(pair), "models/model") != out_md5(lock(reproduced), "models/model")
+    facts = read(pair, "reports/train/lineage.json")
+    assert (facts["device"], facts["processes"], facts["precision"]) == ("cpu", 2, "fp32")
 
 
 def test_error_on_one_process_is_told_once_with_its_fix(pair: BakedProject) -> None:
-    before = "    parallel = run.group.parallel(module)\n"
-    raised = '    if run.group.rank == 1:\n        raise ProjectError("the second has enough", "lower its load")\n'
-    edit(pair, f"{pair.package}/model/training.py", before, raised + before)
+    before = "with training_run(fabric"
+    raised = 'if fabric.global_rank == 1:\n        raise ProjectError("the second has enough", "lower its load")\n    '
+    edit(pair, f"{pair.package}/stages/train.py", before, raised + before)
     process = start(pair)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 2

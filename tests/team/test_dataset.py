@@ -229,14 +229,13 @@ def test_cache_auto_keeps_splits_while_there_is_room(
     whole = sum(3 * (24 + 3 * number) * (20 + number) for number in range(12))
     train = evaluated if augment == "none" else whole
     expected = {0: (), train - 1: (), train: ("train",), train + evaluated: ("train", "val")}
-    expected[train + 2 * evaluated] = ("train", "val", "test")
     if train - 1 >= evaluated:
-        expected[train - 1] = ("val", "test")[: (train - 1) // evaluated]
+        expected[train - 1] = ("val",)
     for limit, names in expected.items():
         monkeypatch.setattr(module, "KEEP_BYTES", limit)
         dataset = read_dataset(photos, Preprocess(16, 3), augment)
-        kept = [name for name in ("train", "val", "test") if getattr(dataset, name).in_memory]
-        assert kept == list(names), limit
+        assert [name for name in ("train", "val") if getattr(dataset, name).in_memory] == list(names), limit
+        assert not dataset.test.in_memory, "it is read once, when the saved model is measured"
 
 
 def test_measured_of_many_images_is_an_even_part_of_them(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,7 +255,7 @@ def test_damaged_image_is_named_by_split_and_record(tmp_path: Path) -> None:
     ]
     small_datasets.write(rows, tmp_path / "d", read=lambda number: whole[:200] if number == "3" else whole)
     for cache, augment in (("memory", "none"), ("memory", "light"), ("auto", "light"), ("none", "none")):
-        with pytest.raises(ProjectError, match=r"the image of record 'train-3' is damaged[\s\S]*dvc repro"):
+        with pytest.raises(ProjectError, match=r"the content of record 'train-3' is damaged[\s\S]*dvc repro"):
             dataset = read_dataset(tmp_path / "d", Preprocess(8, 3), augment, cache)
             list(TrainingLoader(dataset.train, 4, 0, PROCESS, workers=1).epoch(0))
 

@@ -84,8 +84,8 @@ def test_twelve_families_are_trained_from_published_weights_saved_loaded_and_pre
     loaded = module.state_dict()
     assert 1 <= len(head) <= 2
     assert all(torch.equal(loaded[name], before[name]) for name in head), "the new last layer is random"
-    kept = [name for name in state if name in loaded and name not in head]
-    assert len(kept) > 20 and all(torch.equal(loaded[name], state[name]) for name in kept)
+    body = [name for name in state if name in loaded and name not in head]
+    assert len(body) > 20 and all(torch.equal(loaded[name], state[name]) for name in body)
     config = config_of(arch, 7, px, **options)
     check_rebuilds(module, config)
     for _ in range(30 if arch == "mnasnet0_5" else 0):  # random weights overflow until BatchNorm has seen some

@@ -14,7 +14,7 @@ import pytest
 import torch
 from mlops import ProjectError
 from safetensors.torch import save_file
-from team.model.networks import NetworkError, build, head_parameters
+from team.model.networks import build, head_parameters
 from team.model.weights import Preset, Weights, find_weights, list_weights, load_weights
 from torchvision.models import MobileNet_V3_Small_Weights as Published
 from torchvision.models import mobilenet_v3_small
@@ -103,22 +103,26 @@ def test_a_file_takes_the_place_of_the_download(file: Path, tmp_path: Path) -> N
 def test_weights_that_do_not_exist_name_those_that_do(arch: str, name: str, message: str) -> None:
     with pytest.raises(ProjectError, match=message):
         find_weights(arch, name, None)
-    with pytest.raises(NetworkError, match=r"near are .*mobilenet_v3_small"):
-        find_weights("mobilenet_v3", "imagenet", None)
+
+
+@pytest.mark.parametrize("name", ["imagenet", None])
+def test_an_unknown_network_is_told_before_anything_is_read(name: str | None) -> None:
+    with pytest.raises(ProjectError, match=r"near are .*mobilenet_v3_small[\s\S]*Fix: correct params.yaml:train.arch"):
+        find_weights("mobilenet_v3", name, None)
 
 
 def load(path: Path, arch: str = ARCH, classes: int = 3) -> torch.nn.Module:
-    module = build(arch, classes, 3)
+    module: torch.nn.Module = build(arch, classes, 3)
     load_weights(module, Weights(path, "", path.name), head_parameters(module, arch, classes, 3))
     return module
 
 
 def test_safetensors_give_the_same_network_as_torch_s_own_file(tmp_path: Path) -> None:
     state = mobilenet_v3_small().state_dict()
-    torch.save(state, tmp_path / "one.pth")
-    save_file(state, tmp_path / "two.safetensors")
-    one, two = (load(tmp_path / name).state_dict() for name in ("one.pth", "two.safetensors"))
-    unlike = [name for name in one if not torch.equal(one[name], two[name])]
+    torch.save(state, tmp_path / "x.pth")
+    save_file(state, tmp_path / "x.safetensors")
+    pickled, plain = (load(tmp_path / name).state_dict() for name in ("x.pth", "x.safetensors"))
+    unlike = [name for name in pickled if not torch.equal(pickled[name], plain[name])]
     assert unlike == ["classifier.3.weight"], "of the new last layer, whose biases are 0"
 
 

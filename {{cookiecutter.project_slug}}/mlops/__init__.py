@@ -14,13 +14,10 @@ if TYPE_CHECKING:  # for editors and mypy: the same names as in _ORIGINS
     from .files import sha256 as sha256
     from .files import write_report as write_report
     from .pipeline import require_dep as require_dep
-    from .records import shards
     from .records.contents import Contents as Contents
-    from .records.contents import open_split as open_split
     from .records.listing import list_files as list_files
     from .records.listing import read_file as read_file
     from .records.manifest import write_manifest as write_manifest
-    from .records.scores import write_scores as write_scores
     from .records.shards import write_dataset as write_dataset
     from .records.source import Record as Record
     from .records.source import read_records as read_records
@@ -35,14 +32,18 @@ if TYPE_CHECKING:  # for editors and mypy: the same names as in _ORIGINS
     from .registry.versions import register as register
     from .tracking.run import TrainingRun as TrainingRun
     from .tracking.run import training_run as training_run
+    from .training.dataset import ContentDataset as ContentDataset
+    from .training.dataset import open_labelled as open_labelled
     from .training.loader import TrainingLoader as TrainingLoader
     from .training.loader import evaluation_batches as evaluation_batches
     from .training.loader import mix_seed as mix_seed
     from .training.numerics import numeric_fingerprint as numeric_fingerprint
     from .training.processes import run_processes as run_processes
     from .training.recipe import BaseTrainParams as BaseTrainParams
+    from .training.reports import confusion_figure as confusion_figure
+    from .training.reports import write_reports as write_reports
 
-    params, read_split = load_params, shards.read
+    params = load_params
 
 _ORIGINS = {  # in the order of a pipeline
     "ProjectError": "errors:ProjectError",
@@ -60,17 +61,18 @@ _ORIGINS = {  # in the order of a pipeline
     "write_manifest": "records.manifest:write_manifest",
     "sha256": "files:sha256",
     "write_report": "files:write_report",
-    "read_split": "records.shards:read",
     "run_processes": "training.processes:run_processes",
     "training_run": "tracking.run:training_run",
     "TrainingRun": "tracking.run:TrainingRun",
     "BaseTrainParams": "training.recipe:BaseTrainParams",
-    "open_split": "records.contents:open_split",
+    "open_labelled": "training.dataset:open_labelled",
+    "ContentDataset": "training.dataset:ContentDataset",
     "Contents": "records.contents:Contents",
     "TrainingLoader": "training.loader:TrainingLoader",
     "evaluation_batches": "training.loader:evaluation_batches",
     "mix_seed": "training.loader:mix_seed",
-    "write_scores": "records.scores:write_scores",
+    "write_reports": "training.reports:write_reports",
+    "confusion_figure": "training.reports:confusion_figure",
     "numeric_fingerprint": "training.numerics:numeric_fingerprint",
     "load_version": "registry.versions:load_version",
     "Gate": "registry.gate:Gate",

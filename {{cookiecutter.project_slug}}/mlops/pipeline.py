@@ -67,9 +67,15 @@ def running_stage() -> Stage:
 
 
 def require_dep(path: str) -> None:
-    """Raise ProjectError if the running stage has no dep that contains `path`: a change of it would rerun nothing.
+    """Check that the running stage has a dep that contains a file: else a change of it would rerun nothing.
 
     A stage that is not started by DVC is not checked.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ProjectError: It has none.
     """
     if not os.environ.get("DVC_STAGE"):
         return

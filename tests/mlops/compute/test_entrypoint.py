@@ -23,6 +23,7 @@ MACHINES = {
     "hosts": ["algo-1", "algo-2"],
     "current_host": "algo-2",
     "instance_type": "ml.m5.xlarge",
+    "network_interface": "eth0",
     "keeps_checkpoints": True,
 }
 

@@ -29,14 +29,16 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def write(stage: str, meta_job: dict[str, Any] | None, init_from: str | None = None, **platform: Any) -> None:
+def write(
+    stage: str, meta_job: dict[str, Any] | None, init_from: str | None = None, processes: Any = 1, **platform: Any
+) -> None:
     """Write the three configuration files; without a `meta_job` the stage has no `meta`."""
     meta = {} if meta_job is None else {"meta": {"job": meta_job}}
     outs = {"train": [pipeline.RUN_REPORT], "register": [pipeline.REGISTER_REPORT]}.get(stage, [])
     files = {
         "platform.yaml": {**PLATFORM, **platform},
         "dvc.yaml": {"stages": {stage: {"cmd": "true", **meta, "outs": outs}}},
-        "params.yaml": {"train": {"init_from": init_from}},
+        "params.yaml": {"train": {"init_from": init_from, "processes": processes}},
     }
     for name, content in files.items():
         with Path(name).open("w", encoding="utf-8") as file:
@@ -64,7 +66,12 @@ def test_spec_of_own_settings_go_before_defaults() -> None:
         ("train", {"kind": "training", "subnets": ["subnet-1"]}, {}, r"both[\s\S]*meta.job.security_groups"),
         ("prepare", {"kind": "processing", "keep_alive_s": 60}, {}, r"[\s\S]*meta.job.keep_alive_s: 0"),
         ("manifest", {"kind": "processing", "instance_count": 2}, {}, r"same work 2 times[\s\S]*instance_count: 1"),
-        ("train", {"kind": "training", "instance_count": 2}, {}, r"1 process\(es\)[\s\S]*processes: a multiple of 2"),
+        (
+            "train",
+            {"kind": "training", "instance_count": 2},
+            {},
+            r"1 process\(es\)[\s\S]*processes: auto, or a multiple of 2",
+        ),
         ("register", {"kind": "processing"}, {}, r"MLflow, which is a file[\s\S]*platform.yaml:tracking_uri: a server"),
         (
             "register",
@@ -81,6 +88,12 @@ def test_spec_of_what_can_not_work_is_refused_with_its_fix(
     write(stage, job, **platform)
     with pytest.raises(ProjectError, match=error):
         spec_of(stage)
+
+
+@pytest.mark.parametrize("processes", ["auto", 2, 4])
+def test_spec_of_two_machines_takes_processes_that_they_can_share(processes: Any) -> None:
+    write("train", {"kind": "training", "instance_count": 2}, processes=processes)
+    assert spec_of("train").instance_count == 2
 
 
 def test_spec_of_training_that_starts_from_a_version_needs_a_server() -> None:

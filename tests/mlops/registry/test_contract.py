@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 from dvc.repo import Repo
 from mlops.audit import cli as audit
+from mlops.datasets.evaluate import evaluate
 from mlops.registry import promotion
 from mlops.registry.aliases import alias_changes
 from mlops.tracking import mlflow_client
@@ -116,6 +117,9 @@ def test_package_of_tables_is_compared_by_its_own_metrics_and_predicts(project: 
     (comparison,) = alias_changes()[-1].metrics["test_sets"]
     assert comparison["records"] == 24
     assert comparison["champion"] < comparison["candidate"] == 1.0
+    for model, dataset, accuracy in (("1", "champion", comparison["champion"]), ("champion", "models:/flowers/1", 1.0)):
+        result = evaluate(model, on=dataset)
+        assert (result.metrics, result.seen, result.without_consent) == ({"acc": accuracy}, 0, 0)
     model = mlflow.pyfunc.load_model("models:/flowers@champion")
     contents = [json.dumps({"length": 3.0, "width": width}).encode() for width in (1.1, 2.1)]
     assert model.predict(pandas.DataFrame({"image": contents}))["label"].tolist() == ["narrow", "wide"]

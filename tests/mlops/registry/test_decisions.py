@@ -117,7 +117,7 @@ def test_small_losses_pass_until_they_add_up_to_more_than_the_margin(
     register({1: (), 2: range(2), 3: range(4), 4: range(6), 5: range(8), 6: range(10), 7: range(3)})
     caplog.set_level("INFO")
     promote("2")
-    assert "of the time; 4 times in 5, one of 0.0" in caplog.text
+    assert "of the time, one of 0.0" in caplog.text
     promote("3")
     assert (champion(), last()["best"]) == (3, 1), "0.02 is not above the margin"
     assert [each["against"] for each in last()["test_sets"]] == [2, 1]
@@ -168,7 +168,7 @@ def test_few_subjects_are_said_and_only_the_margin_counts(register: Register, ca
     caplog.set_level("INFO")
     promote("2")
     assert "gain -0.4000 (no interval)" in caplog.text
-    assert "5 subject(s) are too few to tell a loss from chance: only promote.margin counts" in caplog.text
+    assert "5 subject(s) are too few to tell a loss from chance: only promote.margin counts; if their" in caplog.text
     with pytest.raises(ProjectError, match="it has lost 0.6000 against the best champion so far"):
         promote("3")
 

@@ -136,13 +136,15 @@ def test_new_run_that_continues_an_earlier_one_has_its_curves_and_names_it(
 
 
 def test_with_history_of_a_run_that_is_resumed_twice_has_all_of_it(facts: dict[str, Any]) -> None:
-    first = {**facts, "cpu_capability": "AVX2"}
-    second = module.with_history({**facts, "run": "b", "started_at": STARTS[0], "cpu_capability": "AVX512"}, first)
-    third = module.with_history({**facts, "run": "b", "started_at": STARTS[1], "cpu_capability": "AVX2"}, second)
+    avx2, avx512 = {"cpu_capability": "AVX2", "processes": 1}, {"cpu_capability": "AVX512", "processes": 1}
+    first = {**facts, **avx2}
+    second = module.with_history({**facts, "run": "b", "started_at": STARTS[0], **avx512, "driver": "x"}, first)
+    third = module.with_history({**facts, "run": "b", "started_at": STARTS[1], **avx2}, second)
     assert third["started_at"] == facts["started_at"]
     assert third["resumed_at"] == STARTS
     assert third["resumed_from"] == facts["run"]
     assert third["cpu_capability"] == "AVX2, then AVX512"
+    assert (third["driver"], third["processes"]) == ("none, then x", 1)
     assert module.with_history(facts, {}) == facts
 
 

@@ -1,81 +1,97 @@
-"""The team's training loop, as the tests run it: on a small network, with a run that only remembers its figures."""
+"""A training loop in few lines that does what a team's has to: on any processes, cut off and resumed, the same bits."""
 
-import os
-import socket
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
 
 import torch
-from mlops.tracking.run import TrainingRun
+from lightning_fabric import Fabric
 from mlops.training.checkpoint import Checkpoints
-from mlops.training.distributed import SINGLE_PROCESS, ProcessGroup
-from team.model.dataset import Images
-from team.model.training import Epoch, TrainParams, fit, make_deterministic
-from team.model.transforms import Normalise
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+EPOCHS, BATCH = 5, 16
+INPUTS = {"params": {"seed": 0}, "data": "abc"}
 
 
 class CutOffError(Exception):
     pass
 
 
-@dataclass(frozen=True)
+@dataclass
 class Result:
-    """What a training gave: its best epoch, the figures of each epoch that it computed, and the weights."""
+    """What a training gave: the loss of each epoch that it computed, and the weights."""
 
-    best: Epoch
-    epochs: list[dict[str, float]]
-    weights: dict[str, Tensor]
-
-
-class MemoryRun(TrainingRun):
-    """A run that keeps its figures in memory; after `fail_after` of them it ends, before a state is saved."""
-
-    def __init__(self, group: ProcessGroup, checkpoints: Checkpoints, fail_after: int | None = None) -> None:
-        super().__init__(group, checkpoints, live=None)
-        self.epochs: list[dict[str, float]] = []
-        self._fail_after = fail_after
-
-    def log(self, metrics: Mapping[str, float]) -> None:
-        self.epochs.append(dict(metrics))
-        if len(self.epochs) == self._fail_after:
-            raise CutOffError
+    losses: list[float] = field(default_factory=list)
+    weights: dict[str, Tensor] = field(default_factory=dict)
 
 
-def params(**changes: Any) -> TrainParams:
-    values = {"arch": "small_cnn", "weights": None, "init_from": None, "image_px": 8, "epochs": 5, "batch_size": 16}
-    numbers = {"max_lr": 0.03, "weight_decay": 1e-4, "seed": 0, "threads": 1, "processes": 1}
-    return TrainParams(**{**values, **numbers, **changes})
+def plain() -> nn.Module:
+    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
 
 
-def pictures(count: int, channels: int = 1, px: int = 8) -> Images:
-    random = torch.Generator().manual_seed(count)
-    pixels = torch.randint(0, 256, (count, channels, px, px), dtype=torch.uint8, generator=random)
-    return Images(pixels, torch.arange(count) % 2)
+def stateful() -> nn.Module:
+    """A network that needs all there is to restore: random numbers in each step, and running statistics."""
+    return nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 2))
 
 
 def train(
+    fabric: Fabric,
     make: Callable[[], nn.Module],
-    images: tuple[Images, Images],
-    settings: TrainParams,
+    records: int = 50,
     checkpoints: Checkpoints | None = None,
-    group: ProcessGroup = SINGLE_PROCESS,
     fail_after: int | None = None,
 ) -> Result:
-    """Train from wherever `checkpoints` says; another network in each process, so that it matters whose is taken."""
-    make_deterministic(group.rank, 1)
-    module, run = make(), MemoryRun(group, checkpoints or Checkpoints(), fail_after)
-    best = fit(module, *images, Normalise.of(images[0].pixels), settings, run)
-    return Result(best, run.epochs, module.state_dict())
+    """Train from wherever `checkpoints` says; after `fail_after` epochs, end before a state is saved."""
+    torch.set_num_threads(1)
+    images = torch.randn(records, 8, generator=torch.Generator().manual_seed(records))
+    labels = (images[:, 0] > 0).long()
+    torch.manual_seed(fabric.global_rank)  # another network in each process, so that it matters whose is taken
+    checkpoints, network = checkpoints or Checkpoints(), make()
+    module, optimizer = fabric.setup(network, torch.optim.AdamW(network.parameters(), lr=0.03))
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.9)
+    parts: dict[str, Any] = {"module": network, "optimizer": optimizer, "schedule": schedule}
+    begin, result = 0, Result()
+    if state := checkpoints.state:
+        fabric.backward(cross_entropy(module(images[:2]), labels[:2]))  # after its first, DDP sums in another order
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        begin = state["epochs"]
+    for epoch in range(begin, EPOCHS):
+        order = torch.randperm(records, generator=torch.Generator().manual_seed(epoch))
+        torch.manual_seed(1000 * (epoch + 1) + fabric.global_rank)
+        total = torch.zeros(())
+        for batch in order.split(BATCH):
+            part, weight = share(batch, fabric)
+            loss = cross_entropy(module(images[part]), labels[part]) * weight
+            optimizer.zero_grad()
+            fabric.backward(loss)
+            optimizer.step()
+            total += loss.detach() * len(batch)
+        schedule.step()
+        result.losses.append(cast(Tensor, fabric.all_reduce(total)).item() / records)
+        if len(result.losses) == fail_after:
+            raise CutOffError
+        checkpoints.save({**{name: part.state_dict() for name, part in parts.items()}, "epochs": epoch + 1})
+    result.weights = network.state_dict()
+    return result
 
 
-def join(rank: int, size: int, port: int) -> None:
-    """Set what torchrun tells a process."""
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+def share(batch: Tensor, fabric: Fabric) -> tuple[Tensor, float]:
+    """Return this process's part of a batch, and the weight of its mean loss."""
+    parts = batch.tensor_split(min(fabric.world_size, len(batch) // 2))
+    if fabric.global_rank >= len(parts):
+        return batch[:2], 0.0
+    part = parts[fabric.global_rank]
+    return part, len(part) * fabric.world_size / len(batch)
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+def cut_off(run: Callable[..., Result], folder: Path, fabric: Fabric | None, epoch: int) -> Result:
+    """Train from wherever the folder says; in an epoch, counted from 0, end before its state is saved."""
+    checkpoints = Checkpoints(folder, INPUTS, fabric)
+    done = checkpoints.state["epochs"] if checkpoints.state else 0
+    try:
+        return run(checkpoints=checkpoints, fail_after=epoch - done + 1)
+    except CutOffError:
+        return Result()

@@ -2,27 +2,24 @@
 
 import hashlib
 import io
-import logging
 import math
 import os
-import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
-import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision
 from mlops.errors import ProjectError
 from mlops.training import checkpoint as module
 from mlops.training.checkpoint import NAMES, Checkpoints, pack, unpack
-from mlops.training.distributed import SINGLE_PROCESS, ProcessGroup, process_group
-from torch import nn
 
-from .loop import CutOffError, Result, free_port, join, params, pictures, train
-
-PARAMS = params(epochs=5)
-INPUTS = {"params": {"seed": 0}, "data": "abc"}
+from . import loop
+from .loop import EPOCHS, INPUTS, Result, stateful, train
 
 
 @pytest.fixture(autouse=True)
@@ -30,50 +27,39 @@ def after_each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SHARE", math.inf)
 
 
-def network() -> nn.Module:
-    """One that needs all there is to restore: random numbers in each step, and running statistics."""
-    layers = nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 2)
-    return nn.Sequential(nn.Flatten(), *layers)
+run = partial(train, Fabric(accelerator="cpu", devices=1), stateful)
 
 
-def run(checkpoints: Checkpoints, group: ProcessGroup = SINGLE_PROCESS, fail_after: int | None = None) -> Result:
-    return train(network, (pictures(50), pictures(30)), PARAMS, checkpoints, group, fail_after)
-
-
-def cut_off(folder: Path, epoch: int, group: ProcessGroup = SINGLE_PROCESS) -> None:
+def cut_off(folder: Path, epoch: int) -> None:
     """Train from wherever the folder says; in an epoch, counted from 0, end before its state is saved."""
-    checkpoints = Checkpoints(folder, INPUTS, group)
-    done = checkpoints.state["epochs"] if checkpoints.state else 0
-    with pytest.raises(CutOffError):
-        run(checkpoints, group, epoch - done + 1)
+    assert loop.cut_off(run, folder, None, epoch) == Result()
 
 
 def assert_same(result: Result, whole: Result, epochs: int) -> None:
     """Compare all bits with those of a training that was not cut off, of which the last `epochs` were computed."""
-    assert result.best == whole.best, "the best epoch"
-    assert result.epochs == whole.epochs[len(whole.epochs) - epochs :], "the figures of each epoch"
+    assert result.losses == whole.losses[len(whole.losses) - epochs :]
     assert all(torch.equal(result.weights[name], whole.weights[name]) for name in whole.weights), "weights"
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 4])
 def test_cut_off_training_that_resumes_ends_with_the_same_bits(tmp_path: Path, epoch: int) -> None:
     cut_off(tmp_path, epoch)
-    assert_same(run(Checkpoints(tmp_path, INPUTS)), run(Checkpoints()), epochs=PARAMS.epochs - epoch)
+    assert_same(run(checkpoints=Checkpoints(tmp_path, INPUTS)), run(), epochs=EPOCHS - epoch)
 
 
 def test_cut_off_twice_resumes_from_the_later_state(tmp_path: Path) -> None:
     cut_off(tmp_path, 1)
     cut_off(tmp_path, 3)
-    assert_same(run(Checkpoints(tmp_path, INPUTS)), run(Checkpoints()), epochs=2)
+    assert_same(run(checkpoints=Checkpoints(tmp_path, INPUTS)), run(), epochs=2)
 
 
 def test_cut_off_after_the_last_epoch_computes_none_again(tmp_path: Path) -> None:
-    whole = run(Checkpoints(tmp_path, INPUTS))
-    assert_same(run(Checkpoints(tmp_path, INPUTS)), whole, epochs=0)
+    whole = run(checkpoints=Checkpoints(tmp_path, INPUTS))
+    assert_same(run(checkpoints=Checkpoints(tmp_path, INPUTS)), whole, epochs=0)
 
 
 def test_saving_changes_no_bit_of_the_result(tmp_path: Path) -> None:
-    assert_same(run(Checkpoints(tmp_path, INPUTS)), run(Checkpoints()), epochs=5)
+    assert_same(run(checkpoints=Checkpoints(tmp_path, INPUTS)), run(), epochs=EPOCHS)
 
 
 def half(data: bytes) -> bytes:
@@ -102,9 +88,9 @@ def test_damaged_state_is_reported_and_the_one_before_is_used(
     cut_off(tmp_path, 3)
     last = max((tmp_path / name for name in NAMES), key=lambda path: unpack(path.read_bytes())["state"]["epochs"])
     last.write_bytes(damage(last.read_bytes()))
-    result = run(Checkpoints(tmp_path, INPUTS))
+    result = run(checkpoints=Checkpoints(tmp_path, INPUTS))
     assert f"{last} is damaged" in caplog.text
-    assert_same(result, run(Checkpoints()), epochs=3)
+    assert_same(result, run(), epochs=3)
 
 
 def test_nothing_but_damaged_states_starts_anew_and_reports_it(
@@ -164,13 +150,13 @@ def test_files_are_saved_with_a_state(tmp_path: Path) -> None:
     files = {"a/b.tsv": b"1\t2\n", "empty": b"", "any": bytes(range(256))}
     first = Checkpoints(tmp_path, INPUTS)
     first.extra_files = lambda: files
-    run(first)
+    run(checkpoints=first)
     assert Checkpoints(tmp_path, INPUTS).files == files
 
 
 def test_save_waits_until_it_has_cost_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SHARE", 1e-9)
-    run(Checkpoints(tmp_path, INPUTS))
+    run(checkpoints=Checkpoints(tmp_path, INPUTS))
     assert [path.name for path in tmp_path.iterdir()] == [NAMES[0]]
     assert unpack((tmp_path / NAMES[0]).read_bytes())["state"]["epochs"] == 1
 
@@ -179,7 +165,7 @@ def test_save_that_fails_is_reported_and_training_continues(tmp_path: Path, capl
     checkpoints = Checkpoints(tmp_path / "inside", INPUTS)
     (tmp_path / "inside").rmdir()
     (tmp_path / "inside").touch()
-    assert_same(run(checkpoints), run(Checkpoints()), epochs=5)
+    assert_same(run(checkpoints=checkpoints), run(), epochs=5)
     assert "no checkpoint is saved" in caplog.text
 
 
@@ -192,25 +178,10 @@ def test_folder_that_is_a_file_is_refused_with_the_fix(tmp_path: Path) -> None:
 def test_clear_deletes_the_states_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "other").touch()
     checkpoints = Checkpoints(tmp_path, INPUTS)
-    run(checkpoints)
+    run(checkpoints=checkpoints)
     checkpoints.clear()
     Checkpoints().clear()
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
-
-
-def draw() -> list[float]:
-    return [torch.randn(1).item(), torch.rand(1).item(), np.random.normal(), random.gauss(0, 1), random.random()]
-
-
-def test_random_numbers_of_all_three_generators_are_restored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    draw()  # so that a second Gaussian number is waiting in NumPy and Python
-    Checkpoints(tmp_path, INPUTS).save({"epochs": 7})
-    expected = draw() + draw()
-    restored = Checkpoints(tmp_path, INPUTS)
-    assert "training resumes after epoch 7" in caplog.text
-    restored.restore_random_numbers()
-    assert draw() + draw() == expected
 
 
 def test_unpack_gives_what_was_packed() -> None:
@@ -237,23 +208,13 @@ def test_unpack_gives_tensors_of_every_kind(dtype: torch.dtype, shape: tuple[int
     assert torch.equal(unpacked, tensor)
 
 
-def member(rank: int, size: int, port: int, folder: Path) -> None:
-    """What each of several processes does: train, train and be cut off, resume, and compare."""
-    module.SHARE = math.inf
-    join(rank, size, port)
-    own = folder / "first" if rank == 0 else folder / "elsewhere"  # on other machines it may be another state
-    with process_group(size) as group:
-        whole = run(Checkpoints(), group)
-        cut_off(own, 2, group)
-        result = run(Checkpoints(own, INPUTS, group), group)
-    assert_same(result, whole, epochs=3)
-    (folder / f"{rank} is done").touch()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name == "nt", reason="torch for Windows lacks libuv, which its rendezvous asks for")
-def test_cut_off_processes_that_resume_end_with_the_same_bits(tmp_path: Path) -> None:
-    size = 3  # for two, the order of a sum would not matter
-    torch.multiprocessing.spawn(member, (size, free_port(), tmp_path), nprocs=size)  # type: ignore[attr-defined, no-untyped-call]
-    assert len(list(tmp_path.glob("* is done"))) == size
-    assert not list((tmp_path / "elsewhere").glob("*"))
+def test_scale_of_the_loss_in_fp16_is_restored(tmp_path: Path) -> None:
+    first, second = (SimpleNamespace(is_global_zero=True, broadcast=lambda value: value) for _ in range(2))
+    for fabric in (first, second):
+        scaler = torch.amp.GradScaler("cpu")  # what Fabric has on a GPU
+        fabric.strategy = SimpleNamespace(precision=MixedPrecision("16-mixed", "cpu", scaler))
+    first.strategy.precision.scaler.scale(torch.ones(()))
+    first.strategy.precision.scaler.update(512.0)
+    Checkpoints(tmp_path, INPUTS, cast(Fabric, first)).save({"epochs": 1})
+    Checkpoints(tmp_path, INPUTS, cast(Fabric, second))
+    assert second.strategy.precision.scaler.get_scale() == 512.0

@@ -1,4 +1,4 @@
-"""The command `data`."""
+"""The commands `data` and `evaluate`."""
 
 import csv
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import ProjectError
 from ..files import atomic_write
 from ..output import as_json, print_json, print_json_rows, shorten, table
 
@@ -134,6 +135,36 @@ def diff(old: str, new: str, csv_file: Path | None, as_json: bool) -> None:
         _write_csv(csv_file, comparison)
 
 
+@click.command()
+@click.argument("model")
+@click.option("--on", default="data/dataset", show_default=True, help="A folder, or a version of dataset or model.")
+@click.option("--split", default="test", show_default=True)
+@click.option("--output", type=NEW_PATH, help="Write each prediction into this Parquet file.")
+@click.option("--include-seen", is_flag=True, help="Also on records of subjects that it was trained on.")
+@as_json
+def evaluate(model: str, on: str, split: str, output: Path | None, include_seen: bool, as_json: bool) -> None:
+    """Measure a model on a dataset, without training. MODEL is a directory, or a version's number or alias."""
+    from ..records.scores import write_scores
+    from .evaluate import evaluate as measure
+
+    if output and output.suffix != ".parquet":
+        raise ProjectError(f"{output} is not .parquet", f"--output {output.with_suffix('.parquet')}")
+    result = measure(model, on, split, include_seen)
+    if output:
+        records = result.predictions
+        ids = records.record_ids, records.subject_ids, records.labels
+        write_scores(output, *ids, records.classes, records.probabilities)
+    row = result.row()
+    if as_json:
+        print_json(row)
+        return
+    click.echo(f"{model} on {on}, {split}: {row['records']} records of {row['subjects']} subjects")
+    seen = "nobody can tell how many" if result.seen is None else result.seen
+    click.echo(f"  that it has trained on: {seen} ({'counted' if include_seen else 'left out'})")
+    click.echo(f"  without consent today: {result.without_consent} (left out)\n")
+    click.echo(table([[name, f"{value:.4f}"] for name, value in row["metrics"].items()]))
+
+
 def _print_details(details: dict[str, Any]) -> None:
     facts = {
         "version": details["version"],
@@ -202,4 +233,4 @@ def _number(number: int | None) -> str:
     return "-" if number is None else str(number)
 
 
-groups = (verbs,)
+groups = (verbs, evaluate)

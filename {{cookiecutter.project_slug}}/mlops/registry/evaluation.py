@@ -71,14 +71,22 @@ def measure(predictions: Predictions, metrics: Iterable[Metric]) -> dict[str, fl
 
 def predict(model: Predict, records: pa.Table) -> Predictions:
     """Let a model predict records, a table with the columns of `shards.SCHEMA`, in order."""
-    predicted, labels = list[str](), records["label"].to_pylist()
-    known, parts = list[str](), list[np.ndarray]()
-    for batch in records.select(["image"]).to_batches(BATCH):
+    return predict_batches(model, records.to_batches(BATCH))
+
+
+def predict_batches(model: Predict, batches: Iterable[pa.RecordBatch]) -> Predictions:
+    """Return what `predict` does, for records that need not fit into memory; of each, there is at least one."""
+    ids: dict[str, list[str]] = {"record_id": [], "subject_id": [], "label": []}
+    predicted, known, parts = list[str](), list[str](), list[np.ndarray]()
+    for batch in batches:
         rows = model(batch["image"].to_pylist())
+        for column, texts in ids.items():
+            texts += batch[column].to_pylist()
         predicted += [str(row["label"]) for row in rows]
         if "scores" in rows[0]:
             known = known or list(rows[0]["scores"])
             parts.append(np.array([[row["scores"][label] for label in known] for row in rows], np.float32))
+    labels = ids["label"]
     classes = (*known, *sorted({*labels, *([] if known else predicted)}.difference(known)))
     position = {label: index for index, label in enumerate(classes)}
     probabilities = np.zeros((len(labels), len(classes)), np.float32)
@@ -87,8 +95,7 @@ def predict(model: Predict, records: pa.Table) -> Predictions:
     else:
         probabilities[np.arange(len(labels)), [position[label] for label in predicted]] = 1
     actual = np.array([position[label] for label in labels], np.int64)
-    record_ids, subject_ids = (records[column].to_pylist() for column in ("record_id", "subject_id"))
-    return Predictions(record_ids, subject_ids, classes, actual, probabilities, bool(known))
+    return Predictions(ids["record_id"], ids["subject_id"], classes, actual, probabilities, bool(known))
 
 
 def fair_part(records: pa.Table, seen: Collection[str], today: Consent | None) -> tuple[pa.Table, int, int]:

@@ -28,28 +28,29 @@ class Difference:
     value: float
     low: float | None  # ends of the 95 % interval; None with fewer subjects than `FEWEST`
     high: float | None
-    error: float | None  # standard error
+    error: float  # standard error; with so few subjects, that of independent records: it is larger
     records: int
     subjects: int
 
-    def refused_from(self, margin: float) -> float | None:
+    def refused_from(self, margin: float) -> float:
         """Return the loss from which on a model is refused: the interval is below 0, or the loss above the margin."""
-        return None if self.low is None or self.high is None else min((self.high - self.low) / 2, margin)
+        return margin if self.low is None or self.high is None else min((self.high - self.low) / 2, margin)
 
     def pass_rate(self, loss: float, margin: float) -> float | None:
-        """Return how often a model with a true loss is not refused, 0 to 1; None where the error is 0, or unknown.
+        """Return how often a model with a true loss is not refused, 0 to 1; None where the two say the same.
 
         The loss that is measured is taken as normally distributed.
         """
-        limit = self.refused_from(margin)
-        return None if limit is None or not self.error else 1 - NORMAL.cdf((loss - limit) / self.error)
+        return 1 - NORMAL.cdf((loss - self.refused_from(margin)) / self.error) if self.error else None
 
     def needed_records(self, margin: float) -> int | None:
-        """Return how many records show 4 times in 5 that an equally good model hasn't lost `margin`; None as above.
+        """Return how many records show 4 times in 5 that an equally good model hasn't lost `margin`.
 
-        They are of more subjects, with as many records each as here.
+        They are of more subjects, with as many records each as here. None with few subjects, or without a margin.
         """
-        return ceil(self.records * ((REACH + POWER) * self.error / margin) ** 2) if self.error and margin else None
+        if self.low is None or not self.error or not margin:
+            return None
+        return ceil(self.records * ((REACH + POWER) * self.error / margin) ** 2)
 
 
 def difference(metric: Metric, candidate: Predictions, champion: Predictions) -> Difference:
@@ -58,30 +59,33 @@ def difference(metric: Metric, candidate: Predictions, champion: Predictions) ->
     The fewer subjects the two differ on, the wider is the interval, by Student's t.
     """
     sign = 1 if metric.higher_is_better else -1
-    names, subject = np.unique(candidate.subject_ids, return_inverse=True)  # (S,), (N,)
+    subject = np.unique(candidate.subject_ids, return_inverse=True)[1]  # (N,) positions
+    subjects, records = int(subject.max()) + 1, len(subject)
+    if subjects < FEWEST:
+        subject = np.arange(records)
     values = [_of_each_record(metric, predictions) for predictions in (candidate, champion)]
 
     def drawn(times: np.ndarray) -> float:
         """Return the difference on records that are drawn so many times."""
-        records = np.repeat(np.arange(len(times)), times)
-        of = [metric.function(each.actual[records], each.probabilities[records]) for each in (candidate, champion)]
-        return sign * (of[0] - of[1])
+        rows = np.repeat(np.arange(records), times)
+        of = [metric.function(each.actual[rows], each.probabilities[rows]) for each in (candidate, champion)]
+        return float(sign * (of[0] - of[1]))
 
-    value = drawn(np.ones(len(subject), np.int64))
+    value = drawn(np.ones(records, np.int64))
     if values[0] is None or values[1] is None:
         differing = len(np.unique(subject[_differ(metric, candidate, champion)]))
-        draws = _bootstrap(lambda times: drawn(times[subject]), len(names))
+        draws = _bootstrap(lambda times: drawn(times[subject]), int(subject.max()) + 1)
     else:
         sums, sizes = np.bincount(subject, sign * (values[0] - values[1])), np.bincount(subject)
-        differing = np.count_nonzero(sums)
-        draws = _bootstrap(lambda times: float(times @ sums / (times @ sizes)), len(names))
-    if len(names) < FEWEST:
-        return Difference(value, None, None, None, len(subject), len(names))
+        differing = int(np.count_nonzero(sums))
+        draws = _bootstrap(lambda times: float(times @ sums / (times @ sizes)), len(sums))
+    if subjects < FEWEST:
+        return Difference(value, None, None, float(draws.std()), records, subjects)
     wider = _students_t(differing)
     low, high = (value + wider * (np.quantile(draws, share) - value) for share in (0.025, 0.975))
     if differing < FEWEST:
         high = max(high, 0.0)
-    return Difference(value, float(low), float(high), float(draws.std()), len(subject), len(names))
+    return Difference(value, float(low), float(high), float(draws.std()), records, subjects)
 
 
 def _of_each_record(metric: Metric, predictions: Predictions) -> np.ndarray | None:

@@ -21,7 +21,7 @@ from filelock import FileLock
 from pydantic import Field
 
 from ..config import StrictModel, check, home, read_params
-from ..contract import Metric, package_name
+from ..contract import Metric, known_metrics, package_name
 from ..errors import ProjectError
 from ..records import consent, shards
 from ..tracking import lineage_log, mlflow_client
@@ -35,7 +35,6 @@ from .evaluation import (
     Predictions,
     fair_part,
     find_metric,
-    known_metrics,
     predict,
     restored,
     result_commit,
@@ -73,15 +72,15 @@ class Comparison(Difference):
 
     def blind_spot(self, margin: float) -> str:
         """Say what these records can't show."""
-        limit, rate = self.refused_from(margin), self.pass_rate(POINT, margin)
-        if limit is None or self.low is None or self.error is None:
-            return f"{self.subjects} subject(s) are too few to tell a loss from chance: only promote.margin counts"
-        if rate is None:
-            return "the two say the same of all records"
-        seen = f"{limit + POWER * self.error:.4f}"
-        text = f"a true loss of {POINT} would pass {rate:.0%} of the time; 4 times in 5, one of {seen} is refused"
+        if (rate := self.pass_rate(POINT, margin)) is None:
+            return "the two say the same of all these records"
+        seen = self.refused_from(margin) + POWER * self.error
+        text = f"a true loss of {POINT} would pass {100 * rate:.0f} % of the time, one of {seen:.4f} 20 %"
+        if self.low is None:
+            few = f"{self.subjects} subject(s) are too few to tell a loss from chance: only promote.margin counts"
+            return f"{few}; if their records were independent, {text}"
         if self.low < -margin:
-            text += f"; they are too few to rule out a loss above promote.margin ({margin})"
+            text += f"; a loss above promote.margin ({margin}) is not ruled out"
         return text
 
 
@@ -146,8 +145,9 @@ def _decide(registry: Registry, change: AliasChange, by: str, anyway: bool) -> d
         return {"by": by, "not_compared": error.problem}
     for result in results:
         log.info("%s", _describe(change.version, champion, by, result))
-        log.info("  %s", result.blind_spot(limits.margin))
-    rows = [dataclasses.asdict(result) for result in results]
+        if result.against == champion:
+            log.info("what these records can't see: %s", result.blind_spot(limits.margin))
+    rows = [{key: value and round(value, 6) for key, value in vars(result).items()} for result in results]
     decided = {"by": by, "champion": champion, **limits.model_dump(), "test_sets": rows}
     if not for_use:
         return decided

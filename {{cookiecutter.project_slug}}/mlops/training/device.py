@@ -71,21 +71,21 @@ def build_fabric(
 
     device = find_device()
     check_precision(precision, device)
+    if processes * machines > 1:
+        _check_shares(processes, device)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
-    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)  # it announces itself; importing it sets INFO
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments import LightningEnvironment
     from lightning_fabric.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
-    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)  # it announces itself
     warnings.filterwarnings("ignore", module="lightning_fabric")
     strategy: Strategy = SingleDeviceStrategy("cuda:0" if device == "cuda" else device)
     if processes * machines > 1:
-        _check_shares(processes, device)
         names = [f"cuda:{number}" if device == "cuda" else device for number in range(processes)]
         # So long may the first process push data. gloo notices at once that a process ended, whatever the time.
         timeout = timedelta(days=1)

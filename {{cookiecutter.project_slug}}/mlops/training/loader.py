@@ -49,7 +49,11 @@ class _Part(NamedTuple):
 
 
 def mix_seed(*numbers: int) -> int:
-    """Return a seed of 64 bits from whole numbers, such as (seed, epoch): neighbours give unrelated ones."""
+    """Return a seed of 64 bits from whole numbers: neighbours give unrelated ones.
+
+    Args:
+        numbers: Such as seed and epoch.
+    """
     return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest(), "big")
 
 
@@ -131,8 +135,13 @@ def evaluation_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (images, labels) of this process's part of a dataset, in order, on its device.
 
-    Parts are contiguous: the first process has the first records. Other arguments and errors are those of
-    `TrainingLoader`.
+    Parts are contiguous: the first process has the first records.
+
+    Args:
+        dataset: As `TrainingLoader` takes it, whose errors there are.
+        fabric: The process and its device.
+        batch_size: Records that are computed at once.
+        workers: Processes that prepare batches; None chooses.
     """
     count, processes, rank = len(dataset), fabric.world_size, fabric.global_rank  # type: ignore[arg-type]
     own = torch.arange(count * rank // processes, count * (rank + 1) // processes)

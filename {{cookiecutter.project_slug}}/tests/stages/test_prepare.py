@@ -4,8 +4,9 @@ import json
 from hashlib import sha256
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
-from mlops import ProjectError, read_split
+from mlops import ProjectError
 from ruamel.yaml import YAML
 
 from {{ cookiecutter.package_name }}.stages import prepare
@@ -52,7 +53,7 @@ def test_main_digits_gives_the_known_splits_whatever_the_salt_is_written_as(
 ) -> None:
     prepare.main()
     assert "1797 records (train 1023, val 384, test 390), 0 left out" in capsys.readouterr().out
-    counts = {split: read_split(Path("data/dataset", split)).num_rows for split in ("train", "val", "test")}
+    counts = {split: pq.read_table(Path("data/dataset", split)).num_rows for split in ("train", "val", "test")}
     assert counts == {"train": 1023, "val": 384, "test": 390}
     assert excluded() == 0
     before = digests()
@@ -68,7 +69,7 @@ def test_main_revoked_form_changes_one_file_and_is_counted() -> None:
         file.write("form-03,revoked,2030-01-01T00:00:00Z\n")
     prepare.main()
     assert len(digests().items() - before.items()) <= 1
-    assert "form-03" not in read_split(Path("data/dataset/train"))["subject_id"].to_pylist()
+    assert "form-03" not in pq.read_table(Path("data/dataset/train"))["subject_id"].to_pylist()
     assert excluded() == 130
 
 
@@ -112,5 +113,5 @@ def test_main_folder_never_opens_images_without_consent() -> None:
     Path("data/raw/records.csv").write_text("\n".join(lines), encoding="utf-8")
     change(data_source="folder")
     prepare.main()
-    assert read_split(Path("data/dataset/val"))["record_id"].to_pylist() == ["scan-1", "scan-10", "scan-5"]
+    assert pq.read_table(Path("data/dataset/val"))["record_id"].to_pylist() == ["scan-1", "scan-10", "scan-5"]
     assert excluded() == 1

@@ -4,6 +4,7 @@ This module travels with a registered model.
 """
 
 import json
+import os
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -82,8 +83,8 @@ class Predictor:
     def probabilities(self, contents: Sequence[bytes]) -> np.ndarray:
         """Return the probability of each label, (N, classes) float32; a row adds up to 1.
 
-        An image has the same bits whatever comes with it: each is a run of its own, on one thread. As many images are
-        computed at the same time as torch has threads.
+        An image has the same bits whatever comes with it: each is a run of its own, on one thread; as many run
+        side by side as there are cores.
 
         Raises:
             ImageError: One of them can't be read as an image.
@@ -92,7 +93,7 @@ class Predictor:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            with ThreadPoolExecutor(threads) as pool:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
                 for number, row in enumerate([pool.submit(self._run, content) for content in contents]):
                     rows[number] = row.result()
         except ImageError as error:

@@ -16,7 +16,7 @@ from mlops import ProjectError, require_dep, sha256
 from safetensors.torch import load_file
 from torch import nn
 
-from .networks import NETWORKS, load_state, torchvision_builder
+from .networks import NETWORKS, NetworkError, channels_of, load_state, torchvision_builder
 
 SHA256 = re.compile(r"-([0-9a-f]{8,})\.")  # how it begins, in the names of torchvision's files
 
@@ -53,9 +53,12 @@ def find_weights(arch: str, name: str | None, file: str | None) -> Weights | Non
     """Return what `train.weights` and `train.weights_file` say, after a download if need be; None if they are empty.
 
     Raises:
-        NetworkError: There is no such network.
-        ProjectError: There are no such weights, they can't be had, or the file is damaged, or no dep of the stage.
+        ProjectError: There is no such network or no such weights, they can't be had, or the file is damaged or no dep.
     """
+    try:
+        channels_of(arch)
+    except NetworkError as error:
+        raise ProjectError(str(error), error.fix) from error
     if file:
         require_dep(file)
     if not name:

@@ -12,14 +12,26 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from mlops import ProjectError, TrainingRun, load_version, numeric_fingerprint, params, run_processes, training_run
+from mlops import (
+    ProjectError,
+    TrainingRun,
+    confusion_figure,
+    load_version,
+    numeric_fingerprint,
+    params,
+    run_processes,
+    training_run,
+    write_report,
+    write_reports,
+)
 from torch import nn
 from tqdm import tqdm
 
 from ..model.dataset import Dataset, ImageDataset, read_dataset
+from ..model.metrics import measure
+from ..model.mistakes import draw_mistakes
 from ..model.networks import NetworkError, build, channels_of, head_parameters, loss_of
 from ..model.predictor import ModelConfig, Predictor, check_rebuilds, save
-from ..model.reports import Result, confusion_figure, write_reports
 from ..model.training import TrainParams, fit
 from ..model.transforms import Normalise, Preprocess
 from ..model.weights import Weights, find_weights, load_weights
@@ -77,7 +89,8 @@ def train(
         kind = "gray, 1 channel" if dataset.channels == 1 else "colour, 3 channels"
         origin = f", as in {settings.init_from}" if isinstance(start, Predictor) else ""
         print(f"Images: {kind}, {settings.image_px} x {settings.image_px} pixels{origin}")
-    head = head_parameters(module, settings.arch, len(dataset.classes), dataset.channels, **settings.model)
+    network = settings.arch, len(dataset.classes), dataset.channels
+    head = head_parameters(module, *network, **settings.model) if settings.freeze_epochs else []
     best = fit(module, dataset, normalise, settings, fabric, run, head)
     if not fabric.is_global_zero:
         return
@@ -86,8 +99,9 @@ def train(
     save(MODEL_DIR, module, config)
     model = Predictor.load(MODEL_DIR)  # what is measured is what was saved
     val, test = (_measure(model, split) for split in (dataset.val, dataset.test))
-    run.summary.update(write_reports(dataset.classes, val, test, dataset.test.contents))
+    run.summary.update(write_reports(dataset.classes, val, test, dataset.test.contents, measure))
     run.log_image("confusion.png", confusion_figure(dataset.classes, *test))
+    write_report(Path("reports/mistakes.png"), draw_mistakes(dataset.classes, *test, dataset.test.contents))
 
 
 def _preprocess(settings: TrainParams, channels: int | None, weights: Weights | None) -> Preprocess:
@@ -127,7 +141,7 @@ def _build(settings: TrainParams, dataset: Dataset, start: Predictor | Weights |
     return module, Normalise(start.preset.mean, start.preset.std)
 
 
-def _measure(model: Predictor, images: ImageDataset) -> Result:
+def _measure(model: Predictor, images: ImageDataset) -> tuple[np.ndarray, np.ndarray]:
     """Return the labels of a split and what the model says of it, as it will be served."""
     starts = tqdm(range(0, len(images), AT_ONCE), "measure", unit="k images", delay=5)
     rows = [model.probabilities(images.contents[start : start + AT_ONCE]) for start in starts]
