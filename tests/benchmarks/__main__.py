@@ -1,7 +1,7 @@
 """Measure a project that is generated for it: `make bench`.
 
     python -m tests.benchmarks [pipeline] [noop] [training_throughput] [data_scale] [logging_cost] [mirror_status]
-                               [job_overhead] [sagemaker] [records] [verbs] [consent] [--full]
+                               [job_overhead] [sagemaker] [records] [verbs] [consent] [loading] [--full]
 
 Prints a Markdown table for each, as it comes out; ratios are of medians, between things that were run in turn. On a
 machine that does other work at the same time, run it again. Nothing here is part of the tests.
@@ -32,6 +32,7 @@ NAMES = (
     "records",
     "verbs",
     "consent",
+    "loading",
 )
 
 
@@ -44,7 +45,8 @@ def main() -> None:
     parser.add_argument(
         "--full",
         action="store_true",
-        help="more rounds, 1,000,000 records (3 GB of disk), 50,000 steps, an index of 10,000,000 records",
+        help="more rounds, 1,000,000 records (3 GB of disk), 50,000 steps, an index of 10,000,000 records, "
+        "1,200,000 images (20 GB)",
     )
     options = parser.parse_args()
     if unknown := set(options.names) - set(NAMES):

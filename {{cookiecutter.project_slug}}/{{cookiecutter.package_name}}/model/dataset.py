@@ -55,7 +55,10 @@ class ImageDataset(ContentDataset):
     def measured(self) -> Iterator[np.ndarray]:
         """Yield images without augmentation, by which colours are measured: all, or evenly spaced ones of many."""
         count = min(len(self), MEASURED)
-        return self.each([index * len(self) // count for index in range(count)], self.preprocess, "measure")
+        indices = [index * len(self) // count for index in range(count)]
+        if self.in_memory and not self.augment:
+            return (self[index][0].numpy() for index in indices)
+        return self.each(indices, self.preprocess, "measure")
 
 
 @dataclass(frozen=True)
