@@ -57,6 +57,8 @@ class Plain(Dataset[Any]):
 
 
 class AtOnce(Plain):
+    in_memory = True
+
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         return torch.tensor(indices)[:, None].float(), torch.tensor(indices)
 
@@ -233,7 +235,7 @@ def test_number_of_workers_is_chosen_given_or_overridden(monkeypatch: pytest.Mon
         return TrainingLoader(dataset, 4, 0, process(), workers=given)._batches.num_workers
 
     def of(random: bool, in_memory: bool) -> Dataset[Any]:
-        dataset: Any = Plain(10)
+        dataset: Any = AtOnce(10)
         dataset.random, dataset.in_memory = random, in_memory
         return dataset  # type: ignore[no-any-return]
 
