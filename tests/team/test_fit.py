@@ -48,11 +48,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
 @pytest.mark.slow
 def test_fit_on_several_processes_takes_the_steps_of_one(runs: Runs) -> None:
-    one, several = run(alone, plain, 37), runs[0]["plain"]
-    for epoch, shared in zip(one["epochs"], several["epochs"], strict=True):
+    single, several = run(alone, plain, 37), runs[0]["plain"]
+    for epoch, shared in zip(single["epochs"], several["epochs"], strict=True):
         assert shared == pytest.approx(epoch, rel=1e-4)
     for name, weights in several["weights"].items():
-        assert torch.allclose(weights, one["weights"][name], atol=1e-5), name
+        assert torch.allclose(weights, single["weights"][name], atol=1e-5), name
 
 
 @pytest.mark.slow
