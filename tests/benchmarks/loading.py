@@ -53,8 +53,8 @@ def measure(project: BakedProject, full: bool) -> str:
         for network in ("", "small_cnn"):
             title = f"32 px in memory, against tensors: {f'training {network}' if network else 'loading'}"
             goal = "≥ 0.95" if network else ""
-            options = {"network": network, "steps": 100} if network else {}
-            rows.append(bench.compare(title, goal, "small", ("project", "tensors"), rounds, 0, **options))
+            options = {"network": network, "steps": 25} if network else {}
+            rows.append(bench.compare(title, goal, "small", ("project", "tensors"), 5 * rounds, 0, **options))
         tables = ["\n".join(rows), bench.first_step(rounds), bench.memory(photos, full)]
     return "\n\n".join(tables) + "\n"
 
@@ -74,6 +74,7 @@ class Bench:
     """Datasets in a folder, and measurements on them with a project's code."""
 
     def __init__(self, project: BakedProject, folder: Path) -> None:
+        """Let the project's writer of shards be imported."""
         self.project, self.folder = project, folder
         sys.path.insert(0, str(project.path))
         self.shards: Any = importlib.import_module("mlops.records.shards")
@@ -100,7 +101,7 @@ class Bench:
     def run(self, work: str, name: str, **options: Any) -> Figures:
         """Do one work of the trainer in a process of its own; return its figures."""
         px, augment = (SMALL_PX, "none") if name == "small" else (CROP_PX, "standard")
-        given = {"work": work, "project": str(self.project.path), "package": self.project.package}
+        given: Figures = {"work": work, "project": str(self.project.path), "package": self.project.package}
         given |= {"folder": str(self.folder / name), "px": px, "augment": augment, **options}
         command = [sys.executable, str(TRAINER), json.dumps(given)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=self.folder)

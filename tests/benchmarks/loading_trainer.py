@@ -30,7 +30,7 @@ def cpu_s() -> float:
     """Return the processor time of this process and its children so far, seconds."""
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     alive = [process.cpu_times() for process in (psutil.Process(), *psutil.Process().children(recursive=True))]
-    return ended.ru_utime + ended.ru_stime + sum(times.user + times.system for times in alive)
+    return float(ended.ru_utime + ended.ru_stime + sum(times.user + times.system for times in alive))
 
 
 def own_mb() -> float:
@@ -55,6 +55,7 @@ class Measurement:
     """
 
     def __init__(self, project: str, package: str, folder: str, px: int, augment: str, **options: Any) -> None:
+        """Let the project be imported."""
         sys.path.insert(0, project)
         self.package, self.folder, self.px, self.augment, self.options = package, Path(folder), px, augment, options
 
@@ -100,7 +101,7 @@ class Measurement:
     def network(self) -> nn.Module:
         """Return the network to train; none if only loading is measured."""
         name = self.options.get("network")
-        return self.module("networks").build(name, 10, 3) if name else nn.Identity()  # type: ignore[no-any-return]
+        return self.module("networks").build(name, 10, 3) if name else nn.Identity()
 
     def compare(self) -> dict[str, Any]:
         """Go over the images in turn by two ways; return images a second and CPU ms an image of each round."""
@@ -139,6 +140,7 @@ class Training:
     """A network that takes a step a batch; without weights, batches are only loaded."""
 
     def __init__(self, module: nn.Module) -> None:
+        """Make an optimizer for a network."""
         self.module = module.train()
         weights = list(module.parameters())
         self.optimizer = torch.optim.AdamW(weights) if weights else None

@@ -86,6 +86,11 @@ def test_evaluate_a_model_that_saw_nobody_knows_what_needs_include_seen(model: s
     assert counts(result) == (["r3", "r4", "r6"], None, 0)
     assert result.metrics == {"acc": pytest.approx(2 / 3)}
     assert not result.predictions.has_scores, "so there are no metrics of probabilities"
+    Path("reports/train/lineage.json").rename("lineage.json")
+    with pytest.raises(ProjectError, match=r"no run in reports/train\nFix: .*--include-seen"):
+        evaluate(model)
+    assert counts(evaluate(model, include_seen=True)) == (["r3", "r4", "r6"], None, 0)
+    Path("lineage.json").rename("reports/train/lineage.json")
     reproduce(run, FIRST)
     with pytest.raises(ProjectError, match="models/model is not what the training stage made of the dataset"):
         evaluate(model)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ..errors import ProjectError
 
@@ -61,9 +61,9 @@ class TrainingLoader:
     """The batches of each epoch, for one of the processes that train together.
 
     Args:
-        dataset: Map-style. An item is (tensor, label); `dataset.batch(positions)`, if there is such a function, gives
-            (tensors, labels) at once. `dataset.random` False says that an item draws no random numbers,
-            `dataset.in_memory` True that it takes no time.
+        dataset: Map-style. An item is (tensor, label). `dataset.random` False says that an item draws no random
+            numbers, `dataset.in_memory` True that it takes no time; with both, `dataset.batch(positions)` gives
+            (tensors, labels) at once.
         batch_size: Records of an optimizer step, 2 or more, over all processes. They share it in parts of two records
             or more, since BatchNorm can't take a variance over one; a last batch of one joins the one before.
         seed: Of order and samples.
@@ -186,13 +186,13 @@ class _Samples(Dataset[Any]):
         count = len(self)
         if not getattr(self.dataset, "random", True):
             positions = [key % count for key in keys]
-            if hasattr(self.dataset, "batch"):
-                return self.dataset.batch(positions)  # type: ignore[no-any-return]
+            if getattr(self.dataset, "in_memory", False):
+                return self.dataset.batch(positions)  # type: ignore[attr-defined, no-any-return]
             items = [self.dataset[position] for position in positions]
         else:
             with _randomness_restored():
                 items = [self._random_item(*divmod(key, count)) for key in keys]
-        return torch.stack([item for item, _ in items]), torch.tensor([label for _, label in items])
+        return default_collate(items)  # type: ignore[no-any-return]  # in a worker: right into shared memory
 
     def _random_item(self, epoch: int, position: int) -> tuple[Tensor, int]:
         seed = mix_seed(self.seed, epoch, position)

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..images import is_stored_gray, open_image, plain_jpeg_mode, size_of
 from .transforms import AUGMENTATIONS, MODES, Preprocess
 
-KEEP_BYTES = 1 << 30  # of decoded images, at most, that `cache: auto` keeps in each process
+KEEP_BYTES = 1 << 28  # of decoded images, at most, that `cache: auto` keeps in each process
 MEASURED = 2048  # images by which colours are measured, at most
 
 
