@@ -141,4 +141,5 @@ def test_killed_training_that_goes_on_has_the_bits_of_one_that_was_not(
 def test_loop_keeps_the_gpu_as_busy_as_a_bare_one(trained: BakedProject) -> None:
     size = {"arch": "resnet18", "px": 64, "batch": 256, "records": 256 * 40} if DEVICE == "cuda" else {"records": 512}
     ratio = training_throughput.compare(trained, rounds=5, **size).ratio
-    assert ratio >= 0.95, f"{ratio:.3f} of the bare loop's images a second"
+    goal = 0.95 if DEVICE == "cuda" else 0.8  # on CPUs, steps of 8 x 8 pixels take 6 ms
+    assert ratio >= goal, f"{ratio:.3f} of the bare loop's images a second"
