@@ -29,6 +29,7 @@ CONFIG = "[core]\n    remote = storage\n    analytics = false\n['remote \"storag
 # Python imports a module of this name first: it notes which packages a process of the project has imported in the end.
 HOOK = """
 import atexit, os, pathlib, sys
+sys.modules["torchmetrics"] = None  # a project does not have it; Fabric would import it, with PIL and torchvision
 def note():
     imported = sorted({"PIL", "torchvision"} & set(sys.modules))
     pathlib.Path(os.environ["IMPORTED"], sys.argv[-1]).write_text(" ".join(imported))

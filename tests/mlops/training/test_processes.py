@@ -280,6 +280,13 @@ def test_run_processes_without_deterministic_implementation_names_the_parameter(
     assert output.endswith("set params.yaml:train.deterministic: false\n")
 
 
+def test_translate_errors_of_a_full_gpu_names_the_parameters() -> None:
+    text = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 1 GiB"
+    refused = pytest.raises(ProjectError, match=r"ran out: CUDA out of memory\nFix: lower .*batch_size.*accumulate")
+    with refused, processes.translate_errors():
+        raise torch.OutOfMemoryError(text)
+
+
 def test_run_processes_under_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     with pytest.raises(ProjectError, match=r"torchrun.*\nFix: .*dvc repro train"):

@@ -40,8 +40,10 @@ def find_device() -> str:
     if device not in available:
         raise ProjectError(f"TRAIN_DEVICE is {device!r}", f"set it to one of {', '.join(available)}, or unset it")
     if not available[device]:
-        problem = f"TRAIN_DEVICE is {device}, which this machine has not, or torch {torch.__version__} can't use"
-        raise ProjectError(problem, f"set TRAIN_DEVICE=cpu, or unset it; for cuda, install a torch for it{_driver()}")
+        problem = (
+            f"TRAIN_DEVICE is {device}, and this machine has none that torch {torch.__version__}{_driver()} can use"
+        )
+        raise ProjectError(problem, "set TRAIN_DEVICE=cpu, or unset it; or install a torch for that device")
     return device
 
 

@@ -96,14 +96,14 @@ def count_processes(processes: int | Literal["auto"]) -> int:
 
 @contextlib.contextmanager
 def translate_errors() -> Iterator[None]:
-    """Raise ProjectError for those errors of torch that a parameter mends."""
+    """Raise ProjectError for those errors of torch that a parameter avoids."""
     import torch
 
     try:
         yield
     except torch.OutOfMemoryError as error:
         fix = "lower params.yaml:train.batch_size, or raise train.accumulate"
-        raise ProjectError(f"the GPU's memory ran out: {error}", fix) from error
+        raise ProjectError(f"the GPU's memory ran out: {str(error).partition('. ')[0]}", fix) from error
     except RuntimeError as error:
         if "does not have a deterministic implementation" not in str(error):
             raise
@@ -235,7 +235,7 @@ def _end(processes: "list[subprocess.Popen[bytes]]", has_first: bool, is_interru
     """Give the first process of all time to record how the training ended, and the others to notice that it left."""
     first = processes[0]
     if has_first:
-        if is_interrupted and first.poll() is None:
+        if is_interrupted and first.poll() is None and os.name != "nt":  # on Windows, Ctrl-C comes to all of a console
             first.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             first.wait(GRACE_S)
