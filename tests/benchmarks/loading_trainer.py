@@ -7,6 +7,7 @@ Source: https://github.com/pytorch/vision/tree/main/references/classification (p
 """
 
 import importlib
+import itertools
 import json
 import resource
 import sys
@@ -127,7 +128,8 @@ class Measurement:
         start = time.perf_counter()
         batches = self.project(self.options["workers"])
         opened, peak, count = time.perf_counter() - start, own_mb(), 0
-        for number, (images, _) in enumerate(batches(0)):
+        epochs = itertools.chain.from_iterable(map(batches, itertools.count()))  # few records have as many steps
+        for number, (images, _) in enumerate(epochs):
             count += len(images)
             if number % 20 == 0:
                 peak = max(peak, own_mb())

@@ -60,7 +60,7 @@ def test_contents_of_many_row_groups_and_pages_are_found(tmp_path: Path, monkeyp
     for version in ("1.0", "2.0"):
         file = tmp_path / "train" / "shard-000.parquet"
         pq.write_table(table, file, data_page_size=2000, data_page_version=version, **options)
-        assert contents._spans(file) is not None
+        assert contents._index(file)[0] is not None
         check(tmp_path / "train")
 
 
@@ -130,6 +130,11 @@ def test_open_split_that_is_missing_or_damaged_is_refused(tmp_path: Path) -> Non
     file.write_bytes(b"")
     with pytest.raises(ProjectError, match=rf"{file.name} is damaged"):
         open_split(split)
+    row = {"record_id": ["r"], "subject_id": ["s"], "label": ["a"], "image": [b"x"]}
+    for column in ("label", "image"):
+        pq.write_table(pa.table({name: values for name, values in row.items() if name != column}), file)
+        with pytest.raises(ProjectError, match=rf"{file.name} is damaged: .*{column}"):
+            open_split(split)
 
 
 def test_open_split_of_broken_bytes_gives_other_bytes_or_names_the_shard(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, BinaryIO, overload
@@ -22,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import ProjectError
-from .shards import IDS, READERS, damage_named, read_shard, shard_files
+from .shards import IDS, READERS, damage_named, shard_files
 
 OPEN_FILES = 256  # shards that stay open, at most: systems allow 1,024 files, some of them 256
 MARK = 32  # first bytes of a content, by which its stretch is looked for
@@ -132,8 +131,7 @@ def open_split(split_dir: Path) -> Contents:
     """
     files: list[Path] = shard_files(split_dir)
     with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
-        spans = list(pool.map(_spans, files))
-        tables = list(pool.map(partial(read_shard, columns=IDS), files))
+        spans, tables = map(list, zip(*pool.map(_index, files), strict=True))
     folder = None
     if others := [number for number, part in enumerate(spans) if part is None]:
         folder = Path(tempfile.mkdtemp(prefix="contents-"))
@@ -156,16 +154,17 @@ def open_split(split_dir: Path) -> Contents:
     return contents
 
 
-def _spans(file: Path) -> np.ndarray | None:
-    """Return where the contents of a shard lie in it, (N,) of `SPANS`; None if one isn't there as it is."""
+def _index(file: Path) -> tuple[np.ndarray | None, pa.Table]:
+    """Return where the contents of a shard lie, (N,) of `SPANS`, or None if one isn't there as it is; and the ids."""
+    with damage_named(file), pq.ParquetFile(file) as shard:
+        # pq.read_table would import pandas, which takes 0.1 s.
+        return _spans(file, shard), shard.read(columns=IDS).select(IDS)
+
+
+def _spans(file: Path, shard: pq.ParquetFile) -> np.ndarray | None:
     rows: list[tuple[int, int, int]] = []
-    with (
-        damage_named(file),
-        pq.ParquetFile(file) as shard,
-        file.open("rb") as raw,
-        mmap(raw.fileno(), 0, access=ACCESS_READ) as data,
-    ):
-        position = 0
+    position = 0
+    with file.open("rb") as raw, mmap(raw.fileno(), 0, access=ACCESS_READ) as data:
         for group in range(shard.num_row_groups):
             for content in _group(shard, group):
                 # Its length is before it. Between two contents may be the head of a page, or the ids of a row group.

@@ -181,7 +181,7 @@ def damage_named(file: Path) -> Iterator[None]:
     """Raise ProjectError where Arrow finds a shard damaged."""
     try:
         yield
-    except (pa.ArrowException, ValueError, OSError) as error:
+    except (pa.ArrowException, ValueError, LookupError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the system's, such as "no permission"
             raise
         problem = f"{file.as_posix()} is damaged: {error}"

@@ -82,6 +82,13 @@ class Epoch:
     lr: float
 
 
+def place(module: nn.Module, fabric: Fabric) -> None:
+    """Move a network to the device, in the layout of memory that its kernels are fastest with."""
+    module.to(fabric.device)
+    if fabric.device.type == "cuda":
+        module.to(memory_format=torch.channels_last)
+
+
 def fit(
     module: nn.Module,
     dataset: Dataset,
@@ -140,9 +147,7 @@ class _Training:
         if len(dataset.train) < 2:
             raise ProjectError("the training split has one record", "change params.yaml:split.salt, or give more data")
         self.module, self.dataset, self.normalise, self.params, self.fabric = module, dataset, normalise, params, fabric
-        module.to(fabric.device)
-        if fabric.device.type == "cuda":
-            module.to(memory_format=torch.channels_last)
+        place(module, fabric)
         self.loader = TrainingLoader(dataset.train, params.batch_size, params.seed, fabric, params.accumulate)
         optimizer, self.schedule = params.build_recipe(module, self.loader.steps)
         self.optimizer = cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer))

@@ -32,7 +32,7 @@ from ..model.metrics import measure
 from ..model.mistakes import draw_mistakes
 from ..model.networks import NetworkError, build, channels_of, head_parameters, loss_of
 from ..model.predictor import ModelConfig, Predictor, check_rebuilds, save
-from ..model.training import TrainParams, fit
+from ..model.training import TrainParams, fit, place
 from ..model.transforms import Normalise, Preprocess
 from ..model.weights import Weights, find_weights, load_weights
 
@@ -81,10 +81,8 @@ def train(
         check_rebuilds(module, config)
     except NetworkError as error:
         raise ProjectError(str(error), error.fix) from error
-    module.to(fabric.device)
-    shape = (settings.batch_size // fabric.world_size, dataset.channels, settings.image_px, settings.image_px)
-    facts = {"numeric_fingerprint": numeric_fingerprint(module, shape, len(dataset.classes), fabric, loss_of)}
-    run.note(facts | (start.facts if isinstance(start, Weights) else {}))
+    place(module, fabric)
+    run.note(_facts(settings, module, dataset, start, fabric))
     if fabric.is_global_zero:
         kind = "gray, 1 channel" if dataset.channels == 1 else "colour, 3 channels"
         origin = f", as in {settings.init_from}" if isinstance(start, Predictor) else ""
@@ -92,16 +90,31 @@ def train(
     network = settings.arch, len(dataset.classes), dataset.channels
     head = head_parameters(module, *network, **settings.model) if settings.freeze_epochs else []
     best = fit(module, dataset, normalise, settings, fabric, run, head)
-    if not fabric.is_global_zero:
-        return
-    run.summary["best_epoch"] = best.number  # the figures of `metrics` are this epoch's; curves go on to the last
-    print(f"best epoch {best.number + 1} of {settings.epochs}: validation accuracy {best.val['acc']:.4f}")
-    save(MODEL_DIR, module, config)
-    model = Predictor.load(MODEL_DIR)  # what is measured is what was saved
+    if fabric.is_global_zero:
+        run.summary["best_epoch"] = best.number  # the figures of `metrics` are this epoch's; curves go on to the last
+        print(f"best epoch {best.number + 1} of {settings.epochs}: validation accuracy {best.val['acc']:.4f}")
+        save(MODEL_DIR, module, config)
+        _write_reports(Predictor.load(MODEL_DIR), dataset, run)  # what is measured is what was saved
+
+
+def _facts(
+    settings: TrainParams, module: nn.Module, dataset: Dataset, start: Predictor | Weights | None, fabric: Fabric
+) -> dict[str, str]:
+    """Return what the run notes: the bits that this machine gives, and the pretrained weights."""
+    facts = start.facts if isinstance(start, Weights) else {}
+    if settings.deterministic:
+        records = settings.batch_size // fabric.world_size // settings.accumulate
+        shape = (records, dataset.channels, settings.image_px, settings.image_px)
+        facts["numeric_fingerprint"] = numeric_fingerprint(module, shape, len(dataset.classes), fabric, loss_of)
+    return facts
+
+
+def _write_reports(model: Predictor, dataset: Dataset, run: TrainingRun) -> None:
+    classes, records = dataset.classes, dataset.test.contents
     val, test = (_measure(model, split) for split in (dataset.val, dataset.test))
-    run.summary.update(write_reports(dataset.classes, val, test, dataset.test.contents, measure))
-    run.log_image("confusion.png", confusion_figure(dataset.classes, *test))
-    write_report(Path("reports/mistakes.png"), draw_mistakes(dataset.classes, *test, dataset.test.contents))
+    run.summary.update(write_reports(classes, val, test, records, measure))
+    run.log_image("confusion.png", confusion_figure(classes, *test))
+    write_report(Path("reports/mistakes.png"), draw_mistakes(classes, *test, records))
 
 
 def _preprocess(settings: TrainParams, channels: int | None, weights: Weights | None) -> Preprocess:
