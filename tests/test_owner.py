@@ -17,6 +17,14 @@ NETWORK = '''def _tiny(classes: int, channels: int, width: int = 8) -> nn.Module
 
 NETWORKS: dict['''
 
+SHIFT = """def _shift(px: int) -> Augmentation:
+    import torch
+
+    return lambda image: image.roll(int(torch.randint(-1, 2, ())), -1)
+
+
+AUGMENTATIONS: dict["""
+
 SOURCE = '''"""The first half of the forms."""
 
 from collections.abc import Iterator
@@ -77,13 +85,10 @@ def add_network(project: BakedProject) -> None:
 
 def add_augmentation(project: BakedProject) -> None:
     """Shift the training images by a pixel, each another way."""
-    edit(
-        project,
-        f"{project.package}/model/transforms.py",
-        "    return pixels\n",
-        "    shifts = torch.randint(-1, 2, (len(pixels),)).tolist()\n"
-        "    return torch.stack([image.roll(shift, -1) for image, shift in zip(pixels, shifts, strict=True)])\n",
-    )
+    transforms = f"{project.package}/model/transforms.py"
+    edit(project, transforms, "AUGMENTATIONS: dict[", SHIFT)
+    edit(project, transforms, '    "none": None,', '    "shift": _shift,\n    "none": None,')
+    edit(project, "params.yaml", "  augment: none ", "  augment: shift ")
 
 
 def add_metric(project: BakedProject) -> None:
@@ -97,12 +102,17 @@ def add_metric(project: BakedProject) -> None:
     )
 
 
-def change_schedule(project: BakedProject) -> None:
-    """Make the length of the learning rate's rise a parameter."""
+def add_parameter(project: BakedProject) -> None:
+    """Train on images with noise, and make its strength a parameter."""
     training = f"{project.package}/model/training.py"
-    edit(project, training, "    weight_decay: float", "    rise: float = Field(gt=0, lt=1)\n    weight_decay: float")
-    edit(project, training, "total_steps=steps)", "total_steps=steps, pct_start=params.rise)")
-    edit(project, "params.yaml", "  seed: 0 ", "  rise: 0.2   # part of the steps\n  seed: 0 ")
+    edit(project, training, "    patience: int", "    noise: float = Field(ge=0, le=1)\n    patience: int")
+    edit(
+        project,
+        training,
+        "self.parallel(self.normalise(images))",
+        "self.parallel(self.normalise(images) + self.params.noise * torch.randn(images.shape, device=images.device))",
+    )
+    edit(project, "params.yaml", "  seed: 0 ", "  noise: 0.1   # in deviations\n  seed: 0 ")
 
 
 def add_source(project: BakedProject) -> None:
@@ -133,7 +143,7 @@ def test_owners_change_is_two_files_at_most_and_reruns_only_the_stages_that_it_c
         add_network: {"train", "register"},
         add_augmentation: {"train", "register"},
         add_metric: {"train", "register"},
-        change_schedule: {"train", "register"},
+        add_parameter: {"train", "register"},
         add_stage: {"sizes"},
     }
     for change, stages in changed_stages.items():
@@ -158,7 +168,7 @@ def test_owners_changes_are_two_files_each_at_most_and_no_test_of_the_project_fa
         add_network: ["train", "register"],
         add_augmentation: ["train", "register"],
         add_metric: ["train", "register"],
-        change_schedule: ["train", "register"],
+        add_parameter: ["train", "register"],
         add_stage: ["sizes"],
         use_source: ["prepare", "manifest", "train", "register", "sizes"],
     }
@@ -169,7 +179,7 @@ def test_owners_changes_are_two_files_each_at_most_and_no_test_of_the_project_fa
         commit(project, change.__name__)
     metrics = read(project, "reports/metrics.json")
     assert {"test_error", "val_error"} <= metrics.keys()
-    assert read(project, "models/model/model.json")["options"] == {"width": 16}
+    assert read(project, "models/model/model.json")["model"] == {"width": 16}
     shown = json.loads(project.run("dvc", "metrics", "show", "--json").stdout)[""]["data"]
     assert shown["reports/sizes.json"]["data"] == read(project, "reports/sizes.json")
     project.run("ruff", "check", project.package)

@@ -411,7 +411,7 @@ def test_project_of_version_0_1_is_followed_by_update_once_cruft_brought_it_here
 @pytest.mark.slow
 def test_what_the_new_version_breaks_in_the_team_s_package_is_told_before_it_is_written(project: BakedProject) -> None:
     """A name of the front door that is gone, a function that the interface lacks, a pin that is too old."""
-    edit(project, "mlops/__init__.py", '    "run_processes": "training.distributed:run_processes",\n', "")
+    edit(project, "mlops/__init__.py", '    "run_processes": "training.processes:run_processes",\n', "")
     edit(project, f"{project.package}/interface.py", "def compare(", "def compares(")
     shutil.rmtree(project.path / ".git")
     report = look_at(project.path, Path(sys.executable), {"dvc": "3.67.1", "tqdm": "1.0"})

@@ -172,7 +172,7 @@ def test_killed_at_each_step_and_refused_it_ends_in_one_line_one_version_one_mov
     edit(project, "params.yaml", "test_acc: 1.5", "test_acc: 0.05")
     killed(project, "Running stage 'register'")
     output = optout(project, SUBJECT, code=1)
-    assert "Stopped: it is worse: version 2 against the champion, version 1" in output
+    assert "Stopped: version 2 is refused: it has lost 0." in output
     assert "or optout … --anyway" in output
     assert (list(versions(project)), champion(project)) == ([1, 2], 1)
     assert "audit deployed: FAIL" in output

@@ -23,7 +23,7 @@ pytestmark = [
 @pytest.fixture
 def pair(project: BakedProject) -> BakedProject:
     """The project, to train on two processes, with nothing left of its first training."""
-    edit(project, "params.yaml", "processes: 1", "processes: 2")
+    edit(project, "params.yaml", "processes: auto", "processes: 2")
     for path in ("reports/train", "models"):
         shutil.rmtree(project.path / path)
     return project

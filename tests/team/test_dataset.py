@@ -211,14 +211,14 @@ def digest(dataset: ImageDataset, workers: int) -> str:
 
 @pytest.mark.parametrize("augment", AUGMENTATIONS)
 def test_keeping_images_changes_no_bit(photos: Path, augment: str) -> None:
-    kept, read = (read_dataset(photos, Preprocess(16, None), augment, cache) for cache in ("memory", "none"))
-    assert kept.train.in_memory and kept.val.in_memory and not read.train.in_memory
-    assert kept.train.random == (augment != "none") and not kept.val.random
-    assert len({digest(dataset.train, workers) for dataset in (kept, read) for workers in (0, 2)}) == 1
-    assert digest(kept.val, 0) == digest(read.val, 0) == digest(read.test, 0)
-    assert Normalise.of(kept.train.measured()) == Normalise.of(read.train.measured())
+    cached, uncached = (read_dataset(photos, Preprocess(16, None), augment, cache) for cache in ("memory", "none"))
+    assert cached.train.in_memory and cached.val.in_memory and not uncached.train.in_memory
+    assert cached.train.random == (augment != "none") and not cached.val.random
+    assert len({digest(dataset.train, workers) for dataset in (cached, uncached) for workers in (0, 2)}) == 1
+    assert digest(cached.val, 0) == digest(uncached.val, 0) == digest(uncached.test, 0)
+    assert Normalise.of(cached.train.measured()) == Normalise.of(uncached.train.measured())
     for index in range(12):
-        assert all(torch.equal(a[0], b[0]) and a[1] == b[1] for a, b in [(kept.val[index], read.val[index])])
+        assert all(torch.equal(a[0], b[0]) and a[1] == b[1] for a, b in [(cached.val[index], uncached.val[index])])
 
 
 @pytest.mark.parametrize("augment", ["none", "light"])
@@ -292,3 +292,13 @@ def test_gray_is_gray_however_it_is_stored(tmp_path: Path, mode: str) -> None:
     rows = [record(f"{split}-{n}", label="ab"[n], split=split) for split in ("train", "val", "test") for n in (0, 1)]
     small_datasets.write(rows, tmp_path / mode, read=lambda _: content)
     assert read_dataset(tmp_path / mode, Preprocess(8, None)).channels == 1
+
+
+def test_preprocess_image_of_that_size_keeps_its_pixels() -> None:
+    content = saved(NOISE.resize((47, 47)), "PNG")
+    assert np.array_equal(Preprocess(47, 3)(content), by_pillow(content, 3))
+
+
+def test_normalise_of_one_colour_stays_finite() -> None:
+    pixels = torch.full((4, 1, 8, 8), 7, dtype=torch.uint8)
+    assert Normalise.of(pixels.numpy())(pixels).isfinite().all()

@@ -26,11 +26,11 @@ class Records:
         return PNG
 
 
-def test_mistakes_are_the_surest_first_on_one_page(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes_are_the_worst_first_on_one_page(monkeypatch: pytest.MonkeyPatch) -> None:
     records: Any = Records()
     probabilities = np.array([[0.4, 0.6], [0.9, 0.1], [0.1, 0.9], [0.4, 0.6]])
     page = draw_mistakes("ab", np.zeros(4, int), probabilities, records)
-    assert records.read == [2, 0, 3], "equally sure ones in order"
+    assert records.read == [2, 0, 3], "equally bad ones in order"
     assert page.width <= 1000
     monkeypatch.setattr(mistakes, "MOST", 1)
     assert draw_mistakes("ab", np.zeros(4, int), probabilities, records).size == page.size

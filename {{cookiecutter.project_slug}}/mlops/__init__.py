@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # for editors and mypy: the same names as in _ORIGINS
     from .files import sha256 as sha256
     from .files import write_report as write_report
     from .pipeline import require_dep as require_dep
+    from .records import shards
     from .records.contents import Contents as Contents
     from .records.listing import list_files as list_files
     from .records.listing import read_file as read_file
@@ -43,7 +44,7 @@ if TYPE_CHECKING:  # for editors and mypy: the same names as in _ORIGINS
     from .training.reports import confusion_figure as confusion_figure
     from .training.reports import write_reports as write_reports
 
-    params = load_params
+    params, read_split = load_params, shards.read
 
 _ORIGINS = {  # in the order of a pipeline
     "ProjectError": "errors:ProjectError",
@@ -65,6 +66,7 @@ _ORIGINS = {  # in the order of a pipeline
     "training_run": "tracking.run:training_run",
     "TrainingRun": "tracking.run:TrainingRun",
     "BaseTrainParams": "training.recipe:BaseTrainParams",
+    "read_split": "records.shards:read",
     "open_labelled": "training.dataset:open_labelled",
     "ContentDataset": "training.dataset:ContentDataset",
     "Contents": "records.contents:Contents",

@@ -74,11 +74,10 @@ def interface() -> Interface:
 
 def known_metrics() -> dict[str, Metric]:
     """Return the team's metrics by name; raise ProjectError if its `interface` has none."""
-    try:
-        return {metric.name: metric for metric in interface().METRICS}
-    except AttributeError as error:
+    if not hasattr(interface(), "METRICS"):  # as that of a project from before there were
         problem = f"{package_name()}/interface.py has no METRICS, by which models are measured"
-        raise ProjectError(problem, "write them: mlops/contract.py:Metric says what they are") from error
+        raise ProjectError(problem, "write them: mlops/contract.py:Metric says what they are")
+    return {metric.name: metric for metric in interface().METRICS}
 
 
 def data_package() -> ModuleType:

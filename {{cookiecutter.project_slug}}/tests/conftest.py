@@ -37,7 +37,7 @@ def images(pixels: torch.Tensor, labels: torch.Tensor) -> ImageDataset:
     arrays = pixels.permute(0, 2, 3, 1).squeeze(3).numpy()
     contents = [encoded(Image.fromarray(array, mode), "PNG") for array in arrays]
     dataset = ImageDataset(cast(Any, contents), labels, Preprocess(px, pixels.shape[1]))
-    dataset.keep(None)
+    dataset.keep()
     return dataset
 
 

@@ -69,7 +69,7 @@ def test_evaluate_counts_records_that_are_new_to_the_model_and_may_be_used(model
     write_consent("dan", "ann")
     assert counts(evaluate(model)) == (["r4"], 0, 2)
     assert counts(evaluate(model, on="HEAD~1", split="train", include_seen=True)) == (["r1", "r2"], 2, 0)
-    with pytest.raises(ProjectError, match=r"train of HEAD~1 none is left: 0 have .*, and 2 more[\s\S]*--include-seen"):
+    with pytest.raises(ProjectError, match=r"train of HEAD~1 none is left: 0 have .*, 2 are of[\s\S]*--include-seen"):
         evaluate(model, on="HEAD~1", split="train")
 
 
@@ -86,6 +86,11 @@ def test_evaluate_a_model_that_saw_nobody_knows_what_needs_include_seen(model: s
     assert counts(result) == (["r3", "r4", "r6"], None, 0)
     assert result.metrics == {"acc": pytest.approx(2 / 3)}
     assert not result.predictions.has_scores, "so there are no metrics of probabilities"
+    Path("reports/train/lineage.json").rename("lineage.json")
+    with pytest.raises(ProjectError, match=r"no run in reports/train\nFix: .*--include-seen"):
+        evaluate(model)
+    assert counts(evaluate(model, include_seen=True)) == (["r3", "r4", "r6"], None, 0)
+    Path("lineage.json").rename("reports/train/lineage.json")
     reproduce(run, FIRST)
     with pytest.raises(ProjectError, match="models/model is not what the training stage made of the dataset"):
         evaluate(model)

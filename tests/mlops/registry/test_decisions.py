@@ -90,10 +90,11 @@ def test_loss_that_is_shown_is_refused_and_recorded(
     with pytest.raises(
         ProjectError,
         match="version 2 is refused: it is worse than the champion, version 1, on the test set of version 2: the "
-        r"interval of its gain ends at -0.00\d\d\nFix: promote a better one; or .* promote 2 --anyway --why '…' .*log",
+        r"interval of its gain ends at -0.00\d\d\nFix: promote a better one; or .* promote 2 --anyway --why '…'$",
     ):
         promote("2", why="more forms")
     assert "by test_acc: 0.9700 against 1.0000, gain -0.0300 (95 % interval -0.0" in caplog.text
+    assert "the refusal is recorded: python -m mlops registry log" in caplog.text
     assert "200 records of 200 subjects (left out: 0 that one of them has trained on, 0 without" in caplog.text
     assert (champion(), len(alias_changes())) == (1, 1)
     (refusal,) = alias_changes(kinds=(REFUSAL,))

@@ -147,8 +147,8 @@ def test_epoch_of_several_processes_has_the_samples_of_one(expected: list[str]) 
         images = [image.numpy().tobytes() for batch in batches for image in batch.images]
         return dict(zip(labels, images, strict=True))
 
-    one = samples(1, 1)
-    assert samples(2, 1) == samples(3, 2) == one
+    single = samples(1, 1)
+    assert samples(2, 1) == samples(3, 2) == single
 
 
 @settings(max_examples=200, deadline=None)
@@ -240,7 +240,12 @@ def test_number_of_workers_is_chosen_given_or_overridden(monkeypatch: pytest.Mon
         return dataset  # type: ignore[no-any-return]
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
-    assert [workers(of(random, kept)) for random, kept in itertools.product((False, True), repeat=2)] == [6, 0, 6, 6]
+    assert [workers(of(random, in_memory)) for random, in_memory in itertools.product((False, True), repeat=2)] == [
+        6,
+        0,
+        6,
+        6,
+    ]
     assert workers(of(True, False), 3) == 3
     monkeypatch.setenv("TRAIN_PROCESS_COUNT", "4")
     assert workers(of(True, False)) == 1

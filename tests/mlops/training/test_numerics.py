@@ -1,6 +1,7 @@
 """The numeric fingerprint stands for the bits of a training; the hash of weights for the weights."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from mlops.training.device import build_fabric
 from mlops.training.numerics import numeric_fingerprint, weights_hash
 from torch import Tensor, nn
 from torch.nn import functional
@@ -161,6 +163,26 @@ def test_fingerprint_has_the_precision_of_the_training(precision: str) -> None:
     fabric = Fabric(accelerator="cpu", devices=1, precision=precision)  # type: ignore[arg-type]
     alone, own = numeric_fingerprint(network(), SHAPE, CLASSES), numeric_fingerprint(network(), SHAPE, CLASSES, fabric)
     assert (own == alone) == (precision == "32-true")
+
+
+def one_of_two(rank: int, port: int, folder: Path) -> None:
+    os.environ.update(LOCAL_RANK=str(rank), NODE_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    fabric = build_fabric(processes=2)
+    (folder / str(rank)).write_text(numeric_fingerprint(network(seed=rank), SHAPE, CLASSES, fabric), encoding="utf-8")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="torch for Windows lacks libuv")
+def test_fingerprint_of_two_processes_is_the_same_in_both_and_not_that_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAIN_DEVICE", "cpu")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    torch.multiprocessing.spawn(one_of_two, (port, tmp_path), nprocs=2)  # type: ignore[attr-defined, no-untyped-call]
+    first, second = ((tmp_path / str(rank)).read_text(encoding="utf-8") for rank in range(2))
+    alone = numeric_fingerprint(network(), SHAPE, CLASSES)
+    assert first == second != alone
 
 
 @pytest.mark.parametrize(

@@ -240,22 +240,38 @@ def test_ended_before_the_processes_have_started_leaves_none(
     assert not any(map(runs, workers))
 
 
-@needs_posix
-@pytest.mark.slow
-def test_two_machines_train_together(start: Start, tmp_path: Path) -> None:
+@pytest.fixture
+def pair(start: Start, tmp_path: Path) -> "list[subprocess.Popen[str]]":
+    """Two machines with a process each, which train."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = str(listener.getsockname()[1])
     hosts = ["127.0.0.1", "127.0.0.2"]
-    variables = {"MASTER_PORT": port}
-    pair = [start("record", 2, **variables, STAGE_MACHINES=machines(host, *reversed(hosts))) for host in hosts]
+    pair = [start("record", 2, MASTER_PORT=port, STAGE_MACHINES=machines(host, *reversed(hosts))) for host in hosts]
     pids(tmp_path)
+    return pair
+
+
+@needs_posix
+@pytest.mark.slow
+def test_two_machines_that_one_fails_on_each_say_where(pair: "list[subprocess.Popen[str]]", tmp_path: Path) -> None:
     (tmp_path / "fail 1").touch()  # the process of the second machine
     outputs = [process.communicate(timeout=60)[0] for process in pair]
     assert [process.returncode for process in pair] == [2, 2]
     assert "see the log of the other machine" in outputs[0]
     assert "Error: this process has enough" in outputs[1]
     assert (tmp_path / "status").read_text(encoding="utf-8") == "FAILED"
+
+
+@needs_posix
+@pytest.mark.slow
+def test_two_machines_that_are_stopped_record_it_as_one(pair: "list[subprocess.Popen[str]]", tmp_path: Path) -> None:
+    for process in reversed(pair):
+        process.terminate()
+    outputs = [process.communicate(timeout=60)[0] for process in pair]
+    assert [process.returncode for process in pair] == [130, 130]
+    assert all("Interrupted" in output for output in outputs)
+    assert (tmp_path / "status").read_text(encoding="utf-8") == "KILLED"
 
 
 def test_run_processes_without_deterministic_implementation_names_the_parameter(start: Start) -> None:

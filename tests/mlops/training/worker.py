@@ -1,5 +1,9 @@
-"""A command that trains in processes, as `python -m mlops stage train` does: `stage CASE FOLDER PROCESSES`."""
+"""A command that trains in processes, as `python -m mlops stage train` does: `stage CASE FOLDER PROCESSES`.
 
+A case is a function below, or one of another module, `module:function`.
+"""
+
+import importlib
 import logging
 import math
 import os
@@ -85,7 +89,8 @@ def main() -> None:
 @click.argument("count")
 def stage(name: str, folder: Path, count: str) -> None:
     processes.COMMAND = [sys.executable, "-m", "tests.mlops.training.worker"]
-    work = {case.__name__: case for case in (results, record, nondeterministic, unstarted)}[name]
+    module, _, function = name.rpartition(":")
+    work = getattr(importlib.import_module(module), function) if module else globals()[function]
     if name == "unstarted" and processes.REPORT in os.environ:
         (folder / f"{os.environ['LOCAL_RANK']}.pid").write_text(str(os.getpid()), encoding="utf-8")
         signal.pause()

@@ -47,7 +47,12 @@ def assist(job_file: Path) -> None:
     _configure(job["remote"])
     with open_stage(job["stage"]) as stage:
         _pull(stage, job["inputs"])
-    raise SystemExit(subprocess.run([sys.executable, "-m", "mlops", "stage", job["stage"]]).returncode)
+    process = subprocess.Popen([sys.executable, "-m", "mlops", "stage", job["stage"]])
+    while True:
+        try:
+            raise SystemExit(process.wait())
+        except KeyboardInterrupt:  # the stage got it too, and ends when the first process of all has
+            continue
 
 
 def _forward_signals() -> None:

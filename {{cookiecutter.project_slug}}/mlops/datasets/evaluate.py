@@ -22,11 +22,12 @@ from ..pipeline import training_stage
 from ..records import consent, shards
 from ..records.manifest import digest_of
 from ..registry import aliases, evaluation
-from ..registry.evaluation import FACTS, MANIFEST, IncomparableError, Predictions
+from ..registry.evaluation import MANIFEST, IncomparableError, Predictions
 from ..registry.predictions import open_model
 from ..tracking import dvc_remote
 from ..tracking.mlflow_reader import StoredVersion
 from ..tracking.run_context import DATASET
+from ..tracking.run_files import read_facts
 from . import versions
 
 VERSION = re.compile(r"(models:/(?P<name>[^/@]+)[/@])?(?P<version>[\w-]+)")
@@ -94,8 +95,8 @@ def evaluate(model: str, on: str = DATASET, split: str = "test", include_seen: b
         predictions = evaluation.predict_batches(predict, fair_batches())
     if not predictions.record_ids:
         raise ProjectError(
-            f"of the records in {split} of {on} none is left: {without_consent} have no consent today, and {count} "
-            "more are of subjects that the model has trained on, or was chosen by",
+            f"of the records in {split} of {on} none is left: {without_consent} have no consent today, {count} are of "
+            "subjects that the model has trained on, or was chosen by",
             "take another split or dataset; or count what it has seen: --include-seen",
         )
     return Evaluation(model, on, split, predictions, None if known is None else count, without_consent)
@@ -118,15 +119,14 @@ def _seen(model: str, version: StoredVersion | None, may_be_unknown: bool) -> fr
         if version:
             return evaluation.seen_subjects(aliases.read(), version)
         is_out = Path(os.path.relpath(model)).as_posix() in training_stage().outs
-        if not is_out or digest_of(Path(MANIFEST)) != read_json(Path(FACTS))["manifest_sha256"]:
+        if not is_out or digest_of(Path(MANIFEST)) != read_facts()["manifest_sha256"]:
             problem = f"{model} is not what the training stage made of the dataset of {MANIFEST}"
             raise IncomparableError(f"{problem}: nobody can tell what it has seen", "name a registered version")
         return evaluation.seen_below(Path(), model, aliases.read)
-    except (IncomparableError, FileNotFoundError) as error:
+    except ProjectError as error:
         if may_be_unknown:
             return None
-        problem, fix = (error.problem, error.fix) if isinstance(error, ProjectError) else (str(error), "dvc pull train")
-        raise ProjectError(problem, f"{fix}; or count what it may have seen: --include-seen") from error
+        raise ProjectError(error.problem, f"{error.fix}; or count what it may have seen: --include-seen") from error
 
 
 @contextmanager

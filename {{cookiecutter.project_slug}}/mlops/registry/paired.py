@@ -77,7 +77,7 @@ def difference(metric: Metric, candidate: Predictions, champion: Predictions) ->
         draws = _bootstrap(lambda times: drawn(times[subject]), int(subject.max()) + 1)
     else:
         sums, sizes = np.bincount(subject, sign * (values[0] - values[1])), np.bincount(subject)
-        differing = np.count_nonzero(sums)
+        differing = int(np.count_nonzero(sums))
         draws = _bootstrap(lambda times: float(times @ sums / (times @ sizes)), len(sums))
     if subjects < FEWEST:
         return Difference(value, None, None, float(draws.std()), records, subjects)

@@ -156,7 +156,7 @@ def _decide(registry: Registry, change: AliasChange, by: str, anyway: bool) -> d
         if not anyway:
             _record_refusal(registry, change, decided)
             problem = f"version {change.version} is refused: {'; '.join(objections)}"
-            raise ProjectError(problem, f"promote a better one; or {override} (the refusal is in {VERB} log)")
+            raise ProjectError(problem, f"promote a better one; or {override}")
     is_best = all(result.value >= 0 for result in results if result.against == best)
     return {**decided, "best": change.version if is_best or objections else best}
 
@@ -208,6 +208,7 @@ def _objections(result: Comparison, champion: int, limits: Promote) -> Iterator[
 def _record_refusal(registry: Registry, change: AliasChange, decided: dict[str, Any]) -> None:
     refusal = dataclasses.replace(change, action=REFUSE, metrics={**change.metrics, **decided})
     lineage_log.record(result_commit(registry.versions[change.version]), refusal.entry())
+    log.info("the refusal is recorded: %s log", VERB)
     aliases.apply(registry, {}, [refusal])
 
 

@@ -12,7 +12,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -59,16 +59,16 @@ def numeric_fingerprint(
         images = torch.rand((count, *shape[1:]), generator=random).mul_(2).sub_(1).to(device)
         with fabric.autocast() if fabric else contextlib.nullcontext():
             value = loss(network(images), torch.arange(count, device=device) % classes)
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         gradients = [parameter.grad.flatten() for parameter in network.parameters() if parameter.grad is not None]
         results = {"loss": value.detach(), "gradients": torch.cat(gradients)}
         if not all(result.isfinite().all() for result in results.values()):
             log.warning("the run has no numeric fingerprint: its step gives loss %s", value.item())
             return ""
         if fabric and fabric.world_size > 1:  # the sum over the processes, and the bits of each of them
-            results["mean"] = fabric.all_reduce(results["gradients"].clone(), reduce_op="mean")
+            results["mean"] = cast(Tensor, fabric.all_reduce(results["gradients"].clone(), reduce_op="mean"))
             own = torch.frombuffer(bytearray.fromhex(weights_hash(results)), dtype=torch.uint8)
-            results = {"processes": fabric.all_gather(own.to(device))}
+            results = {"processes": cast(Tensor, fabric.all_gather(own.to(device)))}
     return weights_hash(results)[:16]
 
 
@@ -77,7 +77,7 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

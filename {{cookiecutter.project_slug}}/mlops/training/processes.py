@@ -67,7 +67,7 @@ def run_processes(
         KeyboardInterrupt: The stage was stopped by Ctrl-C or SIGTERM; the processes have ended.
     """
     machines = len(read_machines()["hosts"])
-    settings = {"threads": threads, "precision": precision, "deterministic": deterministic}
+    settings: dict[str, Any] = {"threads": threads, "precision": precision, "deterministic": deterministic}
     if REPORT in os.environ:
         _take_part(work, int(os.environ[COUNT]), machines, settings)
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -187,14 +187,15 @@ def _supervise(count: int, threads: int) -> None:
                 if any(process.returncode for process in processes):
                     break
                 time.sleep(POLL_S)
-            codes = [process.poll() for process in processes]  # before this process ends any
-            _end(processes, variables, folder, bool(requests))
+            codes, is_interrupted = [process.poll() for process in processes], bool(requests)  # before it ends any
+            if (folder / "0.ready").exists():  # else there is nothing to record yet
+                _end(processes, variables["NODE_RANK"] == "0", is_interrupted)
         finally:
             for process in processes:
                 _kill(process)
             for number, handler in handlers.items():
-                signal.signal(number, handler)
-        if requests and any(process.returncode for process in processes):
+                signal.signal(number, handler or signal.SIG_DFL)
+        if is_interrupted and any(process.returncode for process in processes):
             raise KeyboardInterrupt  # else all is written: Ctrl-C came while the first one only waited for MLflow
         if any(codes):
             raise first_error(codes, folder, count * int(variables["NODE_RANK"]))
@@ -230,17 +231,15 @@ def _start(rank: int, folder: Path, variables: dict[str, str]) -> "subprocess.Po
         )
 
 
-def _end(
-    processes: "list[subprocess.Popen[bytes]]", variables: dict[str, str], folder: Path, is_interrupted: bool
-) -> None:
-    """End what still runs: the first of all has time to record how the training ended, the others to notice."""
-    first, is_recording = processes[0], variables["NODE_RANK"] == "0" and (folder / "0.ready").exists()
-    if is_interrupted and is_recording and first.poll() is None:
-        first.send_signal(signal.SIGINT)
-    if is_recording:
+def _end(processes: "list[subprocess.Popen[bytes]]", has_first: bool, is_interrupted: bool) -> None:
+    """Give the first process of all time to record how the training ended, and the others to notice that it left."""
+    first = processes[0]
+    if has_first:
+        if is_interrupted and first.poll() is None:
+            first.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             first.wait(GRACE_S)
-    until = time.monotonic() + (PEER_GRACE_S if is_recording or not is_interrupted else 0)
+    until = time.monotonic() + (PEER_GRACE_S if has_first else GRACE_S)
     for process in processes:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(max(0.0, until - time.monotonic()))

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-import pytest
 import pyarrow.parquet as pq
+import pytest
 from mlops import ProjectError, SplitParams, read_records, split_by_subject, write_dataset
 
 from {{ cookiecutter.package_name }}.data import folder

@@ -4,8 +4,8 @@ import json
 from hashlib import sha256
 from pathlib import Path
 
-import pytest
 import pyarrow.parquet as pq
+import pytest
 from mlops import ProjectError
 from ruamel.yaml import YAML
 

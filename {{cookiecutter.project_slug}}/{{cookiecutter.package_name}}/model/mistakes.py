@@ -24,7 +24,8 @@ def draw_mistakes(
     step, font = CELL + 3 * LINE + GAP, ImageFont.load_default(12)
     page = Image.new("RGB", (ACROSS * (CELL + GAP), 2 * LINE + -(-len(worst) // ACROSS) * step), "white")
     pen = ImageDraw.Draw(page)
-    pen.text((GAP, 4), f"{len(wrong)} of {len(labels)} records are predicted wrong; the surest first", "black", font)
+    head = f"{len(wrong)} of {len(labels)} records are predicted wrong; first those whose label is the least likely"
+    pen.text((GAP // 2, 4), head, "black", font)
     for number, index in enumerate(worst):
         left, top = GAP // 2 + number % ACROSS * (CELL + GAP), 2 * LINE + number // ACROSS * step
         page.paste(thumbnail(records[index], CELL), (left, top))

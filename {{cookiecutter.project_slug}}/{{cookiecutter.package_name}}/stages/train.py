@@ -89,7 +89,8 @@ def train(
         kind = "gray, 1 channel" if dataset.channels == 1 else "colour, 3 channels"
         origin = f", as in {settings.init_from}" if isinstance(start, Predictor) else ""
         print(f"Images: {kind}, {settings.image_px} x {settings.image_px} pixels{origin}")
-    head = head_parameters(module, settings.arch, len(dataset.classes), dataset.channels, **settings.model)
+    network = settings.arch, len(dataset.classes), dataset.channels
+    head = head_parameters(module, *network, **settings.model) if settings.freeze_epochs else []
     best = fit(module, dataset, normalise, settings, fabric, run, head)
     if not fabric.is_global_zero:
         return
