@@ -66,8 +66,9 @@ def mark(project: BakedProject, number: int) -> None:
     """Make the code write `number` into the metrics."""
     name = f"{project.package}/{MARKED}"
     before = (project.path / name).read_text(encoding="utf-8")
-    line = next(line for line in before.splitlines() if line.startswith("    figures = ") and "metrics(" in line)
-    edit(project, name, line, f'    figures = {{**metrics(dataset, val, test), "marker": {number}}}')
+    line = next(line for line in before.splitlines() if "write_reports(classes" in line)
+    start = line.partition(", records, ")[0]
+    edit(project, name, line, f'{start}, records, lambda *split: {{**measure(*split), "marker": {number}}}))')
 
 
 def verbs(project: BakedProject, *commands: str) -> list[tuple[int, str]]:

@@ -45,7 +45,7 @@ def check_restored(project: BakedProject, run: str, marker: int, max_lr: float, 
 
 def test_queued_experiment_runs_the_code_and_parameters_that_were_queued(queued: BakedProject) -> None:
     experiment = experiments(queued)["queued"]
-    assert metric(experiment, "marker") == 1
+    assert metric(experiment, "test_marker") == 1
     run = runs(queued)[metric(experiment, "run")]
     assert run.info.status == "FINISHED"
     assert "queued" in run.info.run_name
@@ -111,7 +111,7 @@ def test_commit_of_a_run_restores_it_in_experiments_of_every_kind(project: Baked
     expected = {"inplace": (1, 0.001), "temp": (2, 0.002), "queued-3": (3, 0.005), "queued-4": (4, 0.004)}
     assert set(made) == set(expected)
     for name, (marker, max_lr) in expected.items():
-        assert metric(made[name], "marker") == marker, "the code that ran is the code of the experiment"
+        assert metric(made[name], "test_marker") == marker, "the code that ran is the code of the experiment"
         check_restored(project, metric(made[name], "run"), marker, max_lr, tmp_path / name)
     log = project.run("git", "log", "--first-parent", "--format=%s", "lineage").stdout
     assert all(f"train {name}" in log for name in expected)

@@ -1,6 +1,7 @@
 """A model is measured on what it hasn't seen and what may be used; where nobody can tell, only if that is accepted."""
 
 import json
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -45,6 +46,7 @@ def model(project: Path) -> str:
     outs = "    outs: [models/model]\n    metrics: [reports/run.json"
     Path("dvc.yaml").write_text(text.replace("    metrics: [reports/run.json", outs), encoding="utf-8")
     Path("pictures/interface.py").write_text(INTERFACE, encoding="utf-8")
+    sys.modules.pop("pictures.interface", None)  # as it was when the dataset was made
     write_json(Path("models/model/model.json"), {"r4": DOG, "r6": DOG, "others": CAT})
     write_json(Path("other/model.json"), {"others": {"label": "cat"}})
     sha256 = read_json(Path("reports/manifest.json"))["sha256"][0]
