@@ -19,8 +19,11 @@ NETWORKS: dict['''
 
 SHIFT = """def _shift(px: int) -> Augmentation:
     import torch
+    from torchvision.transforms import v2
 
-    return lambda image: image.roll(int(torch.randint(-1, 2, ())), -1)
+    shift = v2.Lambda(lambda image: image.roll(int(torch.randint(-1, 2, ())), -1))
+    steps: Augmentation = v2.Compose([v2.Resize((px, px)), shift])
+    return steps
 
 
 AUGMENTATIONS: dict["""
@@ -106,12 +109,12 @@ def add_parameter(project: BakedProject) -> None:
     """Train on images with noise, and make its strength a parameter."""
     training = f"{project.package}/model/training.py"
     edit(project, training, "    patience: int", "    noise: float = Field(ge=0, le=1)\n    patience: int")
-    edit(
-        project,
-        training,
-        "self.parallel(self.normalise(images))",
-        "self.parallel(self.normalise(images) + self.params.noise * torch.randn(images.shape, device=images.device))",
+    before = "        return loss_of(self.parallel(self.normalise(images)), labels, self._criterion)\n"
+    after = (
+        "        noise = self.params.noise * torch.randn(images.shape, device=images.device)\n"
+        "        return loss_of(self.parallel(self.normalise(images) + noise), labels, self._criterion)\n"
     )
+    edit(project, training, before, after)
     edit(project, "params.yaml", "  seed: 0 ", "  noise: 0.1   # in deviations\n  seed: 0 ")
 
 

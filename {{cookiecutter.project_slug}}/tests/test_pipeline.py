@@ -138,4 +138,4 @@ def test_pipeline_runs_to_a_model_that_predicts_elsewhere(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)  # where this project's package is not
     answers = run("python", "-c", LOAD, f"sqlite:///{(copy / 'mlflow.db').as_posix()}", "image.png")
     (expected,) = Predictor.load(copy / "models/model").predict([image])
-    assert json.loads(answers.splitlines()[-1]) == [pytest.approx(expected)] * 2
+    assert json.loads(answers.splitlines()[-1]) == [expected] * 2
