@@ -36,6 +36,18 @@ def test_fit_that_is_cut_off_in_any_epoch_ends_with_the_same_bits(
     assert_same(train(), resumed)
 
 
+def test_fit_that_is_cut_off_after_its_patience_ends_where_it_would_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "SHARE", float("inf"))
+    train = partial(run, alone, plain, 40, max_lr=50.0, optimizer={"name": "SGD"}, patience=1)
+    whole = train(folder=tmp_path)
+    assert len(whole["epochs"]) < EPOCHS, "it gets worse"
+    again = train(folder=tmp_path)
+    assert again["epochs"] == []
+    assert again["best"] == whole["best"]
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """What each of several processes computed."""

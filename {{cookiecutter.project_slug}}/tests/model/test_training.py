@@ -59,6 +59,8 @@ def test_fit_that_gets_worse_keeps_the_best_epochs_weights(select_by: str) -> No
     assert best.number == max(range(6), key=lambda index: better[select_by](epochs[index])) != 5
     assert measure(*evaluate(module, val, Normalise.of(train.measured()), FABRIC)) == best.val
     assert len(run(train, val, epochs=6, patience=1)[2]) == best.number + 2
+    with pytest.raises(ProjectError, match="top5_acc is not defined"):
+        run(train, val, select_by="top5_acc")
 
 
 def test_fit_twice_gives_the_same_bits() -> None:

@@ -123,6 +123,8 @@ def fit(
     training.load_state(state)
     best, weights = state["best"] and Epoch(**state["best"]), state["weights"]
     for number in range(state["epochs"], params.epochs):
+        if params.patience and best and number - best.number > params.patience:
+            break
         if number in (state["epochs"], params.freeze_epochs):
             training.wrap(head if number < params.freeze_epochs else ())
         epoch = training.run_epoch(number)
@@ -131,8 +133,6 @@ def fit(
             best, weights = epoch, {name: tensor.clone() for name, tensor in module.state_dict().items()}
         run.log_weights(module.state_dict())
         run.save_checkpoint({**training.state(), "epochs": number + 1, "best": asdict(best), "weights": weights})
-        if params.patience and number - best.number >= params.patience:
-            break
     module.load_state_dict(weights)
     module.to("cpu")
     return best
@@ -235,5 +235,8 @@ def _class_weights(dataset: Dataset, params: TrainParams) -> Tensor:
 
 
 def _quality(epoch: Epoch, params: TrainParams) -> tuple[float, float]:
+    if params.select_by not in epoch.val:
+        problem = f"{params.select_by} is not defined for so few labels"
+        raise ProjectError(problem, f"set params.yaml:train.select_by to one of {', '.join(epoch.val)}")
     value = epoch.val[params.select_by]
     return value if HIGHER_IS_BETTER[params.select_by] else -value, -epoch.val["loss"]
