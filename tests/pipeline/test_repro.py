@@ -184,7 +184,7 @@ def test_gate_refuses_a_bad_model(project: BakedProject) -> None:
     edit(project, "params.yaml", "test_acc: 0.9", "test_acc: 0.999")
     failed = project.run("dvc", "repro", check=False)
     assert failed.returncode
-    assert "at least 0.999 is asked" in failed.stderr
+    assert "below 0.9990" in failed.stderr
     assert list(versions(project)) == [1]
 
 
