@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +153,13 @@ def wait_for_queue(project: BakedProject) -> None:
         if not names:
             return
         project.run("dvc", "queue", "logs", "--follow", names[0], check=False)
+
+
+def check_end(process: "subprocess.Popen[str]", code: int, line: str) -> None:
+    """See that a process ends with an exit code, and says why in one line that has `line`; "" if it can't say."""
+    output, _ = process.communicate(timeout=60)  # until the last one has closed it
+    assert process.returncode == code
+    lines = [text for text in output.splitlines() if text.startswith(("Error", "Interrupted"))]
+    assert len(lines) == (1 if line else 0)
+    assert line in output
+    assert "Traceback" not in output

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from ..conftest import BakedProject
-from ..projects import edit, lock, out_md5, read, runs
+from ..projects import check_end, edit, lock, out_md5, read, runs
 
 pytestmark = [
     pytest.mark.slow,
@@ -93,12 +93,7 @@ def test_ended_training_leaves_no_process_and_no_outputs(
     workers = starter.children()
     assert len(workers) == 2
     end(starter, workers)
-    output, _ = process.communicate(timeout=60)  # until the last one has closed it
-    assert process.returncode == code
-    errors = [line for line in output.splitlines() if line.startswith(("Error", "Interrupted"))]
-    assert len(errors) == (1 if problem else 0)
-    assert problem in output
-    assert "Traceback" not in output
+    check_end(process, code, problem)
     wait_for(lambda: not any(map(psutil.pid_exists, (worker.pid for worker in workers))))
     assert not (pair.path / "models").exists()
     assert ended(pair) in statuses

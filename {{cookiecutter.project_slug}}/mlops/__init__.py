@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # for editors and mypy: the same names as in _ORIGINS
     from .training.numerics import numeric_fingerprint as numeric_fingerprint
     from .training.processes import run_processes as run_processes
     from .training.recipe import BaseTrainParams as BaseTrainParams
+    from .training.recipe import known_name as known_name
     from .training.reports import confusion_figure as confusion_figure
     from .training.reports import write_reports as write_reports
 
@@ -66,6 +67,7 @@ _ORIGINS = {  # in the order of a pipeline
     "training_run": "tracking.run:training_run",
     "TrainingRun": "tracking.run:TrainingRun",
     "BaseTrainParams": "training.recipe:BaseTrainParams",
+    "known_name": "training.recipe:known_name",
     "read_split": "records.shards:read",
     "open_labelled": "training.dataset:open_labelled",
     "ContentDataset": "training.dataset:ContentDataset",

@@ -21,6 +21,7 @@ from mlops.errors import ProjectError
 from mlops.training import processes
 
 from ...conftest import TEMPLATE
+from ...projects import check_end
 from ..conftest import SKELETON
 from .loop import Result, plain, train
 
@@ -215,12 +216,7 @@ def test_ended_training_leaves_no_process_and_one_line(
     workers = pids(tmp_path)
     assert process.pid not in workers
     end(process, workers)
-    output, _ = process.communicate(timeout=60)  # until the last one has closed it
-    assert process.returncode == code
-    lines = [text for text in output.splitlines() if text.startswith(("Error", "Interrupted"))]
-    assert len(lines) == (1 if line else 0)
-    assert line in output
-    assert "Traceback" not in output
+    check_end(process, code, line)
     wait_for(lambda: not any(map(runs, workers)))
     assert ((tmp_path / "status").read_text(encoding="utf-8") if (tmp_path / "status").exists() else None) == status
 

@@ -65,7 +65,7 @@ class OptimizerParams(_Named):
     @field_validator("name")
     @classmethod
     def _is_known(cls, name: str) -> str:
-        return _known(name, OPTIMIZERS)
+        return known_name(name, OPTIMIZERS)
 
     @model_validator(mode="after")
     def _takes_arguments(self) -> "OptimizerParams":
@@ -90,7 +90,7 @@ class ScheduleParams(_Named):
     @field_validator("name")
     @classmethod
     def _is_known(cls, name: str) -> str:
-        return _known(name, SCHEDULES)
+        return known_name(name, SCHEDULES)
 
     @field_validator("warmup")
     @classmethod
@@ -174,7 +174,16 @@ class BaseTrainParams(StrictModel):
             raise ProjectError(problem, "correct params.yaml:train.optimizer or train.schedule") from error
 
 
-def _known(name: str, known: Iterable[str]) -> str:
+def known_name(name: str, known: Iterable[str]) -> str:
+    """Return a name, as a validator of pydantic's does.
+
+    Args:
+        name: What a file says.
+        known: The names that there are.
+
+    Raises:
+        ValueError: It is none of them.
+    """
     if name not in known:
         raise ValueError(f"there is none of this name; known: {', '.join(sorted(known))}")
     return name

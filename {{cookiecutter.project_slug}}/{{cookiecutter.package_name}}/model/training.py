@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 
 import torch
 from lightning_fabric import Fabric
-from mlops import BaseTrainParams, ProjectError, TrainingLoader, TrainingRun, mix_seed
+from mlops import BaseTrainParams, ProjectError, TrainingLoader, TrainingRun, known_name, mix_seed
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
@@ -58,18 +58,12 @@ class TrainParams(BaseTrainParams):
     @field_validator("augment")
     @classmethod
     def _is_an_augmentation(cls, name: str) -> str:
-        return _one_of(name, AUGMENTATIONS)
+        return known_name(name, AUGMENTATIONS)
 
     @field_validator("select_by")
     @classmethod
     def _is_a_metric(cls, name: str) -> str:
-        return _one_of(name, HIGHER_IS_BETTER)
-
-
-def _one_of(name: str, known: Collection[str]) -> str:
-    if name not in known:
-        raise ValueError(f"known: {', '.join(sorted(known))}")
-    return name
+        return known_name(name, HIGHER_IS_BETTER)
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,3 @@ class Normalise:
             mean.append(round(middle / 255, 6))
             std.append(round(max(spread, 1.0) / 255, 6))  # images of one colour have no spread to divide by
         return cls(tuple(mean), tuple(std))
-
-
-IMAGENET = Normalise((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""What torchvision's ImageNet weights were trained with. Source: torchvision.transforms._presets."""
