@@ -79,25 +79,25 @@ def _objects(laptop: Laptop, store: ObjectStore) -> dict[str, bytes]:
     return {name: name.encode() + bytes(content) for name, content in got.items()}
 
 
-def _in_environment(project: BakedProject) -> None:
+def _in_environment(project: BakedProject, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are there already."""
 
 
-def _in_profile(project: BakedProject) -> None:
+def _in_profile(project: BakedProject, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(os.environ["HOME"], ".aws")
     folder.mkdir()
     _write_credentials(folder / "credentials")
-    os.environ["AWS_PROFILE"] = "team"
+    monkeypatch.setenv("AWS_PROFILE", "team")
 
 
-def _in_file_of_remote(project: BakedProject) -> None:
+def _in_file_of_remote(project: BakedProject, monkeypatch: pytest.MonkeyPatch) -> None:
     path = project.path.parent / "credentials"
     _write_credentials(path)
     for option, value in (("credentialpath", str(path)), ("profile", "team")):
         project.run("dvc", "remote", "modify", "--local", "storage", option, value)
 
 
-def _in_local_configuration(project: BakedProject) -> None:
+def _in_local_configuration(project: BakedProject, monkeypatch: pytest.MonkeyPatch) -> None:
     for option, value in (("access_key_id", KEY), ("secret_access_key", SECRET)):
         project.run("dvc", "remote", "modify", "--local", "storage", option, value)
 
@@ -114,14 +114,13 @@ def _write_credentials(path: Path) -> None:
     ids=["environment", "profile", "file-of-remote", "config-local"],
 )
 def test_job_with_credentials_from_one_place_reaches_the_remote(
-    laptop: Laptop, give: Callable[[BakedProject], None], monkeypatch: pytest.MonkeyPatch
+    laptop: Laptop, give: Callable[[BakedProject, pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("AWS_PROFILE", raising=False)
     laptop.let_prepare('(dataset / "made").write_text("by the job")')
     if give is not _in_environment:
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             monkeypatch.delenv(name)
-    give(laptop.project)
+    give(laptop.project, monkeypatch)
     as_jobs(laptop.project, "prepare")
     assert (laptop.project.path / "data/dataset/made").read_text(encoding="utf-8") == "by the job"
 
