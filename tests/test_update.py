@@ -412,11 +412,11 @@ def test_project_of_version_0_1_is_followed_by_update_once_cruft_brought_it_here
 def test_what_the_new_version_breaks_in_the_team_s_package_is_told_before_it_is_written(project: BakedProject) -> None:
     """A name of the front door that is gone, a function that the interface lacks, a pin that is too old."""
     edit(project, "mlops/__init__.py", '    "run_processes": "training.processes:run_processes",\n', "")
-    edit(project, f"{project.package}/interface.py", "def compare(", "def compares(")
+    edit(project, f"{project.package}/interface.py", "def predict(", "def predicts(")
     shutil.rmtree(project.path / ".git")
     report = look_at(project.path, Path(sys.executable), {"dvc": "3.67.1", "tqdm": "1.0"})
     assert [line.partition(":")[0] for line in report.problems] == [
-        *("requirements.lock", "digit_classifier/interface.py has no compare, which mlops asks for"),
+        *("requirements.lock", "digit_classifier/interface.py has no predict, which mlops asks for"),
         "digit_classifier/stages/train.py",
     ]
     assert "dvc 3.67.1 needs tqdm<5,>=4" in report.problems[0]
@@ -576,12 +576,12 @@ def test_cruft_and_update_do_not_get_in_each_other_s_way(
 def test_version_that_does_not_work_in_the_project_is_refused_unless_the_owner_says_anyway(
     project: BakedProject, update: Update
 ) -> None:
-    edit(project, f"{project.package}/interface.py", "def compare(", "def compares(")
+    edit(project, f"{project.package}/interface.py", "def predict(", "def predicts(")
     commit(project, "Ours")
     before = state(project)
     done = update("--yes")
     assert done.returncode == 2
-    assert "digit_classifier/interface.py has no compare, which mlops asks for" in done.stderr
+    assert "digit_classifier/interface.py has no predict, which mlops asks for" in done.stderr
     assert state(project) == before
     assert update("--yes", "--anyway").returncode == 0
     assert (project.path / "mlops/more.py").is_file()
