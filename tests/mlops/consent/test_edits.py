@@ -12,7 +12,7 @@ import pytest
 from dvc.repo import Repo
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mlops.consent import edits
+from mlops.consent import edits, storage
 from mlops.errors import ProjectError
 from mlops.records import consent
 from mlops.records.ids import normalize_id
@@ -190,7 +190,7 @@ def test_append_keeps_all_bytes_and_the_file_s_own_form(registry: Path, content:
 )
 def test_extended_with_any_ids_reads_back_as_these_ids(subjects: list[str], end: bytes) -> None:
     rows = [(normalize_id(subject), "active", "2025-01-01T00:00:00Z") for subject in subjects]
-    content = LINES.replace(b"\n", end) + edits.Form(end=end.decode(), start="").text(rows)
+    content = LINES.replace(b"\n", end) + storage.Form(end=end.decode(), start="").text(rows)
     assert [entry.subject_id for entry in consent.entries(content, "it")[4:]] == [row[0] for row in rows]
 
 

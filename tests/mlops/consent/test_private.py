@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from dvc.repo import Repo
 from mlops.cli import main
-from mlops.consent import edits, queries
+from mlops.consent import edits, queries, storage
 from mlops.errors import ProjectError
 from mlops.records import consent
 
@@ -49,7 +49,7 @@ def test_first_consent_moves_the_registry_from_git_to_dvc(empty: Path) -> None:
     )
     assert len(done.output.splitlines()) == 2
     assert git("status", "--porcelain", "-uall").splitlines() == [NEW[0], "A  notes.txt", *NEW[1:]]
-    assert edits.matches_dvc()
+    assert storage.matches_dvc()
     assert consent.read(empty).allows("patient-7")
     commit_all()
     assert edits.add(["patient-8"]) == ["patient-8 is active (line 3)"]
@@ -72,7 +72,7 @@ def test_first_consent_in_a_folder_of_a_larger_repository(empty: Path, monkeypat
     assert git("status", "--porcelain", "-uall").splitlines() == [
         line.replace(" data", " team/project/data") for line in NEW
     ]
-    assert edits.matches_dvc()
+    assert storage.matches_dvc()
 
 
 @pytest.mark.parametrize("is_there", [True, False])

@@ -8,8 +8,8 @@ import pytest
 from dvc.repo import Repo
 from mlops.records import consent, manifest, shards
 from mlops.registry.aliases import Registry
+from mlops.registry.comparison import _fair_records, compare
 from mlops.registry.evaluation import IncomparableError, seen_subjects
-from mlops.registry.promotion import _fair_records, compare
 from mlops.tracking.mlflow_reader import StoredVersion
 
 from .. import small_datasets

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlops.errors import ProjectError
-from mlops.registry import aliases, promotion
+from mlops.registry import aliases, comparison
 from mlops.registry.aliases import REFUSAL, alias_changes
 from mlops.registry.evaluation import IncomparableError, Predictions
 from mlops.registry.promotion import promote, rollback
@@ -48,7 +48,7 @@ def register(
         def predict(version: Any, test_sets: dict[int, Any], known: object) -> list[Predictions]:
             return [_predictions(table, wrong[int(version.version)], scores) for table in test_sets.values()]
 
-        monkeypatch.setattr(promotion, "_predict", predict)
+        monkeypatch.setattr(comparison, "_predict", predict)
         promote("1")
 
     return register

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from mlops.registry import paired
+from mlops.registry.comparison import Comparison
 from mlops.registry.evaluation import Predictions
 from mlops.registry.paired import DRAWS, FEWEST, Difference, difference
-from mlops.registry.promotion import Comparison, Promote, _objections
+from mlops.registry.promotion import Promote, _objections
 from team.model.metrics import METRICS, Metric
 
 ALL = {metric.name: metric for metric in METRICS}

@@ -19,8 +19,9 @@ from ..config import home
 from ..errors import ProjectError
 from ..records import consent
 from ..records.consent import COLUMNS, DOUBT, PATH, Entry
-from . import edits
-from .edits import LOCK, NAME, VERB, Form, stamp
+from . import edits, storage
+from .edits import VERB, stamp
+from .storage import LOCK, NAME, Form
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -41,13 +42,13 @@ def pull(address: str, query: str, table: str, present: bool, anyway: bool) -> s
     edits.check_required()
     pulled = _query(address, query, table)
     with FileLock(home() / LOCK):
-        edits.check_current()
+        storage.check_current()
         known = list(consent.scan(PATH)) if PATH.exists() else []
         lines = pulled if anyway else _with_history(known, pulled) if present else _checked_history(known, pulled)
         keys = sorted({entry.key for entry in lines})
         rows = [(subject, status, since.replace("+00:00", "Z")) for subject, since, status in keys]
-        moved = edits.keep_out_of_git()
-        changed = edits.replace(Form().text(rows))
+        moved = storage.keep_out_of_git()
+        changed = storage.replace(Form().text(rows))
     registry = consent.read(PATH)
     counts = ", ".join(f"{count} {status}" for status, count in sorted(registry.counts.items()))
     alike = sum(len({entry.subject_id for entry in person}) > 1 for person in consent.by_person(lines).values())

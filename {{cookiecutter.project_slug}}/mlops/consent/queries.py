@@ -13,8 +13,9 @@ from ..records import consent
 from ..records.consent import DOUBT, PATH, Entry
 from ..records.ids import difference, match_key
 from ..tracking.git import GitError, git
-from . import edits
-from .edits import DVC_FILE, NAME, VERB, stamp
+from . import edits, storage
+from .edits import VERB, stamp
+from .storage import DVC_FILE, NAME
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,7 +51,7 @@ def history(subject: str) -> tuple[list[Entry], Standing]:
 
 def _persons(subjects: list[str]) -> dict[str, list[Entry]]:
     edits.check_required()
-    edits.check_current()
+    storage.check_current()
     return consent.persons(PATH, subjects)
 
 
@@ -126,11 +127,11 @@ def check() -> tuple[list[str], list[str]]:
     if problems:
         return [f"{error.problem}. {error.fix}" for error in problems], doubts
     # A registry only grows: compare with the version that DVC or the last commit has, and with those before merges.
-    if edits.matches_dvc():
+    if storage.matches_dvc():
         before = table
     else:
-        last = edits.tracked_by_dvc() if DVC_FILE.exists() else _show("HEAD", NAME)
-        before = edits.table_of(last, f"the earlier {NAME}")
+        last = storage.tracked_by_dvc() if DVC_FILE.exists() else _show("HEAD", NAME)
+        before = storage.table_of(last, f"the earlier {NAME}")
     missing = entries_of(missing_rows(before, table))
     lost, unreadable = lost_in_merges(table)
     return [f"{NAME} lacks a line that was there: {describe(entry)}" for entry in missing] + lost, doubts + unreadable
@@ -185,8 +186,8 @@ def _table_at(commit: str) -> "pa.Table":
     """Return the lines of the registry at a commit, where it may have none. Raise if DVC's cache lacks the version."""
     content = _show(commit, NAME)
     if not content and (dvc_file := _show(commit, DVC_FILE.as_posix())):
-        content = edits.cached(dvc_file.decode(), f"of commit {commit[:10]}", "dvc fetch --all-commits")
-    return edits.table_of(content, f"{NAME} of {commit[:10]}")
+        content = storage.cached(dvc_file.decode(), f"of commit {commit[:10]}", "dvc fetch --all-commits")
+    return storage.table_of(content, f"{NAME} of {commit[:10]}")
 
 
 def _show(commit: str, path: str) -> bytes:
