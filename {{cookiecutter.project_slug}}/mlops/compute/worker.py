@@ -83,7 +83,7 @@ def _run(job: dict[str, Any], out: Path) -> None:
         pushed = time.monotonic()
     with tarfile.open(out / SMALL, "w") as packed:
         for small in (output for output in stage.outs if not output.use_cache):
-            packed.add(small.def_path)
+            packed.add(os.path.relpath(small.fs_path))
     seconds = {"pull": pulled - begin, "stage": ran - pulled, "push": pushed - ran}
     result = {
         "entry": fingerprint.plain(load_yaml("dvc.lock")["stages"][stage.name]),
