@@ -83,7 +83,7 @@ def _describe(stage: str) -> tuple[str, dict[str, Any], list[str]]:
 
 
 def _job_name(project: str, stage: str, digest: str) -> str:
-    """Return the name of a job without its attempt, as SageMaker allows it: `train@a_1` is `train-a-1` in it."""
+    """Return the name of a job without its attempt, in letters, digits and dashes: `train@a_1` is `train-a-1` in it."""
     room = NAME_LENGTH - len(f"{project}--{digest}-999")
     return f"{project}-{re.sub('[^A-Za-z0-9]+', '-', stage)[: max(room, 1)]}-{digest}"
 
