@@ -232,6 +232,7 @@ def test_toy_backend_makes_no_requests_so_a_dry_run_is_refused(small: BakedProje
     refused = small.run("python", "-m", "mlops", "jobs", "dry-run", "double", "--backend", "toy", check=False)
     assert refused.returncode == 2
     assert "backend toy has no dry run" in refused.stderr
+    assert "Fix: python -m mlops jobs dry-run double --backend sagemaker" in refused.stderr
 
 
 def jobs(project: BakedProject, *arguments: str) -> str:

@@ -107,9 +107,7 @@ class Backend(abc.ABC):
         return (self.folder() / name / DESCRIPTION).exists()
 
     def describe(self, name: str) -> dict[str, Any]:
-        """Return the description of a job, fetched where necessary; raise ProjectError when there is no such job."""
-        if not self.is_described(name):
-            raise ProjectError(f"there is no job {name!r}", "python -m mlops jobs list")
+        """Return the description of a job, fetched where necessary."""
         return dict(read_json(self.folder() / name / DESCRIPTION))
 
     def context_of(self, name: str) -> RunContext:
@@ -122,7 +120,7 @@ class Backend(abc.ABC):
 
     def plan(self, folder: Path, name: str, description: dict[str, Any]) -> str:
         """Return the request that would start a job, as JSON, and write its files to `folder`; nothing is sent."""
-        raise ProjectError(f"backend {self.NAME} has no dry run", "jobs dry-run --backend <another>")
+        raise NotImplementedError
 
     def needs(self, specs: dict[str, JobSpec]) -> list[str]:
         """Return what must exist before the jobs of these stages can run, one line each; `jobs rehearse` prints it."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ProjectError
+from ..explain import explain
 from ..files import atomic_write
 from ..tracking import checkout, dvc_remote, uploader
 from ..tracking.git import without_credentials
@@ -89,4 +90,5 @@ def explain_errors(problem: str, fix: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise ProjectError(f"{problem}: {error.__cause__ or error}", fix) from error
+        known = explain(error) or ProjectError(str(error.__cause__ or error), "")
+        raise ProjectError(f"{problem}: {known.problem}", "; ".join(filter(None, (known.fix, fix)))) from error

@@ -66,7 +66,6 @@ class Sandbox(Backend):
         return dict(read_json(path)) if path.exists() else killed
 
     def log_of(self, name: str) -> str:
-        self.describe(name)
         path = self.folder() / name / LOG
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
@@ -136,7 +135,6 @@ class Sandbox(Backend):
             raise ProjectError(problem, f"{fix}. What this job left is in {self.folder() / name / 'work'}")
 
     def stop(self, name: str) -> None:
-        self.describe(name)
         if self.state(name) is State.RUNNING:
             with contextlib.suppress(psutil.Error):
                 psutil.Process(read_json(self.folder() / name / STARTED)["supervisor"]).terminate()
