@@ -112,8 +112,8 @@ def training_stage() -> Stage:
 @functools.lru_cache(maxsize=4)
 def _load(root: str, *_contents: bytes) -> dict[str, Stage]:
     import networkx
-    from dvc.dependency.param import ParamsDependency
     from dvc.config import ConfigError
+    from dvc.dependency.param import ParamsDependency
     from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.repo import Repo
     from dvc.stage import PipelineStage

@@ -72,7 +72,8 @@ def public_remote() -> dict[str, str]:
     for key, value in public.items():
         if without_credentials(value) != value:
             problem = f"the DVC remote's {key} has credentials in it, which are not passed to a job"
-            raise ProjectError(problem, f"dvc remote modify {public['name']} {key} <without them>")
+            fix = f"dvc remote modify {public['name']} {key} {without_credentials(value)} (--local, where that has it)"
+            raise ProjectError(problem, fix)
     return public
 
 

@@ -103,7 +103,7 @@ class Sandbox(Backend):
                 raise KeyboardInterrupt
             while not (job / STARTED).exists():
                 if supervisor.poll() is not None:
-                    raise ProjectError(f"job {name} did not start", f"see {job / LOG}")
+                    raise ProjectError(f"job {name} did not start", f"python -m mlops jobs logs {name}")
                 time.sleep(POLL_S / 5)
         except KeyboardInterrupt:
             supervisor.terminate()  # it stops the job that it may have started

@@ -47,7 +47,7 @@ def find(options: Mapping[str, Any]) -> Callable[[], dict[str, str]]:
             raise ProjectError("there are no AWS credentials for the job", "aws configure, or AWS_PROFILE=<a profile>")
         ask()  # before the job starts: a login may have ended
     except (BotoCoreError, ClientError) as error:
-        raise explain(error) or error
+        raise explain(error) or error from error
     return ask
 
 
