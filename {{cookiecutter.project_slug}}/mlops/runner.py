@@ -11,7 +11,7 @@ from .contract import package_name, stage_main
 from .errors import ProjectError
 from .tracking import stage_metrics
 from .tracking.git import git, paths, untracked_error
-from .tracking.run_context import note_files
+from .tracking.run_context import check_inputs, note_files
 
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -34,11 +34,13 @@ def run_stage(name: str) -> None:
             if not importlib.util.find_spec(".compute", __package__):
                 problem = f"this project has no {__package__}/compute, so its stages run on this machine only"
                 raise ProjectError(problem, "unset RUN_ON, or set platform.yaml:run_on: local")
+            check_inputs(name)
             importlib.import_module(".compute.submit", __package__).run(name, _publish)
         else:
             check_environment(load_platform().allow_other_environment)
             if not job_file():  # a job's files are those of the commit already
                 note_files()
+                check_inputs(name)
             stage_main(name)()
         if not job_file():
             stage_metrics.send(name)

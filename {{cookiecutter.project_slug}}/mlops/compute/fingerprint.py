@@ -83,18 +83,6 @@ def differences(first: Inputs, second: Inputs) -> list[str]:
     return [key[1] for key in sorted(before | after) if not same(before.get(key), after.get(key))]
 
 
-def tracked_inputs(stage: Stage) -> dict[str, str]:
-    """Return the paths of a stage's deps that DVC keeps, and the address of the stage or `.dvc` file that has each."""
-    tracked, fs = {}, stage.repo.fs
-    for dep in (dep for dep in stage.deps if dep.protocol == "local" and dep.def_path):
-        for out in (out for out in stage.repo.index.outs if out.use_cache):
-            if fs.isin_or_eq(dep.fs_path, out.fs_path):
-                tracked[dep.def_path] = out.stage.addressing
-            elif fs.isin(out.fs_path, dep.fs_path):
-                tracked[fs.relpath(out.fs_path)] = out.stage.addressing
-    return dict(sorted(tracked.items()))
-
-
 def check_in_project(repo: Any, stage: Stage) -> None:
     """Raise ProjectError if a file of Git's that a stage reads is not below the project's root, or in no commit."""
     project, root = Path.cwd().resolve(), Path(git("rev-parse", "--show-toplevel")).resolve()

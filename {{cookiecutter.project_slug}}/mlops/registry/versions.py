@@ -68,7 +68,7 @@ def register(model_dir: Path) -> int:
     if facts["consent_sha256"] != consent.NOT_REQUIRED:
         consent.check_subjects(MANIFEST)
     stage = pipeline.running_stage()
-    dvc_remote.push(list(stage.upstream))
+    dvc_remote.push_inputs(stage.name)
     start = run_context.from_job() or run_context.collect(stage.name)
     tags, run_id = version_tags(model_dir, facts, start.commit), upload()
     # Two that register at once (`dvc queue start -j 2`) must not both find nothing and both make a version.

@@ -70,8 +70,8 @@ class Reader:
     def _resolve(self, path: Path) -> Path:
         """Return where a path leads, step by step, and add the links on the way."""
         if not path.is_relative_to(self.root):
-            problem = f"the run would depend on {shown(path)}, which is outside the Git repository {self.root}"
-            fix = f"copy it into the repository and name that in dvc.yaml; data: dvc import-url {shown(path)} data/raw"
+            problem = f"the run would depend on {path}, which is outside the Git repository {self.root}"
+            fix = f"dvc import-url {path} data/raw (code: copy it into the repository), and name that in dvc.yaml"
             raise ProjectError(f"{problem}, so no commit can hold it", fix)
         todo, folder, followed = list(reversed(path.relative_to(self.root).parts)), self.root, 0
         while todo:
