@@ -71,7 +71,8 @@ def missing_outputs(name: str, out: Path) -> list[str]:
             present = set(remote.oids_exist(list(hashes.values())))
             if missing := [path for path, digest in hashes.items() if digest not in present]:
                 return missing
-            files = {info.value for info in dvc_remote.file_hashes(stage.repo, [output for output in stage.outs if output.use_cache])}
+            outputs = [output for output in stage.outs if output.use_cache]
+            files = {info.value for info in dvc_remote.file_hashes(stage.repo, outputs)}
             return sorted(files - set(remote.oids_exist(list(files))))
 
 

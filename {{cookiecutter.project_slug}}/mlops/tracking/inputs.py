@@ -1,7 +1,7 @@
 """Whether others can get what a stage reads: from its commit, from the DVC remote, or from elsewhere.
 
-Git's files are checked in `checkout.py`. Here are those of DVC: outputs of other stages and of `.dvc` files, which may be
-imported from another repository, or be kept in a remote of their own.
+Git's files are checked in `checkout.py`. Here are those of DVC: outputs of other stages and of `.dvc` files, which may
+be imported from another repository, or kept in a remote of their own.
 """
 
 import os
@@ -16,7 +16,7 @@ Output = Any
 
 
 def tracked(stage: Stage) -> dict[str, Output]:
-    """Return the outputs that a stage reads and DVC keeps, by path: of the dep, or of the output where it lies in one."""
+    """Return the outputs of DVC's that a stage reads, by the path of the dep, or of the output where that is in one."""
     outs, fs = {}, stage.repo.fs
     for dep in (dep for dep in stage.deps if dep.protocol == "local" and dep.def_path):
         for out in (out for out in stage.repo.index.outs if out.use_cache):
@@ -74,8 +74,9 @@ def _check_output(out: Output) -> None:
     if out.remote and out.remote not in out.repo.config.load_one("repo")["remote"]:
         problem = f"{path} is kept in the DVC remote {out.remote}, which the project's .dvc/config does not have"
         raise ProjectError(problem, f"dvc remote add --project {out.remote} <address>, or take `remote` from {file}")
-    if is_elsewhere(out) and _is_of_this_machine(url := _source(out)[0]) and not _is_of_this_machine(_default(out)):
-        problem = f"{path} is from {url}, on this machine, and the DVC remote {without_credentials(_default(out))} is not"
+    remote = without_credentials(_default(out))
+    if is_elsewhere(out) and _is_of_this_machine(url := _source(out)[0]) and not _is_of_this_machine(remote):
+        problem = f"{path} is from {url}, on this machine, and the DVC remote {remote} is not"
         fix = f"dvc import <an address that others reach> …, in place of {file}"
         if out.remote:
             fix = f"take `remote: {out.remote}` from {file}, then: dvc commit --force {out.stage.addressing}"
