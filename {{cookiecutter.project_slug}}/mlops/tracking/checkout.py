@@ -198,8 +198,8 @@ def _compare(repository: _Repository, folder: Path) -> None:
         files = [shown(repository.root / name) for name in changed]
         raise ProjectError(
             f"a checkout would give other bytes than {', '.join(files[:5])} has here: attributes of Git change them",
-            f"see which: git check-attr -a -- {files[0]}; remove them from .gitattributes and .git/info/attributes, or "
-            "give the file the bytes of a checkout (such as line ends)",
+            f"to take a checkout's: git add {files[0]} && rm {files[0]} && git checkout -- {files[0]}; to keep these: "
+            f"remove what `git check-attr -a {files[0]}` names from .gitattributes and .git/info/attributes",
         )
 
 

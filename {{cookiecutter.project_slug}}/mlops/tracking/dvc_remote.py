@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config import job_file
+from ..config import home, job_file
 from ..errors import ProjectError
 from ..files import atomic_write, read_json
 from ..pipeline import RUN_REPORT, load_stage
@@ -120,8 +120,10 @@ def url(repo: Any) -> str:
         raise ProjectError("no DVC remote is set", fix)
     if "://" not in url and ".dvc/tmp" in Path(url).as_posix():
         # A relative url resolves inside the throw-away copy of `dvc exp run --temp`: the data would be deleted with it.
-        fix = "python -m mlops setup, which writes an absolute url"
-        raise ProjectError(f"the DVC remote {url} is a throw-away folder", fix)
+        with type(repo)(str(home())) as parent:
+            address = parent.config["remote"][name]["url"]
+        problem = f"the address of the DVC remote {name} is relative, and means {url} here, a throw-away folder"
+        raise ProjectError(problem, f"dvc remote modify --local {name} url {address}")
     return str(url)
 
 

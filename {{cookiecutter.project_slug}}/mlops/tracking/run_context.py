@@ -68,7 +68,7 @@ def collect(stage: str) -> RunContext:
 
     loaded = pipeline.load_stage(stage)
     if loaded.is_training:
-        _check_upstream(loaded)
+        check_upstream(loaded)
     commit, label, metrics = snapshot(stage), "", {}
     if loaded.is_training:
         metrics, label = stage_metrics.read(loaded.upstream), dataset_tags.label_of(dataset_md5())
@@ -118,7 +118,7 @@ def log_training(context: RunContext) -> None:
     lineage_log.record_once(context.commit, f"train {context.name}\n\nrun: {context.run}\nproject: {project}\n")
 
 
-def _check_upstream(stage: pipeline.Stage) -> None:
+def check_upstream(stage: pipeline.Stage) -> None:
     """Check that the work tree is what `dvc.lock` names: the run will name it as what it was made from."""
     from dvc.repo import Repo
 
