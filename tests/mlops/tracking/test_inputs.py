@@ -150,11 +150,14 @@ def test_registry_of_this_machine_is_refused_where_data_go_to_a_bucket(
 
 
 def test_input_that_is_never_pushed_is_refused(repository: Path, run: Run) -> None:
-    edit("dvc.yaml", "outs: [data/dataset]", "outs: [data/dataset: {push: false}]")
+    kept = "outs: [data/dataset: {push: false}]"
+    edit("dvc.yaml", "outs: [data/dataset]", kept)
     with pytest.raises(ProjectError, match=r"data/dataset is an input that is never pushed[\s\S]*from dvc\.yaml"):
         snapshot("train")
     with Repo() as repo:  # what nobody reads may stay here
         assert inputs.elsewhere([repo.stage.load_one(name="prepare")]) == []
+    edit("dvc.yaml", kept, "outs: [data/dataset]")
+    snapshot("train")
 
 
 def test_input_with_a_remote_of_its_own_is_named_and_a_clone_has_it(
@@ -169,6 +172,8 @@ def test_input_with_a_remote_of_its_own_is_named_and_a_clone_has_it(
     commit = snapshot("train")
     assert elsewhere()[0] | {"rev": ""} == {"path": "data/dataset", "url": str(tmp_path / "other"), "rev": ""}
     dvc_remote.push_inputs("train")
+    dvc_remote.push_inputs("train", for_job=True)
+    assert len([path for path in (tmp_path / "storage").rglob("*") if path.is_file()]) == 1
     assert (colleague(tmp_path, run, commit, monkeypatch) / "data/dataset").read_text() == "x: 0.1\n"
 
 
