@@ -49,7 +49,9 @@ def check(name: str, out: Path) -> None:
         try:
             stage.save(run_cache=False)
         except OutputDoesNotExistError as error:
-            raise ProjectError(f"the job's output {error.path} did not arrive", f"dvc repro {name}") from error
+            missing = ", ".join(str(output) for output in stage.outs if not output.exists)
+            problem = f"{missing}, which the job of {name} made, was deleted while its results were taken over"
+            raise ProjectError(problem, f"dvc repro {name}: the job is not run again") from error
         recorded = fingerprint.plain(to_single_stage_lockfile(stage))
     _check_same(fingerprint.from_entry(recorded), entry, name)
     if not fingerprint.same(recorded, entry):

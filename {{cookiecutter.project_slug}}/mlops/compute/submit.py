@@ -7,6 +7,7 @@ one that was killed and is started again. `JOB_FRESH=1 dvc repro -f` starts a ne
 import dataclasses
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -24,14 +25,16 @@ from .spec import spec_of
 
 log = logging.getLogger(__name__)
 
+NAME_LENGTH = 63  # of a job, in characters
+
 
 def run(stage: str, publish: Callable[[str], None]) -> None:
     """Run a stage as a job and take over its results; `publish` does what needs Git, which a job has not.
 
     Raise ProjectError if it can't run as a job, or the job failed or was stopped; or see `results`.
     """
-    if os.environ.get("DVC_STAGE", "").rpartition(":")[2] != stage:
-        raise ProjectError(f"{stage} was not started as this stage of DVC's, as a job must be", f"dvc repro {stage}")
+    if not os.environ.get("DVC_STAGE"):
+        raise ProjectError(f"{stage} was started by hand, and only DVC can start a job", f"dvc repro {stage}")
     backend = current_backend()
     backend.check()
     name = _find_or_start(stage, backend)
@@ -75,7 +78,13 @@ def _describe(stage: str) -> tuple[str, dict[str, Any]]:
     platform, remote = load_platform(), transfer.public_remote()
     digest = fingerprint.digest(inputs, spec.image or "", platform.run_on, remote["url"])
     description = {"stage": stage, "inputs": inputs, "remote": remote, "spec": spec.model_dump()}
-    return f"{platform.project}-{stage}-{digest}", description
+    return _job_name(platform.project, stage, digest), description
+
+
+def _job_name(project: str, stage: str, digest: str) -> str:
+    """Return the name of a job without its attempt, in letters, digits and dashes: `train@a_1` is `train-a-1` in it."""
+    room = NAME_LENGTH - len(f"{project}--{digest}-999")
+    return f"{project}-{re.sub('[^A-Za-z0-9]+', '-', stage)[: max(room, 1)]}-{digest}"
 
 
 def _find_or_start(stage: str, backend: Backend) -> str:
@@ -110,11 +119,15 @@ def _find_or_start(stage: str, backend: Backend) -> str:
 
 
 def _is_reusable(stage: str, backend: Backend, name: str, state: State | None) -> bool:
+    """Return whether a job's results can be, or soon will be, taken over."""
     if os.environ.get("JOB_FRESH", "0") != "0" or state not in (State.RUNNING, State.COMPLETED):
         return False
     if state is State.RUNNING:
         log.info("job %s is at it already: following it", name)
         return True
+    if pipeline.load_stage(stage).always_changed:
+        log.info("job %s is done, and %s is to run each time (always_changed): starting anew", name, stage)
+        return False
     if missing := results.missing_outputs(stage, backend.out_dir(name)):
         log.info("job %s has done it, but the DVC remote lost %s of its results: starting anew", name, len(missing))
         return False

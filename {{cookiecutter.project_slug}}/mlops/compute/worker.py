@@ -83,7 +83,7 @@ def _run(job: dict[str, Any], out: Path) -> None:
         pushed = time.monotonic()
     with tarfile.open(out / SMALL, "w") as packed:
         for small in (output for output in stage.outs if not output.use_cache):
-            packed.add(small.def_path)
+            packed.add(os.path.relpath(small.fs_path))
     seconds = {"pull": pulled - begin, "stage": ran - pulled, "push": pushed - ran}
     result = {
         "entry": fingerprint.plain(load_yaml("dvc.lock")["stages"][stage.name]),
@@ -136,7 +136,7 @@ def _pull(stage: Stage, expected: fingerprint.Inputs) -> int:
             f"{', '.join(fingerprint.differences(expected, read))}",
             "commit them to Git, or dvc add them, without attributes that change or leave out files (.gitattributes)",
         )
-    return sum(dep.meta.size or 0 for dep in stage.deps if dep.def_path in outs and dep.meta)
+    return sum(dep.meta.size or 0 for dep in stage.deps if inputs.relative(dep) in outs and dep.meta)
 
 
 def _push(stage: Stage, patience_s: float) -> int:

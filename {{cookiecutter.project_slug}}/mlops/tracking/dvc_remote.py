@@ -71,7 +71,7 @@ def _check_complete(repo: Any, out: Any, name: str | None) -> None:
         lost = f"{len(absent)} of its {len(hashes)} files"
     except LookupError as error:
         lost = str(error)
-    path, stage = repo.fs.relpath(out.fs_path), out.stage.addressing
+    path, stage = inputs.relative(out), out.stage.addressing
     problem = f"{path} is incomplete: {lost} are neither in DVC's cache nor in its remote, so nobody could get it again"
     fix = f"if {path} is whole: dvc commit --force {stage}; else make it again: dvc repro --force {stage}"
     raise ArtifactMissingError(problem, fix)

@@ -6,6 +6,7 @@ be imported from another repository, or kept in a remote of their own.
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from ..errors import ProjectError
@@ -21,10 +22,15 @@ def tracked(stage: Stage) -> dict[str, Output]:
     for dep in (dep for dep in stage.deps if dep.protocol == "local" and dep.def_path):
         for out in (out for out in stage.repo.index.outs if out.use_cache):
             if fs.isin_or_eq(dep.fs_path, out.fs_path):
-                outs[dep.def_path] = out
+                outs[relative(dep)] = out
             elif fs.isin(out.fs_path, dep.fs_path):
-                outs[fs.relpath(out.fs_path)] = out
+                outs[relative(out)] = out
     return dict(sorted(outs.items()))
+
+
+def relative(entry: Any) -> str:
+    """Return the path of a dep or an output from the working directory: in `dvc.yaml`, it may be from a `wdir`."""
+    return Path(os.path.relpath(entry.fs_path)).as_posix() if entry.protocol == "local" else str(entry)
 
 
 def is_elsewhere(out: Output) -> bool:
@@ -49,7 +55,7 @@ def elsewhere(stages: Iterable[Stage]) -> list[dict[str, str]]:
             _check_output(out)
             if is_elsewhere(out):
                 url, rev = _source(out)
-                path = stage.repo.fs.relpath(out.fs_path)
+                path = relative(out)
                 by_path[path] = {"path": path, "url": without_credentials(url), "rev": rev}
     return [by_path[path] for path in sorted(by_path)]
 
@@ -64,7 +70,7 @@ def _check_deps(stage: Stage) -> None:
 
 def _check_output(out: Output) -> None:
     """Raise ProjectError if a clone of another person could not get an output."""
-    file, path = out.stage.path_in_repo, out.repo.fs.relpath(out.fs_path)
+    file, path = out.stage.path_in_repo, relative(out)
     if out.stage.is_partial_import:
         problem = f"{path} was imported without its content, so nothing says which one it is"
         raise ProjectError(problem, f"dvc update {file} && git add {file}")

@@ -144,7 +144,8 @@ def dataset_md5() -> str:
     from ruamel.yaml import YAML
 
     lock = YAML(typ="safe").load(Path(LOCK)) if Path(LOCK).exists() else {}
-    outs = (out for stage in lock.get("stages", {}).values() for out in stage.get("outs", []))
+    stages = pipeline.load_stages()  # dvc.lock also has those that were removed from dvc.yaml, or have another name
+    outs = (out for name, entry in lock.get("stages", {}).items() if name in stages for out in entry.get("outs", []))
     if md5 := next((out["md5"] for out in outs if out["path"] == DATASET), None):
         return str(md5)
     raise ProjectError(f"dvc.lock does not name {DATASET}", "run the stage through DVC: dvc repro")
