@@ -20,7 +20,7 @@ from ..errors import ProjectError
 from ..tracking import dvc_remote, run_context, uploader
 from . import fingerprint, results, transfer
 from .backend import Backend, State, attempt_of, backends, current_backend
-from .spec import spec_of
+from .spec import job_stem, spec_of
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def _describe(stage: str) -> tuple[str, dict[str, Any], list[str]]:
     platform, remote = load_platform(), transfer.public_remote()
     digest = fingerprint.digest(inputs, spec.image or "", platform.run_on, remote["url"])
     description = {"stage": stage, "inputs": inputs, "remote": remote, "spec": spec.model_dump()}
-    return f"{platform.project}-{stage}-{digest}", description, upstream
+    return f"{job_stem(stage)}-{digest}", description, upstream
 
 
 def _find_or_start(stage: str, backend: Backend) -> str:
