@@ -71,7 +71,7 @@ def test_every_error_is_listed_once(folder: str) -> None:
 
 
 def test_every_listed_error_was_provoked_and_its_fix_followed() -> None:
-    tests = {}
+    tests: dict[str, str] = {}
     for row in rows():
         assert all(row[column] and row[column].strip() == row[column] for column in COLUMNS), row
         if row["provoked"].startswith(BY_HAND):
