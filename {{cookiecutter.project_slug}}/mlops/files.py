@@ -54,8 +54,12 @@ def write_report(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read a JSON file; an error of one that is damaged names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        error.add_note(path.as_posix())
+        raise
 
 
 def sha256(path: Path) -> str:
