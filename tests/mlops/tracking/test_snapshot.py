@@ -171,7 +171,7 @@ def test_snapshot_lacks_what_moved_from_git_to_dvc_before_that_is_committed(repo
 
 
 def test_training_that_was_started_by_hand_is_refused(repository: Path) -> None:
-    stage = Stage("train", (), (), ("reports/run.json",), {}, ("prepare",))
+    stage = Stage("train", (), (), ("reports/run.json",), {}, ("prepare",), always_changed=False)
     with pytest.raises(ProjectError, match=r"train was started by hand[\s\S]*\nFix: dvc repro train"):
         snapshots.check_upstream(stage)
 
@@ -180,7 +180,7 @@ def test_training_whose_earlier_stage_is_out_of_date_is_refused(
     repository: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DVC_STAGE", "train")
-    stage = Stage("train", (), (), ("reports/run.json",), {}, ("prepare",))
+    stage = Stage("train", (), (), ("reports/run.json",), {}, ("prepare",), always_changed=False)
     Path("params.yaml").write_text("x: 0.7\n", encoding="utf-8")
     with pytest.raises(ProjectError, match=r"prepare changed and did not run since: [\s\S]*\nFix: dvc repro train"):
         snapshots.check_upstream(stage)

@@ -102,7 +102,7 @@ def check_in_project(repo: Any, stage: Stage) -> None:
     That is a file of Git's which is not below the project's root, or in no commit; or an output of its last run.
     """
     if persistent := [relative(out) for out in stage.outs if out.persist]:
-        problem = f"{stage.name} goes on from its last {', '.join(persistent)} (persist: true), which a job does not have"
+        problem = f"{stage.name} goes on from its last {', '.join(persistent)} (persist: true), which a job lacks"
         fix = f"take `persist` from dvc.yaml:stages.{stage.name}, or meta.job, to run it here"
         raise ProjectError(problem, fix)
     project, root = Path.cwd().resolve(), Path(git("rev-parse", "--show-toplevel")).resolve()

@@ -7,7 +7,6 @@ one that was killed and is started again. `JOB_FRESH=1 dvc repro -f` starts a ne
 import dataclasses
 import logging
 import os
-import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,11 +20,9 @@ from ..errors import ProjectError
 from ..tracking import dvc_remote, run_context, uploader
 from . import fingerprint, results, transfer
 from .backend import Backend, State, attempt_of, backends, current_backend
-from .spec import spec_of
+from .spec import job_stem, spec_of
 
 log = logging.getLogger(__name__)
-
-NAME_LENGTH = 63  # of a job, in characters
 
 
 def run(stage: str, publish: Callable[[str], None]) -> None:
@@ -78,13 +75,7 @@ def _describe(stage: str) -> tuple[str, dict[str, Any]]:
     platform, remote = load_platform(), transfer.public_remote()
     digest = fingerprint.digest(inputs, spec.image or "", platform.run_on, remote["url"])
     description = {"stage": stage, "inputs": inputs, "remote": remote, "spec": spec.model_dump()}
-    return _job_name(platform.project, stage, digest), description
-
-
-def _job_name(project: str, stage: str, digest: str) -> str:
-    """Return the name of a job without its attempt, in letters, digits and dashes: `train@a_1` is `train-a-1` in it."""
-    room = NAME_LENGTH - len(f"{project}--{digest}-999")
-    return f"{project}-{re.sub('[^A-Za-z0-9]+', '-', stage)[: max(room, 1)]}-{digest}"
+    return f"{job_stem(stage)}-{digest}", description
 
 
 def _find_or_start(stage: str, backend: Backend) -> str:
