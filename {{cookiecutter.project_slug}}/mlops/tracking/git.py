@@ -23,23 +23,23 @@ EXPLANATIONS = (
     (
         r"\[rejected\] +(\S+) -> \S+ \(already exists\)",
         "{remote} has the tag {0} on another commit",
-        "take theirs: git fetch --force {remote} tag {0}   (to keep yours as well, before that: git tag <name> {0})",
+        "git fetch --force {remote} tag {0}   (takes theirs; to keep yours as well, before that: git tag <name> {0})",
     ),
     (
         r"'refs/heads/(\S+?)' exists; cannot create",
         "{remote} has a branch {0}, in the way of the one that is to be pushed",
-        "rename it there: git fetch {remote} && git push {remote} {remote}/{0}:refs/heads/<name> :refs/heads/{0} "
+        "git fetch {remote} && git push {remote} {remote}/{0}:refs/heads/<name> :refs/heads/{0} "
         "&& git fetch --prune {remote}",
+    ),
+    (
+        r"Unable to create '(.+\.lock)': File exists",
+        "another git command is at work, or was killed: there is {0}",
+        "the same command, when that has ended; if none is at work: rm {0}",
     ),
     (
         r"! \[(?:remote )?rejected\] .* -> (\S+) \((.+)\)",
         "{remote} refuses {0}: {1} ({first})",
         "allow pushes of {0} there (rights to write, rules for protected branches, hooks), then the same command",
-    ),
-    (
-        r"Unable to create '(.+\.lock)': File exists",
-        "another git command is at work in this repository, or was killed there: there is {0}",
-        "the same command, when that has ended; if there is none: rm {0}",
     ),
     (r"No space left on device|Disk quota exceeded", "the disk is full", "free some space, such as with: dvc gc -w"),
     (
@@ -106,7 +106,7 @@ def _error(args: Sequence[str], where: Path, message: str) -> GitError:
     }
     for pattern, problem, fix in EXPLANATIONS:
         if match := re.search(pattern, message):
-            return GitError(*(text.format(*match.groups(), **values) for text in (problem, fix)))
+            return GitError(*(text.format(*match.groups(), **values).replace("/./", "/") for text in (problem, fix)))
     return GitError(f"git {args[0]}: {'; '.join(filter(None, lines))}", f"correct that: git {shlex.join(args)}")
 
 

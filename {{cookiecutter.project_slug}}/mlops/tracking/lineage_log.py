@@ -157,7 +157,7 @@ def _push_log(remote: str, tags: tuple[str, ...]) -> str:
             _push(local, tip, ours)
             _push(remote, tip, theirs)
         except GitError as error:
-            is_busy = "File exists" in error.problem  # another push is at it
+            is_busy = error.problem.endswith(".lock")  # another push is at it
             if is_busy or _fetch_tip(local) not in (ours, tip) or _fetch_tip(remote) != theirs:
                 continue  # a training, or another push, was faster
             raise
@@ -263,7 +263,8 @@ def is_behind_remote(log_ref: str = REF) -> bool:
 
 def log_refs() -> list[str]:
     """Return the refs of the logs: this clone's own, and those of Git remotes."""
-    return git("for-each-ref", "--format=%(refname)", REF, f"refs/remotes/*/{BRANCH}").split()
+    refs = git("for-each-ref", "--format=%(refname)", REF, ANY_PUBLISHED).split()
+    return [ref for ref in refs if ref.endswith(f"/{BRANCH}")]  # not those of a branch `lineage/…`
 
 
 def check_not_shallow() -> None:

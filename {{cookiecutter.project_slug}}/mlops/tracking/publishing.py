@@ -59,8 +59,8 @@ def describe_unpublished() -> str:
     if not entries:
         return ""
     named = ", ".join(subject for _, subject in entries[:SHOWN]) + (", …" if entries[SHOWN:] else "")
-    problem = f"nobody else has what {len(entries)} entries of the log name: {named}"
-    return f"{problem}. Fix: {'' if _has_origin() else 'git remote add origin <address>, then '}{PUSH}"
+    add = "" if _has_origin() else "git remote add origin <address>, then "
+    return f"{len(entries)} entries of the log are in this clone only: {named}. Fix: {add}{PUSH}"
 
 
 def _has_origin() -> bool:
