@@ -17,7 +17,7 @@ import tomllib
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
@@ -54,6 +54,7 @@ class Platform(StrictModel):
     role_arn: str | None = None  # IAM role of SageMaker's jobs
     region: str | None = None  # AWS region of SageMaker's jobs
     jobs_uri: str | None = None  # where SageMaker's jobs get code and leave results; null means beside the DVC remote
+    publish: Literal["auto", "ask", "never"] = "auto"  # the log of trainings, to the Git remote `origin`
     allow_other_environment: bool  # run although installed packages differ from `environment.json`; recorded on the run
 
 

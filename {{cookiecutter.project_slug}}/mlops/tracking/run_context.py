@@ -7,6 +7,7 @@ of the running stage and of those after it, which describe an earlier run. `git 
 --allow-missing`, restores code, parameters and data of the run. HEAD, the index and the work tree do not change.
 """
 
+import contextlib
 import getpass
 import os
 import sys
@@ -23,9 +24,10 @@ from ..contract import package_name
 from ..errors import ProjectError
 from ..files import read_json
 from ..pipeline import LOCK
-from . import dataset_tags, dvc_remote, inputs, lineage_log, stage_metrics
+from . import dataset_tags, dvc_remote, inputs, lineage_log, publishing, stage_metrics
 from .checkout import Reader, add_and_check, ignored_by_dvc
-from .git import commit_tree, git, head, paths, remote_url, try_git
+from .git import commit_tree, exists, git, head, paths, remote_url, try_git
+from .run_files import read_facts
 
 DATASET = "data/dataset"
 
@@ -62,13 +64,15 @@ def collect(stage: str) -> RunContext:
     """Return the context of a stage that this clone is about to start.
 
     It raises what `snapshot` does, and ProjectError for a training that was not started by DVC, or while an earlier
-    stage is out of date: the run would name what it did not read.
+    stage is out of date: the run would name what it did not read. And for a registration of a run whose commit is lost.
     """
     from dvc.repo.experiments.utils import gen_random_name
 
     loaded = pipeline.load_stage(stage)
     if loaded.is_training:
         check_upstream(loaded)
+    if loaded.is_registering:
+        _check_trained_commit()
     commit, label, metrics = snapshot(stage), "", {}
     if loaded.is_training:
         metrics, label = stage_metrics.read(loaded.upstream), dataset_tags.label_of(dataset_md5())
@@ -113,9 +117,42 @@ def _elsewhere(stage: pipeline.Stage) -> list[dict[str, str]]:
 
 
 def log_training(context: RunContext) -> None:
-    """Write a training to the branch `lineage` before it begins; once, however often this is called."""
-    project = load_platform().project
-    lineage_log.record_once(context.commit, f"train {context.name}\n\nrun: {context.run}\nproject: {project}\n")
+    """Write a training to the branch `lineage` before it begins, and publish that; once, however often it is called."""
+    _record(context.commit, context.name, context.run)
+    publishing.publish(wait=False)
+
+
+def keep_trained_commit() -> None:
+    """Write the training of the run in the work tree to the branch `lineage`, unless a log keeps its commit."""
+    facts = read_facts()
+    commit = facts["data_git_commit_id"]
+    if exists(commit) and not lineage_log.keeps(commit):
+        _record(commit, facts["name"], facts["run"])
+
+
+def _record(commit: str, name: str, run: str) -> None:
+    lineage_log.record_once(commit, f"train {name}\n\nrun: {run}\nproject: {load_platform().project}\n")
+
+
+def _check_trained_commit() -> None:
+    """Check that this clone has the commit that the run in the work tree names, else nobody could restore its version.
+
+    It is in another clone alone when an experiment was pulled from there. It is fetched, if that clone has published
+    it; or made again, where the content is the same.
+    """
+    facts = read_facts()
+    commit = facts["data_git_commit_id"]
+    if lineage_log.fetch_commit(commit):
+        return
+    with contextlib.suppress(ProjectError):
+        snapshot(pipeline.training_stage().name)
+    if not exists(commit):
+        add = "" if remote_url(home()) else "git remote add origin <address of the repository>; "
+        raise ProjectError(
+            f"run {facts['run']} names commit {commit[:10]}, which neither this clone nor its Git remote has, so "
+            "nobody could restore what the registered version was made from",
+            f"in the clone that trained it: {publishing.PUSH}; then here: {add}git fetch origin, and the same command",
+        )
 
 
 def check_upstream(stage: pipeline.Stage) -> None:
@@ -175,6 +212,7 @@ def snapshot(stage: str) -> str:
     if edited := [path.as_posix() for path, state in _file_states.items() if _state(path) != state]:
         problem = f"{', '.join(edited[:5])} changed while the stage began, so it is unknown which version it read"
         raise ProjectError(problem, "run the same command again")
+    lineage_log.check_refs()
     parent, (stages, outs, carried, reader) = head(), _scope(stage)
     with tempfile.TemporaryDirectory() as folder:
         # Never a copy of the real index: its stat cache hides a same-size edit that DVC just made (`0.1` to `0.5`).
