@@ -13,6 +13,7 @@ from typing import Any
 
 from ..config import job_file
 from ..errors import ProjectError
+from ..explain import explain
 from ..files import atomic_write, read_json
 from ..pipeline import RUN_REPORT
 from .git import git, without_credentials
@@ -34,10 +35,11 @@ def push(stages: list[str]) -> None:
         try:
             repo.push(targets=stages, with_deps=True)
         except Exception as error:  # each kind of remote raises errors of its own
-            raise ProjectError(
-                without_credentials(f"the DVC remote {address} does not take the data: {error.__cause__ or error}"),
-                "repair the connection, then: dvc push",
-            ) from error
+            known = explain(error) or ProjectError(
+                str(error.__cause__ or error), "repair the connection, then: dvc push"
+            )
+            problem = without_credentials(f"the DVC remote {address} does not take the data: {known.problem}")
+            raise ProjectError(problem, known.fix) from error
 
 
 def remote_url() -> str:
