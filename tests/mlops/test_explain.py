@@ -21,7 +21,7 @@ import requests
 from botocore.exceptions import ClientError
 from mlops import explain as module
 from mlops.errors import ProjectError, UnavailableError
-from mlops.explain import explain, explain_text
+from mlops.explain import explain
 from mlops.files import read_json
 from mlops.known_errors import KNOWN, Known
 
@@ -76,13 +76,6 @@ def meet(error: Exception) -> ProjectError:
     known = explain(error)
     assert known, f"{type(error)} {error}"
     assert len(known.problem.splitlines()) == len(known.fix.splitlines()) == 1
-    return known
-
-
-def of_text(text: str) -> ProjectError:
-    """Return what a message of Git's means."""
-    known = explain_text(text)
-    assert known, text
     return known
 
 
@@ -320,13 +313,6 @@ def test_database_says_what_is_wrong_with_it(machine: Path) -> None:
     assert "the database is damaged" in known.problem and "mirror repair" in known.fix
 
 
-def test_database_of_another_mlflow_is_told() -> None:
-    from mlflow.exceptions import MlflowException
-
-    known = meet(MlflowException("Detected out-of-date database schema (found version 1, but expected 2)."))
-    assert "another version of MLflow" in known.problem and "mlflow db upgrade" in known.fix
-
-
 def test_machine_that_is_full_or_refuses_is_told(machine: Path) -> None:
     for number, words in ((errno.ENOSPC, "disk is full"), (errno.EMFILE, "files are open"), (errno.EROFS, "read-only")):
         assert words in meet(OSError(number, os.strerror(number), "a/b")).problem
@@ -344,29 +330,20 @@ def test_damaged_json_is_named(machine: Path) -> None:
         )
 
 
-def test_git_says_what_is_wrong(run: Run, machine: Path) -> None:
-    def git(*args: str) -> ProjectError:
-        done = subprocess.run(["git", *args], capture_output=True, text=True)
-        assert done.returncode
-        return of_text(done.stderr)
+def test_json_that_is_missing_is_named(machine: Path) -> None:
+    known = meet(error_of(lambda: read_json(Path("reports/metrics.json"))))
+    assert (known.problem, known.fix.partition(",")[0]) == ("reports/metrics.json is missing", "dvc repro")
 
-    assert "is in no Git repository" in git("status").problem
-    run("git", "init", "--quiet")
-    Path(".git/index.lock").touch()
-    known = git("add", ".")
-    assert "another Git command" in known.problem and f"rm {machine}/.git/index.lock" in known.fix
-    Path(".git/index.lock").unlink()
-    unnamed = {name: "" for name in os.environ if name.startswith(("GIT_AUTHOR", "GIT_COMMITTER"))}
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        for name in unnamed:
-            monkeypatch.delenv(name)
-        known = git("-c", "user.useConfigOnly=true", "commit", "--allow-empty", "-m", "x")
-    assert "Git does not know who you are" in known.problem and "git config user.name" in known.fix
-    known = git("fetch", "http://127.0.0.1:9/x")
-    assert isinstance(known, UnavailableError) and "Git server can't be reached" in known.problem
-    known = of_text("fatal: Authentication failed for 'https://x@h/'")
-    assert "the Git server does not know you" in known.problem
-    known = of_text("fatal: detected dubious ownership in repository at '/a b'")
+
+def test_git_that_refuses_dvc_is_told(machine: Path) -> None:
+    from scmrepo.exceptions import SCMError
+    from scmrepo.git import Git
+
+    known = meet(error_of(lambda: Git(str(machine))))
+    assert known.problem == f"{machine} is in no Git repository" and "project's root" in known.fix
+    known = meet(error_of(lambda: Git.clone(f"{CLOSED}/x", str(machine / "x"))))
+    assert "the Git repository can't be had" in known.problem and "git fetch" in known.fix
+    known = meet(SCMError("detected dubious ownership in repository at '/a b'"))
     assert known.fix == "git config --global --add safe.directory /a b, then the same command"
 
 

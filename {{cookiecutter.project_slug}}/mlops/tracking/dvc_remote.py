@@ -14,6 +14,7 @@ from typing import Any
 
 from ..config import home, job_file
 from ..errors import ProjectError
+from ..explain import explain
 from ..files import atomic_write, read_json
 from ..pipeline import RUN_REPORT, load_stage
 from . import inputs
@@ -52,10 +53,11 @@ def push_inputs(stage: str, for_job: bool = False) -> None:
         except ProjectError:
             raise
         except Exception as error:  # each kind of remote raises errors of its own
-            raise ProjectError(
-                without_credentials(f"the DVC remote {address} does not take the data: {error.__cause__ or error}"),
-                "repair the connection, then: dvc push",
-            ) from error
+            known = explain(error) or ProjectError(
+                str(error.__cause__ or error), "repair the connection, then: dvc push"
+            )
+            problem = without_credentials(f"the DVC remote {address} does not take the data: {known.problem}")
+            raise ProjectError(problem, known.fix) from error
 
 
 def _check_complete(repo: Any, out: Any, name: str | None) -> None:
