@@ -10,7 +10,7 @@ from .contract import package_name, stage_main
 from .errors import ProjectError
 from .tracking import stage_metrics
 from .tracking.git import git, paths, untracked_error
-from .tracking.run_context import note_files
+from .tracking.run_context import check_inputs, note_files
 
 
 def run_stage(name: str) -> None:
@@ -32,11 +32,13 @@ def run_stage(name: str) -> None:
             if not importlib.util.find_spec(".compute", __package__):
                 problem = f"this project has no {__package__}/compute, so its stages run on this machine only"
                 raise ProjectError(problem, "unset RUN_ON, or set platform.yaml:run_on: local")
+            check_inputs(stage.name)
             importlib.import_module(".compute.submit", __package__).run(stage.name, _publish)
         else:
             check_environment(load_platform().allow_other_environment)
             if not job_file():  # a job's files are those of the commit already
                 note_files()
+                check_inputs(stage.name)
             stage_main(name.partition("@")[0])()
         if not job_file():
             stage_metrics.send(stage.name)

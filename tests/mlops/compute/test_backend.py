@@ -220,7 +220,7 @@ def test_stage_with_a_wdir_runs_as_a_job(small: BakedProject) -> None:
 def test_output_that_a_stage_goes_on_from_is_not_for_a_job(small: BakedProject) -> None:
     edit(small, "dvc.yaml", "outs: [doubled.txt]", "outs: [doubled.txt: {persist: true}]")
     refused = small.run("dvc", "repro", check=False)
-    assert "double goes on from its last doubled.txt (persist: true), which a job does not have" in refused.stderr
+    assert "double goes on from its last doubled.txt (persist: true), which a job lacks" in refused.stderr
     assert "Fix: take `persist` from dvc.yaml:stages.double, or meta.job, to run it here" in refused.stderr
     assert names(small) == []
     edit(small, "dvc.yaml", "    meta:\n      job: {kind: processing}\n", "")

@@ -16,6 +16,7 @@ from ..errors import ProjectError
 from ..pipeline import load_stage
 from ..tracking.checkout import Reader, ignored_by_dvc, shown
 from ..tracking.git import git
+from ..tracking.inputs import relative, tracked
 
 Stage = Any  # dvc.stage.PipelineStage, which has no types and takes long to import
 Inputs = dict[str, Any]
@@ -42,13 +43,13 @@ def from_work_tree(stage: Stage) -> Inputs:
     try:
         stage.save_deps()
     except DvcException as error:  # its kinds do not have the path
-        missing, tracked = [relative(dep) for dep in stage.deps if not dep.exists], tracked_inputs(stage)
+        missing, outs = [relative(dep) for dep in stage.deps if not dep.exists], tracked(stage)
         problem, fix = f"the inputs of {stage.name} can't be read: {error}", f"correct dvc.yaml:stages.{stage.name}"
         if missing:
             problem = f"{stage.name} reads {', '.join(missing)}, which is not there"
             fix = f"git checkout -- {' '.join(missing)}; or correct dvc.yaml:stages.{stage.name}.deps"
-        if made := [path for path in missing if path in tracked]:
-            stages = sorted({tracked[path] for path in made if not tracked[path].endswith(".dvc")})
+        if made := [path for path in missing if path in outs]:
+            stages = sorted({outs[path].stage.addressing for path in made if outs[path].stage.cmd})
             fix = ", or ".join(f"dvc {verb} {' '.join(of)}" for verb, of in (("pull", made), ("repro", stages)) if of)
         raise ProjectError(problem, fix) from error
     return from_entry(to_single_stage_lockfile(stage))
@@ -95,32 +96,13 @@ def differences(first: Inputs, second: Inputs) -> list[str]:
     return [key[1] for key in sorted(before | after) if not same(before.get(key), after.get(key))]
 
 
-def tracked_inputs(stage: Stage) -> dict[str, str]:
-    """Return the paths of a stage's deps that DVC keeps, and the address of the stage or `.dvc` file that has each."""
-    tracked = {}
-    for dep in (dep for dep in stage.deps if dep.protocol == "local" and dep.def_path):
-        for out in (out for out in stage.repo.index.outs if out.use_cache):
-            if stage.repo.fs.isin_or_eq(dep.fs_path, out.fs_path):
-                tracked[relative(dep)] = out.stage.addressing
-            elif stage.repo.fs.isin(out.fs_path, dep.fs_path):
-                tracked[relative(out)] = out.stage.addressing
-    return dict(sorted(tracked.items()))
-
-
-def relative(entry: Any) -> str:
-    """Return the path of a dep or an out from the working directory: in `dvc.yaml`, it may be from a `wdir`."""
-    return Path(os.path.relpath(entry.fs_path)).as_posix() if entry.protocol == "local" else str(entry)
-
-
 def check_in_project(repo: Any, stage: Stage) -> None:
     """Raise ProjectError if a job could not have what a stage reads.
 
     That is a file of Git's which is not below the project's root, or in no commit; or an output of its last run.
     """
     if persistent := [relative(out) for out in stage.outs if out.persist]:
-        problem = (
-            f"{stage.name} goes on from its last {', '.join(persistent)} (persist: true), which a job does not have"
-        )
+        problem = f"{stage.name} goes on from its last {', '.join(persistent)} (persist: true), which a job lacks"
         fix = f"take `persist` from dvc.yaml:stages.{stage.name}, or meta.job, to run it here"
         raise ProjectError(problem, fix)
     project, root = Path.cwd().resolve(), Path(git("rev-parse", "--show-toplevel")).resolve()

@@ -7,7 +7,6 @@ one that was killed and is started again. `JOB_FRESH=1 dvc repro -f` starts a ne
 import dataclasses
 import logging
 import os
-import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,11 +20,9 @@ from ..errors import ProjectError
 from ..tracking import dvc_remote, run_context, uploader
 from . import fingerprint, results, transfer
 from .backend import Backend, State, attempt_of, backends, current_backend
-from .spec import spec_of
+from .spec import job_stem, spec_of
 
 log = logging.getLogger(__name__)
-
-NAME_LENGTH = 63  # of a job, in characters
 
 
 def run(stage: str, publish: Callable[[str], None]) -> None:
@@ -63,14 +60,14 @@ def dry_run(stage: str, backend_name: str | None = None) -> str:
     os.environ.update(RUN_ON=backend_name or planning[0], DVC_STAGE=stage)  # as DVC would start it
     backend = current_backend()
     backend.check()
-    base, description, _ = _describe(stage)
+    base, description = _describe(stage)
     name, context = f"{base}-1", run_context.collect(stage)
     with tempfile.TemporaryDirectory() as scratch:
         return backend.plan(Path(scratch), name, {"name": name, **description, "origin": dataclasses.asdict(context)})
 
 
-def _describe(stage: str) -> tuple[str, dict[str, Any], list[str]]:
-    """Return a stage as a job, and the addresses of the stages and `.dvc` files that made its inputs.
+def _describe(stage: str) -> tuple[str, dict[str, Any]]:
+    """Return a stage as a job.
 
     The first is the name of its jobs, without the number of the attempt; the second is what the job's file holds, but
     for the job's name and the run's context: no secret.
@@ -81,23 +78,16 @@ def _describe(stage: str) -> tuple[str, dict[str, Any], list[str]]:
             problem = f"a job can't bring {', '.join(elsewhere)} back: it is not for the default DVC remote"
             raise ProjectError(problem, f"take `remote` and `push` from dvc.yaml:stages.{stage}.outs")
         fingerprint.check_in_project(loaded.repo, loaded)
-        upstream = sorted(set(fingerprint.tracked_inputs(loaded).values()))
         inputs = fingerprint.from_work_tree(loaded)
     platform, remote = load_platform(), transfer.public_remote()
     digest = fingerprint.digest(inputs, spec.image or "", platform.run_on, remote["url"])
     description = {"stage": stage, "inputs": inputs, "remote": remote, "spec": spec.model_dump()}
-    return _job_name(platform.project, stage, digest), description, upstream
-
-
-def _job_name(project: str, stage: str, digest: str) -> str:
-    """Return the name of a job without its attempt, in letters, digits and dashes: `train@a_1` is `train-a-1` in it."""
-    room = NAME_LENGTH - len(f"{project}--{digest}-999")
-    return f"{project}-{re.sub('[^A-Za-z0-9]+', '-', stage)[: max(room, 1)]}-{digest}"
+    return f"{job_stem(stage)}-{digest}", description
 
 
 def _find_or_start(stage: str, backend: Backend) -> str:
     """Return the name of a job that runs, or has succeeded, for the same inputs; start a job if there is none."""
-    base, description, upstream = _describe(stage)
+    base, description = _describe(stage)
     backend.folder().mkdir(parents=True, exist_ok=True)
     lock = FileLock(backend.folder() / f"{base}.lock")  # launchers of the same job share it
     try:
@@ -117,8 +107,7 @@ def _find_or_start(stage: str, backend: Backend) -> str:
             earlier = backend.context_of(name)
             if earlier.commit == context.commit:
                 context = dataclasses.replace(context, run=earlier.run, name=earlier.name or context.name)
-        if upstream:
-            dvc_remote.push(upstream)
+        dvc_remote.push_inputs(stage, for_job=True)
         backend.prepare(name, {"name": name, **description, "origin": dataclasses.asdict(context)})
         if pipeline.load_stage(stage).is_training:
             run_context.log_training(context)
