@@ -91,5 +91,6 @@ def explain_errors(problem: str, fix: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        known = explain(error) or ProjectError(str(error.__cause__ or error), "")
-        raise ProjectError(f"{problem}: {known.problem}", "; ".join(filter(None, (known.fix, fix)))) from error
+        known = explain(error)
+        cause = known.problem if known else error.__cause__ or error
+        raise ProjectError(f"{problem}: {cause}", f"{known.fix}; {fix}" if known else fix) from error
