@@ -17,7 +17,7 @@ TEAM_LINES, MLOPS_LINES = 1_950, 16_400
 
 # Modules and folders of mlops/, those at the bottom first: each imports what is below it, and of its own row itself.
 LAYERS = (
-    {"errors", "files", "output", "config", "pipeline", "contract"},
+    {"errors", "explain", "known_errors", "files", "output", "config", "pipeline", "contract"},
     {"records"},
     {"training"},
     {"tracking"},

@@ -7,22 +7,26 @@ import sys
 
 import click
 
-from .errors import ProjectError
+from .explain import explain, quiet
 
 # The module `cli` of each adds its `groups` of verbs; any of them but `registry` and `datasets` may be deleted.
 FOLDERS = ("registry", "datasets", "consent", "compute", "audit", "optout")
 
 
 class Verbs(click.Group):
-    """Prints the project's errors as two lines, and exits with 2; Ctrl-C exits with 130."""
+    """Prints errors for people as two lines, and exits with 2; Ctrl-C exits with 130."""
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the verb."""
         try:
             return super().invoke(ctx)
-        except ProjectError as error:
-            click.echo(f"{click.style('Error:', fg='red', bold=True)} {error.problem}", err=True)
-            click.echo(f"Fix: {error.fix}", err=True)
+        except BrokenPipeError:  # of `| head`: click ends without a word
+            raise
+        except Exception as error:
+            if not (known := explain(error)):
+                raise
+            click.echo(f"{click.style('Error:', fg='red', bold=True)} {known.problem}", err=True)
+            click.echo(f"Fix: {known.fix}", err=True)
             sys.exit(2)
         except KeyboardInterrupt:
             click.echo("Interrupted: what was not finished is not recorded; the same command does it again.", err=True)
@@ -34,8 +38,7 @@ def main() -> None:
     """Train a model whose data, code and parameters can be named."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger(__package__).setLevel(logging.INFO)
-    for name in ("dvc", "dvc_data", "dvc_objects"):
-        logging.getLogger(name).propagate = False  # DVC prints its own; here they would come again, with tracebacks
+    quiet()
 
 
 @main.command()

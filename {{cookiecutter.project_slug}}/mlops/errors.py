@@ -15,3 +15,7 @@ class ProjectError(Exception):
         super().__init__(f"{problem}\nFix: {fix}")
         self.problem = problem
         self.fix = fix
+
+
+class UnavailableError(ProjectError):
+    """A server can't be reached, or asks to be called less often: the same may succeed later."""

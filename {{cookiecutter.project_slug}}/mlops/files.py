@@ -54,8 +54,12 @@ def write_report(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read a JSON file; the error of one that is damaged or missing has a note for `explain`: which it is."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError) as error:
+        error.add_note(f"file: {path.as_posix()}")
+        raise
 
 
 def sha256(path: Path) -> str:

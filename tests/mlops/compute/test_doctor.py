@@ -15,7 +15,7 @@ from mlops.compute.sagemaker.checks import account, project
 from mlops.compute.sagemaker.checks.account import REGISTRY, Permission, quota_names
 from mlops.compute.sagemaker.checks.project import CheckResult, CheckStatus, broken, kind_of, ok, reach, specs, unknown
 from mlops.compute.spec import JobSpec
-from mlops.errors import ProjectError
+from mlops.errors import ProjectError, UnavailableError
 from ruamel.yaml import YAML
 
 ACCOUNT = "123456789012"
@@ -237,7 +237,7 @@ def check(*results: CheckResult | Exception) -> doctor.Check:
         (check(unknown("?", "ask")), ["could not be asked", "ok", "ok"]),
         (check(ok("one"), broken("two", "do")), ["ok", "to be mended", "skipped", "skipped"]),
         (check(ok("one"), ProjectError("two", "do")), ["ok", "to be mended", "skipped", "skipped"]),
-        (check(client.AwsUnavailableError("busy", "later")), ["could not be asked", "ok", "ok"]),
+        (check(UnavailableError("busy", "later")), ["could not be asked", "ok", "ok"]),
         (check(EndpointConnectionError(endpoint_url="x")), ["could not be asked", "ok", "ok"]),
     ],
     ids=["ok", "unasked", "mend", "error", "away", "network"],

@@ -24,7 +24,7 @@ from ..contract import package_name
 from ..errors import ProjectError
 from ..files import read_json
 from ..pipeline import LOCK
-from . import dataset_tags, dvc_remote, lineage_log, publishing, stage_metrics
+from . import dataset_tags, dvc_remote, inputs, lineage_log, publishing, stage_metrics
 from .checkout import Reader, add_and_check, ignored_by_dvc
 from .git import commit_tree, exists, git, head, paths, remote_url, try_git
 from .run_files import read_facts
@@ -51,6 +51,7 @@ class RunContext:
     release_tags: Sequence[str]  # names of the Git tags of registered versions
     name: str = ""  # of the run, for people
     stage_metrics: Mapping[str, float] = field(default_factory=dict)  # of the stages before a training
+    inputs_elsewhere: Sequence[Mapping[str, str]] = ()  # what a clone gets from other places: `inputs.elsewhere`
 
 
 def from_job() -> RunContext | None:
@@ -69,7 +70,7 @@ def collect(stage: str) -> RunContext:
 
     loaded = pipeline.load_stage(stage)
     if loaded.is_training:
-        _check_upstream(loaded)
+        check_upstream(loaded)
     if loaded.is_registering:
         _check_trained_commit()
     commit, label, metrics = snapshot(stage), "", {}
@@ -96,7 +97,23 @@ def collect(stage: str) -> RunContext:
         release_tags=git("tag", "--list", "*@v*", where=home()).split(),
         name=dvc_exp_name or gen_random_name(),  # such as "dewy-stub", as DVC names experiments
         stage_metrics=metrics,
+        inputs_elsewhere=_elsewhere(loaded),
     )
+
+
+def check_inputs(name: str) -> None:
+    """Refuse, before the first stage works, what a commit for the last one could not hold, or others could not get."""
+    stages = pipeline.load_stages()
+    recorded = [stage for stage in stages.values() if stage.is_training or stage.is_registering]
+    if later := [stage.name for stage in recorded if name in stage.upstream]:
+        snapshot(later[-1])
+
+
+def _elsewhere(stage: pipeline.Stage) -> list[dict[str, str]]:
+    from dvc.repo import Repo
+
+    with Repo(os.getcwd()) as repo:
+        return inputs.elsewhere(repo.stage.load_one(name=name) for name in (stage.name, *stage.upstream))
 
 
 def log_training(context: RunContext) -> None:
@@ -138,7 +155,7 @@ def _check_trained_commit() -> None:
         )
 
 
-def _check_upstream(stage: pipeline.Stage) -> None:
+def check_upstream(stage: pipeline.Stage) -> None:
     """Check that the work tree is what `dvc.lock` names: the run will name it as what it was made from."""
     from dvc.repo import Repo
 
@@ -164,7 +181,8 @@ def dataset_md5() -> str:
     from ruamel.yaml import YAML
 
     lock = YAML(typ="safe").load(Path(LOCK)) if Path(LOCK).exists() else {}
-    outs = (out for stage in lock.get("stages", {}).values() for out in stage.get("outs", []))
+    stages = pipeline.load_stages()  # dvc.lock also has those that were removed from dvc.yaml, or have another name
+    outs = (out for name, entry in lock.get("stages", {}).items() if name in stages for out in entry.get("outs", []))
     if md5 := next((out["md5"] for out in outs if out["path"] == DATASET), None):
         return str(md5)
     raise ProjectError(f"dvc.lock does not name {DATASET}", "run the stage through DVC: dvc repro")
@@ -254,15 +272,17 @@ def _scope(stage: str) -> tuple[set[str], list[str], list[Path], Reader]:
         running = repo.stage.load_one(name=stage)
         # An edge points from a stage to one that it depends on.
         before, after = networkx.descendants(graph, running), {running, *networkx.ancestors(graph, running)}
+        inputs.elsewhere((running, *before))  # refuses what others can't get
         carried = sorted(absolute(out.fs_path) for item in before for out in item.outs if not out.use_cache)
-        deps = (dep for item in (running, *before) for dep in item.deps if dep.protocol == "local")
-        inputs = {absolute(dep.fs_path) for dep in deps} - {absolute(out.fs_path) for out in outs}
+        items = (item for item in (running, *before) if item.cmd)  # the source of an import is not read: DVC has a copy
+        deps = (dep for item in items for dep in item.deps if dep.protocol == "local")
+        sources = {absolute(dep.fs_path) for dep in deps} - {absolute(out.fs_path) for out in outs}
         variables = running.dvcfile.resolver.context.imports  # `vars` of dvc.yaml
         # Both packages whole: a commit without a module that no stage depends on can't run.
         code = ("dvc.yaml", "pyproject.toml", package_name(), "mlops", *(item.path for item in before))
         cached = [absolute(out.fs_path) for out in outs if out.use_cache]
-        reader = Reader(root, cached, inputs, ignored_by_dvc(repo))
-        for path in (*sorted({*map(absolute, (*code, *variables)), *inputs}), *carried, *imported):
+        reader = Reader(root, cached, sources, ignored_by_dvc(repo))
+        for path in (*sorted({*map(absolute, (*code, *variables)), *sources}), *carried, *imported):
             reader.read(path)
         outputs = [str(absolute(out.fs_path)) for item in after for out in item.outs]
         return {item.name for item in after if hasattr(item, "name")}, outputs, carried, reader

@@ -1,7 +1,7 @@
 """How the project calls AWS: errors, S3, and what its two kinds of SageMaker jobs have in common.
 
-A function that calls AWS raises `AwsUnavailableError` when AWS can't be reached or is too busy, and `ProjectError` when
-it refuses.
+A function that calls AWS raises `UnavailableError` when AWS can't be reached or is too busy, and `ProjectError` when it
+refuses.
 
 Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_Operations_Amazon_SageMaker_Service.html
 """
@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from ...config import load_platform
-from ...errors import ProjectError
+from ...errors import ProjectError, UnavailableError
+from ...explain import explain
 from ..backend import State
 from ..transfer import S3
 
@@ -28,19 +29,8 @@ TRIES, RETRY_S = 4, 1.0  # of a call, when AWS is unavailable or too busy; betwe
 # The documented ResourceNotFound, or what SageMaker says in fact.
 NO_JOB = r"ResourceNotFound:|ValidationException: .*(not found|could not find)"
 DOCTOR = "python -m mlops jobs doctor"
-BUSY = r"Throttling(Exception)?|RequestLimitExceeded|TooManyRequestsException|SlowDown"
-REFUSED = r"AccessDenied(Exception)?|InvalidClientTokenId|SignatureDoesNotMatch|UnrecognizedClientException"
-PROBLEMS = {  # by error codes: the problem, and the fix
-    r"ExpiredToken(Exception)?|RequestExpired": (
-        "the AWS credentials have expired",
-        "log in again (aws sso login), then the same command; a running job goes on meanwhile",
-    ),
-    REFUSED: ("AWS refuses", DOCTOR),
-    r"ResourceLimitExceeded": (
-        "the account's quota is used up",
-        "ask for more (Service Quotas, SageMaker), wait for other jobs, or another instance_type in meta.job",
-    ),
-}
+REFUSED = r"AccessDenied(Exception)?"
+LIMIT = "ask for more (Service Quotas, SageMaker), wait for other jobs, or another instance_type in meta.job"
 
 
 def noun(kind: str) -> str:
@@ -51,10 +41,6 @@ def noun(kind: str) -> str:
 def log_group(kind: str) -> str:
     """Return the log group of a kind of jobs in CloudWatch."""
     return f"/aws/sagemaker/{noun(kind)}s"
-
-
-class AwsUnavailableError(ProjectError):
-    """AWS can't be reached, or asks to be called less often: it is worth trying again."""
 
 
 class Job(NamedTuple):
@@ -141,24 +127,18 @@ def call(service: str, operation: str, expected: str = "", **request: Any) -> An
 
 @contextlib.contextmanager
 def translate_errors() -> Iterator[None]:
-    """Turn an error of AWS or boto3 in the block into a `ProjectError`, an `AwsUnavailableError` where it fits."""
-    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
-
+    """Turn an error of AWS or boto3 in the block into a `ProjectError`, an `UnavailableError` where it fits."""
     try:
         yield
-    except HTTPClientError as error:
-        fix = "check the network connection, then the same command"
-        raise AwsUnavailableError(f"AWS can't be reached: {error}", fix) from error
-    except BotoCoreError as error:
-        raise ProjectError(f"AWS can't be called: {error}", "aws configure, or AWS_PROFILE=<a profile>") from error
-    except ClientError as error:
-        code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        if status >= 500 or re.fullmatch(BUSY, code):
-            raise AwsUnavailableError(f"AWS is too busy: {code}: {message}", "the same command, later") from error
-        known = (texts for codes, texts in PROBLEMS.items() if re.fullmatch(codes, code))
-        problem, fix = next(known, (f"AWS says {code}", DOCTOR))
-        raise ProjectError(f"{problem}: {message}", fix) from error
+    except Exception as error:
+        if not (known := explain(error)):
+            raise
+        details = getattr(error, "response", {}).get("Error", {})
+        if details.get("Code") == "ResourceLimitExceeded":
+            raise ProjectError(f"the account's quota is used up: {details.get('Message')}", LIMIT) from error
+        if re.fullmatch(REFUSED, details.get("Code", "")):  # it simulates which rights are missing
+            known.fix = f"{DOCTOR} tells what you may not; {known.fix}"
+        raise known from error
 
 
 def retry_forever(function: Callable[[], Result]) -> Result:
@@ -167,7 +147,7 @@ def retry_forever(function: Callable[[], Result]) -> Result:
     while True:
         try:
             return function()
-        except AwsUnavailableError as error:
+        except UnavailableError as error:
             if not warned:
                 log.warning("%s. The job goes on; trying again", error.problem)
             warned = True

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
-from ...errors import ProjectError
+from ...errors import UnavailableError
+from ...explain import explain
 from ...output import table
-from . import client
 from .checks import account, project
 from .checks.project import CheckResult, CheckStatus, Results, broken, unknown
 
@@ -78,8 +78,7 @@ def examine() -> DoctorReport:
 
 def _results(check: Check, before: dict[str, Future[list[CheckResult]]]) -> list[CheckResult]:
     """Return the results of a check; an error that it raises is the last one."""
-    from botocore.exceptions import BotoCoreError, ClientError
-    from dvc.exceptions import DvcException
+    from botocore.exceptions import ClientError
 
     for name, future in before.items():
         if any(result.status in (CheckStatus.BROKEN, CheckStatus.SKIPPED) for result in future.result()):
@@ -87,13 +86,12 @@ def _results(check: Check, before: dict[str, Future[list[CheckResult]]]) -> list
     results: list[CheckResult] = []
     try:
         results.extend(check.run())
-    except ProjectError as error:
-        describe = unknown if isinstance(error, client.AwsUnavailableError) else broken
-        results.append(describe(error.problem, error.fix))
-    except DvcException as error:
-        results.append(broken(f"DVC says: {error}", "correct that, in .dvc/config or dvc.yaml"))
-    except ClientError as error:
-        results.append(unknown(str(error), f"ask somebody who may do {error.operation_name}"))
-    except BotoCoreError as error:
-        results.append(unknown(str(error), "check the network connection, then the same command"))
+    except Exception as error:
+        if not (known := explain(error)):
+            raise
+        describe = unknown if isinstance(known, UnavailableError) else broken
+        if isinstance(error, ClientError):
+            results.append(unknown(known.problem, f"ask somebody who may do {error.operation_name}"))
+        else:
+            results.append(describe(known.problem, known.fix))
     return results

@@ -13,10 +13,9 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from ...config import PINS_PATH, load_platform
+from ...config import load_platform, read_pins
 from ...errors import ProjectError
-from ...files import read_json
-from ..spec import JobSpec
+from ..spec import JobSpec, job_prefix
 from .client import call, region
 from .machines import gpu_count
 
@@ -77,12 +76,12 @@ def install_command(uri: str) -> str:
 
 
 def _pinned_torch() -> str:
-    return str(read_json(PINS_PATH)["torch"])
+    return read_pins().get("torch", "no torch")
 
 
 def make_image(gpu: bool, echo: Callable[[str], None]) -> str:
     """Build and push the image unless ECR has it; return its address with the digest. `echo` prints a line."""
-    project = load_platform().project
+    project = job_prefix()
     # An image is named after what it is made of: ECR refuses the same name twice.
     files = map(Path, ("Dockerfile", "aws/lock-exclude.txt", "requirements.lock"))
     content = b"".join(file.read_bytes().replace(b"\r\n", b"\n") for file in files)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from ....config import load_platform
 from ....errors import ProjectError
+from ....explain import explain
 from ....tracking import mlflow_client
 from ....tracking.git import git, head, without_credentials
 from ....tracking.run_context import snapshot
@@ -28,7 +29,6 @@ from ..request import jobs_uri, s3_url
 
 SERVICE = "sagemaker.amazonaws.com"
 ROLE = re.compile(r"arn:[a-z-]+:iam::(?P<account>\d{12}):role/(?:.+/)?(?P<name>[^/]+)")
-LOG_IN = "aws configure, AWS_PROFILE=<a profile>, or aws sso login; aws sts get-caller-identity tells who you are"
 SET_ROLE = "make aws-setup, or platform.yaml:role_arn: the ARN of a role"
 
 
@@ -122,15 +122,16 @@ def places() -> Results:
 
 def pushed() -> Results:
     """Report what the DVC remote lacks of what `dvc.lock` and `.dvc` files name: the next job pushes what it needs."""
-    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     logging.getLogger("dvc").setLevel(logging.ERROR)  # it warns of stages that did not run yet
     try:
         with Repo(os.getcwd()) as repo:
             states: dict[str, str] = repo.status(cloud=True)
-    except (DvcException, OSError) as error:
-        yield unknown(f"the DVC remote does not tell what it has: {error.__cause__ or error}", "dvc status --cloud")
+    except Exception as error:
+        if not (known := explain(error)):
+            raise
+        yield unknown(f"the DVC remote does not tell what it has: {known.problem}", known.fix)
         return
     counts = Counter(states.values())
     texts = {
@@ -162,7 +163,7 @@ def credentials() -> Results:
         with client.translate_errors():
             me = caller()
     except ProjectError as error:
-        yield broken(error.problem, error.fix if isinstance(error, client.AwsUnavailableError) else LOG_IN)
+        yield broken(error.problem, error.fix)
         return
     keys = boto3.Session().get_credentials()
     end = "; temporary, until an unknown time" if keys and keys.token else ""
