@@ -3,15 +3,19 @@
 import errno
 import importlib
 import importlib.util
+import logging
 from pathlib import Path
 
 from . import pipeline
 from .config import check_environment, home, job_file, load_platform
 from .contract import package_name, stage_main
 from .errors import ProjectError
-from .tracking import stage_metrics
+from .tracking import mlflow_check, stage_metrics
 from .tracking.git import git, paths, untracked_error
+from .tracking.mlflow_client import SAME, MlflowAwayError
 from .tracking.run_context import note_files
+
+log = logging.getLogger(__name__)
 
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -30,6 +34,7 @@ def run_stage(name: str) -> None:
         fix = "uninstall that copy (`pip uninstall`), unset PYTHONSAFEPATH, and run from the project's root"
         raise ProjectError(problem, fix)
     try:
+        _check_mlflow(name)
         if runs_as_job(name):
             if not importlib.util.find_spec(".compute", __package__):
                 problem = f"this project has no {__package__}/compute, so its stages run on this machine only"
@@ -50,6 +55,19 @@ def run_stage(name: str) -> None:
             raise
         problem = f"the disk is full: {error.filename or 'while writing outputs'}"
         raise ProjectError(problem, "free some space (`dvc gc -w` removes unused cache), then run again") from error
+
+
+def _check_mlflow(name: str) -> None:
+    """Raise ProjectError if a stage that trains or registers would do so for an MLflow that can't take the result."""
+    stage = pipeline.load_stage(name)
+    if job_file() or not (stage.is_training or stage.is_registering):  # who started a job has asked
+        return
+    try:
+        mlflow_check.check_usable()
+    except MlflowAwayError as error:
+        if stage.is_training:  # `register` says the same, when it has waited longer
+            fix = error.fix.replace(SAME, "then python -m mlops mirror sync")
+            log.warning("%s. The training goes on without it. To mend that: %s", error.problem, fix)
 
 
 def runs_as_job(name: str) -> bool:
