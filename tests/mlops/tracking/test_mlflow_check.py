@@ -191,7 +191,7 @@ def test_missing_database_of_known_versions_is_repaired(run: object, database: P
         ),
         ("mlruns", "is a relative path", "platform.yaml:tracking_uri: null, or an absolute address"),
         ("sqlite:///mlflow.db", "is a relative path", "platform.yaml:tracking_uri: null, or an absolute address"),
-        ("foo://bar", "MLflow has no such kind of address", "platform.yaml:tracking_uri: null, or a server"),
+        ("foo://bar", "MLflow at foo.* has no such kind of address", "platform.yaml:tracking_uri: null, or a server"),
     ],
     ids=["folder", "path", "sqlite", "kind"],
 )
