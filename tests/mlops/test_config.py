@@ -1,5 +1,6 @@
 """Configuration files say what is wrong with them, and what to write instead."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -35,10 +36,68 @@ def test_load_params_refuses_a_bad_file(
         load_params("split", SplitParams)
 
 
-def test_load_params_elsewhere_says_where_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("content", "problem", "fix"),
+    [
+        (
+            b"<<<<<<< HEAD\na: 1\n=======\na: 2\n>>>>>>> x\n",
+            "two versions .* at line 1: <<<<<<< HEAD",
+            "checkout --ours",
+        ),
+        (b"split:\n\ta: 1\n", "platform.yaml line 2 is not valid YAML: found character", "restore it: git checkout"),
+        (b"a: {}\na: {}\n", 'line 2 is not valid YAML: found duplicate key "a"$', "correct that, or restore it"),
+        ("a: 1\n".encode("utf-16"), "is not in UTF-8: it is in UTF-16", "save it as UTF-8"),
+        ("a: 1\n".encode("utf-16-le"), "is not in UTF-8", "save it as UTF-8"),
+        ("\ufeff\ufeffa: 1\n".encode(), "several byte order marks", "save it as UTF-8"),
+        ("a: é\n".encode("latin-1"), "another encoding", "save it as UTF-8"),
+        (b"- a\n", "platform.yaml holds no keys with values", "restore it: git checkout platform.yaml"),
+        (b"a: !x 1\n", "line 1 is not valid YAML: could not determine a constructor", "correct that"),
+        (b"on: 1\n", r"unknown key: on \(did you mean 'run_on'\?\)", "correct or remove platform.yaml:on"),
+        (PLATFORM.replace("demo", "2026-01-01").encode(), 'project is "2026-01-01"', "text stands in quotes"),
+        (PLATFORM.replace("false", "'false'").encode(), "is 'false': input should be", "without quotes"),
+        ((PLATFORM + "job: 1\n").encode(), "job is 1: it must hold keys with values", "change platform.yaml:job"),
+        (None, "platform.yaml is a folder", "mv platform.yaml platform.yaml.old && git checkout platform.yaml"),
+    ],
+    ids=lambda value: "",
+)
+def test_damaged_file_is_named_with_its_line_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, problem: str, fix: str
+) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ProjectError, match="project's root"):
+    Path("platform.yaml").mkdir() if content is None else Path("platform.yaml").write_bytes(content)
+    with pytest.raises(ProjectError) as refused:
+        load_platform()
+    assert re.search(problem, refused.value.problem) and fix in refused.value.fix
+    assert len(str(refused.value).splitlines()) == 2
+
+
+def test_one_byte_order_mark_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("platform.yaml").write_bytes(b"\xef\xbb\xbf" + PLATFORM.encode())
+    assert load_platform().project == "demo"
+    config.set_values(Path("platform.yaml"), {"region": "us-east-1"}, null="null")
+    assert load_platform().region == "us-east-1"
+
+
+def test_missing_file_in_the_root_is_restored_and_elsewhere_one_goes_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ProjectError, match=r"params.yaml is not in .*\nFix: run from the project's root"):
         load_params("split", SplitParams)
+    Path("dvc.yaml").touch()
+    with pytest.raises(ProjectError, match="Fix: restore it: git checkout params.yaml"):
+        load_params("split", SplitParams)
+
+
+def test_settings_of_the_tool_that_are_missing_are_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for text in ("", "tool = 1\n", "[tool.other]\n"):
+        Path("pyproject.toml").write_text(text, encoding="utf-8")
+        with pytest.raises(
+            ProjectError, match=r"no section \[tool.mlops\]\nFix: restore it: git checkout pyproject.toml"
+        ):
+            config.load_tool_settings()
 
 
 def test_load_platform_environment_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,5 +154,9 @@ def test_environment_other_version_is_refused_and_a_local_build_is_not(
     text = Path("environment.json").read_text(encoding="utf-8")
     Path("environment.json").write_text(text.replace('"torch": "', '"torch": "0.'), encoding="utf-8")
     config.check_environment(allow_other=True)
-    with pytest.raises(ProjectError, match=r"torch .* \(pinned: 0\."):
+    fix = r"python -m pip install -r requirements.lock .*platform.yaml:allow_other_environment: true"
+    with pytest.raises(ProjectError, match=rf"torch .* \(pinned: 0\.[\s\S]*Fix: {fix}"):
+        config.check_environment(allow_other=False)
+    Path("environment.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(ProjectError, match="environment.json holds no keys"):
         config.check_environment(allow_other=False)

@@ -17,7 +17,7 @@ import tomllib
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
@@ -25,7 +25,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarstring import SingleQuotedScalarString
 
 from .errors import ProjectError
-from .files import atomic_write, read_json, write_json
+from .files import atomic_write, write_json
 
 PINS_PATH = Path("environment.json")
 
@@ -54,6 +54,7 @@ class Platform(StrictModel):
     role_arn: str | None = None  # IAM role of SageMaker's jobs
     region: str | None = None  # AWS region of SageMaker's jobs
     jobs_uri: str | None = None  # where SageMaker's jobs get code and leave results; null means beside the DVC remote
+    publish: Literal["auto", "ask", "never"] = "auto"  # the log of trainings, to the Git remote `origin`
     allow_other_environment: bool  # run although installed packages differ from `environment.json`; recorded on the run
 
 
@@ -114,7 +115,8 @@ def set_values(file: Path, values: Mapping[str, str], null: str) -> list[str]:
     yaml.representer.add_representer(
         type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", null)
     )
-    content, changes = yaml.load(file.read_text(encoding="utf-8")), []
+    _read(file.as_posix())  # it refuses what can't be read
+    content, changes = yaml.load(file.read_text(encoding="utf-8-sig")), []
     for path, value in values.items():
         *sections, key = path.split(".")
         section = content
@@ -139,9 +141,11 @@ def load_platform() -> Platform:
 
 def load_tool_settings() -> ToolSettings:
     """Read `[tool.mlops]` of `pyproject.toml` in the working directory."""
-    content = _read("pyproject.toml").get("tool", {}).get("mlops")
+    tool = _read("pyproject.toml").get("tool")
+    content = tool.get("mlops") if isinstance(tool, dict) else None
     if content is None:
-        raise ProjectError("pyproject.toml has no section [tool.mlops]", 'add it, with package = "<your package>"')
+        fix = "restore it: git checkout pyproject.toml; mlops/config.py:ToolSettings says what it has"
+        raise ProjectError("pyproject.toml has no section [tool.mlops]", fix)
     return check("pyproject.toml", "tool.mlops", content, ToolSettings)
 
 
@@ -161,8 +165,12 @@ def check_environment(allow_other: bool) -> None:
 
 def other_packages() -> dict[str, tuple[str, str]]:
     """Return `{package: (pinned, installed)}` for those that differ in their public version."""
-    pins: dict[str, str] = read_json(PINS_PATH)
-    return {name: (want, have) for name, want in pins.items() if (have := _installed(name)) != want}
+    return {name: (want, have) for name, want in read_pins().items() if (have := _installed(name)) != want}
+
+
+def read_pins() -> dict[str, str]:
+    """Return the pinned public version of each numeric package."""
+    return _read(PINS_PATH.name)
 
 
 def write_pins() -> None:
@@ -202,26 +210,45 @@ def _installed(name: str) -> str:
 
 
 def _read(name: str) -> dict[str, Any]:
-    try:
-        content = copy.deepcopy(_parse(name, Path(name).read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        fix = "run from the project's root, where dvc.yaml is"
-        raise ProjectError(f"{name} is not in {Path.cwd()}", fix) from error
-    except UnicodeDecodeError as error:
-        raise ProjectError(f"{name} is not UTF-8: {error}", f"save {name} as UTF-8") from error
+    content = copy.deepcopy(_parse(name, _read_text(name)))
     if not isinstance(content, dict):
-        raise ProjectError(f"{name} holds no keys", f"restore it: git checkout {name}")
+        raise ProjectError(f"{name} holds no keys with values", f"write them, or restore it: git checkout {name}")
     return content
+
+
+def _read_text(name: str) -> str:
+    restore = f"restore it: git checkout {name}"
+    try:
+        text = Path(name).read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        fix = restore if Path("dvc.yaml").exists() else "run from the project's root, where dvc.yaml is"
+        raise ProjectError(f"{name} is not in {Path.cwd()}", fix) from error
+    except IsADirectoryError as error:
+        raise ProjectError(f"{name} is a folder", f"mv {name} {name}.old && git checkout {name}") from error
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text or text.startswith("\ufeff"):
+        problem = f"{name} is not in UTF-8: it is in UTF-16 or another encoding, or has several byte order marks"
+        raise ProjectError(problem, f"save it as UTF-8 in your editor, or {restore}")
+    if conflict := re.search("^<{7} .*", text, re.MULTILINE):
+        line = text.count("\n", 0, conflict.start()) + 1
+        fix = f"merge them in your editor; or, while the merge goes on, take one side: git checkout --ours {name}"
+        raise ProjectError(f"{name} has two versions since a merge in Git, at line {line}: {conflict[0]}", fix)
+    return text
 
 
 @functools.lru_cache(maxsize=8)
 def _parse(name: str, text: str) -> Any:
     # Cached: some commands read a file ten times, at 2 ms each.
-    kind, parse = ("TOML", tomllib.loads) if name.endswith(".toml") else ("YAML", YAML(typ="safe").load)
+    parse = {".toml": tomllib.loads, ".json": json.loads}.get(Path(name).suffix, YAML(typ="safe").load)
     try:
         return parse(text)
-    except (tomllib.TOMLDecodeError, YAMLError) as error:
-        raise ProjectError(f"{name} is not valid {kind}: {error}", f"correct {name}") from error
+    except (ValueError, YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)
+        reason = str(getattr(error, "problem", None) or error).partition(" with value")[0]
+        where = f"{name} line {mark.line + 1}" if mark else name
+        problem = f"{where} is not valid {Path(name).suffix[1:].upper()}: {' '.join(reason.split())}"
+        raise ProjectError(problem, f"correct that, or restore it: git checkout {name}") from error
 
 
 def check(name: str, section: str, content: Any, shape: type[AnySection]) -> AnySection:
@@ -240,9 +267,16 @@ def check(name: str, section: str, content: Any, shape: type[AnySection]) -> Any
             raise ProjectError(problem, f"correct or remove {name}:{key}") from error
         if first["type"] == "missing":
             raise ProjectError(f"{name} lacks the key {key}", f"add {key} to {name}") from error
-        text = first["msg"].removeprefix("Value error, ")
-        problem = f"{name}:{key} is {first['input']!r}: {text[0].lower()}{text[1:]}"
-        raise ProjectError(problem, f"change {name}:{key}") from error
+        is_section = first["type"] in ("model_type", "dict_type")
+        text = "it must hold keys with values" if is_section else first["msg"].removeprefix("Value error, ")
+        value, kind = first["input"], first["type"].removesuffix("_type")
+        shown = repr(value) if isinstance(value, str) else json.dumps(value, default=str)
+        hint = " (text stands in quotes)" if kind == "string" and value is not None else ""
+        if kind in ("int", "float", "bool") and isinstance(value, str):
+            hint = " (without quotes)"
+        raise ProjectError(
+            f"{name}:{key} is {shown}: {text[0].lower()}{text[1:]}", f"change {name}:{key}{hint}"
+        ) from error
 
 
 def _nearest(word: str, known: Any) -> str:

@@ -31,16 +31,10 @@ def explain(error: BaseException) -> ProjectError | None:
     if isinstance(error, ProjectError):
         return error
     names = _names_of(error)
-    is_file = hasattr(error, "__notes__")  # `files.read_json` notes which file it is
-    if not (is_file or isinstance(error, OSError) or set(TOOLS.split()) & set(re.findall(r"(\w+)\.", names))):
+    if not (_note_of(error) or isinstance(error, OSError) or set(TOOLS.split()) & set(re.findall(r"(\w+)\.", names))):
         return None
     causes = list(_causes(error))
     return _first_known([(f"{_names_of(cause)}\n{_text_of(cause)}", _values_of(cause)) for cause in causes])
-
-
-def explain_text(text: str) -> ProjectError | None:
-    """Return the error for people that a message of Git's, or of another command, means; None if it is not known."""
-    return _first_known([(text, _values_of(Exception(text)))])
 
 
 def quiet() -> None:
@@ -58,7 +52,7 @@ class _Values(dict[str, str]):
 
     def __missing__(self, key: str) -> str:
         """Return what stands for a value that is not known."""
-        known = {"cwd": str(Path.cwd()), "folder": str(Path.cwd()), "lock": ".git/index.lock", "bucket": "of that name"}
+        known = {"cwd": str(Path.cwd()), "folder": str(Path.cwd()), "bucket": "of that name", "lock": ".git/index.lock"}
         return {**known, "region": "<the bucket's>", "host": "the configured address"}.get(key, "")
 
 
@@ -108,7 +102,12 @@ def _text_of(error: BaseException) -> str:
         code, message = (response["Error"].get(key, "") for key in ("Code", "Message"))
         return f"{code} {getattr(error, 'operation_name', '')} (HTTP {status}): {message}"
     code = errno.errorcode.get(getattr(error, "errno", None) or 0, "")
-    return f"{code} {error}".strip()
+    return f"{code} {error}\n{_note_of(error)}".strip()
+
+
+def _note_of(error: BaseException) -> str:
+    """Return the note with which `files.read_json` says which file is damaged or missing; "" for other errors."""
+    return next((note for note in getattr(error, "__notes__", ()) if note.startswith("file: ")), "")
 
 
 def _response_of(error: BaseException) -> dict[str, dict[str, Any]]:
@@ -129,8 +128,7 @@ def _values_of(error: BaseException) -> dict[str, str]:
             values |= {"bucket": str(name), "name": str(name)}
         if region := response["ResponseMetadata"].get("HTTPHeaders", {}).get("x-amz-bucket-region"):
             values["region"] = region
-    notes = getattr(error, "__notes__", None) or [""]
-    if path := getattr(error, "filename", None) or getattr(error, "path", None) or notes[0]:
+    if path := getattr(error, "filename", None) or getattr(error, "path", "") or _note_of(error)[6:]:
         values |= {"file": str(path), "of_file": f": {path}"}
     if host := re.search(r"host='([^']+)', port=(\d+)", text) or re.search(r"://(?:[^/\s@]*@)?([^/\s'\"]+)", text):
         values["host"] = ":".join(host.groups())

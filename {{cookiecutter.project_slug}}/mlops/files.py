@@ -54,11 +54,11 @@ def write_report(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; an error of one that is damaged names it."""
+    """Read a JSON file; the error of one that is damaged or missing has a note for `explain`: which it is."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        error.add_note(path.as_posix())
+    except (FileNotFoundError, ValueError) as error:
+        error.add_note(f"file: {path.as_posix()}")
         raise
 
 

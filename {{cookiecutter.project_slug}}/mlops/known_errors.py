@@ -145,21 +145,11 @@ KNOWN = (
         "AWS would refuse the request: {message}",
         "correct that in platform.yaml, or in meta.job of dvc.yaml",
     ),
-    # Git
+    # Git, when DVC asks it; `tracking/git.py` knows what Git's own commands say
     Known(
-        r"dubious ownership(.*'(?P<folder>.*)')?|safe\.directory",
+        r"dubious ownership(.*'(?P<folder>.*)')?|repository path '(?P<path>.*)' is not owned",
         "Git does not trust {folder}: another user owns it",
         f"git config --global --add safe.directory {{folder}}, {AGAIN}",
-    ),
-    Known(
-        r"[Uu]nable to create '?(?P<lock>[^'\s]+\.lock)|index\.lock",
-        "another Git command works in this repository, or one was killed: {lock} exists",
-        f"wait for it to end; when none runs: rm {{lock}}; {AGAIN}",
-    ),
-    Known(
-        r"[Pp]lease tell me who you are|auto-detect email|empty ident name|user identity",
-        "Git does not know who you are",
-        f"git config user.name '<your name>' && git config user.email <your address>, {AGAIN}",
     ),
     Known(
         r"[Nn]ot a git repository|is not a git repo",
@@ -167,15 +157,9 @@ KNOWN = (
         "run from the project's root; a new project: git init && git add . && git commit -m 'Start'",
     ),
     Known(
-        r"Authentication failed|Permission denied \(publickey|could not read (Username|Password)|dvc\.GitAuthError",
-        "the Git server does not know you: {message}",
-        f"log in to it (`git fetch` asks for what it needs), {AGAIN}",
-    ),
-    Known(
-        r"Could not resolve host|Could not read from remote|unable to access '(?P<url>[^']*)'|Network is unreachable",
-        "the Git server can't be reached: {message}",
-        f"check the network connection, and the address (git remote -v), {AGAIN}",
-        UnavailableError,
+        r"(dvc|scmrepo)\.(GitAuth|Auth|Clone)Error|is not a valid Git remote",
+        "the Git repository can't be had: {message}",
+        f"check its address and the network connection; log in to it (`git fetch` asks for what it needs); {AGAIN}",
     ),
     # Networks; botocore's classes are requests' too
     Known(
@@ -216,11 +200,6 @@ KNOWN = (
         r"(?s)(sqlite3|sqlalchemy|mlflow)\..*(image is malformed|is not a database)",
         "the database is damaged",
         "mv mlflow.db mlflow.db.damaged && python -m mlops setup && python -m mlops mirror repair",
-    ),
-    Known(
-        r"out-of-date database schema|Can't locate revision identified by",
-        "MLflow's database was made by another version of MLflow",
-        "python -m pip install -r requirements.lock; a database older than that: mlflow db upgrade sqlite:///mlflow.db",
     ),
     # MLflow and servers
     Known(
@@ -300,6 +279,11 @@ KNOWN = (
         r"dvc\.(ResolveError|EntryNotFound|ContextError|Output\w+|CyclicGraphError|StageNotFound|StagePath\w*Error)",
         "DVC refuses dvc.yaml: {message}",
         f"correct dvc.yaml, {AGAIN}",
+    ),
+    Known(
+        r"builtins\.FileNotFoundError(?s:.*)\nfile: (?P<file>.*)",
+        "{file} is missing",
+        "dvc repro, if a stage makes it; else restore it: git checkout {file}",
     ),
     Known(
         r"builtins\.PermissionError.*\n(EACCES|EPERM)",

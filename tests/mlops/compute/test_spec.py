@@ -8,6 +8,7 @@ import pytest
 from mlops import pipeline
 from mlops.compute.spec import job_prefix, job_stem, spec_of
 from mlops.errors import ProjectError
+from mlops.pipeline import load_stage
 from mlops.runner import runs_as_job
 from ruamel.yaml import YAML
 
@@ -115,12 +116,12 @@ def test_spec_of_a_server_with_a_password_is_no_place_for_a_job(monkeypatch: pyt
 
 def test_runs_as_job_only_where_both_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     write("train", {"kind": "training"})
-    assert runs_as_job("train")
+    assert runs_as_job(load_stage("train"))
     monkeypatch.setenv("RUN_ON", "local")
-    assert not runs_as_job("train")
+    assert not runs_as_job(load_stage("train"))
     monkeypatch.setenv("RUN_ON", "sandbox")
     write("train", None)
-    assert not runs_as_job("train")
+    assert not runs_as_job(load_stage("train"))
 
 
 @pytest.mark.parametrize(

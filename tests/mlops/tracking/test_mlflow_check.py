@@ -395,19 +395,19 @@ def test_stage_that_needs_no_mlflow_or_is_a_job_does_not_ask(
     stages: None, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database.write_bytes(b"no database" * 100)
-    runner._check_mlflow("prepare")
+    runner._check_mlflow(pipeline.load_stage("prepare"))
     monkeypatch.setenv("STAGE_JOB", "job.json")
-    runner._check_mlflow("train")
+    runner._check_mlflow(pipeline.load_stage("train"))
 
 
 def test_mlflow_that_is_away_stops_no_training(stages: None, caplog: pytest.LogCaptureFixture) -> None:
     point_to("http://127.0.0.1:1")
-    runner._check_mlflow("train")
+    runner._check_mlflow(pipeline.load_stage("train"))
     (record,) = caplog.records
     message = record.getMessage()
     assert "can't be reached: no server answers at 127.0.0.1:1. The training goes on without it." in message
     assert message.endswith("see that the server is up (platform.yaml:tracking_uri), then python -m mlops mirror sync")
-    runner._check_mlflow("register")  # asks itself, and waits longer
+    runner._check_mlflow(pipeline.load_stage("register"))  # asks itself, and waits longer
     assert len(caplog.records) == 1
 
 

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from io import BytesIO
 from itertools import permutations
 from typing import TYPE_CHECKING
 
@@ -114,13 +113,7 @@ def check() -> tuple[list[str], list[str]]:
         return entry
 
     with consent.open_registry(PATH) as file:
-        content = file.read()
-        try:
-            content.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            line = content.count(b"\n", 0, error.start) + 1
-            raise ProjectError(f"{NAME} line {line} is not UTF-8", f"save {NAME} as CSV in UTF-8") from error
-        table = concat(read_tables(BytesIO(content), NAME, now, parse, problems.append))
+        table = concat(read_tables(file, NAME, now, parse, problems.append))
     _, several = by_number_of_lines(table)
     for person in consent.by_person(entries_of(several)).values():
         doubts += _doubts_of_person(person)
@@ -130,8 +123,10 @@ def check() -> tuple[list[str], list[str]]:
     if storage.matches_dvc():
         before = table
     else:
-        last = storage.tracked_by_dvc() if DVC_FILE.exists() else _show("HEAD", NAME)
-        before = storage.table_of(last, f"the earlier {NAME}")
+        is_dvcs = DVC_FILE.exists()
+        last = storage.tracked_by_dvc() if is_dvcs else _show("HEAD", NAME)
+        fix = storage.ADD if is_dvcs else f"if {NAME} is right as it is now: git commit -m 'Correct it' {NAME}"
+        before = storage.table_of(last, f"the earlier {NAME}", fix)
     missing = entries_of(missing_rows(before, table))
     lost, unreadable = lost_in_merges(table)
     return [f"{NAME} lacks a line that was there: {describe(entry)}" for entry in missing] + lost, doubts + unreadable
@@ -187,7 +182,7 @@ def _table_at(commit: str) -> "pa.Table":
     content = _show(commit, NAME)
     if not content and (dvc_file := _show(commit, DVC_FILE.as_posix())):
         content = storage.cached(dvc_file.decode(), f"of commit {commit[:10]}", "dvc fetch --all-commits")
-    return storage.table_of(content, f"{NAME} of {commit[:10]}")
+    return storage.table_of(content, f"{NAME} of {commit[:10]}", "it stays as it was committed: compare by hand")
 
 
 def _show(commit: str, path: str) -> bytes:

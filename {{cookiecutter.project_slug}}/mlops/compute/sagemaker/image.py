@@ -13,9 +13,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from ...config import PINS_PATH, load_platform
+from ...config import load_platform, read_pins
 from ...errors import ProjectError
-from ...files import read_json
 from ..spec import JobSpec, job_prefix
 from .client import call, region
 from .machines import gpu_count
@@ -77,7 +76,7 @@ def install_command(uri: str) -> str:
 
 
 def _pinned_torch() -> str:
-    return str(read_json(PINS_PATH)["torch"])
+    return read_pins().get("torch", "no torch")
 
 
 def make_image(gpu: bool, echo: Callable[[str], None]) -> str:
