@@ -1,9 +1,11 @@
 """Configuration files say what is wrong with them, and what to write instead."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
+from mlflow.utils.validation import _validate_model_name
 from mlops import config
 from mlops.config import home, load_params, load_platform
 from mlops.errors import ProjectError
@@ -105,6 +107,28 @@ def test_load_platform_environment_goes_first(tmp_path: Path, monkeypatch: pytes
     assert load_platform().tracking_uri == "http://localhost:5000"
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert load_platform().tracking_uri is None
+
+
+@pytest.mark.parametrize("name", ["demo", "My_Project", "v2.1-größe", "p" * 100])
+def test_project_of_a_name_for_mlflow_and_git_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("platform.yaml").write_text(PLATFORM.replace("demo", name), encoding="utf-8")
+    assert load_platform().project == name
+    _validate_model_name(name)
+    subprocess.run(["git", "check-ref-format", f"refs/tags/{name}@v1.0.0"], check=True)
+
+
+@pytest.mark.parametrize("name", ["a/b", "a:b", "a b", "a@b", "a..b", ".a", "-a", "", "a'b", "a\\n", "~a", "p" * 101])
+def test_project_of_a_name_that_register_or_git_would_refuse_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("platform.yaml").write_text(PLATFORM.replace("demo", f'"{name}"'), encoding="utf-8")
+    problem = r"^platform\.yaml:project is .*it must be letters, digits.*\nFix: change platform\.yaml:project$"
+    with pytest.raises(ProjectError, match=problem):
+        load_platform()
 
 
 def test_home_in_a_throw_away_experiment_is_the_real_repository(

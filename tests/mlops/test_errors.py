@@ -41,14 +41,14 @@ def error_classes(trees: list[ast.Module]) -> set[str]:
 
 def places(tree: ast.AST, classes: set[str], inside: str = "") -> list[str]:
     """Return the function of each place in a tree that makes an error; "" for the module itself."""
-    found = []
+    functions = []
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            found += places(node, classes, f"{inside}.{node.name}".lstrip("."))
+            functions += places(node, classes, f"{inside}.{node.name}".lstrip("."))
             continue
         name = getattr(node.func, "id", getattr(node.func, "attr", "")) if isinstance(node, ast.Call) else ""
-        found += [inside] * (name in classes) + places(node, classes, inside)
-    return found
+        functions += [inside] * (name in classes) + places(node, classes, inside)
+    return functions
 
 
 def all_places() -> Counter[str]:
@@ -71,7 +71,7 @@ def test_every_error_is_listed_once(folder: str) -> None:
 
 
 def test_every_listed_error_was_provoked_and_its_fix_followed() -> None:
-    tests = {}
+    tests: dict[str, str] = {}
     for row in rows():
         assert all(row[column] and row[column].strip() == row[column] for column in COLUMNS), row
         if row["provoked"].startswith(BY_HAND):

@@ -17,9 +17,9 @@ import tomllib
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarstring import SingleQuotedScalarString
@@ -36,16 +36,25 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+def _valid_project(name: str) -> str:
+    """Refuse a name that MLflow's registry or a Git tag (`<name>@v1.0.0`) would refuse after the training."""
+    if not re.fullmatch(r"\w[\w.-]{0,99}", name) or ".." in name:
+        rule = "letters, digits, _ and -, and single dots, up to 100 of them, a letter or digit first"
+        raise ValueError(f"it must be {rule}, such as digit-classifier")
+    return name
+
+
 class Platform(StrictModel):
     """`platform.yaml`: where things are."""
 
-    project: str  # name of the MLflow experiment and of the registered model
+    project: Annotated[str, AfterValidator(_valid_project)]  # name of the MLflow experiment and of the registered model
     tracking_uri: str | None  # MLflow server; null means an SQLite file in this repository
     run_on: str  # where stages with a `meta.job` in `dvc.yaml` run: `local`, or a backend of `compute/`
     job: dict[str, Any] = Field(default_factory=dict)  # defaults of `meta.job`: see `mlops/compute/spec.py`
     role_arn: str | None = None  # IAM role of SageMaker's jobs
     region: str | None = None  # AWS region of SageMaker's jobs
     jobs_uri: str | None = None  # where SageMaker's jobs get code and leave results; null means beside the DVC remote
+    publish: Literal["auto", "ask", "never"] = "auto"  # the log of trainings, to the Git remote `origin`
     allow_other_environment: bool  # run although installed packages differ from `environment.json`; recorded on the run
 
 

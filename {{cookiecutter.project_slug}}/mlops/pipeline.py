@@ -18,12 +18,13 @@ REGISTER_REPORT = "reports/register.json"  # an output of the stage that registe
 class Stage:
     """One stage of `dvc.yaml`; paths are relative to the project's root, stages are in the order in which they run."""
 
-    name: str
+    name: str  # with an @ where `foreach` or `matrix` made it: `count@a`
     deps: tuple[str, ...]
     params: tuple[str, ...]  # sections of `params.yaml` that it depends on
     outs: tuple[str, ...]  # metrics and plots too
     meta: dict[str, Any]  # not part of the stage's identity
     upstream: tuple[str, ...]  # names of the stages that it depends on, directly or not
+    always_changed: bool  # runs each time, whether or not something changed
 
     @property
     def job(self) -> dict[str, Any] | None:
@@ -46,7 +47,8 @@ def load_stages() -> dict[str, Stage]:
     path = Path("dvc.yaml")
     if not path.exists():
         raise ProjectError(f"dvc.yaml is not in {Path.cwd()}", "run from the project's root, where dvc.yaml is")
-    return _load(os.getcwd(), path.read_bytes())
+    files = (file for file in (path, Path("params.yaml")) if file.exists())  # the second has `vars` too
+    return _load(os.getcwd(), *(file.read_bytes() for file in files))
 
 
 def load_stage(name: str) -> Stage:
@@ -54,16 +56,27 @@ def load_stage(name: str) -> Stage:
     stages = load_stages()
     if name not in stages:
         problem = f"dvc.yaml has no stage {name!r}; it has {', '.join(stages)}"
-        raise ProjectError(problem, f"correct the name, or add dvc.yaml:stages.{name}")
+        raise ProjectError(problem, f"name one of these, or write dvc.yaml:stages.{name.partition('@')[0]}")
     return stages[name]
 
 
 def running_stage() -> Stage:
     """Return the stage that this process runs; raise ProjectError if DVC did not start it."""
-    name = os.environ.get("DVC_STAGE", "")
-    if not name:
+    address = os.environ.get("DVC_STAGE", "")
+    if not address:
         raise ProjectError("DVC runs no stage here, so dvc.lock does not say what is read", "dvc repro")
-    return load_stage(name.removeprefix("dvc.yaml:"))
+    file, _, name = address.rpartition(":")
+    *folders, _ = Path(file or "dvc.yaml").parts  # DVC names it `../dvc.yaml:train` when it was started in a subfolder
+    return load_stage(name if set(folders) <= {".."} else address)
+
+
+def stage_of_command(name: str) -> Stage:
+    """Return the stage that `python -m mlops stage <name>` runs.
+
+    It is the one that DVC started: of `foreach` and `matrix`, one for each item (`count@a`) has the same command. By
+    hand, it is the one of that name. Raise ProjectError if `dvc.yaml` has no such stage.
+    """
+    return running_stage() if os.environ.get("DVC_STAGE") else load_stage(name)
 
 
 def require_dep(path: str) -> None:
@@ -95,7 +108,7 @@ def training_stage() -> Stage:
 
 
 @functools.lru_cache(maxsize=4)
-def _load(root: str, _content: bytes) -> dict[str, Stage]:
+def _load(root: str, *_contents: bytes) -> dict[str, Stage]:
     import networkx
     from dvc.dependency.param import ParamsDependency
     from dvc.exceptions import DvcException
@@ -120,9 +133,15 @@ def _load(root: str, _content: bytes) -> dict[str, Stage]:
                     deps=relative([dep for dep in stage.deps if dep not in params]),
                     params=tuple(dict.fromkeys(name.partition(".")[0] for dep in params for name in dep.params)),
                     outs=relative(stage.outs),
-                    meta=stage.meta or {},
+                    meta=stage.meta if isinstance(stage.meta, dict) else {},
                     upstream=tuple(other.addressing for other in stages if other in before),
+                    always_changed=stage.always_changed,
                 )
     except DvcException as error:
-        raise ProjectError(f"DVC refuses dvc.yaml: {error}", "correct it: dvc stage list says more") from error
+        problem = f"DVC can't load dvc.yaml: {' '.join(str(error).split())}"
+        raise ProjectError(problem, "correct what it names until this passes, which says more: dvc dag") from error
+    for stage_name, stage in loaded.items():
+        if not isinstance(stage.job, dict | None):
+            problem = f"dvc.yaml:stages.{stage_name}.meta.job is {stage.job!r}, and not the settings of a job"
+            raise ProjectError(problem, f"dvc.yaml:stages.{stage_name}.meta.job: {{kind: processing}}")
     return loaded

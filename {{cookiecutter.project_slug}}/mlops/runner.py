@@ -11,17 +11,18 @@ from .contract import package_name, stage_main
 from .errors import ProjectError
 from .tracking import stage_metrics
 from .tracking.git import git, paths, untracked_error
-from .tracking.run_context import note_files
+from .tracking.run_context import check_inputs, note_files
 
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def run_stage(name: str) -> None:
-    """Run the stage `name` of `dvc.yaml`: here, or as a job when `RUN_ON` and its `meta.job` say so.
+    """Run the module `stages/<name>.py`: here, or as a job when `RUN_ON` and `meta.job` of its stage say so.
 
     Raises:
-        ProjectError: The code is not the working directory's, the environment is not the pinned one, the disk is
-            full, the job failed, an experiment's copy lacks code that Git does not track, or the stage raises it.
+        ProjectError: The code is not the working directory's, `dvc.yaml` has no such stage, the environment is not the
+            pinned one, the disk is full, the job failed, an experiment's copy lacks code that Git does not track, or
+            the stage raises it.
     """
     # An installed copy, or PYTHONSAFEPATH, would silently run other code than that of the commit that the run names.
     package = Path(__file__).resolve().parent
@@ -29,19 +30,22 @@ def run_stage(name: str) -> None:
         problem = f"the code that would run is {package}, outside the working directory {Path.cwd()}"
         fix = "uninstall that copy (`pip uninstall`), unset PYTHONSAFEPATH, and run from the project's root"
         raise ProjectError(problem, fix)
+    stage = pipeline.stage_of_command(name)
     try:
-        if runs_as_job(name):
+        if runs_as_job(stage):
             if not importlib.util.find_spec(".compute", __package__):
                 problem = f"this project has no {__package__}/compute, so its stages run on this machine only"
                 raise ProjectError(problem, "unset RUN_ON, or set platform.yaml:run_on: local")
-            importlib.import_module(".compute.submit", __package__).run(name, _publish)
+            check_inputs(stage.name)
+            importlib.import_module(".compute.submit", __package__).run(stage.name, _publish)
         else:
             check_environment(load_platform().allow_other_environment)
             if not job_file():  # a job's files are those of the commit already
                 note_files()
-            stage_main(name)()
+                check_inputs(stage.name)
+            stage_main(name.partition("@")[0])()
         if not job_file():
-            stage_metrics.send(name)
+            stage_metrics.send(stage.name)
     except ImportError as error:
         _check_untracked(error)
         raise
@@ -52,9 +56,9 @@ def run_stage(name: str) -> None:
         raise ProjectError(problem, "free some space (`dvc gc -w` removes unused cache), then run again") from error
 
 
-def runs_as_job(name: str) -> bool:
+def runs_as_job(stage: pipeline.Stage) -> bool:
     """Return whether a stage runs as a job; one without `meta.job` in `dvc.yaml` never does."""
-    return load_platform().run_on != "local" and pipeline.load_stage(name).job is not None
+    return load_platform().run_on != "local" and stage.job is not None
 
 
 def _publish(name: str) -> None:

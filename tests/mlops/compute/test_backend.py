@@ -71,6 +71,31 @@ FILES = {
               - double.json: {cache: false}
     """,
 }
+FOREACH = """
+    vars:
+      - who: ada
+      - machines: {a_1: {type: ml.c5.large}, b.c: {type: ml.c5.xlarge}}
+    stages:
+      double:
+        foreach: ${machines}
+        do:
+          cmd: python -m mlops stage double
+          desc: Of ${key}
+          meta:
+            job: {kind: processing, instance_type: "${item.type}", tags: {who: "${who}", text: "${double.text}"}}
+          deps: [data.txt, small, environment.json]
+          params: [double]
+          outs: ["doubled-${key}.txt"]
+"""
+FOR_EACH = """
+    import os
+    from pathlib import Path
+
+
+    def main() -> None:
+        assert "STAGE_JOB" in os.environ
+        Path(f"doubled-{os.environ['DVC_STAGE'].removeprefix('double@')}.txt").write_text("", encoding="utf-8")
+"""
 
 
 @pytest.fixture
@@ -132,6 +157,74 @@ def test_toy_backend_failed_and_stopped_jobs_leave_dvc_lock_and_name_the_reason(
     assert launcher.returncode > 0
     assert f"job {log.parent.name} failed: the stage double failed" in error
     assert not (small.path / "dvc.lock").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the toy is for Linux")
+def test_foreach_stages_run_as_jobs_with_settings_from_vars(small: BakedProject) -> None:
+    for name, text in (("dvc.yaml", FOREACH), ("small/stages/double.py", FOR_EACH)):
+        (small.path / name).write_text(textwrap.dedent(text).lstrip(), encoding="utf-8")
+    edit(small, ".gitignore", "/doubled.txt", "/doubled-*.txt")
+    commit(small, "One for each")
+    (small.path / "docs").mkdir()
+    # In a subfolder, DVC names the stages `../dvc.yaml:double@a_1`.
+    subprocess.run(["dvc", "repro", "--quiet", "--all-pipelines"], cwd=small.path / "docs", check=True)
+    assert [re.sub(r"-\w{12}-1$", "", name) for name in names(small)] == ["small-double-a-1", "small-double-b-c"]
+    described = [read_json(small.path / f".dvc/tmp/toy/{name}/job.json") for name in names(small)]
+    assert [job["stage"] for job in described] == ["double@a_1", "double@b.c"]
+    assert [job["spec"]["instance_type"] for job in described] == ["ml.c5.large", "ml.c5.xlarge"]
+    assert [job["spec"]["tags"] for job in described] == [{"text": "two", "who": "ada"}] * 2
+    assert sorted(path.name for path in small.path.glob("doubled-*")) == ["doubled-a_1.txt", "doubled-b.c.txt"]
+    assert executed(small.run("dvc", "repro").stdout) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the toy is for Linux")
+def test_stage_removed_while_its_job_runs_is_named_and_its_results_wait(small: BakedProject, tmp_path: Path) -> None:
+    edit(small, "params.yaml", "wait_for: README.md", f"wait_for: {tmp_path / 'go'}")
+    with subprocess.Popen(["dvc", "repro"], cwd=small.path, stderr=subprocess.PIPE, text=True) as launcher:
+        log = until(lambda: next((small.path / ".dvc/tmp/toy").glob(f"{running(small)}/log"), None))
+        until(lambda: "doubling" in log.read_text(encoding="utf-8"))
+        edit(small, "dvc.yaml", "  double:\n", "  triple:\n")
+        (tmp_path / "go").touch()
+        _, error = launcher.communicate(timeout=60)
+    assert "Error: dvc.yaml has no stage 'double'; it has triple" in error
+    assert "Fix: name one of these, or write dvc.yaml:stages.double" in error
+    assert "Traceback" not in error
+    assert not (small.path / "dvc.lock").exists()
+    assert jobs(small, "list").startswith("Completed ")
+    edit(small, "dvc.yaml", "  triple:\n", "  double:\n")  # as the fix has it
+    assert "has done it already" in small.run("dvc", "repro").stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the toy is for Linux")
+def test_always_changed_stage_is_a_new_job_each_time(small: BakedProject) -> None:
+    edit(small, "dvc.yaml", "    meta:", "    always_changed: true\n    meta:")
+    small.run("dvc", "repro")
+    assert "starting anew" in small.run("dvc", "repro").stderr
+    assert [name[-2:] for name in names(small)] == ["-1", "-2"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the toy is for Linux")
+def test_stage_with_a_wdir_runs_as_a_job(small: BakedProject) -> None:
+    edit(small, "dvc.yaml", "cmd: python", "wdir: small\n    cmd: cd .. && python")
+    edit(small, "dvc.yaml", "[data.txt, small, environment.json]", "[../data.txt, stages, ../environment.json]")
+    edit(small, "dvc.yaml", "params: [double]", "params: [../params.yaml: [double]]")
+    edit(small, "dvc.yaml", "[doubled.txt]", "[../doubled.txt]")
+    edit(small, "dvc.yaml", "- double.json", "- ../double.json")
+    small.run("dvc", "repro")
+    assert read_json(small.path / "double.json") == {"characters": 10}
+    assert len(names(small)) == 1
+    assert executed(small.run("dvc", "repro").stdout) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the toy is for Linux")
+def test_output_that_a_stage_goes_on_from_is_not_for_a_job(small: BakedProject) -> None:
+    edit(small, "dvc.yaml", "outs: [doubled.txt]", "outs: [doubled.txt: {persist: true}]")
+    refused = small.run("dvc", "repro", check=False)
+    assert "double goes on from its last doubled.txt (persist: true), which a job lacks" in refused.stderr
+    assert "Fix: take `persist` from dvc.yaml:stages.double, or meta.job, to run it here" in refused.stderr
+    assert names(small) == []
+    edit(small, "dvc.yaml", "    meta:\n      job: {kind: processing}\n", "")
+    small.run("dvc", "repro")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the toy is for Linux")

@@ -1,12 +1,14 @@
 """How a job is requested: defaults and a stage's own settings; what can't work is refused with its fix."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlops import pipeline
-from mlops.compute.spec import spec_of
+from mlops.compute.spec import job_prefix, job_stem, spec_of
 from mlops.errors import ProjectError
+from mlops.pipeline import load_stage
 from mlops.runner import runs_as_job
 from ruamel.yaml import YAML
 
@@ -114,9 +116,40 @@ def test_spec_of_a_server_with_a_password_is_no_place_for_a_job(monkeypatch: pyt
 
 def test_runs_as_job_only_where_both_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     write("train", {"kind": "training"})
-    assert runs_as_job("train")
+    assert runs_as_job(load_stage("train"))
     monkeypatch.setenv("RUN_ON", "local")
-    assert not runs_as_job("train")
+    assert not runs_as_job(load_stage("train"))
     monkeypatch.setenv("RUN_ON", "sandbox")
     write("train", None)
-    assert not runs_as_job("train")
+    assert not runs_as_job(load_stage("train"))
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "stem"),
+    [
+        ("demo", "train", "demo-train"),
+        ("p" * 32, "manifest", f"{'p' * 32}-manifest"),
+        ("My_Project", "train", "my-project-[0-9a-f]{6}-train"),
+        ("p" * 57, "train", "p{25}-[0-9a-f]{6}-train"),
+        ("3d.модель", "train@2024-01.csv", "x-3d-[0-9a-f]{6}-train-2024-01-csv-[0-9a-f]{6}"),
+        ("модель", "s" * 40, "x-[0-9a-f]{6}-s{30}-[0-9a-f]{6}"),
+    ],
+    ids=["as-it-is", "longest-slug", "capitals", "long", "foreach", "other-letters"],
+)
+def test_job_stem_of_any_project_and_stage_makes_a_name_that_backends_take(name: str, stage: str, stem: str) -> None:
+    write("train", None, project=name)
+    assert re.fullmatch(stem, job_stem(stage))
+    # Source: TrainingJobName in the API reference of SageMaker; the pattern of Project is aws/stack.yaml's.
+    job = f"{job_stem(stage)}-{'0' * 12}-999"
+    assert re.fullmatch("[a-zA-Z0-9](-*[a-zA-Z0-9])*", job)
+    assert len(job) <= 63
+    assert re.fullmatch("[a-z][a-z0-9]*(-[a-z0-9]+)*", job_prefix())
+    assert len(job_prefix()) <= 32
+
+
+def test_job_stem_differs_where_project_or_stage_differ() -> None:
+    stems = set()
+    for name in ("my_project", "My_Project", "my-project", "p" * 57, "p" * 58):
+        write("train", None, project=name)
+        stems |= {job_stem(stage) for stage in ("train", "train_", "Train", "t" * 40, "t" * 41)}
+    assert len(stems) == 25

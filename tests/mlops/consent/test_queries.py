@@ -93,7 +93,7 @@ def test_check_and_status_report_what_lost_in_a_merge_and_what_settles_it(regist
 
 def test_check_of_bytes_that_are_no_text_names_the_line(registry: Path) -> None:
     registry.write_bytes(LINES + b"x" * 20_000 + b",active,\nb\xff,active,\n")
-    with pytest.raises(ProjectError, match="line 7 is not UTF-8"):
+    with pytest.raises(ProjectError, match="line 7 is not UTF-8: it holds the byte 0xff"):
         queries.check()
 
 

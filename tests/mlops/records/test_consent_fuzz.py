@@ -38,12 +38,17 @@ def plainly(raw: bytes) -> set[str] | None:
     try:
         table = list(csv.reader(io.StringIO(raw.decode("utf-8-sig"), newline=""), strict=True))
         header, *rows = [cells for cells in table if any(cell.strip() for cell in cells)]
-        names = [cell.strip().lower() for cell in header]
-        assert len(set(names)) == len(names)
+        names = [plain(cell).lower() for cell in header]
+        assert not any(name and names.count(name) > 1 for name in names)
         assert rows
+        assert not raw.startswith((b"PK\x03\x04", b"\xff\xfe", b"\xfe\xff"))
+        assert not (any(raw[:2]) and 0 in raw[:2])
+        assert not any(cells[0].startswith(("<<<<<<< ", "||||||| ", ">>>>>>> ")) for cells in table if cells)
         assert all(len(cells) == len(header) for cells in rows)
         assert not any("\0" in cell for cells in table for cell in cells)
         persons = [tuple(map(plain, (row[names.index(name)] for name in HEADER.split(",")))) for row in rows]
+        used = [[row[names.index(name)] for name in HEADER.split(",")] for row in rows]
+        assert not any({"\r", "\n"} & set("".join(row)) for row in used)
         lines = [(who, status.lower(), moment(when) if when else None) for who, status, when in persons]
         assert all(who and all(icu.Char.charType(c) for c in who) for who, _, _ in lines)
         assert not any(status == "active" and when and when > NOW for _, status, when in lines)

@@ -24,8 +24,21 @@ PLAIN = st.tuples(st.sampled_from(IDS[:4]), st.sampled_from(STATUSES[:2]), st.sa
 ODD = st.one_of(
     st.tuples(st.sampled_from(IDS), st.sampled_from(STATUSES), st.sampled_from(TIMES)).map(",".join),
     st.tuples(st.text(max_size=4), st.sampled_from(STATUSES[:2]), st.sampled_from(TIMES)).map(",".join),
+    st.sampled_from([HEADER, f"\ufeff{HEADER}", "=======", "x" * 200_000 + ",active,", "x" * 1001 + ",active,"]),
     st.sampled_from(
-        ["", "  ", ",,", '"P,1",active,', '"P\n1",active,', '"open', 'a"b,active,', "P1,active", "a\0,active,"]
+        [
+            "",
+            "  ",
+            ",,",
+            '"P,1",active,',
+            '"P\n1",active,',
+            '"open',
+            'a"b,active,',
+            "P1,active",
+            "a\0,active,",
+            ">>>>>>> a, b, c",
+            "<<<<<<< HEAD",
+        ]
     ),
 )
 LINES = st.lists(st.one_of(PLAIN, PLAIN, PLAIN, ODD), max_size=12)
@@ -85,10 +98,7 @@ def test_large_registry_is_read_as_a_small(
     monkeypatch.setattr(consent, "LARGE_BYTES", 0)
     monkeypatch.setattr(consent_table, "BLOCK_BYTES", block_bytes)
     results = answers(path)
-    if "codec" in str(expected[0]):  # of several errors, the small one's reader sees first that it is no UTF-8
-        assert all(isinstance(result, str) for result in results)
-    else:
-        assert results == expected
+    assert results == expected
 
 
 @settings(max_examples=300, deadline=None)
@@ -97,10 +107,3 @@ def test_match_keys_of_plain_ids_are_their_match_key(ids: list[str]) -> None:
     texts = pa.array(ids, pa.string())
     plain = texts.filter(pc.match_substring_regex(texts, PLAIN_ID))
     assert match_keys(plain).to_pylist() == [match_key(text) for text in plain.to_pylist()]
-
-
-def test_large_registry_that_is_no_utf8_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consent, "LARGE_BYTES", 0)
-    path.write_bytes(f"{HEADER}\nP1,active,\n".encode() + b"P\xff,active,\n")
-    with pytest.raises(ProjectError, match=r"save .* in UTF-8"):
-        consent.read(path, NOW)

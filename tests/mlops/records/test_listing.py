@@ -1,6 +1,8 @@
 """A team's own files: lists as CSV and Parquet, folders, and what is refused, by file and row."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,7 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from mlops.errors import ProjectError
 from mlops.records.listing import list_files, read_file
-from mlops.records.source import Record
+from mlops.records.source import Record, read_records
+
+from ..conftest import SKELETON
+from ..small_datasets import source
 
 RAW = Path("raw")
 
@@ -87,7 +92,7 @@ def test_parquet_list_that_is_malformed_is_refused(columns: dict[str, object], p
 
 def test_parquet_list_that_is_damaged_is_refused() -> None:
     (RAW / "records.parquet").write_bytes(b"PAR1, cut short")
-    with pytest.raises(ProjectError, match=r"raw/records.parquet can't be read as Parquet"):
+    with pytest.raises(ProjectError, match=r"raw/records.parquet is damaged or no Parquet file\nFix: write it anew"):
         list(list_files(RAW, "label"))
 
 
@@ -141,14 +146,15 @@ def test_folders_are_read_in_order_without_what_systems_leave_there() -> None:
     [
         (["train/cat/1.png", "test/cat/1.png"], "label", "raw/test/cat/1.png lies 2 folders deep", "split/label"),
         (["cat/siamese/1.png"], "label", "lies 2 folders deep, and params.yaml:data.folders is", "name each level"),
-        (["1.png"], "label", "raw/1.png lies 0 folders deep", "put it into folders that are named by its label"),
+        (["1.png"], "label", "raw/1.png lies 0 folders deep", "named by its label; if it is no record, elsewhere"),
+        (["Records.xlsx"], "label", "lies 0 folders deep", "save it as raw/records.csv, in UTF-8"),
         (["a/b/cat/1.png"], "delivery?/label", "lies 3 folders deep", "delivery?/label"),
         (["cat/1.png"], "split?/label", "params.yaml:data.folders is 'split?/label'", "name the levels"),
         (["cat/1.png"], "klass", "params.yaml:data.folders is 'klass'", "of label, subject, delivery, split"),
         (["cat/1.png"], "split/delivery", "params.yaml:data.folders is 'split/delivery'", "name the levels"),
         ([], "label", "raw holds no files", "a folder for each label"),
     ],
-    ids=["splits", "deeper", "no folder", "deeper than optional", "another optional", "unknown", "no label", "empty"],
+    ids=["splits", "deeper", "none", "xlsx", "deeper than optional", "another optional", "word", "no label", "empty"],
 )  # fmt: skip
 def test_folders_of_another_layout_are_refused_with_the_way_out(
     paths: list[str], levels: str, problem: str, fix: str
@@ -167,6 +173,40 @@ def test_folder_that_is_not_there_says_what_to_put_there() -> None:
         list_files(RAW, "label")
 
 
+def test_file_in_place_of_the_folder_is_refused() -> None:
+    RAW.rmdir()
+    RAW.write_bytes(b"")
+    with pytest.raises(ProjectError, match="raw is a file, not a folder"):
+        list_files(RAW, "label")
+
+
+def test_list_that_does_not_name_all_files_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    files("a.png", "more/b.png", ".hidden", "Thumbs.db")
+    write_list("csv", {"label": ["cat"], "path": ["a.png"]})
+    assert len(list(list_files(RAW, "label"))) == 1
+    printed = capsys.readouterr().out
+    assert "raw/records.csv has 1 rows, and 2 files lie below its folder: the others are not used" in printed
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows lets few users make links")
+def test_list_that_is_a_broken_link_is_not_left_out() -> None:
+    files("cat/1.png")
+    (RAW / "records.csv").symlink_to("/nowhere")
+    with pytest.raises(ProjectError, match="raw/records.csv is not there"):
+        list(list_files(RAW, "label"))
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are the same there")
+def test_files_whose_names_look_the_same_are_told_apart() -> None:
+    files("cat/\u00e9.png", "cat/e\u0301.png")
+    records = source(list(list_files(RAW, "label")))
+    with (
+        pytest.raises(ProjectError, match=r"was given before, at .* \(it has U\+00E9 LATIN SMALL LETTER E WITH ACUTE"),
+        read_records(records),
+    ):
+        pass
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows lets few users make links")
 def test_linked_folder_is_refused_and_not_left_out() -> None:
     files("cat/1.png")
@@ -175,16 +215,73 @@ def test_linked_folder_is_refused_and_not_left_out() -> None:
         list(list_files(RAW, "label"))
 
 
-@pytest.mark.parametrize("path", ["../secret", "images/../../secret", "/etc/passwd", "link", "up/secret", ""])
+@pytest.mark.parametrize("path", ["../secret", "images/../../secret", "/etc/passwd", ""])
 def test_read_file_path_outside_is_refused(path: str) -> None:
     Path("secret").write_bytes(b"x")
-    try:
-        (RAW / "link").symlink_to(Path.cwd() / "secret")
-        (RAW / "up").symlink_to(Path.cwd())
-    except OSError:
-        pytest.skip("this system allows no symbolic links")
-    with pytest.raises(ProjectError, match=r"path .* is not a file inside raw"):
+    with pytest.raises(
+        ProjectError, match=r"path .* is not a file inside raw\nFix: write the path of a file below raw"
+    ):
         read_file(RAW, path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows lets few users make links")
+@pytest.mark.parametrize("path", ["link", "up/secret", "broken"])
+def test_read_file_linked_from_outside_is_refused(path: str) -> None:
+    Path("secret").write_bytes(b"x")
+    (RAW / "link").symlink_to(Path.cwd() / "secret")
+    (RAW / "up").symlink_to(Path.cwd())
+    (RAW / "broken").symlink_to("/nowhere")
+    with pytest.raises(ProjectError, match=r"is a link to /.*, outside of raw\nFix: put the file itself there"):
+        read_file(RAW, path)
+
+
+@pytest.mark.parametrize(
+    "path", ["Cat/\u00e9.PNG", "cat\\e\u0301.png", " cat/e\u0301.png", "cat/\uff45\u0301.png"], ids=ascii
+)
+def test_read_file_that_is_spelt_in_another_way_says_how(path: str) -> None:
+    files("cat/e\u0301.png")
+    if (RAW / path).exists():
+        pytest.skip("this system takes them for the same name")
+    with pytest.raises(ProjectError, match="can't be read") as error:
+        read_file(RAW, path)
+    assert error.value.fix.startswith("write 'cat/e\u0301.png' (it has ")
+
+
+def test_read_file_that_is_not_there_is_to_be_restored() -> None:
+    files("cat/1.png")
+    with pytest.raises(
+        ProjectError, match=r"'cat/2.png' can't be read: .*\nFix: restore the file, or take its row out"
+    ):
+        read_file(RAW, "cat/2.png")
+
+
+UNREADABLE = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from mlops.records.listing import list_files, read_file
+os.setuid(65534)
+for read in (lambda: read_file(Path("raw"), "cat/1.png"), lambda: list(list_files(Path("raw"), "label"))):
+    try:
+        read()
+    except Exception as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="only root can become somebody who may read less")
+def test_file_and_folder_that_may_not_be_read_say_how_to_allow_it() -> None:
+    files("cat/1.png", "dog/1.png")
+    (RAW / "cat/1.png").chmod(0)
+    (RAW / "dog").chmod(0)
+    Path.cwd().chmod(0o755)
+    done = subprocess.run([sys.executable, "-c", UNREADABLE, str(SKELETON)], capture_output=True, text=True)
+    assert done.stdout.splitlines() == [
+        "'cat/1.png' can't be read: Permission denied",
+        "Fix: let yourself read it: chmod u+r raw/cat/1.png",
+        "raw/dog can't be read: Permission denied",
+        "Fix: let yourself read it: chmod u+rx raw/dog",
+    ], done.stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")

@@ -125,8 +125,33 @@ def test_snapshot_repository_inside_that_is_no_submodule_is_refused(repository: 
     run("git", "-C", "code/part", "add", ".")
     run("git", "-C", "code/part", "commit", "--quiet", "-m", "Start")
     write(".gitignore", "part\n")
-    with pytest.raises(ProjectError, match=r"(?s)code/part is a Git repository of its own.*git submodule add"):
+    with pytest.raises(
+        ProjectError, match=r"(?s)own.*git submodule add <address> code/part; .*: rm -r code/part/\.git"
+    ):
         snapshot("train")
+    shutil.rmtree("code/part/.git")
+    with pytest.raises(ProjectError, match="git add code/part/part.py"):
+        snapshot("train")
+
+
+def test_snapshot_repository_inside_without_a_commit_is_refused(repository: Path, run: Run) -> None:
+    write("code/part/part.py", "part = 1\n")
+    run("git", "init", "--quiet", "code/part")
+    with pytest.raises(
+        ProjectError, match=r"code/part is a Git repository without a commit\nFix: rm -r code/part/\.git"
+    ):
+        snapshot("train")
+    shutil.rmtree("code/part/.git")
+    run("git", "add", ".")
+    snapshot("train")
+
+
+def test_snapshot_of_what_is_no_regular_file_is_refused(repository: Path) -> None:
+    os.mkfifo("code/pipe")
+    with pytest.raises(ProjectError, match=r"code/pipe is no regular file\nFix: remove code/pipe, or put a file"):
+        snapshot("train")
+    Path("code/pipe").unlink()
+    snapshot("train")
 
 
 def test_snapshot_link_inside_is_stored_with_what_it_leads_to(repository: Path, run: Run) -> None:
@@ -159,8 +184,15 @@ def test_snapshot_link_that_no_commit_can_store_is_refused(
     write("untracked.py", "")
     Path("code/module.py").symlink_to(target.replace("HERE", str(repository)))
     run("git", "add", "code")
-    with pytest.raises(ProjectError, match=f"(?s){problem}.*Fix: "):
+    fix = (
+        "git add untracked.py" if "track" in problem else "put the file itself in place of the link, or a relative link"
+    )
+    with pytest.raises(ProjectError, match=f"(?s){problem}.*Fix: {fix}"):
         snapshot("train")
+    Path("code/module.py").unlink()
+    write("code/module.py", "")
+    run("git", "add", "code")
+    snapshot("train")
 
 
 def test_snapshot_linked_folder_in_a_dep_is_refused_since_dvc_does_not_look_into_it(repository: Path, run: Run) -> None:
@@ -189,8 +221,17 @@ def test_snapshot_file_that_a_checkout_would_change_is_refused(
     write(place, attributes.replace("*", "code/*"))
     write("code/model.py", text)
     run("git", "add", ".")
-    with pytest.raises(ProjectError, match=r"(?s)other bytes than code/model.py .*Fix: .*git check-attr"):
+    takes, keeps = (
+        "git add code/model.py && rm code/model.py && git checkout -- code/model.py",
+        "git check-attr -a code/",
+    )
+    with pytest.raises(ProjectError, match=rf"(?s)other bytes than code/model.py .*Fix: .*{takes}; .*{keeps}"):
         snapshot("train")
+    if place == ".gitattributes":
+        run("bash", "-c", takes)
+    else:
+        Path(place).unlink()
+    snapshot("train")
 
 
 def test_snapshot_filter_that_gives_the_bytes_back_is_fine_where_the_commit_names_it(

@@ -158,3 +158,49 @@ def test_restore_commit_without_results_is_refused(trained: Trained, run: Run, t
     run("git", "rm", "--quiet", "dvc.lock", "dvc.yaml")
     with pytest.raises(ArtifactMissingError, match=r"has no reports/train/lineage\.json"):
         restore_run(commit_all(run), tmp_path / "got")
+
+
+def test_remote_that_is_relative_in_the_copy_of_an_experiment_is_refused_and_the_fix_makes_it_absolute(
+    repository: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(".dvc/config.local").unlink()
+    run("dvc", "remote", "add", "--default", "storage", "../storage")
+    commit_all(run)
+    copy = repository / ".dvc/tmp/exps/copy"
+
+    def enter_copy() -> None:
+        run("git", "clone", "--quiet", str(repository), str(copy))
+        if Path(".dvc/config.local").exists():  # as DVC does
+            shutil.copy(".dvc/config.local", copy / ".dvc/config.local")
+        monkeypatch.chdir(copy)
+        monkeypatch.setenv("DVC_ROOT", str(repository))
+
+    enter_copy()
+    fix = f"dvc remote modify --local storage url {tmp_path / 'storage'}"
+    with pytest.raises(ProjectError, match=f"remote storage is relative[\\s\\S]*Fix: {fix}"):
+        dvc_remote.push_inputs("train")
+    monkeypatch.chdir(repository)
+    shutil.rmtree(copy)
+    run(*fix.split())
+    enter_copy()
+    assert dvc_remote.remote_url() == str(tmp_path / "storage")
+
+
+def test_push_without_a_remote_is_refused_and_the_fix_sets_one(repository: Path, run: Run) -> None:
+    Path(".dvc/config.local").unlink()
+    with pytest.raises(ProjectError, match=r"no DVC remote is set\nFix: .*dvc remote add -d storage s3://"):
+        dvc_remote.push_inputs("train")
+    run("dvc", "remote", "add", "-d", "storage", str(repository.parent / "storage"))
+    dvc_remote.push_inputs("train")
+
+
+def test_push_to_a_remote_that_is_away_is_refused_and_passes_when_it_is_back(repository: Path, run: Run) -> None:
+    storage = repository.parent / "storage"
+    storage.write_text("no folder", encoding="utf-8")
+    with pytest.raises(
+        ProjectError, match=r"does not take the data: [\s\S]*\nFix: repair the connection, then: dvc push"
+    ):
+        dvc_remote.push_inputs("train")
+    storage.unlink()
+    run("dvc", "push", "--quiet")
+    dvc_remote.push_inputs("train")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from mlops import errors
 from mlops.pipeline import RUN_REPORT
 from mlops.tracking import lineage_log
@@ -53,6 +54,210 @@ def test_push_two_clones_that_diverged_are_joined(
     assert run("git", "rev-parse", "lineage") == pushed
     log = run("git", "-C", str(tmp_path / "origin.git"), "log", "--first-parent", "--format=%s", "lineage")
     assert log.splitlines() == ["train b", "train a", "The log begins"]
+
+
+def test_push_while_runs_are_recorded_loses_and_repeats_no_entry(repository: Path, run: Run, tmp_path: Path) -> None:
+    commit = commit_all(run)
+    run("git", "clone", "--quiet", "--bare", ".", str(tmp_path / "origin.git"))
+    run("git", "remote", "add", "origin", str(tmp_path / "origin.git"))
+    root = Path(lineage_log.__file__).parents[2]
+    code = f"import sys; sys.path.insert(0, {str(root)!r}); from {lineage_log.__name__} import push, record\n"
+    code += f"for name in sys.argv[1:]:\n    record({commit!r}, name)\n    push()"
+    names = [[f"train {writer}{number}" for number in range(3)] for writer in "abc"]
+    writers = [subprocess.Popen([sys.executable, "-c", code, *own]) for own in names]
+    assert [writer.wait() for writer in writers] == [0] * 3
+    log = run("git", "-C", str(tmp_path / "origin.git"), "log", "--first-parent", "--format=%s", "lineage").splitlines()
+    assert sorted(log) == sorted(["The log begins", *(name for own in names for name in own)])
+    assert lineage_log.unpublished() == []
+
+
+@pytest.fixture
+def origin(demo: Path, run: Run, tmp_path: Path) -> Path:
+    """A bare repository with the project `demo`, and a log of one training."""
+    (demo / "README").write_text("more than one commit", encoding="utf-8")
+    commit_all(run)
+    lineage_log.record(run("git", "rev-parse", "HEAD"), "train first\n\nrun: first\n")
+    run("git", "clone", "--quiet", "--bare", ".", str(tmp_path / "origin.git"))
+    run("git", "remote", "add", "origin", (tmp_path / "origin.git").as_uri())
+    return tmp_path / "origin.git"
+
+
+def log_of(folder: Path, run: Run) -> list[str]:
+    return run("git", "-C", str(folder), "log", "--first-parent", "--format=%s", lineage_log.REF).splitlines()
+
+
+@pytest.mark.parametrize("option", ["--no-tags", "--single-branch", "--depth=1"])
+def test_record_in_a_fresh_clone_begins_at_the_log_of_its_origin(
+    origin: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    run("git", "clone", "--quiet", option, origin.as_uri(), str(tmp_path / "clone"))
+    monkeypatch.chdir(tmp_path / "clone")
+    Path("README").write_text(option, encoding="utf-8")
+    lineage_log.record(commit_all(run), "train second")
+    expected = ["train second", "train first", "The log begins"]
+    assert log_of(Path(), run) == expected
+    assert [subject for _, subject in lineage_log.unpublished()] == ["train second"]
+    assert lineage_log.push() == run("git", "rev-parse", lineage_log.REF)
+    assert lineage_log.unpublished() == []
+    assert log_of(origin, run) == expected
+
+
+def test_record_in_a_clone_of_a_clone_joins_the_log_later(
+    origin: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clone in the middle has no log of its own, so Git gives none of it on."""
+    run("git", "clone", "--quiet", str(origin), str(tmp_path / "middle"))
+    run("git", "clone", "--quiet", str(tmp_path / "middle"), str(tmp_path / "clone"))
+    monkeypatch.chdir(tmp_path / "clone")
+    lineage_log.record(run("git", "rev-parse", "HEAD"), "train second")
+    lineage_log.push()
+    assert log_of(tmp_path / "middle", run) == ["train second", "The log begins"]
+    run("git", "remote", "set-url", "origin", str(origin))
+    lineage_log.push()
+    assert log_of(origin, run) == ["train second", "train first", "The log begins"]
+
+
+def test_record_with_an_origin_that_does_not_answer_begins_at_what_was_fetched(origin: Path, run: Run) -> None:
+    lineage_log.push()
+    run("git", "update-ref", "-d", lineage_log.REF)
+    run("git", "remote", "set-url", "origin", str(origin / "away"))
+    lineage_log.record(run("git", "rev-parse", "HEAD"), "train second")
+    assert log_of(Path(), run) == ["train second", "train first", "The log begins"]
+
+
+def test_push_to_a_remote_that_was_rewound_publishes_it_all_again(origin: Path, run: Run) -> None:
+    lineage_log.record(run("git", "rev-parse", "HEAD"), "train second")
+    lineage_log.push()
+    run("git", "-C", str(origin), "update-ref", lineage_log.REF, f"{lineage_log.REF}~1")
+    lineage_log.fetch()
+    assert [subject for _, subject in lineage_log.unpublished()] == ["train second"]
+    lineage_log.push()
+    assert log_of(origin, run) == ["train second", "train first", "The log begins"]
+
+
+def test_commit_of_another_clone_is_fetched_from_origin_and_kept(
+    origin: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("git", "clone", "--quiet", "--single-branch", origin.as_uri(), str(tmp_path / "clone"))
+    Path("README").write_text("of one clone only", encoding="utf-8")
+    commit = commit_all(run)
+    monkeypatch.chdir(tmp_path / "clone")
+    assert not lineage_log.fetch_commit(commit)
+    assert not lineage_log.keeps(commit)
+    monkeypatch.chdir(tmp_path / "repository")
+    lineage_log.record(commit, "train second")
+    lineage_log.push()
+    monkeypatch.chdir(tmp_path / "clone")
+    assert lineage_log.fetch_commit(commit)
+    assert lineage_log.keeps(commit)
+
+
+def follow(fix: str) -> None:
+    """Do what a fix says, as it is printed: what is in parentheses is for people, <name> is theirs to choose."""
+    subprocess.run(fix.partition("   (")[0].replace("<name>", "chosen"), shell=True, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        ("git branch lineage/foo", "there is a branch lineage/foo, so Git can't have the branch lineage"),
+        ("git checkout --quiet -b lineage", "the branch lineage is checked out in .*/repository, so no entry"),
+        ("git tag data", "there is a tag data, so Git can't have the tags of datasets"),
+    ],
+    ids=["branch", "checked-out", "tag"],
+)
+def test_record_with_a_ref_in_the_way_is_refused_with_what_helps(
+    demo: Path, run: Run, command: str, problem: str
+) -> None:
+    run(*command.split())
+    with pytest.raises(errors.ProjectError, match=problem) as raised:
+        lineage_log.record("HEAD", "train one")
+    follow(raised.value.fix)
+    lineage_log.record("HEAD", "train one")
+    lineage_log.tag("data/v1.0", run("git", "rev-parse", "HEAD"), "0123")
+    assert log_of(Path(), run)[0] == "train one"
+
+
+def test_record_in_a_repository_of_another_user_names_the_command_that_helps(
+    demo: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    with pytest.raises(errors.ProjectError, match="repository belongs to another user of this machine") as raised:
+        lineage_log.record("HEAD", "train one")
+    follow(raised.value.fix)
+    lineage_log.record("HEAD", "train one")
+
+
+def test_record_beside_the_lock_of_a_killed_git_names_it(demo: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = demo / ".git/refs/heads/lineage.lock"
+    lock.touch()
+    monkeypatch.setattr(lineage_log, "TRIES", 2)
+    with pytest.raises(errors.ProjectError, match="can't be written: another git command is at work") as raised:
+        lineage_log.record("HEAD", "train one")
+    assert raised.value.fix.endswith(f"rm {lock}")
+    lock.unlink()
+    lineage_log.record("HEAD", "train one")
+
+
+def refuse(origin: Path, line: str) -> None:
+    """Let a remote refuse each push."""
+    hook = origin / "hooks/pre-receive"
+    hook.write_text(f"#!/bin/sh\necho '{line}'\nexit 1\n", encoding="utf-8", newline="\n")
+    hook.chmod(0o755)
+
+
+def test_push_that_the_remote_refuses_says_what_it_says(origin: Path, run: Run) -> None:
+    refuse(origin, "lineage is protected")
+    lineage_log.record("HEAD", "train second")
+    problem = r"origin refuses lineage: pre-receive hook declined \(lineage is protected\)"
+    with pytest.raises(errors.ProjectError, match=problem) as raised:
+        lineage_log.push()
+    assert raised.value.fix.startswith("allow pushes of lineage there (rights to write, rules for protected branches")
+    (origin / "hooks/pre-receive").unlink()
+    lineage_log.push()
+    assert lineage_log.unpublished() == []
+
+
+def test_push_beside_a_branch_of_the_remote_that_is_in_the_way(origin: Path, run: Run) -> None:
+    run("git", "-C", str(origin), "branch", "-m", "lineage", "lineage/foo")
+    with pytest.raises(errors.ProjectError, match="origin has a branch lineage/foo, in the way") as raised:
+        lineage_log.push()
+    follow(raised.value.fix)
+    lineage_log.push()
+    assert run("git", "-C", str(origin), "branch", "--format=%(refname:short)").split() == ["chosen", "lineage", "main"]
+
+
+def test_push_to_a_remote_that_is_away_shows_no_password(origin: Path, run: Run) -> None:
+    run("git", "remote", "set-url", "origin", "https://me:secret@127.0.0.1:9/project.git")
+    with pytest.raises(errors.ProjectError, match="the Git remote origin can't be reached") as raised:
+        lineage_log.push()
+    assert "secret" not in str(raised.value)
+    assert raised.value.fix.endswith("until this works: git ls-remote origin")
+
+
+def test_push_of_a_tag_that_the_remote_has_elsewhere_takes_theirs(origin: Path, run: Run) -> None:
+    lineage_log.tag("data/v1.0", run("git", "rev-parse", "HEAD"), "0123")
+    lineage_log.push(tags=("data/*",))
+    run("git", "tag", "-d", "data/v1.0")
+    lineage_log.tag("data/v1.0", run("git", "rev-parse", "HEAD~1"), "4567")
+    with pytest.raises(errors.ProjectError, match=r"origin has the tag data/v1\.0 on another commit") as raised:
+        lineage_log.push(tags=("data/*",))
+    follow(raised.value.fix)
+    lineage_log.push(tags=("data/*",))
+    assert run("git", "rev-parse", "data/v1.0^{commit}") == run("git", "rev-parse", "HEAD")
+
+
+def test_push_while_another_one_is_at_it_waits_for_a_while(
+    origin: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lineage_log, "LOCK_S", 0.1)
+    with (
+        FileLock(Path(".dvc/tmp/publish.lock").absolute()),
+        pytest.raises(errors.ProjectError, match="been publishing"),
+    ):
+        lineage_log.push()
+    lineage_log.push()
 
 
 def test_push_without_a_branch_or_a_remote_says_what_makes_it(repository: Path, run: Run) -> None:

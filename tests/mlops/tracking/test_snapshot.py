@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from mlops.errors import ProjectError
+from mlops.pipeline import Stage
 from mlops.tracking import run_context as snapshots
 from mlops.tracking.run_context import snapshot
 from ruamel.yaml import YAML
@@ -167,3 +168,31 @@ def test_snapshot_lacks_what_moved_from_git_to_dvc_before_that_is_committed(repo
     assert "data/consent.csv" not in files.splitlines()
     objects = run("git", "cat-file", "--batch-all-objects", "--batch-check=%(objectname)")
     assert run("git", "hash-object", "data/consent.csv") not in objects.splitlines()
+
+
+def test_training_that_was_started_by_hand_is_refused(repository: Path) -> None:
+    stage = Stage("train", (), (), ("reports/run.json",), {}, ("prepare",), always_changed=False)
+    with pytest.raises(ProjectError, match=r"train was started by hand[\s\S]*\nFix: dvc repro train"):
+        snapshots.check_upstream(stage)
+
+
+def test_training_whose_earlier_stage_is_out_of_date_is_refused(
+    repository: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_STAGE", "train")
+    stage = Stage("train", (), (), ("reports/run.json",), {}, ("prepare",), always_changed=False)
+    Path("params.yaml").write_text("x: 0.7\n", encoding="utf-8")
+    with pytest.raises(ProjectError, match=r"prepare changed and did not run since: [\s\S]*\nFix: dvc repro train"):
+        snapshots.check_upstream(stage)
+    monkeypatch.delenv("DVC_STAGE")
+    run("dvc", "repro", "train")
+    monkeypatch.setenv("DVC_STAGE", "train")
+    snapshots.check_upstream(stage)
+
+
+def test_dataset_that_no_lock_names_is_refused(repository: Path, run: Run) -> None:
+    Path("dvc.lock").unlink()
+    with pytest.raises(ProjectError, match=r"dvc\.lock does not name data/dataset\nFix: .*dvc repro"):
+        snapshots.dataset_md5()
+    run("dvc", "repro")
+    assert len(snapshots.dataset_md5()) == 32

@@ -13,8 +13,10 @@ from typing import Any
 
 from ..contract import package_name
 from ..errors import ProjectError
+from ..pipeline import load_stage
 from ..tracking.checkout import Reader, ignored_by_dvc, shown
 from ..tracking.git import git
+from ..tracking.inputs import relative, tracked
 
 Stage = Any  # dvc.stage.PipelineStage, which has no types and takes long to import
 Inputs = dict[str, Any]
@@ -22,23 +24,34 @@ Inputs = dict[str, Any]
 
 @contextlib.contextmanager
 def open_stage(name: str) -> Iterator[Stage]:
-    """Give a stage of the DVC repository in the working directory; its `repo` is open meanwhile."""
+    """Give a stage of the DVC repository in the working directory; its `repo` is open meanwhile.
+
+    Raise ProjectError if `dvc.yaml` has it no more: a person may edit that while a job runs.
+    """
     from dvc.repo import Repo
 
+    load_stage(name)
     with Repo(os.getcwd()) as repo:
         yield repo.stage.load_one(name=name)
 
 
 def from_work_tree(stage: Stage) -> Inputs:
-    """Return the inputs of a stage as they are in the work tree; raise ProjectError if a dep is missing."""
-    from dvc.dependency.base import DependencyDoesNotExistError
+    """Return the inputs of a stage as they are in the work tree; raise ProjectError if one is missing or damaged."""
+    from dvc.exceptions import DvcException
     from dvc.stage.serialize import to_single_stage_lockfile
 
     try:
         stage.save_deps()
-    except DependencyDoesNotExistError as error:
-        problem = f"{stage.name} reads {error.path}, which does not exist"
-        raise ProjectError(problem, f"dvc pull, or dvc repro {stage.name}") from error
+    except DvcException as error:  # its kinds do not have the path
+        missing, outs = [relative(dep) for dep in stage.deps if not dep.exists], tracked(stage)
+        problem, fix = f"the inputs of {stage.name} can't be read: {error}", f"correct dvc.yaml:stages.{stage.name}"
+        if missing:
+            problem = f"{stage.name} reads {', '.join(missing)}, which is not there"
+            fix = f"git checkout -- {' '.join(missing)}; or correct dvc.yaml:stages.{stage.name}.deps"
+        if made := [path for path in missing if path in outs]:
+            stages = sorted({outs[path].stage.addressing for path in made if outs[path].stage.cmd})
+            fix = ", or ".join(f"dvc {verb} {' '.join(of)}" for verb, of in (("pull", made), ("repro", stages)) if of)
+        raise ProjectError(problem, fix) from error
     return from_entry(to_single_stage_lockfile(stage))
 
 
@@ -83,20 +96,15 @@ def differences(first: Inputs, second: Inputs) -> list[str]:
     return [key[1] for key in sorted(before | after) if not same(before.get(key), after.get(key))]
 
 
-def tracked_inputs(stage: Stage) -> dict[str, str]:
-    """Return the paths of a stage's deps that DVC keeps, and the address of the stage or `.dvc` file that has each."""
-    tracked, fs = {}, stage.repo.fs
-    for dep in (dep for dep in stage.deps if dep.protocol == "local" and dep.def_path):
-        for out in (out for out in stage.repo.index.outs if out.use_cache):
-            if fs.isin_or_eq(dep.fs_path, out.fs_path):
-                tracked[dep.def_path] = out.stage.addressing
-            elif fs.isin(out.fs_path, dep.fs_path):
-                tracked[fs.relpath(out.fs_path)] = out.stage.addressing
-    return dict(sorted(tracked.items()))
-
-
 def check_in_project(repo: Any, stage: Stage) -> None:
-    """Raise ProjectError if a file of Git's that a stage reads is not below the project's root, or in no commit."""
+    """Raise ProjectError if a job could not have what a stage reads.
+
+    That is a file of Git's which is not below the project's root, or in no commit; or an output of its last run.
+    """
+    if persistent := [relative(out) for out in stage.outs if out.persist]:
+        problem = f"{stage.name} goes on from its last {', '.join(persistent)} (persist: true), which a job lacks"
+        fix = f"take `persist` from dvc.yaml:stages.{stage.name}, or meta.job, to run it here"
+        raise ProjectError(problem, fix)
     project, root = Path.cwd().resolve(), Path(git("rev-parse", "--show-toplevel")).resolve()
     reader = Reader(root, [Path(out.fs_path) for out in repo.index.outs], (), ignored_by_dvc(repo))
     deps = [Path(dep.fs_path) for dep in stage.deps if dep.protocol == "local"]

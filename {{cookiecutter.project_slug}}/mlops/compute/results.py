@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import ProjectError
 from ..files import read_json
+from ..tracking import dvc_remote
 from . import fingerprint, transfer
 from .fingerprint import Stage, open_stage
 from .worker import RESULT, SMALL
@@ -48,7 +49,9 @@ def check(name: str, out: Path) -> None:
         try:
             stage.save(run_cache=False)
         except OutputDoesNotExistError as error:
-            raise ProjectError(f"the job's output {error.path} did not arrive", f"dvc repro {name}") from error
+            missing = ", ".join(str(output) for output in stage.outs if not output.exists)
+            problem = f"{missing}, which the job of {name} made, was deleted while its results were taken over"
+            raise ProjectError(problem, f"dvc repro {name}: the job is not run again") from error
         recorded = fingerprint.plain(to_single_stage_lockfile(stage))
     _check_same(fingerprint.from_entry(recorded), entry, name)
     if not fingerprint.same(recorded, entry):
@@ -70,7 +73,8 @@ def missing_outputs(name: str, out: Path) -> list[str]:
             present = set(remote.oids_exist(list(hashes.values())))
             if missing := [path for path, digest in hashes.items() if digest not in present]:
                 return missing
-            files = _file_hashes(stage)
+            outputs = [output for output in stage.outs if output.use_cache]
+            files = {info.value for info in dvc_remote.file_hashes(stage.repo, outputs)}
             return sorted(files - set(remote.oids_exist(list(files))))
 
 
@@ -119,20 +123,4 @@ def _fetch(stage: Stage) -> None:
         f"the outputs of {stage.name} can't be fetched from the DVC remote",
         f"see that the remote answers and the disk has room, then dvc repro {stage.name}: the job is not run again",
     ):
-        hashes = _file_hashes(stage)
-        stage.repo.cloud.pull({info for infos in stage.get_used_objs().values() for info in infos})
-        if missing := hashes - set(stage.repo.cache.local.oids_exist(list(hashes))):
-            raise LookupError(f"{len(missing)} of {len(hashes)} files")
-
-
-def _file_hashes(stage: Stage) -> set[str]:
-    """Return the hashes of all files of a stage's outputs, after fetching the lists of those in folders.
-
-    Raise LookupError if a list can't be fetched: DVC would ask the person at the terminal whether to go on without.
-    """
-    lists = {output.hash_info for output in stage.outs if output.use_cache and output.hash_info.isdir}
-    if lists:
-        stage.repo.cloud.pull(lists)
-    if missing := [info.value for info in lists if not stage.repo.cache.local.exists(info.value)]:
-        raise LookupError(f"it has no {', '.join(missing)}")
-    return {info.value for infos in stage.get_used_objs().values() for info in infos}
+        dvc_remote.fetch(stage.repo, [output for output in stage.outs if output.use_cache])

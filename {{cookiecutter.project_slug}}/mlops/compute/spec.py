@@ -3,7 +3,9 @@
 None of it is part of what a stage is. DVC does not look at `meta`, so a change of it runs nothing again.
 """
 
+import hashlib
 import os
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -15,6 +17,9 @@ from ..errors import ProjectError
 from ..tracking import mlflow_client
 
 Text = Annotated[str, Field(min_length=1)]
+# What every backend takes as a name, and the project's stack in AWS as the beginning of its own.
+NAME = re.compile("[a-z][a-z0-9]*(-[a-z0-9]+)*")
+MAX_PREFIX, MAX_STEM = 32, 46  # characters; of the 63 of a job's name, its digest and 999 attempts take 17
 
 
 class JobSpec(StrictModel):
@@ -51,6 +56,27 @@ def spec_of(stage: str) -> JobSpec:
     for problem, fix in _problems(stage, spec):
         raise ProjectError(f"{stage} can't run as a job: {problem}", fix)
     return spec
+
+
+def job_prefix() -> str:
+    """Return how the names of the project's jobs begin: with `platform.yaml:project`, or what is left of it."""
+    return _shortened(load_platform().project, MAX_PREFIX)
+
+
+def job_stem(stage: str) -> str:
+    """Return the name of a stage's jobs without the digest of its inputs and the number of the attempt."""
+    prefix = job_prefix()
+    return f"{prefix}-{_shortened(stage, MAX_STEM - len(prefix) - 1)}"
+
+
+def _shortened(text: str, length: int) -> str:
+    """Return a text that is a name already as it is; another one with its digest, so that two of them differ."""
+    if NAME.fullmatch(text) and len(text) <= length:
+        return text
+    words, digest = re.findall("[a-z0-9]+", text.lower()), hashlib.sha256(text.encode()).hexdigest()[:6]
+    if not words or words[0][0].isdigit():
+        words.insert(0, "x")
+    return f"{'-'.join(words)[: length - 7].rstrip('-')}-{digest}"
 
 
 def needs_mlflow(stage: str) -> bool:

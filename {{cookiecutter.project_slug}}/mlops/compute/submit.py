@@ -20,7 +20,7 @@ from ..errors import ProjectError
 from ..tracking import dvc_remote, run_context, uploader
 from . import fingerprint, results, transfer
 from .backend import Backend, State, attempt_of, backends, current_backend
-from .spec import spec_of
+from .spec import job_stem, spec_of
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +30,8 @@ def run(stage: str, publish: Callable[[str], None]) -> None:
 
     Raise ProjectError if it can't run as a job, or the job failed or was stopped; or see `results`.
     """
-    if os.environ.get("DVC_STAGE", "").rpartition(":")[2] != stage:
-        raise ProjectError(f"{stage} was not started as this stage of DVC's, as a job must be", f"dvc repro {stage}")
+    if not os.environ.get("DVC_STAGE"):
+        raise ProjectError(f"{stage} was started by hand, and only DVC can start a job", f"dvc repro {stage}")
     backend = current_backend()
     backend.check()
     name = _find_or_start(stage, backend)
@@ -53,14 +53,14 @@ def dry_run(stage: str, backend_name: str | None = None) -> str:
     os.environ.update(RUN_ON=backend_name or planning[0], DVC_STAGE=stage)  # as DVC would start it
     backend = current_backend()
     backend.check()
-    base, description, _ = _describe(stage)
+    base, description = _describe(stage)
     name, context = f"{base}-1", run_context.collect(stage)
     with tempfile.TemporaryDirectory() as scratch:
         return backend.plan(Path(scratch), name, {"name": name, **description, "origin": dataclasses.asdict(context)})
 
 
-def _describe(stage: str) -> tuple[str, dict[str, Any], list[str]]:
-    """Return a stage as a job, and the addresses of the stages and `.dvc` files that made its inputs.
+def _describe(stage: str) -> tuple[str, dict[str, Any]]:
+    """Return a stage as a job.
 
     The first is the name of its jobs, without the number of the attempt; the second is what the job's file holds, but
     for the job's name and the run's context: no secret.
@@ -71,17 +71,16 @@ def _describe(stage: str) -> tuple[str, dict[str, Any], list[str]]:
             problem = f"a job can't bring {', '.join(elsewhere)} back: it is not for the default DVC remote"
             raise ProjectError(problem, f"take `remote` and `push` from dvc.yaml:stages.{stage}.outs")
         fingerprint.check_in_project(loaded.repo, loaded)
-        upstream = sorted(set(fingerprint.tracked_inputs(loaded).values()))
         inputs = fingerprint.from_work_tree(loaded)
     platform, remote = load_platform(), transfer.public_remote()
     digest = fingerprint.digest(inputs, spec.image or "", platform.run_on, remote["url"])
     description = {"stage": stage, "inputs": inputs, "remote": remote, "spec": spec.model_dump()}
-    return f"{platform.project}-{stage}-{digest}", description, upstream
+    return f"{job_stem(stage)}-{digest}", description
 
 
 def _find_or_start(stage: str, backend: Backend) -> str:
     """Return the name of a job that runs, or has succeeded, for the same inputs; start a job if there is none."""
-    base, description, upstream = _describe(stage)
+    base, description = _describe(stage)
     backend.folder().mkdir(parents=True, exist_ok=True)
     lock = FileLock(backend.folder() / f"{base}.lock")  # launchers of the same job share it
     try:
@@ -101,8 +100,7 @@ def _find_or_start(stage: str, backend: Backend) -> str:
             earlier = backend.context_of(name)
             if earlier.commit == context.commit:
                 context = dataclasses.replace(context, run=earlier.run, name=earlier.name or context.name)
-        if upstream:
-            dvc_remote.push(upstream)
+        dvc_remote.push_inputs(stage, for_job=True)
         backend.prepare(name, {"name": name, **description, "origin": dataclasses.asdict(context)})
         if pipeline.load_stage(stage).is_training:
             run_context.log_training(context)
@@ -112,11 +110,15 @@ def _find_or_start(stage: str, backend: Backend) -> str:
 
 
 def _is_reusable(stage: str, backend: Backend, name: str, state: State | None) -> bool:
+    """Return whether a job's results can be, or soon will be, taken over."""
     if os.environ.get("JOB_FRESH", "0") != "0" or state not in (State.RUNNING, State.COMPLETED):
         return False
     if state is State.RUNNING:
         log.info("job %s is at it already: following it", name)
         return True
+    if pipeline.load_stage(stage).always_changed:
+        log.info("job %s is done, and %s is to run each time (always_changed): starting anew", name, stage)
+        return False
     if missing := results.missing_outputs(stage, backend.out_dir(name)):
         log.info("job %s has done it, but the DVC remote lost %s of its results: starting anew", name, len(missing))
         return False

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import ProjectError
 from ..files import read_json, write_json
-from ..tracking import dvc_remote
+from ..tracking import dvc_remote, inputs
 from . import fingerprint, transfer
 from .fingerprint import Stage, open_stage
 
@@ -83,7 +83,7 @@ def _run(job: dict[str, Any], out: Path) -> None:
         pushed = time.monotonic()
     with tarfile.open(out / SMALL, "w") as packed:
         for small in (output for output in stage.outs if not output.use_cache):
-            packed.add(small.def_path)
+            packed.add(os.path.relpath(small.fs_path))
     seconds = {"pull": pulled - begin, "stage": ran - pulled, "push": pushed - ran}
     result = {
         "entry": fingerprint.plain(load_yaml("dvc.lock")["stages"][stage.name]),
@@ -116,21 +116,27 @@ def _configure(remote: dict[str, str]) -> None:
 
 def _pull(stage: Stage, expected: fingerprint.Inputs) -> int:
     """Pull the deps, and check that they are those of the clone; return their bytes."""
-    paths = list(fingerprint.tracked_inputs(stage))
+    outs = inputs.tracked(stage)
+    # What comes from elsewhere was brought to the remote for this job: its source may be out of reach here.
+    brought = {out for out in outs.values() if inputs.is_elsewhere(out)}
     with transfer.explain_errors(
-        f"the DVC remote does not give what {stage.name} reads ({', '.join(paths)})",
+        f"the DVC remote does not give what {stage.name} reads ({', '.join(outs)})",
         "dvc push, in the clone that has it; then the same command",
     ):
-        if paths:
+        if paths := [path for path, out in outs.items() if out not in brought]:
             stage.repo.pull(targets=paths)
-    inputs = fingerprint.from_work_tree(stage)
-    if not fingerprint.same(inputs, expected):
+        if brought:
+            dvc_remote.fetch(stage.repo, list(brought))
+        for out in brought:
+            out.checkout(force=True)
+    read = fingerprint.from_work_tree(stage)
+    if not fingerprint.same(read, expected):
         raise ProjectError(
             "the job has other inputs than the clone that started it: "
-            f"{', '.join(fingerprint.differences(expected, inputs))}",
+            f"{', '.join(fingerprint.differences(expected, read))}",
             "commit them to Git, or dvc add them, without attributes that change or leave out files (.gitattributes)",
         )
-    return sum(dep.meta.size or 0 for dep in stage.deps if dep.def_path in paths and dep.meta)
+    return sum(dep.meta.size or 0 for dep in stage.deps if inputs.relative(dep) in outs and dep.meta)
 
 
 def _push(stage: Stage, patience_s: float) -> int:

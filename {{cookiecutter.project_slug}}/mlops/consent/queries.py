@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from io import BytesIO
 from itertools import permutations
 from typing import TYPE_CHECKING
 
@@ -114,13 +113,7 @@ def check() -> tuple[list[str], list[str]]:
         return entry
 
     with consent.open_registry(PATH) as file:
-        content = file.read()
-        try:
-            content.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            line = content.count(b"\n", 0, error.start) + 1
-            raise ProjectError(f"{NAME} line {line} is not UTF-8", f"save {NAME} as CSV in UTF-8") from error
-        table = concat(read_tables(BytesIO(content), NAME, now, parse, problems.append))
+        table = concat(read_tables(file, NAME, now, parse, problems.append))
     _, several = by_number_of_lines(table)
     for person in consent.by_person(entries_of(several)).values():
         doubts += _doubts_of_person(person)

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from ..errors import ProjectError
 from ..records import consent
 from ..records.consent import COLUMNS, PATH
-from ..records.csv_reader import NoRowsError
+from ..records.csv_reader import NoRowsError, column_names
 from ..tracking.git import git, try_git
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Form:
         start = "" if last.endswith(("\n", "\r")) else end
         if header is None:
             return cls(end=end, lines=lines + 1, start=start + HEADER)
-        return cls([name.strip().lower() for name in header], end, lines, start)
+        return cls(column_names(header), end, lines, start)
 
     def text(self, rows: Iterable[Row]) -> bytes:
         """Return the bytes to append for these rows."""

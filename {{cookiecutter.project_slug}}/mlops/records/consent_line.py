@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ..errors import ProjectError
-from .ids import normalize_id, unassigned
+from .ids import id_flaw, normalize_id, shown
 
 COLUMNS = ("subject_id", "consent_status", "effective_at")
 
@@ -30,8 +30,8 @@ def parse_entry(cells: list[str], line: int, name: str, now: datetime) -> Entry:
     subject_id, status, when = (normalize_id(cell) for cell in cells)
     if not subject_id:
         raise ProjectError(f"{where} names no subject", "fill in its subject_id, or take the line out")
-    if unknown := unassigned(subject_id):
-        raise ProjectError(f"{where}: subject_id {subject_id!a} holds {unknown}", "write it as it is in the data")
+    if flaw := id_flaw(subject_id):
+        raise ProjectError(f"{where}: subject_id {shown(subject_id)} {flaw}", "write it as it is in the data")
     status = status.lower() if status.lower() in ("active", "revoked") else "unknown"
     since = parse_time(when, f"{where}: effective_at") if when else None
     if status == "active" and since and since > now:
@@ -47,5 +47,8 @@ def parse_time(text: str, where: str) -> datetime:
         if time.tzinfo:
             return time.astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise ProjectError(f"{where} {text!r} is not a time", "write it like 2025-06-01T00:00:00Z") from error
-    raise ProjectError(f"{where} {text!r} lacks its time zone", f"add Z (UTC) or an offset: {text}Z")
+        fix = "write it like 2025-06-01T00:00:00Z (UTC), or with an offset, 2025-06-01T02:00:00+02:00"
+        raise ProjectError(f"{where} {shown(text)} is not a time", fix) from error
+    lacking = "its time zone" if len(text) > 10 else "the time of day, and its zone"
+    fix = f"in UTC, write {time.isoformat()}Z; else an offset in place of Z, such as +02:00"
+    raise ProjectError(f"{where} {text!r} lacks {lacking}", fix)

@@ -6,6 +6,7 @@ through both, which have all the rules. The tests compare the two ways.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from csv import field_size_limit
 from datetime import UTC, datetime
 from functools import partial
 from io import BytesIO
@@ -18,8 +19,8 @@ from pyarrow import csv
 
 from ..errors import ProjectError
 from .consent_line import COLUMNS, Entry, parse_entry
-from .csv_reader import rows
-from .ids import PLAIN_ID, match_key, match_keys
+from .csv_reader import MARKERS, rows
+from .ids import LONGEST, PLAIN_ID, ROUNDED, match_key, match_keys
 
 Parse = Callable[[list[str], int], Entry | None]
 
@@ -70,6 +71,10 @@ def _plain(first: bytes, block: bytes, lines: int, now: datetime, parse: Parse) 
     whole = first + block
     if b'"' in whole or b"\0" in whole or whole.count(b"\r") != whole.count(b"\r\n"):
         return None
+    if first.strip(b"\xef\xbb\xbf \r\n").lower() in block.lower():  # joined files
+        return None
+    if any(f"\n{marker}".encode() in whole for marker in MARKERS):
+        return None
     try:
         header = [cell.strip().lower() for cell in first.decode("utf-8-sig").split(",")]
         if len(set(header)) != len(header):
@@ -80,6 +85,8 @@ def _plain(first: bytes, block: bytes, lines: int, now: datetime, parse: Parse) 
             csv.ParseOptions(quote_char=False, ignore_empty_lines=False),
             csv.ConvertOptions(column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=False),
         )
+        if max(pc.max(pc.binary_length(column)).as_py() or 0 for column in cells.columns) > field_size_limit():
+            return None
         subjects, statuses, times = (cells[column].combine_chunks() for column in COLUMNS)
         statuses, times = pc.ascii_lower(pc.ascii_trim_whitespace(statuses)), pc.ascii_trim_whitespace(times)
         is_dated = pc.match_substring_regex(times, PLAIN_TIME)
@@ -88,7 +95,9 @@ def _plain(first: bytes, block: bytes, lines: int, now: datetime, parse: Parse) 
         return None
     is_past = pc.or_(pc.equal(times, ""), pc.fill_null(pc.less_equal(since, pa.scalar(now)), False))
     is_known = pc.is_in(statuses, value_set=pa.array(["active", "revoked"]))
-    is_plain = pc.and_(pc.and_(pc.match_substring_regex(subjects, PLAIN_ID), is_known), is_past)
+    is_id = pc.and_(pc.match_substring_regex(subjects, PLAIN_ID), pc.less_equal(pc.binary_length(subjects), LONGEST))
+    is_id = pc.and_not(is_id, pc.match_substring_regex(subjects, ROUNDED))
+    is_plain = pc.and_(pc.and_(is_id, is_known), is_past)
     numbers = pa.array(range(lines + 1, lines + 1 + len(cells)), pa.int64())
     table = pa.table([numbers, subjects, statuses, since, match_keys(subjects)], schema=SCHEMA).filter(is_plain)
     others = pc.invert(is_plain)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 # I and l are kept apart: else ids of every scheme that counts in letters (AI, AL) were alike.
 LOOKS = str.maketrans("01|`", "oll'")
 
+LONGEST = 1000  # characters of an id or a label
+ROUNDED = r"^\d(\.\d+)?E\+\d\d+$"  # a long number, as spreadsheets show and save it
+
 # Nearly all ids: ASCII, normal, without the rare characters of `match_key`. `match_keys` has the keys of a million.
 PLAIN_ID = r"^[!#$&-~]+( [!#$&-~]+)*$"
 
@@ -31,8 +34,8 @@ def id_problem(text: str) -> str:
     normal = normalize_id(text)
     if not normal:
         return "is empty"
-    if unknown := unassigned(normal):
-        return f"{text!a} holds {unknown}: leave it out"
+    if flaw := id_flaw(normal):
+        return f"{shown(text)} {flaw}"
     if normal == text:
         return ""
     return f"{text!r} has hidden or non-standard characters: write {normal!r} (it has {difference(text, normal)})"
@@ -41,9 +44,14 @@ def id_problem(text: str) -> str:
 def parse_id(text: str) -> str:
     """Normalize an id that was typed, or that a registry has; raise ProjectError if it holds what is no character."""
     normal = normalize_id(text)
-    if unknown := unassigned(normal):
-        raise ProjectError(f"the id {text!a} holds {unknown}", "write it as it is in the data, in UTF-8")
+    if flaw := id_flaw(normal):
+        raise ProjectError(f"the id {shown(text)} {flaw}", "write it as it is in the data, in UTF-8")
     return normal
+
+
+def shown(text: str) -> str:
+    """Return a text in quotes, as errors show it: cut where it is long."""
+    return repr(text if len(text) <= 100 else f"{text[:60]}…")
 
 
 def normalize_id(text: str) -> str:
@@ -69,14 +77,17 @@ def _is_invisible(character: str) -> bool:
     )
 
 
-def unassigned(text: str) -> str:
-    """Name the first code point of a text that is no character: a part of one (such as a byte), or not assigned."""
+def id_flaw(text: str) -> str:
+    """Return why a normalized text can't be an id: it is too long, a rounded number, or holds what is no character."""
+    if len(text) > LONGEST:
+        return f"has {len(text):,} characters, more than {LONGEST:,}"
     if text.isascii():
-        return ""
+        rounded = "is a number that a spreadsheet has rounded: format its column as text there, and save it anew"
+        return rounded if re.search(ROUNDED, text) else ""
     import icu
 
     none = (icu.UCharCategory.UNASSIGNED, icu.UCharCategory.SURROGATE)
-    return next((f"U+{ord(c):04X}, which is no character" for c in text if icu.Char.charType(c) in none), "")
+    return next((f"holds U+{ord(c):04X}, which is no character" for c in text if icu.Char.charType(c) in none), "")
 
 
 def match_key(subject: str) -> str:

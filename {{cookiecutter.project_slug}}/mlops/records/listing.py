@@ -1,9 +1,9 @@
 """A team's own files as records: from a list, `records.csv` or `records.parquet`, or sorted into folders."""
 
-import csv
 import os
 import stat
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from ..errors import ProjectError
 from ..pipeline import require_dep
-from .csv_reader import open_file, read_csv
-from .ids import normalize_id
+from .csv_reader import read_csv, read_header
+from .ids import difference, normalize_id
 from .source import Record
 
 LISTS = ("records.csv", "records.parquet")
@@ -44,13 +44,14 @@ def list_files(folder: Path, levels: str) -> Iterator[Record]:
         ProjectError: There are no files, two lists, or a malformed one, or a file lies at another level.
     """
     require_dep(folder.as_posix())
-    lists = [folder / name for name in LISTS if (folder / name).exists()]
+    lists = [folder / name for name in LISTS if os.path.lexists(folder / name)]
     if len(lists) > 1:
         raise ProjectError(f"{folder.as_posix()} holds both {' and '.join(LISTS)}", "remove one of them")
     if lists:
         return _listed(lists[0])
     if not folder.is_dir():
-        raise ProjectError(f"{folder.as_posix()} is not there", FILES_FIX)
+        problem = f"{folder.as_posix()} is {'a file, not a folder' if folder.exists() else 'not there'}"
+        raise ProjectError(problem, FILES_FIX)
     return _sorted_into_folders(folder, levels)
 
 
@@ -64,24 +65,46 @@ def read_file(folder: Path, path: str) -> bytes:
     Raises:
         ProjectError: The path is empty, absolute or leads out; or the file isn't there or can't be read.
     """
+    file, where = folder / path, folder.as_posix()
     try:
-        if not path or Path(path).is_absolute() or not (folder / path).resolve().is_relative_to(folder.resolve()):
-            raise ProjectError(
-                f"path {path!r} is not a file inside {folder.as_posix()}",
-                f"put it below {folder.as_posix()}; if DVC linked it there: dvc unprotect {folder.as_posix()}",
-            )
-        if not stat.S_ISREG((folder / path).stat().st_mode):  # reading a pipe would not end
+        if not path or not Path(os.path.normpath(file)).is_relative_to(os.path.normpath(folder)):
+            fix = f"write the path of a file below {where}, as seen from there"
+            raise ProjectError(f"path {path!r} is not a file inside {where}", fix)
+        if not (target := file.resolve()).is_relative_to(folder.resolve()):
+            fix = f"put the file itself there; if DVC made the link: dvc unprotect {where}"
+            raise ProjectError(f"{path!r} is a link to {target.as_posix()}, outside of {where}", fix)
+        if not stat.S_ISREG(file.stat().st_mode):  # reading a pipe would not end
             raise ValueError("it is a folder, a pipe or a device, not a file")
-        return (folder / path).read_bytes()
+        return file.read_bytes()
     except (OSError, RuntimeError, ValueError) as error:  # the last two: a loop of links, a name that no file can have
         reason = error.strerror if isinstance(error, OSError) else error
-        fix = f"restore the files, or take them out of the list in {folder.as_posix()}"
+        fix = f"restore the file, or take its row out of the list in {where}"
+        if isinstance(error, PermissionError):
+            fix = f"let yourself read it: chmod u+r {file.as_posix()}"
+        elif isinstance(error, FileNotFoundError) and (other := _spelling(folder, path)):
+            fix = f"write {other!r} (it has {difference(other, path)})"
         raise ProjectError(f"{path!r} can't be read: {reason}", fix) from error
+
+
+def _spelling(folder: Path, path: str) -> str:
+    """Return a file's path where it differs from this one in case, separators or Unicode form only; else ""."""
+    file = folder
+    for part in path.replace("\\", "/").split("/"):
+        if not (name := _names_in(file.absolute()).get(normalize_id(part).casefold())):
+            return ""
+        file /= name
+    return file.relative_to(folder).as_posix()
+
+
+@lru_cache(maxsize=256)
+def _names_in(folder: Path) -> dict[str, str]:
+    return {normalize_id(name).casefold(): name for name in os.listdir(folder)} if folder.is_dir() else {}
 
 
 def _listed(path: Path) -> Iterator[Record]:
     rows = _csv_rows(path) if path.suffix == ".csv" else _parquet_rows(path)
-    for origin, row in rows:
+    count = 0
+    for count, (origin, row) in enumerate(rows, 1):  # noqa: B007
         record_id = row.get("record_id", row["path"])
         split = row.get("split", "")
         yield Record(
@@ -93,14 +116,14 @@ def _listed(path: Path) -> Iterator[Record]:
             delivery=row.get("delivery", ""),
             split=SPLIT_NAMES.get(split.lower(), split),
         )
+    files = sum(len(names) for _, _, names in _walk(path.parent)) - 1  # the list is no record
+    if files > count:
+        print(f"{path.as_posix()} has {count} rows, and {files} files lie below its folder: the others are not used")
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     missing = ProjectError(f"{path.as_posix()} is not there", FILES_FIX)
-    with open_file(path, missing) as file:
-        first = next((line for line in file if line.strip(b"\r\n\t ,;")), b"").decode("utf-8-sig", "replace")
-    names = [name.strip().lower() for name in next(csv.reader([first]), [])]
-    columns = _used(path, names)
+    columns = _used(path, read_header(path, missing))
     for line, cells in read_csv(path, columns):
         yield f"{path.as_posix()} line {line}", dict(zip(columns, cells, strict=True))
 
@@ -120,7 +143,8 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
                     number += 1
                     yield f"{name} row {number}", dict(zip(columns, row, strict=True))
     except (pa.ArrowException, OSError) as error:
-        raise ProjectError(f"{name} can't be read as Parquet: {error}", "write it again") from error
+        fix = "write it anew, as the to_parquet of pandas does, or save the list as records.csv in its place"
+        raise ProjectError(f"{name} is damaged or no Parquet file", fix) from error
     if not number:
         raise ProjectError(f"{name} holds no rows", f"add rows with the columns {', '.join(columns)}")
 
@@ -136,7 +160,7 @@ def _used(path: Path, names: list[str]) -> tuple[str, ...]:
     """Return the columns that are read; print those that are not, and what follows from a missing subject."""
     columns = (*REQUIRED, *(name for name in OPTIONAL if name in names))
     notes = [] if "subject_id" in names else ["no subject_id, so each record is a subject of its own"]
-    if unused := [name for name in names if name not in columns]:
+    if unused := [name for name in names if name and name not in columns]:
         notes.append(f"not used: {', '.join(unused)}")
     if notes:
         print(f"{path.as_posix()}: {'; '.join(notes)}")
@@ -168,22 +192,27 @@ def _sorted_into_folders(folder: Path, levels: str) -> Iterator[Record]:
         )
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder, in order; hidden ones are none."""
+def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Walk as `os.walk` does, in order, past what is hidden or no record."""
 
     def fail(error: OSError) -> None:
-        raise ProjectError(f"{error.filename} can't be read: {error.strerror}", "let it be read") from error
+        fix = f"let yourself read it: chmod u+rx {error.filename}"
+        raise ProjectError(f"{error.filename} can't be read: {error.strerror}", fix) from error
 
-    count = 0
     for parent, folders, files in os.walk(folder, onerror=fail):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield parent, folders, sorted(name for name in files if not name.startswith(".") and name not in NO_RECORDS)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder, in order; hidden ones are none."""
+    count = 0
+    for parent, folders, files in _walk(folder):
         if linked := [name for name in folders if Path(parent, name).is_symlink()]:
             problem = f"{Path(parent, linked[0]).as_posix()} is a link to a folder, whose files DVC would not keep"
             raise ProjectError(problem, "put the files themselves there")
-        for name in sorted(files):
-            if not name.startswith(".") and name not in NO_RECORDS:
-                count += 1
-                yield Path(parent, name)
+        count += len(files)
+        yield from (Path(parent, name) for name in files)
     if not count:
         raise ProjectError(f"{folder.as_posix()} holds no files", FILES_FIX)
 
@@ -200,4 +229,7 @@ def _other_level(folder: Path, path: Path, levels: str) -> ProjectError:
         )
         fix += "files came in a folder of their own, delivery?/label"
         return ProjectError(problem, fix)
-    return ProjectError(problem, f"put it into folders that are named by its {levels.replace('/', ' and ')}")
+    if path.stem.lower() == "records":
+        return ProjectError(problem, f"if it lists the records, save it as {folder.as_posix()}/records.csv, in UTF-8")
+    fix = f"put it into folders that are named by its {levels.replace('/', ' and ')}; if it is no record, elsewhere"
+    return ProjectError(problem, fix)

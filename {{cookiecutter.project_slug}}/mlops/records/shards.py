@@ -64,7 +64,7 @@ def write_dataset(records: Records, shards: int, compact_until: str = "") -> Non
 
 def write(records: Records, shards: int, path: Path, compact_until: str = "") -> None:
     """Write the dataset to the directory `path`, which is replaced; see `write_dataset`."""
-    problems = Problems("")
+    problems = Problems()
     with (
         atomic_write(path) as new,
         ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool,
@@ -131,8 +131,7 @@ def _write_shard(file: Path, rows: Iterable[tuple[Row, bytes | ProjectError]], p
         size = 0
         for (record_id, subject_id, label, _, _), content in rows:
             if isinstance(content, ProjectError):
-                problems.fix = problems.fix or content.fix
-                problems.add(content.problem)
+                problems.add(content.problem, content.fix)
             elif not problems.count:  # else nothing of it is kept
                 group.append((record_id, subject_id, label, content))
                 size += len(content)

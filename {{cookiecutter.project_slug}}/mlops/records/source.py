@@ -14,7 +14,7 @@ from ..errors import ProjectError
 from ..pipeline import require_dep
 from . import consent
 from .hashing import uniform_hash
-from .ids import difference, id_problem, match_key
+from .ids import difference, id_problem, match_key, normalize_id
 
 SPLITS = ("train", "val", "test")
 SLICES = 20  # of a source of which a fraction is used: each is a delivery
@@ -99,23 +99,24 @@ class Records:
 
 
 class Problems:
-    """Counts what is wrong with records, and keeps the first five for the error."""
+    """Counts what is wrong with records, and keeps the first five for the error, each with its fix or that of all."""
 
-    def __init__(self, fix: str) -> None:
-        self.fix, self.count, self.first = fix, 0, list[str]()
+    def __init__(self, fix: str = "") -> None:
+        self.fix, self.count, self.first, self.fixes = fix, 0, list[str](), dict[str, None]()
 
-    def add(self, problem: str) -> None:
+    def add(self, problem: str, fix: str = "") -> None:
         """Count a problem."""
         self.count += 1
         if len(self.first) < 5:
             self.first.append(problem)
+            self.fixes[fix or self.fix] = None
 
     def check(self) -> None:
         """Raise one ProjectError for all problems, if there are any."""
         if self.count:
             more = [f"… and {self.count - 5} more"] if self.count > 5 else []
             listed = "".join(f"\n  {line}" for line in self.first + more)
-            raise ProjectError(f"bad records: {self.count}{listed}", self.fix)
+            raise ProjectError(f"bad records: {self.count}{listed}", "; ".join(self.fixes))
 
 
 @contextmanager
@@ -154,6 +155,10 @@ def read_records(source: Source, fraction: float = 1.0) -> Iterator[Records]:
         problems.check()
         if not records.count():
             raise ProjectError(f"the source {name} has no records", "choose another one: params.yaml:data.source")
+        spelt = dict[str, str]()
+        for (label,) in records.table.execute("SELECT DISTINCT label FROM records ORDER BY label"):
+            if (other := spelt.setdefault(label.casefold(), label)) != label:
+                print(f"May be one label, or two: {other!r} and {label!r}")
         if alike:
             more = f", and {len(alike) - 1} more pairs" if len(alike) > 1 else ""
             print(f"May be one person, or two: {alike[0]}{more}")
@@ -221,7 +226,8 @@ def _check_unique(table: sqlite3.Connection, problems: Problems) -> None:
     for record_id, rows in groupby(table.execute(query), lambda row: row[0]):
         (_, first), *others = rows
         for _, origin in others:
-            problems.add(f"{origin}: record_id {record_id!r} was given before, at {first}")
+            looks = f" (it has {difference(origin, first)})" if normalize_id(origin) == normalize_id(first) else ""
+            problems.add(f"{origin}: record_id {record_id!r} was given before, at {first}{looks}")
 
 
 def _check_subjects(table: sqlite3.Connection, problems: Problems) -> list[str]:

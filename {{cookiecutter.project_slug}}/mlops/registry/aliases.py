@@ -86,7 +86,7 @@ def alias_changes(log_ref: str = lineage_log.REF, kinds: Iterable[str] = (MOVE,)
     Refusals are among them only if `kinds` has them.
     """
     lineage_log.check_not_shallow()
-    if not git("for-each-ref", log_ref, where=home()):
+    if log_ref not in git("for-each-ref", "--format=%(refname)", log_ref, where=home()).split():
         return []
     plain = ("--first-parent", "--reverse", "--no-show-signature", "--encoding=UTF-8", "-z", "--format=%H%n%B")
     output = git("log", *plain, "--basic-regexp", *(f"--grep=^{kind}: " for kind in kinds), log_ref, where=home())

@@ -147,6 +147,10 @@ def follow(run: str) -> None:
 
 
 def _print_status(status: "Status", as_json: bool) -> None:
+    from ..tracking.publishing import describe_unpublished
+
+    if text := describe_unpublished():
+        click.echo(text, err=True)
     missing = [*status.runs.values(), *status.registry.values()]
     runs, versions, count = len(status.known), len(status.versions), sum(item.counts for item in missing)
     if as_json:
@@ -206,6 +210,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def version_details(registry: "Registry", version: "StoredVersion") -> dict[str, Any]:
     """Return all that is known of one version: its row, its tags in MLflow, its changes and refusals in the log."""
+    from ..tracking.lineage_log import unpublished
     from .aliases import MOVE, REFUSAL, alias_changes
 
     number = int(version.version)
@@ -214,7 +219,10 @@ def version_details(registry: "Registry", version: "StoredVersion") -> dict[str,
     tags = {key: value for key, value in sorted(version.tags.items()) if not key.startswith(copies)}
     changes = [dataclasses.asdict(change) for change in registry.log if number in (change.version, change.before)]
     refusals = [dataclasses.asdict(each) for each in alias_changes(kinds=(REFUSAL,)) if each.version == number]
-    return {**row, "tags": tags, "moves": changes, "refusals": refusals}
+    # The commits of its runs and results: an entry of a promotion names them too, and may come later.
+    entries = {commit for commit, subject in unpublished() if subject.startswith(("train ", "register "))}
+    only_here = sorted(entries & {row["commit"], *version.tags.values()})
+    return {**row, "unpublished": only_here, "tags": tags, "moves": changes, "refusals": refusals}
 
 
 def doubts(registry: "Registry") -> list[str]:

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from ..config import StrictModel, check, home, read_params
 from ..errors import ProjectError
-from ..tracking import lineage_log
+from ..tracking import lineage_log, publishing
 from ..tracking.git import GitError, git
 from . import aliases
 from .aliases import CHAMPION, REFUSE, VERB, AliasChange, Registry, alias_holders, champions
@@ -54,18 +54,22 @@ def promote(version: str, alias: str = CHAMPION, by: str = "test_acc", why: str 
     if anyway and not why.strip():
         raise ProjectError("--anyway goes past the comparison, so it needs a reason", "--why '…'")
     who = identity()
+    lineage_log.check_refs()
     with FileLock(home() / LOCK):
         registry = aliases.read()
         change = _draft(registry, "promote", alias, int(registry.find(version).version), who, why)
         registry.check_agrees(change)
         if change.before == change.version:
             return f"{registry.name} version {change.version} is {alias} already"
-        return _make(registry, change, _decide(registry, change, by, anyway))
+        result = _make(registry, change, _decide(registry, change, by, anyway))
+    publishing.publish(may_ask=True)
+    return result
 
 
 def rollback(why: str = "") -> str:
     """Make the version champion that was champion before the present one; raises what `promote` does."""
     who = identity()
+    lineage_log.check_refs()
     with FileLock(home() / LOCK):
         registry = aliases.read()
         *_, before, now = (None, None, *alias_holders(registry.log)[CHAMPION])
@@ -74,7 +78,9 @@ def rollback(why: str = "") -> str:
             raise ProjectError(f"no version of {registry.name} was champion before {now}", f"{VERB} promote <version>")
         change = _draft(registry, "rollback", CHAMPION, before, who, why)
         registry.check_agrees(change)
-        return _make(registry, change, {})
+        result = _make(registry, change, {})
+    publishing.publish(may_ask=True)
+    return result
 
 
 def _draft(registry: Registry, action: str, alias: str, number: int, who: tuple[str, str], why: str) -> AliasChange:

@@ -25,7 +25,7 @@ from ..contract import interface, load_model, package_name
 from ..errors import ProjectError
 from ..files import read_json, sha256, write_json
 from ..records import consent
-from ..tracking import dataset_tags, descriptions, dvc_remote, lineage_log, mlflow_client, run_context
+from ..tracking import dataset_tags, descriptions, dvc_remote, lineage_log, mlflow_client, publishing, run_context
 from ..tracking.git import GitError, exists, git
 from ..tracking.mlflow_sync import NOTE
 from ..tracking.run_context import snapshot
@@ -68,7 +68,7 @@ def register(model_dir: Path) -> int:
     if facts["consent_sha256"] != consent.NOT_REQUIRED:
         consent.check_subjects(MANIFEST)
     stage = pipeline.running_stage()
-    dvc_remote.push(list(stage.upstream))
+    dvc_remote.push_inputs(stage.name)
     start = run_context.from_job() or run_context.collect(stage.name)
     tags, run_id = version_tags(model_dir, facts, start.commit), upload()
     # Two that register at once (`dvc queue start -j 2`) must not both find nothing and both make a version.
@@ -107,16 +107,21 @@ def register(model_dir: Path) -> int:
 
 
 def publish() -> None:
-    """Write the registration in `reports/register.json` into Git: an entry in the log, tags of version and dataset."""
+    """Write the registration in `reports/register.json` into Git: an entry in the log, tags of version and dataset.
+
+    The log keeps what the run has read, too: a colleague may have trained it. Then, it is published.
+    """
     name, report, facts = load_platform().project, read_json(REGISTERED), read_facts()
     number, commit, result = report["version"], report["version_commit"][0], report["commit"][0]
     if not exists(result):  # of a job that another clone started: here, the same content has another commit
         result = snapshot(pipeline.running_stage().name)
+    run_context.keep_trained_commit()
     lineage_log.record_once(result, f"register {name} version {number}\n\nrun: {facts['run']}\n")
     if exists(commit):  # else another clone registered it, and has the tag
         lineage_log.tag(_tag(number, git("rev-parse", "--show-prefix")), commit, f"{name} version {number}")
     inputs = facts["data_git_commit_id"]
     dataset_tags.tag_registered(facts["dataset_md5"], inputs if exists(inputs) else result)
+    publishing.publish()
 
 
 def version_tags(model_dir: Path, facts: dict[str, Any], commit: str) -> dict[str, str]:

@@ -70,8 +70,8 @@ class Reader:
     def _resolve(self, path: Path) -> Path:
         """Return where a path leads, step by step, and add the links on the way."""
         if not path.is_relative_to(self.root):
-            problem = f"the run would depend on {shown(path)}, which is outside the Git repository {self.root}"
-            fix = f"copy it into the repository and name that in dvc.yaml; data: dvc import-url {shown(path)} data/raw"
+            problem = f"the run would depend on {path}, which is outside the Git repository {self.root}"
+            fix = f"dvc import-url {path} data/raw (code: copy it into the repository), and name that in dvc.yaml"
             raise ProjectError(f"{problem}, so no commit can hold it", fix)
         todo, folder, followed = list(reversed(path.relative_to(self.root).parts)), self.root, 0
         while todo:
@@ -198,8 +198,8 @@ def _compare(repository: _Repository, folder: Path) -> None:
         files = [shown(repository.root / name) for name in changed]
         raise ProjectError(
             f"a checkout would give other bytes than {', '.join(files[:5])} has here: attributes of Git change them",
-            f"see which: git check-attr -a -- {files[0]}; remove them from .gitattributes and .git/info/attributes, or "
-            "give the file the bytes of a checkout (such as line ends)",
+            f"to take a checkout's: git add {files[0]} && rm {files[0]} && git checkout -- {files[0]}; to keep these: "
+            f"remove what `git check-attr -a {files[0]}` names from .gitattributes and .git/info/attributes",
         )
 
 

@@ -8,14 +8,16 @@ import hashlib
 import locale
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config import job_file
+from ..config import home, job_file
 from ..errors import ProjectError
 from ..explain import explain
 from ..files import atomic_write, read_json
-from ..pipeline import RUN_REPORT
+from ..pipeline import RUN_REPORT, load_stage
+from . import inputs
 from .git import git, without_credentials
 from .run_files import ARTIFACTS, LINEAGE, RUN_DIR, check_manifest, read_facts
 
@@ -24,22 +26,80 @@ class ArtifactMissingError(ProjectError):
     """Files of a commit can't be fetched, or are not what they should be."""
 
 
-def push(stages: list[str]) -> None:
-    """Push the cached outputs of `stages`, and all that they depend on; raise ProjectError if that fails."""
+def push_inputs(stage: str, for_job: bool = False) -> None:
+    """Push what a stage reads, and all that it is made from; for a job, also what a clone gets from elsewhere.
+
+    It raises ArtifactMissingError for an input that is neither here nor in the remote, and ProjectError if the remote
+    does not take the data.
+    """
     from dvc.repo import Repo
 
     if job_file():  # a job pulled them from there
         return
     with Repo(os.getcwd()) as repo:
-        address = url(repo)
+        address, tracked = url(repo), inputs.tracked(repo.stage.load_one(name=stage))
+        outs = list(tracked.values())
+        targets = {*load_stage(stage).upstream, *(out.stage.addressing for out in outs)}
         try:
-            repo.push(targets=stages, with_deps=True)
+            if targets:
+                repo.push(targets=sorted(targets), with_deps=True)
+            for out in outs:
+                if for_job and inputs.is_elsewhere(out):
+                    if out.changed_cache():
+                        repo.fetch(targets=[out.stage.addressing])
+                    repo.cloud.push(file_hashes(repo, [out]))
+                if for_job or not inputs.is_imported(out):
+                    _check_complete(repo, out, None if for_job else out.remote)
+        except ProjectError:
+            raise
         except Exception as error:  # each kind of remote raises errors of its own
             known = explain(error) or ProjectError(
                 str(error.__cause__ or error), "repair the connection, then: dvc push"
             )
             problem = without_credentials(f"the DVC remote {address} does not take the data: {known.problem}")
             raise ProjectError(problem, known.fix) from error
+
+
+def _check_complete(repo: Any, out: Any, name: str | None) -> None:
+    """Raise ArtifactMissingError if a file of an output is lost: `dvc push` warns of it, and succeeds."""
+    remote = repo.cloud.get_remote(name)
+    if remote.fs.version_aware or remote.worktree:  # it keeps files by their names: there are no hashes to ask for
+        return
+    try:
+        hashes = {info.value for info in file_hashes(repo, [out], name)}
+        absent = hashes - set(repo.cache.local.oids_exist(list(hashes)))
+        if not absent or not (absent := absent - set(remote.odb.oids_exist(list(absent)))):
+            return
+        lost = f"{len(absent)} of its {len(hashes)} files"
+    except LookupError as error:
+        lost = str(error)
+    path, stage = inputs.relative(out), out.stage.addressing
+    problem = f"{path} is incomplete: {lost} are neither in DVC's cache nor in its remote, so nobody could get it again"
+    fix = f"if {path} is whole: dvc commit --force {stage}; else make it again: dvc repro --force {stage}"
+    raise ArtifactMissingError(problem, fix)
+
+
+def fetch(repo: Any, outs: Sequence[Any]) -> None:
+    """Fetch outputs into DVC's cache by their hashes; raise LookupError if the default remote lacks some."""
+    infos = file_hashes(repo, outs)
+    repo.cloud.pull(infos)
+    hashes = {info.value for info in infos}
+    if missing := hashes - set(repo.cache.local.oids_exist(list(hashes))):
+        raise LookupError(f"{len(missing)} of {len(hashes)} files")
+
+
+def file_hashes(repo: Any, outs: Sequence[Any], remote: str | None = None) -> set[Any]:
+    """Return the hashes of all files of outputs, after fetching the lists of those in folders from a remote.
+
+    It raises LookupError if a list can't be fetched: DVC would ask the person at the terminal whether to go on without.
+    """
+    lists, cache = {out.hash_info for out in outs if out.hash_info.isdir}, repo.cache.local
+    if absent := {info for info in lists if not cache.exists(info.value)}:
+        repo.cloud.pull(absent, remote=remote)
+    if missing := [info.value for info in absent if not cache.exists(info.value)]:
+        raise LookupError(f"the lists of files {', '.join(missing)}")
+    entries = {info for out in outs if out.hash_info.isdir for _, _, info in out.get_obj()}
+    return {out.hash_info for out in outs} | entries
 
 
 def remote_url() -> str:
@@ -62,8 +122,10 @@ def url(repo: Any) -> str:
         raise ProjectError("no DVC remote is set", fix)
     if "://" not in url and ".dvc/tmp" in Path(url).as_posix():
         # A relative url resolves inside the throw-away copy of `dvc exp run --temp`: the data would be deleted with it.
-        fix = "python -m mlops setup, which writes an absolute url"
-        raise ProjectError(f"the DVC remote {url} is a throw-away folder", fix)
+        with type(repo)(str(home())) as parent:
+            address = parent.config["remote"][name]["url"]
+        problem = f"the address of the DVC remote {name} is relative, and means {url} here, a throw-away folder"
+        raise ProjectError(problem, f"dvc remote modify --local {name} url {address}")
     return str(url)
 
 

@@ -5,18 +5,25 @@ DVC's clean-up never deletes what a run names. The branch is never checked out. 
 branches, tags and experiments, also those that were fetched.
 """
 
+import contextlib
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from ..config import home, load_platform
 from ..errors import ProjectError
 from ..pipeline import LOCK, RUN_REPORT
-from .git import AUTHOR, GitError, commit_tree, git, try_git
+from .git import AUTHOR, GitError, commit_tree, exists, git, try_git, unattended
 
 BRANCH = "lineage"
 REF = f"refs/heads/{BRANCH}"
+PUBLISHED = f"refs/remotes/origin/{BRANCH}"  # as it was fetched, or pushed
+ANY_PUBLISHED = f"refs/remotes/*/{BRANCH}"
 TRIES = 50  # 8 clones that write at once needed 7
+FETCH_S = 10.0  # so long a fetch may take that is not asked for
+LOCK_S = 60.0  # so long `push` waits for another one in this clone
 TRAINED = re.compile(r"train (?P<name>.+)")
 REGISTERED = re.compile(r"register (?P<model>.+) version (?P<number>\d+)")
 RUN_OF_COMMIT = re.compile(r'^at ([0-9a-f]+)\n\s*\{[^{}<]*?"run":\s*"([^"]+)"', re.MULTILINE)  # for `runs`
@@ -45,18 +52,71 @@ class Entry:
     version: int | None  # number of the registered version, or None for a training
 
 
+def check_refs() -> None:
+    """Raise ProjectError where a branch or a tag keeps Git from writing the log, or the tags of datasets."""
+    refs = git("for-each-ref", "--format=%(refname) %(worktreepath)", REF, "refs/tags/data", where=home())
+    for name, _, worktree in (line.partition(" ") for line in refs.splitlines()):
+        if name == REF and worktree:
+            problem = f"the branch {BRANCH} is checked out in {worktree}, so no entry can be added to it"
+            raise ProjectError(problem, f"git -C {worktree} switch --detach   (or to another branch)")
+        if name.startswith(f"{REF}/"):
+            other = name.removeprefix("refs/heads/")
+            problem = f"there is a branch {other}, so Git can't have the branch {BRANCH}, which keeps the log"
+            raise ProjectError(problem, f"git branch -m {other} {other.replace('/', '-')}")
+        if name == "refs/tags/data":
+            fix = "git tag data-old data && git tag -d data"
+            raise ProjectError("there is a tag data, so Git can't have the tags of datasets, data/<label>", fix)
+
+
 def record(commit: str, message: str) -> None:
     """Merge a commit of this clone into the branch, with `message` as the entry; raise ProjectError if Git refuses."""
+    check_refs()
     repository = git("rev-parse", "--show-toplevel", where=home())
     for _ in range(TRIES):
-        tip = _fetch_tip(repository)
+        tip = start = _fetch_tip(repository)
+        if not tip:  # the first entry of this clone comes after those of the others
+            fetch()
+            start = _fetch_tip(repository, PUBLISHED)
         try:
-            _push(repository, _merge(tip, commit, message), tip)
+            _push(repository, _merge(start, commit, message), tip)
             return
         except GitError as error:  # another run was faster: merge with its entry
             refusal = error
-    fix = f"check that {BRANCH} is not checked out anywhere and that {repository} is writable"
-    raise ProjectError(f"the branch {BRANCH} can't be written: {refusal}", fix)
+    raise ProjectError(f"the branch {BRANCH} can't be written: {refusal.problem}", refusal.fix)
+
+
+def fetch() -> None:
+    """Fetch the log of the Git remote `origin`, where there is one that answers soon."""
+    options = ("--quiet", "--no-write-fetch-head", "--no-tags")
+    if "origin" in git("remote", where=home()).split():
+        with contextlib.suppress(GitError):
+            git("fetch", *options, "origin", f"+{REF}:{PUBLISHED}", where=home(), env=unattended(), timeout_s=FETCH_S)
+
+
+def fetch_commit(commit: str) -> bool:
+    """Return whether this clone has a commit, or the logs of the parent repository and of `origin` give it."""
+    if not exists(commit):
+        repository = git("rev-parse", "--show-toplevel", where=home())
+        _fetch_tip(repository)
+        if not exists(commit):
+            fetch()
+            _fetch_tip(repository, PUBLISHED)
+    return exists(commit)
+
+
+def keeps(commit: str) -> bool:
+    """Return whether a log in this clone, its own or a fetched one, keeps a commit."""
+    return bool(try_git("for-each-ref", "--count=1", "--contains", commit, REF, ANY_PUBLISHED, where=home()))
+
+
+def unpublished() -> list[tuple[str, str]]:
+    """Return the entries that no log of a Git remote has, as far as this clone knows, the newest first.
+
+    Each is the commit that it keeps, and its first line, such as `train gouty-fifo`.
+    """
+    entries = try_git("log", "--first-parent", "--format=%P %s", REF, "--not", f"--glob={ANY_PUBLISHED}", where=home())
+    parts = [line.split(" ", 2) for line in (entries or "").splitlines()]  # at first, there is no such branch
+    return [(commit, subject) for before, commit, subject in parts if before]
 
 
 def record_once(commit: str, message: str) -> None:
@@ -76,30 +136,47 @@ def push(remote: str = "origin", tags: tuple[str, ...] = ()) -> str:
     """
     if remote not in git("remote").split():
         raise ProjectError(f"there is no Git remote {remote!r}", f"git remote add {remote} <address>")
+    lock = home() / ".dvc" / "tmp" / "publish.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(lock, LOCK_S):
+            return _push_log(remote, tags)
+    except Timeout as error:
+        problem = f"another process of this clone has been publishing for more than {LOCK_S:.0f} s"
+        raise ProjectError(problem, "the same command, when that has ended") from error
+
+
+def _push_log(remote: str, tags: tuple[str, ...]) -> str:
     local = git("rev-parse", "--show-toplevel")
-    ours = _fetch_tip(local)
-    if not ours:
-        raise ProjectError(f"there is no branch {BRANCH} yet", "dvc repro: the first training makes it")
     for _ in range(TRIES):
-        theirs = _fetch_tip(remote)
-        tip = theirs or ours
-        # Our entries that the other branch lacks come after its own, so that the log is one line.
-        entries = git("rev-list", "--first-parent", "--reverse", f"{theirs}..{ours}").split() if theirs else []
-        if entries and git("merge-base", theirs, ours) == theirs:
-            tip, entries = ours, []
-        for entry in entries:
-            parents, date, message = git("show", "-s", "--format=%P%n%cI%n%B", entry).split("\n", 2)
-            tip = _merge(tip, parents.split()[1], message, date)
+        ours, theirs = _fetch_tip(local), _fetch_tip(remote)
+        if not ours:
+            raise ProjectError(f"there is no branch {BRANCH} yet", "dvc repro: the first training makes it")
+        tip = _join(ours, theirs)
         try:
+            _push(local, tip, ours)
             _push(remote, tip, theirs)
-        except GitError:
-            if _fetch_tip(remote) == theirs:  # no other push was faster: the remote refuses
-                raise
-            continue
-        _push(local, tip, ours)
+        except GitError as error:
+            is_busy = error.problem.endswith(".lock")  # another push is at it
+            if is_busy or _fetch_tip(local) not in (ours, tip) or _fetch_tip(remote) != theirs:
+                continue  # a training, or another push, was faster
+            raise
+        # Git does it for branches that this clone fetches, but a shallow one fetches a single branch.
+        git("update-ref", f"refs/remotes/{remote}/{BRANCH}", tip)
         _push_tags(remote, tags)
         return tip
     raise ProjectError(f"{remote} changed {TRIES} times while publishing", "run the same command again")
+
+
+def _join(ours: str, theirs: str) -> str:
+    """Return a commit with the entries of two logs: those that theirs lacks come after its own, so it is one line."""
+    if not theirs or try_git("merge-base", "--is-ancestor", theirs, ours) is not None:
+        return ours
+    tip = theirs
+    for entry in git("rev-list", "--first-parent", "--reverse", f"{theirs}..{ours}").split():
+        parents, date, message = git("show", "-s", "--format=%P%n%cI%n%B", entry).split("\n", 2)
+        tip = _merge(tip, parents.split()[1], message, date)
+    return tip
 
 
 def _push_tags(remote: str, patterns: tuple[str, ...]) -> None:
@@ -117,11 +194,11 @@ def _merge(tip: str, commit: str, message: str, date: str = "") -> str:
     return commit_tree(f"{commit}^{{tree}}", [root, commit], message, date)
 
 
-def _fetch_tip(repository: str) -> str:
-    """Fetch the branch of a repository, and return its commit, or "" when there is no such branch."""
-    tip = git("ls-remote", repository, REF).partition("\t")[0]
+def _fetch_tip(repository: str, ref: str = REF) -> str:
+    """Fetch the log of a repository, and return its commit, or "" when there is none."""
+    tip = git("ls-remote", repository, ref).partition("\t")[0]
     if tip:
-        git("fetch", "--quiet", "--no-write-fetch-head", "--no-tags", repository, REF)
+        git("fetch", "--quiet", "--no-write-fetch-head", "--no-tags", repository, ref)
     return tip
 
 
@@ -186,7 +263,8 @@ def is_behind_remote(log_ref: str = REF) -> bool:
 
 def log_refs() -> list[str]:
     """Return the refs of the logs: this clone's own, and those of Git remotes."""
-    return git("for-each-ref", "--format=%(refname)", REF, f"refs/remotes/*/{BRANCH}").split()
+    refs = git("for-each-ref", "--format=%(refname)", REF, ANY_PUBLISHED).split()
+    return [ref for ref in refs if ref.endswith(f"/{BRANCH}")]  # not those of a branch `lineage/…`
 
 
 def check_not_shallow() -> None:

@@ -53,7 +53,7 @@ TAGS = {  # MLflow's pages show the first four as user, source and commit
     **{name: name for name in ("dvc_exp_name", "baseline_commit", "job", "image", "instance_type", "resumed_from")},
     **{name: name for name in ("git_remote_url", "dvc_remote_url", "consent_excluded", "cpu_capability")},
     **{name: name for name in ("device", "device_name", "capability", "driver", "precision", "processes", "threads")},
-    "environment_differences": "environment_differences",
+    **{name: name for name in ("environment_differences", "inputs_elsewhere")},
 }
 
 

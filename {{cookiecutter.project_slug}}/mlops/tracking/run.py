@@ -227,18 +227,21 @@ def _start(device: dict[str, Any], earlier: dict[str, Any], parents: list[str]) 
         context = run_context.collect(stage.name)
         if is_same_training(earlier, context.commit, context.dvc_exp_name):
             context = dataclasses.replace(context, run=earlier["run"], name=earlier["name"])
-        run_context.log_training(context)
         try:
-            dvc_remote.push(list(stage.upstream))
+            dvc_remote.push_inputs(stage.name)
+        except dvc_remote.ArtifactMissingError:
+            raise
         except ProjectError as error:
             log.warning("%s. Training goes on; `register` pushes the data.", error.problem)
             pushed = False
+        run_context.log_training(context)
     prepared, job_path = read_json(Path("reports/prepare.json")), job_file()
     job = read_json(job_path) if job_path else {}
     machine = {"job": job.get("name"), "image": job.get("image"), "instance_type": read_machines()["instance_type"]}
     inherited = ("run", "name", "user", "git_remote_url", "git_branch", "baseline_commit", "dvc_exp_name")
+    inherited += ("dvc_remote_url", "data_version", "stage_metrics", "inputs_elsewhere")
     return {
-        **{name: getattr(context, name) for name in (*inherited, "dvc_remote_url", "data_version", "stage_metrics")},
+        **{name: getattr(context, name) for name in inherited},
         "data_git_commit_id": context.commit,
         "project": load_platform().project,
         "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),

@@ -7,6 +7,7 @@ of the running stage and of those after it, which describe an earlier run. `git 
 --allow-missing`, restores code, parameters and data of the run. HEAD, the index and the work tree do not change.
 """
 
+import contextlib
 import getpass
 import os
 import sys
@@ -23,9 +24,10 @@ from ..contract import package_name
 from ..errors import ProjectError
 from ..files import read_json
 from ..pipeline import LOCK
-from . import dataset_tags, dvc_remote, lineage_log, stage_metrics
+from . import dataset_tags, dvc_remote, inputs, lineage_log, publishing, stage_metrics
 from .checkout import Reader, add_and_check, ignored_by_dvc
-from .git import commit_tree, git, head, paths, remote_url, try_git
+from .git import commit_tree, exists, git, head, paths, remote_url, try_git
+from .run_files import read_facts
 
 DATASET = "data/dataset"
 
@@ -49,6 +51,7 @@ class RunContext:
     release_tags: Sequence[str]  # names of the Git tags of registered versions
     name: str = ""  # of the run, for people
     stage_metrics: Mapping[str, float] = field(default_factory=dict)  # of the stages before a training
+    inputs_elsewhere: Sequence[Mapping[str, str]] = ()  # what a clone gets from other places: `inputs.elsewhere`
 
 
 def from_job() -> RunContext | None:
@@ -61,13 +64,15 @@ def collect(stage: str) -> RunContext:
     """Return the context of a stage that this clone is about to start.
 
     It raises what `snapshot` does, and ProjectError for a training that was not started by DVC, or while an earlier
-    stage is out of date: the run would name what it did not read.
+    stage is out of date: the run would name what it did not read. And for a registration of a run whose commit is lost.
     """
     from dvc.repo.experiments.utils import gen_random_name
 
     loaded = pipeline.load_stage(stage)
     if loaded.is_training:
-        _check_upstream(loaded)
+        check_upstream(loaded)
+    if loaded.is_registering:
+        _check_trained_commit()
     commit, label, metrics = snapshot(stage), "", {}
     if loaded.is_training:
         metrics, label = stage_metrics.read(loaded.upstream), dataset_tags.label_of(dataset_md5())
@@ -92,16 +97,65 @@ def collect(stage: str) -> RunContext:
         release_tags=git("tag", "--list", "*@v*", where=home()).split(),
         name=dvc_exp_name or gen_random_name(),  # such as "dewy-stub", as DVC names experiments
         stage_metrics=metrics,
+        inputs_elsewhere=_elsewhere(loaded),
     )
 
 
+def check_inputs(name: str) -> None:
+    """Refuse, before the first stage works, what a commit for the last one could not hold, or others could not get."""
+    stages = pipeline.load_stages()
+    recorded = [stage for stage in stages.values() if stage.is_training or stage.is_registering]
+    if later := [stage.name for stage in recorded if name in stage.upstream]:
+        snapshot(later[-1])
+
+
+def _elsewhere(stage: pipeline.Stage) -> list[dict[str, str]]:
+    from dvc.repo import Repo
+
+    with Repo(os.getcwd()) as repo:
+        return inputs.elsewhere(repo.stage.load_one(name=name) for name in (stage.name, *stage.upstream))
+
+
 def log_training(context: RunContext) -> None:
-    """Write a training to the branch `lineage` before it begins; once, however often this is called."""
-    project = load_platform().project
-    lineage_log.record_once(context.commit, f"train {context.name}\n\nrun: {context.run}\nproject: {project}\n")
+    """Write a training to the branch `lineage` before it begins, and publish that; once, however often it is called."""
+    _record(context.commit, context.name, context.run)
+    publishing.publish(wait=False)
 
 
-def _check_upstream(stage: pipeline.Stage) -> None:
+def keep_trained_commit() -> None:
+    """Write the training of the run in the work tree to the branch `lineage`, unless a log keeps its commit."""
+    facts = read_facts()
+    commit = facts["data_git_commit_id"]
+    if exists(commit) and not lineage_log.keeps(commit):
+        _record(commit, facts["name"], facts["run"])
+
+
+def _record(commit: str, name: str, run: str) -> None:
+    lineage_log.record_once(commit, f"train {name}\n\nrun: {run}\nproject: {load_platform().project}\n")
+
+
+def _check_trained_commit() -> None:
+    """Check that this clone has the commit that the run in the work tree names, else nobody could restore its version.
+
+    It is in another clone alone when an experiment was pulled from there. It is fetched, if that clone has published
+    it; or made again, where the content is the same.
+    """
+    facts = read_facts()
+    commit = facts["data_git_commit_id"]
+    if lineage_log.fetch_commit(commit):
+        return
+    with contextlib.suppress(ProjectError):
+        snapshot(pipeline.training_stage().name)
+    if not exists(commit):
+        add = "" if remote_url(home()) else "git remote add origin <address of the repository>; "
+        raise ProjectError(
+            f"run {facts['run']} names commit {commit[:10]}, which neither this clone nor its Git remote has, so "
+            "nobody could restore what the registered version was made from",
+            f"in the clone that trained it: {publishing.PUSH}; then here: {add}git fetch origin, and the same command",
+        )
+
+
+def check_upstream(stage: pipeline.Stage) -> None:
     """Check that the work tree is what `dvc.lock` names: the run will name it as what it was made from."""
     from dvc.repo import Repo
 
@@ -127,7 +181,8 @@ def dataset_md5() -> str:
     from ruamel.yaml import YAML
 
     lock = YAML(typ="safe").load(Path(LOCK)) if Path(LOCK).exists() else {}
-    outs = (out for stage in lock.get("stages", {}).values() for out in stage.get("outs", []))
+    stages = pipeline.load_stages()  # dvc.lock also has those that were removed from dvc.yaml, or have another name
+    outs = (out for name, entry in lock.get("stages", {}).items() if name in stages for out in entry.get("outs", []))
     if md5 := next((out["md5"] for out in outs if out["path"] == DATASET), None):
         return str(md5)
     raise ProjectError(f"dvc.lock does not name {DATASET}", "run the stage through DVC: dvc repro")
@@ -157,6 +212,7 @@ def snapshot(stage: str) -> str:
     if edited := [path.as_posix() for path, state in _file_states.items() if _state(path) != state]:
         problem = f"{', '.join(edited[:5])} changed while the stage began, so it is unknown which version it read"
         raise ProjectError(problem, "run the same command again")
+    lineage_log.check_refs()
     parent, (stages, outs, carried, reader) = head(), _scope(stage)
     with tempfile.TemporaryDirectory() as folder:
         # Never a copy of the real index: its stat cache hides a same-size edit that DVC just made (`0.1` to `0.5`).
@@ -216,15 +272,17 @@ def _scope(stage: str) -> tuple[set[str], list[str], list[Path], Reader]:
         running = repo.stage.load_one(name=stage)
         # An edge points from a stage to one that it depends on.
         before, after = networkx.descendants(graph, running), {running, *networkx.ancestors(graph, running)}
+        inputs.elsewhere((running, *before))  # refuses what others can't get
         carried = sorted(absolute(out.fs_path) for item in before for out in item.outs if not out.use_cache)
-        deps = (dep for item in (running, *before) for dep in item.deps if dep.protocol == "local")
-        inputs = {absolute(dep.fs_path) for dep in deps} - {absolute(out.fs_path) for out in outs}
+        items = (item for item in (running, *before) if item.cmd)  # the source of an import is not read: DVC has a copy
+        deps = (dep for item in items for dep in item.deps if dep.protocol == "local")
+        sources = {absolute(dep.fs_path) for dep in deps} - {absolute(out.fs_path) for out in outs}
         variables = running.dvcfile.resolver.context.imports  # `vars` of dvc.yaml
         # Both packages whole: a commit without a module that no stage depends on can't run.
         code = ("dvc.yaml", "pyproject.toml", package_name(), "mlops", *(item.path for item in before))
         cached = [absolute(out.fs_path) for out in outs if out.use_cache]
-        reader = Reader(root, cached, inputs, ignored_by_dvc(repo))
-        for path in (*sorted({*map(absolute, (*code, *variables)), *inputs}), *carried, *imported):
+        reader = Reader(root, cached, sources, ignored_by_dvc(repo))
+        for path in (*sorted({*map(absolute, (*code, *variables)), *sources}), *carried, *imported):
             reader.read(path)
         outputs = [str(absolute(out.fs_path)) for item in after for out in item.outs]
         return {item.name for item in after if hasattr(item, "name")}, outputs, carried, reader

@@ -12,6 +12,12 @@ from ..images import ImageError, open_image
 from . import DataParams
 
 RAW = Path("data/raw")
+NOT_TAKEN = {  # by what is in the first bytes of a file, whatever its name
+    b"ftyphei": ("is HEIC", "convert it to JPEG or PNG"),
+    b"ftypmif1": ("is HEIF", "convert it to JPEG or PNG"),
+    b"ftypavif": ("is AVIF", "convert it to JPEG or PNG"),
+    b"https://git-lfs": ("is a pointer of Git LFS, not the image", "git lfs pull"),
+}
 
 
 def records() -> Iterator[Record]:
@@ -29,5 +35,8 @@ def read(path: str) -> bytes:
     try:
         open_image(content, shrink=True)
     except ImageError as error:
-        raise ProjectError(f"{path!r} {error}", f"correct the file, or take it out of {RAW.as_posix()}") from error
+        known = (NOT_TAKEN[mark] for mark in NOT_TAKEN if mark in content[:40])
+        problem, fix = next(known, (str(error) if content else "is empty, 0 bytes", "correct the file"))
+        fix = f"{fix}, or take it out of {RAW.as_posix()}, and of the list if there is one"
+        raise ProjectError(f"{path!r} {problem}", fix) from error
     return content

@@ -18,7 +18,7 @@ from ...files import read_json, sha256, write_json
 from ...tracking import uploader
 from .. import transfer
 from ..backend import CODE, DESCRIPTION, Backend, JobRow, State
-from ..spec import JobSpec
+from ..spec import JobSpec, job_prefix
 from ..worker import RESULT
 from . import client
 from .entrypoint import RUN
@@ -46,7 +46,7 @@ class SageMaker(Backend):
 
     def names(self, prefix: str = "", everyones: bool = False) -> list[str]:
         local = super().names(prefix)
-        account = client.names(prefix or f"{load_platform().project}-") if everyones else []
+        account = client.names(prefix or f"{job_prefix()}-") if everyones else []
         return [*(name for name in account if name not in local), *local]
 
     def has_job(self, name: str) -> bool:

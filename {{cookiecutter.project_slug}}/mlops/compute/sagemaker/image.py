@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ...config import load_platform, read_pins
 from ...errors import ProjectError
-from ..spec import JobSpec
+from ..spec import JobSpec, job_prefix
 from .client import call, region
 from .machines import gpu_count
 
@@ -81,7 +81,7 @@ def _pinned_torch() -> str:
 
 def make_image(gpu: bool, echo: Callable[[str], None]) -> str:
     """Build and push the image unless ECR has it; return its address with the digest. `echo` prints a line."""
-    project = load_platform().project
+    project = job_prefix()
     # An image is named after what it is made of: ECR refuses the same name twice.
     files = map(Path, ("Dockerfile", "aws/lock-exclude.txt", "requirements.lock"))
     content = b"".join(file.read_bytes().replace(b"\r\n", b"\n") for file in files)

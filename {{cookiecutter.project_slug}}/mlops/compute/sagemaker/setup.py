@@ -13,6 +13,7 @@ from typing import Any
 from ...config import load_platform, set_values
 from ...errors import ProjectError
 from ...tracking.dvc_remote import remote_url
+from ..spec import job_prefix
 from ..transfer import S3
 from .client import call, client, region, translate_errors
 from .image import COMMON, REGISTRIES
@@ -27,7 +28,7 @@ class Stack:
     """The project's stack, whether it exists or not."""
 
     def __init__(self) -> None:
-        self.name = f"{load_platform().project}-sagemaker"
+        self.name = f"{job_prefix()}-sagemaker"
 
     def describe(self) -> dict[str, Any]:
         """Return AWS's description of it; {} when there is none, or only an empty shell of one."""
@@ -130,7 +131,7 @@ def propose(stack: Stack, mlflow: bool | None, erasure_role: str | None) -> tupl
     None leaves that as it is, and without it in a new stack.
     """
     platform, remote, stack_remote = load_platform(), remote_url(), stack.outputs().get("DvcRemoteUrl")
-    values = {"Project": platform.project, "VpcId": "", "FrameworkRegistry": REGISTRIES.get(region(), COMMON)}
+    values = {"Project": job_prefix(), "VpcId": "", "FrameworkRegistry": REGISTRIES.get(region(), COMMON)}
     if subnets := platform.job.get("subnets"):
         vpcs = sorted({subnet["VpcId"] for subnet in call("ec2", "describe_subnets", SubnetIds=subnets)["Subnets"]})
         if len(vpcs) > 1:
@@ -149,7 +150,7 @@ def propose(stack: Stack, mlflow: bool | None, erasure_role: str | None) -> tupl
         exists = call("s3", "head_bucket", "404:", Bucket=bucket)
         values |= {"Prefix": prefix, "ExistingBucket" if exists else "BucketName": bucket}
     elif stack_remote is None:  # in a new bucket
-        values["Prefix"] = platform.project
+        values["Prefix"] = job_prefix()
     elif remote.startswith(S3) and remote.rstrip("/") != stack_remote:
         problem = f"the DVC remote is {remote}, and the stack {stack.name} is made for {stack_remote}"
         raise ProjectError(problem, f"dvc remote modify storage url {stack_remote}")

@@ -17,11 +17,12 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from ...config import home, load_platform
+from ...config import home
 from ...errors import ProjectError
 from ...files import atomic_write, read_json, write_json
 from .. import transfer
 from ..backend import CODE, DESCRIPTION, Backend, JobRow, State
+from ..spec import job_stem
 from ..worker import RESULT
 from . import credentials
 
@@ -82,7 +83,7 @@ class Sandbox(Backend):
 
     def start(self, name: str) -> None:
         job, description = self.folder() / name, self.describe(name)
-        for earlier in self.folder().glob(f"{load_platform().project}-{description['stage']}-*-*"):
+        for earlier in self.folder().glob(f"{job_stem(description['stage'])}-*-*"):
             if (earlier / STARTED).exists() and not _is_supervised(earlier):
                 self._clean_up(earlier.name)
         if credentials.are_needed(description["remote"]["url"]):

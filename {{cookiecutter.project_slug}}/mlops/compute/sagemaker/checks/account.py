@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ....config import load_platform
-from ...spec import JobSpec
+from ...spec import JobSpec, job_prefix
 from ...transfer import public_remote
 from ..client import client, log_group, noun, split_uri
 from ..image import image_of
@@ -258,7 +258,7 @@ def of_caller() -> Results:
     platform, permissions = load_platform(), _for_data()
     for kind in sorted({spec.kind for spec in specs()}):
         verbs = (f"sagemaker:{verb}{noun(kind)}" for verb in ("Create", "Describe", "Stop"))
-        jobs = _arn("sagemaker", f"{kind}-job/{platform.project}-*")
+        jobs = _arn("sagemaker", f"{kind}-job/{job_prefix()}-*")
         permissions.append(Permission((*verbs, "sagemaker:AddTags"), jobs))
         permissions.append(Permission((f"sagemaker:List{noun(kind)}s",), "*"))
         permissions.append(Permission(READ_LOG, _arn("logs", f"log-group:{log_group(kind)}:log-stream:*")))
