@@ -1,5 +1,6 @@
 """What the registry answers, and what is reported when it is not in order."""
 
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -95,6 +96,19 @@ def test_check_of_bytes_that_are_no_text_names_the_line(registry: Path) -> None:
     registry.write_bytes(LINES + b"x" * 20_000 + b",active,\nb\xff,active,\n")
     with pytest.raises(ProjectError, match="line 7 is not UTF-8: it holds the byte 0xff"):
         queries.check()
+
+
+def test_check_after_a_malformed_version_was_committed_says_to_commit_the_right_one(registry: Path) -> None:
+    registry.write_bytes(LINES + b"a,active,2026-03-01\n")
+    git = ("git", "-c", "user.name=T", "-c", "user.email=t@example.org")
+    for command in (("init",), ("add", "."), ("commit", "-m", "Start")):
+        subprocess.run([*git, *command], check=True, capture_output=True)
+    registry.write_bytes(LINES + b"a,active,2026-03-01T00:00:00Z\n")
+    with pytest.raises(ProjectError, match="the earlier data/consent.csv line 6") as error:
+        queries.check()
+    command = error.value.fix.partition("right as it is now: ")[2]
+    subprocess.run([*git, *shlex.split(command)[1:]], check=True, capture_output=True)
+    assert queries.check() == ([], [])
 
 
 def test_check_reports_a_line_that_was_committed_and_is_missing(registry: Path) -> None:

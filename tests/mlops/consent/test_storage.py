@@ -56,6 +56,33 @@ def test_older_file_than_dvc_s_is_refused(tracked: Path) -> None:
         edits.add(["form-00"])
 
 
+def test_version_of_dvc_s_that_is_malformed_is_replaced_by_the_one_that_was_mended(tracked: Path) -> None:
+    tracked.unlink()
+    tracked.write_bytes(LINES + b"form-03,active,2026-03-01\n")
+    with Repo() as repo:  # as `dvc repro` does it, before `prepare` refuses the line
+        repo.add([str(tracked)])
+    tracked.unlink()
+    tracked.write_bytes(LINES + b"form-03,active,2026-03-01T00:00:00Z\n")
+    for refused in (queries.check, lambda: edits.revoke(["form-03"])):
+        with pytest.raises(ProjectError, match="the earlier data/consent.csv line 6: .* lacks the time") as error:
+            refused()
+        assert error.value.fix.endswith("is right as it is now: dvc add data/consent.csv")
+    with Repo() as repo:
+        repo.add([str(tracked)])
+    assert queries.check() == ([], [])
+    assert edits.revoke(["form-03"]) == ["form-03 is revoked (line 7)"]
+
+
+def test_conflict_in_dvc_s_file_says_how_to_keep_the_lines_of_both_sides(tracked: Path) -> None:
+    text = DVC_FILE.read_text(encoding="utf-8")
+    DVC_FILE.write_text(f"<<<<<<< HEAD\n{text}=======\n{text}>>>>>>> other\n", encoding="utf-8")
+    for refused in (queries.check, lambda: edits.revoke(["form-01"]), lambda: queries.status(["form-01"])):
+        with pytest.raises(ProjectError, match=r"consent.csv.dvc can't be read: .* a merge has left") as error:
+            refused()
+        assert error.value.fix.startswith("git checkout --ours data/consent.csv.dvc; dvc checkout data/consent.csv.dvc")
+        assert "append the lines of the other side, which python -m mlops consent check lists" in error.value.fix
+
+
 def test_imported_registry_is_changed_where_it_comes_from(tracked: Path) -> None:
     content = YAML(typ="safe").load(DVC_FILE.read_text(encoding="utf-8"))
     with DVC_FILE.open("w", encoding="utf-8") as file:

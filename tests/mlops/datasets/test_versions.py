@@ -91,6 +91,21 @@ def test_dataset_without_a_manifest_of_it_is_no_version(project: Path, run: Run)
     assert run("git", "tag", "--list", "data/*") == ""
 
 
+def test_lock_with_a_conflict_says_how_to_mend_it_and_one_in_the_history_has_no_version(
+    project: Path, run: Run
+) -> None:
+    lock = Path("dvc.lock")
+    text = lock.read_text(encoding="utf-8")
+    lock.write_text(f"<<<<<<< HEAD\n{text}=======\n{text}>>>>>>> other\n", encoding="utf-8")
+    with pytest.raises(ProjectError, match=r"dvc.lock can't be read: .* a merge has left conflicts") as error:
+        versions.find("workspace")
+    assert error.value.fix.endswith("out of dvc.lock; then: dvc repro")
+    run("git", "commit", "--quiet", "--all", "-m", "conflict")
+    with pytest.raises(ProjectError, match="of commit .* pins no data/dataset"):
+        versions.find("HEAD")
+    assert versions.find(versions.find("HEAD~1").md5[:8]).commit == run("git", "rev-parse", "HEAD~1")
+
+
 def test_tag_of_a_dirty_work_tree_pins_its_dataset_and_is_not_moved(project: Path, run: Run) -> None:
     reproduce(run, FIRST)
     commit = versions.tag("v1.0")

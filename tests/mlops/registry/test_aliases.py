@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -11,6 +12,7 @@ from mlops.errors import ProjectError
 from mlops.registry import aliases, cli, repair
 from mlops.registry.aliases import CHALLENGER, CHAMPION, AliasChange, Registry
 from mlops.tracking import lineage_log, mlflow_client
+from mlops.tracking.git import git
 from mlops.tracking.mlflow_reader import StoredVersion
 from ruamel.yaml import YAML
 
@@ -37,7 +39,23 @@ def test_read_where_nothing_is_registered_says_what_registers(empty: MlflowClien
 
 def test_read_where_mlflow_lost_what_the_log_registered_says_what_repairs(empty: MlflowClient, head: str) -> None:
     lineage_log.record(head, f"register {MODEL} version 1\n\nrun: one\n")
-    with pytest.raises(ProjectError, match="the log has its versions: 1\nFix: python -m .* mirror repair"):
+    with pytest.raises(ProjectError, match="Git knows its versions: 1\nFix: python -m .* mirror repair"):
+        aliases.read()
+
+
+def test_read_in_a_clone_with_tags_and_without_a_log_says_what_repairs(empty: MlflowClient, head: str) -> None:
+    lineage_log.tag(f"{MODEL}@v2.0.0", head, "of a colleague")
+    with pytest.raises(
+        ProjectError, match="Git knows its versions: 2\nFix: python -m mlops mirror repair; or platform"
+    ):
+        aliases.read()
+
+
+def test_read_in_a_clone_that_was_made_without_tags_says_what_to_fetch(empty: MlflowClient) -> None:
+    Path("reports/register.json").write_text('{"version": 1}', encoding="utf-8")
+    with pytest.raises(
+        ProjectError, match="whose tag this clone lacks\nFix: git fetch --tags origin && git fetch origin"
+    ):
         aliases.read()
 
 
@@ -58,7 +76,7 @@ def test_lacking_in_a_clone_without_a_log_tells_to_fetch_it(client: MlflowClient
     assert repair.missing({}) == {}
 
 
-def test_find_takes_numbers_and_aliases_and_tells_what_there_is(client: MlflowClient) -> None:
+def test_find_takes_numbers_and_aliases_and_tells_what_there_is(client: MlflowClient, head: str) -> None:
     client.set_registered_model_alias(MODEL, "shadow", "2")
     registry = aliases.read()
     assert list(registry.versions) == [1, 2, 3]
@@ -66,6 +84,9 @@ def test_find_takes_numbers_and_aliases_and_tells_what_there_is(client: MlflowCl
     for unknown in ("9", "champ"):
         with pytest.raises(ProjectError, match=rf"no version {unknown} in MLflow \(it has 1, 2, 3, shadow\)"):
             registry.find(unknown)
+    lineage_log.tag(f"{MODEL}@v9.0.0", head, "lost")
+    with pytest.raises(ProjectError, match="no version 9 in .*\nFix: python -m mlops mirror status"):
+        registry.find("9")
 
 
 def test_replay_after_a_wipe_restores_aliases_and_copies(client: MlflowClient, head: str) -> None:
@@ -90,7 +111,9 @@ def test_replay_after_a_wipe_restores_aliases_and_copies(client: MlflowClient, h
 def test_replay_where_another_clone_may_know_more_leaves_mlflow_alone(client: MlflowClient, head: str) -> None:
     record(head, promoted(None, 1), promoted(None, 2, CHALLENGER))
     client.set_registered_model_alias(MODEL, CHAMPION, "3")
-    with pytest.raises(ProjectError, match="champion is 3 in MLflow, and 1 in the log .*\n.*git fetch origin lineage"):
+    with pytest.raises(
+        ProjectError, match="champion is 3 in MLflow, and 1 in the log .*\n.*by hand.*promote 3 --to champ"
+    ):
         aliases.replay()
     assert aliases_of(client) == {"champion": 3}
 
@@ -110,6 +133,7 @@ def test_replay_leaves_out_a_version_that_mlflow_lacks(client: MlflowClient, hea
         ({"champion": 3, "challenger": 2}, promoted(1, 3), ""),
         ({"champion": 2}, promoted(1, 2), ""),
         ({"champion": 3, "challenger": 2}, promoted(1, 2), "champion is 3 in MLflow, and 1"),
+        ({"champion": 3, "challenger": 2}, promoted(1, 1), ""),
         ({"champion": 3, "challenger": 2}, promoted(2, 3, CHALLENGER), "champion is 3 in MLflow, and 1"),
         ({"champion": 1, "challenger": 3}, promoted(1, 2), ""),
         ({"champion": 1, "challenger": 3}, promoted(2, 1, CHALLENGER), "challenger is 3 in MLflow, and 2"),
@@ -122,6 +146,7 @@ def test_replay_leaves_out_a_version_that_mlflow_lacks(client: MlflowClient, hea
         "interrupted",
         "interrupted-with-the-challenger-gone",
         "champion-elsewhere",
+        "taken-back",
         "champion-elsewhere-for-a-challenger",
         "challenger-elsewhere-matters-not-for-a-champion",
         "challenger-elsewhere",
@@ -137,6 +162,36 @@ def test_check_agrees(mlflow: dict[str, int], change: AliasChange | None, messag
         return
     with pytest.raises(ProjectError, match=message):
         registry.check_agrees(change)
+
+
+def test_fix_where_mlflow_and_the_log_disagree_is_that_of_the_cause(client: MlflowClient, head: str) -> None:
+    record(head, promoted(None, 1))
+    assert aliases.read().fix_of(CHAMPION) == "python -m mlops mirror repair"
+    client.set_registered_model_alias(MODEL, CHAMPION, "3")
+    assert aliases.read().fix_of(CHAMPION) == (
+        "it was moved by hand; to record that: python -m mlops registry promote 3 --to champion --why '…'; "
+        "to take it back: python -m mlops registry promote 1 --to champion"
+    )
+    change = replace(promoted(1, 3), who="Bob <bob@example.org>", when="2026-03-01T00:00:00Z")
+    client.set_model_version_tag(MODEL, "3", change.tag, change.entry())
+    fix = aliases.read().fix_of(CHAMPION)
+    assert fix.startswith("Bob <bob@example.org> moved it: in that clone python -m mlops lineage push, here git fetch")
+    assert "to take it back" not in fix
+
+
+def test_log_of_a_git_remote_counts_where_a_clone_has_none_of_its_own(client: MlflowClient, head: str) -> None:
+    lineage_log.record(head, "train a\n\nrun: a\n")
+    ours = git("rev-parse", lineage_log.REF)
+    git("update-ref", "-d", lineage_log.REF)
+    lineage_log.record(head, promoted(None, 2).entry())  # in another clone
+    git("update-ref", "refs/remotes/origin/lineage", lineage_log.REF)
+    git("update-ref", "-d", lineage_log.REF)
+    assert aliases.read().holder(CHAMPION) == 2
+    assert aliases.replay() == ["in MLflow champion is version 2; it was none"]
+    assert aliases.update_log() == "git fetch origin lineage:lineage"
+    git("update-ref", lineage_log.REF, ours)
+    assert aliases.update_log() == "python -m mlops lineage push"
+    assert aliases.read().fix_of(CHAMPION) == "python -m mlops lineage push"
 
 
 def test_check_agrees_where_the_champion_was_deleted_in_mlflow() -> None:

@@ -27,7 +27,7 @@ def test_promote_where_there_is_no_champion_records_who_and_the_figures(client: 
 def test_promote_what_cannot_be_is_refused_with_the_fix(client: MlflowClient, git: Git) -> None:
     register(client, 1, {"result_commit": "0" * 40})
     refusals: list[tuple[dict[str, Any], str]] = [
-        ({"version": "9"}, r"no version 9 in MLflow \(it has 1, 2, 3, 4\)\nFix: python -m .* registry list"),
+        ({"version": "9"}, r"no version 9 in MLflow \(it has 1, 2, 3, 4\)\nFix: .* python -m .* registry list"),
         ({"version": "1", "by": "val_acc"}, r"no metric 'val_acc' \(known: test_acc, .*\)\nFix: take one of these"),
         ({"version": "1", "anyway": True}, r"needs a reason\nFix: --why"),
         ({"version": "4"}, r"lacks the commit of digits version 4, 0000000000\nFix: git fetch --tags origin"),
@@ -42,7 +42,7 @@ def test_promote_in_a_clone_whose_remote_has_another_log_is_refused(client: Mlfl
     promote("1")
     client.delete_registered_model_alias(MODEL, CHAMPION)  # lost by MLflow
     git("update-ref", "refs/remotes/origin/lineage", "lineage")
-    git("update-ref", "-d", "refs/heads/lineage")
+    git("update-ref", "refs/heads/lineage", "lineage^")
     with pytest.raises(ProjectError, match="nobody can tell who is champion\nFix: git fetch origin lineage:lineage"):
         promote("2")
     with pytest.raises(ProjectError, match="nobody can tell who is champion"):
@@ -78,7 +78,7 @@ def test_move_that_another_clone_was_faster_than_is_refused(client: MlflowClient
 def test_alias_moved_by_hand_is_told_and_recorded_when_promoted(client: MlflowClient) -> None:
     promote("1")
     client.set_registered_model_alias(MODEL, CHAMPION, "3")
-    with pytest.raises(ProjectError, match="(?s)champion is 3 in .* promote 3 --to champion records it"):
+    with pytest.raises(ProjectError, match="(?s)champion is 3 in .* to record that: .* promote 3 --to champion --why"):
         promote("2", anyway=True, why="newer")
     promote("3", anyway=True, why="it was done by hand")
     assert (alias_changes()[-1].before, alias_changes()[-1].version, alias_changes()[-1].why) == (
@@ -88,6 +88,14 @@ def test_alias_moved_by_hand_is_told_and_recorded_when_promoted(client: MlflowCl
     )
     rollback()
     assert aliases.read().aliases == {"champion": 1}
+
+
+def test_alias_moved_by_hand_is_taken_back_by_promoting_the_one_of_the_log(client: MlflowClient) -> None:
+    promote("1")
+    client.set_registered_model_alias(MODEL, CHAMPION, "3")
+    assert promote("1") == "digits version 1 is champion again"
+    assert (aliases.read().aliases, len(alias_changes())) == ({"champion": 1}, 1)
+    assert promote("1") == "digits version 1 is champion already"
 
 
 def test_rollback_where_nobody_was_champion_before_is_refused(client: MlflowClient) -> None:

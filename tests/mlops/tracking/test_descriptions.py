@@ -33,7 +33,9 @@ def test_commit_is_a_link_where_the_host_is_known(facts: dict[str, Any], remote:
 
 def test_version_has_metrics_data_commits_gate_and_run(facts: dict[str, Any]) -> None:
     gate = {"register.at_least": {"test_acc": 0.9, "f1": 0.8}, "register.at_most": {}, "register.tries": 3}
-    text = descriptions.of_version(facts, COMMIT, {"test_acc": 0.95, "test_loss": 0.1}, gate, "1/runs/abc")
+    text = descriptions.of_version(
+        facts, COMMIT, {"test_acc": 0.95, "test_loss": 0.1}, gate, "1/runs/abc", "2026-01-31T09:00:00Z"
+    )
     lines = text.splitlines()
     assert lines[0] == "**test_acc 0.95, test_loss 0.1**"
     assert "- Run: [gouty-fifo](#/experiments/1/runs/abc) (`abc123`), 2026-01-01 00:00 UTC, by Ada" in lines

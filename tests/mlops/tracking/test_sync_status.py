@@ -1,5 +1,6 @@
 """What MLflow lacks of the runs that this clone knows, with and without the cache, and what can be done."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +11,25 @@ from mlflow import MlflowClient
 from mlops.config import home
 from mlops.errors import ProjectError
 from mlops.files import write_json
+from mlops.registry import repair
 from mlops.tracking import lineage_log, mlflow_client, mlflow_reader, sync_status, uploader
 from mlops.tracking.lineage_log import KnownRun
 from mlops.tracking.mlflow_reader import ClientReader, Reader
 from mlops.tracking.run_files import LINEAGE
 from mlops.tracking.sync_status import MlflowRunState, fetch_states
 
+from ..conftest import Run
+
 RUNS = [f"run{number}" for number in range(8)]
+
+
+@pytest.fixture
+def client(client: MlflowClient, run: Run) -> MlflowClient:
+    """The MLflow of a project in a repository with one commit."""
+    run("git", "init", "--quiet", "--initial-branch=main")
+    run("git", "add", "platform.yaml")
+    run("git", "commit", "--quiet", "-m", "Start")
+    return client
 
 
 def known(*commits: str) -> dict[str, KnownRun]:
@@ -30,7 +43,7 @@ def known(*commits: str) -> dict[str, KnownRun]:
         ("outbox", (), "sync", "mirror sync (its mirror.log ends with: WARNING: no answer)"),
         ("work tree", ("1" * 40,), "sync", "mirror sync"),
         ("", ("1" * 40,), "repair", "mirror repair"),
-        ("", (), "impossible", "not repairable: no results in DVC"),
+        ("", (), "impossible", "if the training failed, they are lost: python -m mlops mirror give-up abc --why"),
     ],
     ids=["outbox", "work-tree", "history", "log-alone"],
 )
@@ -67,6 +80,40 @@ def test_missing_run_without_its_end_or_deleted(client: MlflowClient) -> None:
     assert missing.state == "deleted"
     assert not missing.counts
     assert f"mlflow runs restore --run-id {run_id}" in missing.remedy
+
+
+def test_missing_run_that_was_given_up_does_not_count_unless_its_files_turn_up(
+    client: MlflowClient, facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    monkeypatch.setattr(repair, "status", lambda: repair.Status(known(), {}, state(), {}))
+
+    def state() -> dict[str, sync_status.Missing]:
+        return sync_status.missing(mlflow_reader.connect(), known())
+
+    assert state()["abc"].counts
+    repair.give_up(["abc"], "killed: the machine\ngave up")
+    item = state()["abc"]
+    assert (item.state, item.counts) == ("given up", False)
+    assert re.fullmatch(r"given up on 20\d\d-\d\d-\d\d by Test <.*>: killed: the machine\ngave up", item.remedy)
+    run("git", "update-ref", "refs/remotes/origin/lineage", "lineage")
+    run("git", "update-ref", "-d", "refs/heads/lineage")
+    assert state()["abc"].state == "given up", "in another clone"
+    write_json(uploader.folder() / "abc" / LINEAGE, {**facts, "run": "abc"})
+    assert (state()["abc"].state, state()["abc"].counts) == ("sync", True)
+    for name, message in {
+        "abc": "run abc is not lost .sync.\nFix: python -m mlops mirror sync",
+        "xyz": "this clone knows no run xyz\nFix: take an id of: python -m mlops mirror status",
+    }.items():
+        with pytest.raises(ProjectError, match=message):
+            repair.give_up([name], "no reason")
+
+
+def test_given_up_runs_of_other_projects_in_the_repository_do_not_count(client: MlflowClient) -> None:
+    sync_status.give_up(known()["abc"], "Ada <ada@example.org>", "lost")
+    assert list(sync_status.given_up()) == ["abc"]
+    text = Path("platform.yaml").read_text(encoding="utf-8")
+    Path("platform.yaml").write_text(text.replace("demo", "other"), encoding="utf-8")
+    assert sync_status.given_up() == {}
 
 
 def test_known_runs_of_outbox_and_work_tree_count_once(

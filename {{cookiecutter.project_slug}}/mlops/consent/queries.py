@@ -123,8 +123,10 @@ def check() -> tuple[list[str], list[str]]:
     if storage.matches_dvc():
         before = table
     else:
-        last = storage.tracked_by_dvc() if DVC_FILE.exists() else _show("HEAD", NAME)
-        before = storage.table_of(last, f"the earlier {NAME}")
+        is_dvcs = DVC_FILE.exists()
+        last = storage.tracked_by_dvc() if is_dvcs else _show("HEAD", NAME)
+        fix = storage.ADD if is_dvcs else f"if {NAME} is right as it is now: git commit -m 'Correct it' {NAME}"
+        before = storage.table_of(last, f"the earlier {NAME}", fix)
     missing = entries_of(missing_rows(before, table))
     lost, unreadable = lost_in_merges(table)
     return [f"{NAME} lacks a line that was there: {describe(entry)}" for entry in missing] + lost, doubts + unreadable
@@ -180,7 +182,7 @@ def _table_at(commit: str) -> "pa.Table":
     content = _show(commit, NAME)
     if not content and (dvc_file := _show(commit, DVC_FILE.as_posix())):
         content = storage.cached(dvc_file.decode(), f"of commit {commit[:10]}", "dvc fetch --all-commits")
-    return storage.table_of(content, f"{NAME} of {commit[:10]}")
+    return storage.table_of(content, f"{NAME} of {commit[:10]}", "it stays as it was committed: compare by hand")
 
 
 def _show(commit: str, path: str) -> bytes:

@@ -6,13 +6,12 @@ import io
 import os
 import shutil
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, YAMLError
 
 from ..errors import ProjectError
 from ..records import consent
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 NAME = PATH.as_posix()
 DVC_FILE = PATH.with_name(f"{PATH.name}.dvc")  # exists where DVC tracks the registry
 LOCK = ".dvc/tmp/consent.lock"  # to hold while the registry is changed
+ADD = f"if {NAME} is right as it is now: dvc add {NAME}"
 HEADER = f"{','.join(COLUMNS)}\n"
 Row = tuple[str, str, str]  # subject, status and time
 
@@ -78,23 +78,34 @@ def check_current() -> None:
     from ..records.consent_table import missing_rows
 
     present = table_of(PATH.read_bytes(), NAME)
-    if missing := len(missing_rows(table_of(tracked_by_dvc(), f"the earlier {NAME}"), present)):
+    if missing := len(missing_rows(table_of(tracked_by_dvc(), f"the earlier {NAME}", ADD), present)):
         problem = f"{NAME} lacks {missing} line(s) of the version that {DVC_FILE.name} names, as after git pull"
         fix = f"dvc checkout {DVC_FILE.as_posix()}; if they were taken out on purpose: dvc add {NAME}"
         raise ProjectError(problem, fix)
 
 
-def table_of(content: bytes, name: str) -> "pa.Table":
-    """Return the lines of a registry, which may have none."""
+def table_of(content: bytes, name: str, fix: str = "") -> "pa.Table":
+    """Return the lines of a registry, which may have none; `fix` is for a malformed version that nobody can correct."""
     from ..records.consent_table import concat, read_tables
 
-    with suppress(NoRowsError):
+    try:
         return concat(read_tables(io.BytesIO(content), name))
-    return concat([])
+    except NoRowsError:
+        return concat([])
+    except ProjectError as error:
+        raise ProjectError(error.problem, fix or error.fix) from error
 
 
 def _dvc_entry() -> dict[str, Any]:
-    return dict(YAML(typ="safe").load(DVC_FILE.read_text(encoding="utf-8")))
+    file = DVC_FILE.as_posix()
+    try:
+        return dict(YAML(typ="safe").load(DVC_FILE.read_text(encoding="utf-8")))
+    except (YAMLError, TypeError, ValueError) as error:
+        fix = (
+            f"git checkout --ours {file}; dvc checkout {file}; git add {file}; git commit; then append the lines of "
+            f"the other side, which python -m mlops consent check lists"
+        )
+        raise ProjectError(f"{file} can't be read: it is damaged, or a merge has left a conflict in it", fix) from error
 
 
 def matches_dvc() -> bool:

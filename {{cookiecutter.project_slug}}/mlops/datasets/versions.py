@@ -142,10 +142,16 @@ def read_manifest(version: Version) -> "pa.Table":
 
 def _at(commit: str) -> Version | None:
     """Return the version at a commit, or in the work tree (""); None if there is none."""
-    from ruamel.yaml import YAML
+    from ruamel.yaml import YAML, YAMLError
 
     text = _read(commit, LOCK)
-    stages = YAML(typ="safe").load(text)["stages"].values() if text else ()
+    try:
+        stages = YAML(typ="safe").load(text)["stages"].values() if text else ()
+    except (YAMLError, LookupError, TypeError) as error:
+        if commit:  # it was committed so, with conflicts; no version is there
+            return None
+        fix = "keep one side of each conflict, and take the markers <, = and > out of dvc.lock; then: dvc repro"
+        raise ProjectError("dvc.lock can't be read: it is damaged, or a merge has left conflicts in it", fix) from error
     made_by = {out["path"]: (out.get("md5", ""), stage) for stage in stages for out in stage.get("outs", ())}
     md5, _ = made_by.get(DATASET, ("", {}))
     manifest_md5, stage = made_by.get(MANIFEST.as_posix(), ("", {}))

@@ -8,6 +8,7 @@ aliases back. A refusal is an entry of its own, which moves nothing.
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,18 +18,18 @@ from ..errors import ProjectError
 from ..tracking import lineage_log, mlflow_client, mlflow_reader
 from ..tracking.git import git
 from ..tracking.mlflow_reader import StoredVersion
-from ..tracking.sync_status import REPAIR
+from ..tracking.sync_status import REPAIR, STATUS
+from .versions import REGISTERED, tagged_versions
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 ALIASES = (CHALLENGER, CHAMPION)
 MOVE, REFUSAL = "move", "refusal"  # kinds of entries; tags in MLflow begin so: copies of the log's entries, for people
 REFUSE = "refuse"  # the action of a refusal
 VERB = "python -m mlops registry"
-RETRY = "see that the server is up (platform.yaml:tracking_uri), then run the same command again"
 FETCH_LOG = "git fetch origin lineage:lineage"
 PUSH_LOG = "python -m mlops lineage push"
-UPDATE_LOG = f"{FETCH_LOG} (with entries of your own: {PUSH_LOG})"
-SYNC_LOG = f"moved in another clone: there {PUSH_LOG}, here {UPDATE_LOG}; moved by hand: {VERB} promote records it"
+FETCH_TAGS = f"git fetch --tags origin && {FETCH_LOG}"
+SYNC_LOG = f"moved in another clone: there {PUSH_LOG}, here {FETCH_LOG}; moved by hand: {VERB} promote records it"
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,27 @@ class AliasChange:
             raise ProjectError(problem, f"see it: git show {commit}") from error
 
 
-def alias_changes(log_ref: str = lineage_log.REF, kinds: Iterable[str] = (MOVE,)) -> list[AliasChange]:
+def own_log() -> str:
+    """Return the ref of the log that counts here: this clone's own; before its first entry, that of a Git remote."""
+    refs = lineage_log.log_refs()
+    return lineage_log.REF if lineage_log.REF in refs else next(iter(refs), lineage_log.REF)
+
+
+def update_log() -> str:
+    """Return the command that brings the entries of a Git remote's log into this clone's own."""
+    refs = [ref for ref in lineage_log.log_refs() if ref != lineage_log.REF]
+    return PUSH_LOG if any(map(lineage_log.is_behind_remote, refs)) else FETCH_LOG  # it has entries of its own
+
+
+def alias_changes(log_ref: str = "", kinds: Iterable[str] = (MOVE,)) -> list[AliasChange]:
     """Return the changes of the project's model in a log, the oldest first; raise if it is cut off, or damaged.
 
-    Refusals are among them only if `kinds` has them.
+    Args:
+        log_ref: The log; by default `own_log`.
+        kinds: Refusals are among them only if it has them.
     """
     lineage_log.check_not_shallow()
+    log_ref = log_ref or own_log()
     if log_ref not in git("for-each-ref", "--format=%(refname)", log_ref, where=home()).split():
         return []
     plain = ("--first-parent", "--reverse", "--no-show-signature", "--encoding=UTF-8", "-z", "--format=%H%n%B")
@@ -138,47 +154,82 @@ class Registry:
         number = int(text) if text.isdecimal() else self.aliases.get(text, 0)
         if number not in self.versions:
             known = ", ".join([*map(str, list(self.versions)[-10:]), *sorted(self.aliases)]) or "none"
-            raise ProjectError(f"{self.name} has no version {text} in MLflow (it has {known})", f"{VERB} list")
+            is_lost = self.holder(text) if text in ALIASES else number in tagged_versions()
+            fix = STATUS if is_lost else f"take one of these: {VERB} list"
+            raise ProjectError(f"{self.name} has no version {text} in MLflow (it has {known})", fix)
         return self.versions[number]
 
     def check_agrees(self, change: AliasChange | None = None) -> None:
         """Check that MLflow and the log agree: else a version would be compared with the wrong champion, or with none.
 
-        Given a change, only what matters to it is checked; an interrupted command may have made it in MLflow already.
+        Given a change, only what matters to it is checked; an interrupted command may have made it in MLflow already,
+        or it takes back what was done there by hand.
         """
         for alias in (CHAMPION,) if change and change.alias == CHAMPION else ALIASES:
             in_mlflow, in_log = self.aliases.get(alias), self.holder(alias)
-            right = {in_log if in_log in self.versions else None}  # MLflow takes a version's aliases away with it
-            if in_mlflow not in right | ({change.version} if change and change.alias == alias else set()):
-                raise ProjectError(
-                    f"{alias} is {in_mlflow or 'none'} in MLflow, and {in_log or 'none'} in the log of this clone",
-                    f"moved in another clone: there {PUSH_LOG}, here {UPDATE_LOG}. Moved by hand: {VERB} promote "
-                    f"{in_mlflow or '<version>'} --to {alias} records it. Lost by MLflow: {REPAIR}",
-                )
-        if CHAMPION not in self.aliases and lineage_log.is_behind_remote():
+            if in_mlflow == (in_log if in_log in self.versions else None):  # MLflow takes a version's aliases with it
+                continue
+            if not change or change.alias != alias or change.version not in (in_mlflow, self.restorable(alias)):
+                problem = f"{alias} is {in_mlflow or 'none'} in MLflow, and {in_log or 'none'} in the log of this clone"
+                raise ProjectError(problem, self.fix_of(alias))
+        if CHAMPION not in self.aliases and lineage_log.is_behind_remote(own_log()):
             problem = "MLflow has no champion, and the log of a Git remote has entries that this clone's lacks"
-            raise ProjectError(f"{problem}: nobody can tell who is champion", UPDATE_LOG)
+            raise ProjectError(f"{problem}: nobody can tell who is champion", update_log())
+
+    def unlogged(self, alias: str) -> list[str]:
+        """Return the copies in MLflow of moves of an alias to its version there that the log lacks, the newest last."""
+        version, logged = self.versions.get(self.aliases.get(alias, 0)), {change.tag for change in self.log}
+        tags = version.tags if version else {}
+        names = sorted(tag for tag in tags if tag.startswith(f"{MOVE}.") and tag.endswith(f"-{alias}"))
+        return [tags[name] for name in names if name not in logged]
+
+    def restorable(self, alias: str) -> int | None:
+        """Return the version that the log gives an alias, when nobody but a person in MLflow has moved it since."""
+        number = self.holder(alias)
+        is_behind = self.unlogged(alias) or lineage_log.is_behind_remote(own_log())
+        return number if number in self.versions and not is_behind else None
+
+    def fix_of(self, alias: str) -> str:
+        """Return what to do where MLflow and the log disagree about who has an alias."""
+        if lineage_log.is_behind_remote(own_log()):
+            return update_log()
+        if alias not in self.aliases:
+            return REPAIR
+        record = f"{VERB} promote {self.aliases[alias]} --to {alias} --why '…'"
+        if copies := self.unlogged(alias):  # what moved it wrote a copy of its entry
+            who = re.search(r'^who: "(.*)"$', copies[-1], re.MULTILINE)
+            origin = f"{who[1] if who else 'somebody'} moved it: in that clone {PUSH_LOG}, here {FETCH_LOG}"
+            return f"{origin}; if it was interrupted, the same command again: {record}"
+        undo = f"; to take it back: {VERB} promote {number} --to {alias}" if (number := self.restorable(alias)) else ""
+        return f"it was moved by hand; to record that: {record}{undo}"
 
 
 def read(may_be_empty: bool = False) -> Registry:
     """Read what MLflow and the log know; raise ProjectError if one can't be read, or (unless that may be) is empty."""
     name, log = load_platform().project, alias_changes()
-    with mlflow_client.translate_errors(RETRY):
+    with mlflow_client.translate_errors(mlflow_client.RETRY):
         reader = mlflow_reader.connect()
         models = reader.aliases(name)
         versions = reader.versions(name) if models else []
     if not models and not may_be_empty:
         problem = f"MLflow at {mlflow_client.tracking_uri()} has no registered model {name}"
-        if numbers := {entry.version for entry in lineage_log.log() if entry.version is not None}:
-            problem += f", and the log has its versions: {', '.join(map(str, sorted(numbers)))}"
+        if numbers := {entry.version for entry in lineage_log.log() if entry.version is not None} | {
+            *tagged_versions()
+        }:
+            problem += f", and Git knows its versions: {', '.join(map(str, sorted(numbers)))}"
             raise ProjectError(problem, f"{REPAIR}; or platform.yaml:tracking_uri: the server that has them")
+        if REGISTERED.exists():
+            problem += f", but {REGISTERED.as_posix()} names a version of it, whose tag this clone lacks"
+            raise ProjectError(
+                problem, f"{FETCH_TAGS}, then {REPAIR}; before that, where it was registered: {PUSH_LOG}"
+            )
         raise ProjectError(problem, "dvc repro: register makes it")
     return Registry(name, dict(sorted((int(each.version), each) for each in versions)), models.get(name, {}), log)
 
 
 def apply(registry: Registry, aliases: dict[str, int], log: Iterable[AliasChange]) -> None:
     """Set aliases in MLflow, and copy entries of the log to it. A repetition changes nothing."""
-    with mlflow_client.translate_errors(RETRY):
+    with mlflow_client.translate_errors(mlflow_client.RETRY):
         client = mlflow_client.client()
         for alias, number in aliases.items():
             client.set_registered_model_alias(registry.name, alias, str(number))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -111,11 +110,12 @@ def mirror() -> None:
 @mirror.command()
 def sync() -> None:
     """Send to MLflow the runs that it lacks. They are in the outbox, and in reports/train."""
+    from ..tracking.sync_status import STATUS
     from ..tracking.uploader import upload_all
 
     for run_id in upload_all():
         click.echo(f"MLflow has run {run_id}")
-    click.echo("There is nothing more to send")
+    click.echo(f"There is nothing more to send from here; what else MLflow lacks: {STATUS}")
 
 
 @mirror.command()
@@ -135,6 +135,19 @@ def mirror_repair(dry_run: bool, as_json: bool) -> None:
     from . import repair
 
     _print_status(repair.status() if dry_run else repair.repair(), as_json)
+
+
+@mirror.command("give-up")
+@click.argument("runs", metavar="RUN…", nargs=-1, required=True)
+@click.option("--why", required=True, help="A reason, for the record.")
+def give_up(runs: tuple[str, ...], why: str) -> None:
+    """Give up runs whose files are lost. The log records it; should the files turn up, repair sends them."""
+    from ..tracking.sync_status import STATUS
+    from . import repair
+    from .aliases import PUSH_LOG
+
+    repair.give_up(runs, why)
+    click.echo(f"given up: {', '.join(runs)}. For other clones: {PUSH_LOG}. To see it: {STATUS}")
 
 
 @mirror.command(hidden=True)
@@ -168,10 +181,9 @@ def _print_status(status: "Status", as_json: bool) -> None:
 def version_rows(registry: "Registry") -> list[dict[str, Any]]:
     """Return what `registry list` says of each version, the newest first."""
     from ..tracking import mlflow_client, mlflow_reader
-    from .aliases import RETRY
-    from .versions import TAG_MODEL_VERSION, metrics_at
+    from .versions import TAG_MODEL_VERSION, metrics_at, registered_at
 
-    with mlflow_client.translate_errors(RETRY):
+    with mlflow_client.translate_errors(mlflow_client.RETRY):
         reader = mlflow_reader.connect()
         experiments = [experiment.id for experiment in reader.experiments() if experiment.name == registry.name]
         runs = reader.runs(experiments, f"tags.{TAG_MODEL_VERSION} LIKE '{registry.name}/%'")
@@ -185,7 +197,7 @@ def version_rows(registry: "Registry") -> list[dict[str, Any]]:
             "data_version": facts.get(version.run_id or "", {}).get("data_version", ""),
             "metrics": metrics_at(version.tags.get("result_commit", "")),
             "commit": version.tags.get("result_commit", ""),
-            "registered": f"{datetime.fromtimestamp(version.creation_timestamp / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}",
+            "registered": registered_at(version),
         }
         for number, version in reversed(registry.versions.items())
     ]

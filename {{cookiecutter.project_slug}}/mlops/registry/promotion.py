@@ -60,7 +60,10 @@ def promote(version: str, alias: str = CHAMPION, by: str = "test_acc", why: str 
         change = _draft(registry, "promote", alias, int(registry.find(version).version), who, why)
         registry.check_agrees(change)
         if change.before == change.version:
-            return f"{registry.name} version {change.version} is {alias} already"
+            is_again = registry.aliases.get(alias) != change.version
+            if is_again:
+                aliases.apply(registry, {alias: change.version}, [])
+            return f"{registry.name} version {change.version} is {alias} {'again' if is_again else 'already'}"
         result = _make(registry, change, _decide(registry, change, by, anyway))
     publishing.publish(may_ask=True)
     return result
@@ -183,19 +186,24 @@ def _make(registry: Registry, change: AliasChange, compared: dict[str, Any]) -> 
     return f"{registry.name} version {change.version} is {change.alias}"
 
 
+def author() -> str:
+    """Return who runs this, `name <address>`; raise ProjectError if Git does not know."""
+    try:
+        # Without useConfigOnly, Git makes up a name of the account and the machine.
+        identity = git("-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT")
+    except GitError as error:
+        fix = "git config user.name 'Your Name' && git config user.email you@example.org"
+        raise ProjectError("Git does not know who you are, and the log records who decides", fix) from error
+    return identity.rsplit(" ", 2)[0]  # without the time and its zone
+
+
 def identity() -> tuple[str, str]:
     """Return who runs this, as `AliasChange` has it: what Git and AWS know; raise ProjectError if Git does not."""
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
-    try:
-        # Without useConfigOnly, Git makes up a name of the account and the machine.
-        author = git("-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT")
-    except GitError as error:
-        fix = "git config user.name 'Your Name' && git config user.email you@example.org"
-        raise ProjectError("Git does not know who you are, and the registry records who moves an alias", fix) from error
-    who = author.rsplit(" ", 2)[0]  # without the time and its zone
+    who = author()
     patience = Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 1})
     try:
         session = boto3.Session()

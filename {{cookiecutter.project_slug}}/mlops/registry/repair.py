@@ -3,7 +3,8 @@
     python -m mlops mirror status [--json]
     python -m mlops mirror repair [--dry-run]
 
-Runs and versions become what they were, under their numbers, except for MLflow's own ids and the times of registration.
+Runs and versions become what they were, under their numbers, except for MLflow's own ids and its times of registration:
+the tag `registered_at` of a version has the right one.
 To repeat a repair changes nothing; to repeat an interrupted one completes it.
 """
 
@@ -13,7 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,9 +38,10 @@ from ..tracking import (
 from ..tracking.git import git
 from ..tracking.lineage_log import KnownRun
 from ..tracking.mlflow_reader import StoredVersion
-from ..tracking.sync_status import REPAIR, STAGE_METRICS, Missing
+from ..tracking.sync_status import GIVE_UP, REPAIR, STAGE_METRICS, STATUS, Missing
 from . import aliases
-from .aliases import ALIASES, FETCH_LOG, PUSH_LOG, RETRY, SYNC_LOG, VERB, Registry
+from .aliases import ALIASES, FETCH_LOG, PUSH_LOG, VERB, Registry, own_log, update_log
+from .promotion import author
 from .versions import (
     TAG_MODEL_VERSION,
     TAG_RUN_PREFIX,
@@ -86,7 +88,7 @@ class Status:
 def status() -> Status:
     """Compare this clone with MLflow; raise ProjectError if that has other versions under the numbers of ours."""
     known, versions = sync_status.known(), tagged_versions()
-    with mlflow_client.translate_errors(RETRY):
+    with mlflow_client.translate_errors(mlflow_client.RETRY):
         return Status(known, versions, sync_status.missing(mlflow_reader.connect(), known), missing(versions))
 
 
@@ -95,7 +97,7 @@ def repair() -> Status:
     before = status()
     # In the order of the trainings: of runs on one dataset, MLflow keeps the source that the first one tells.
     runs = {run: left for run, item in before.runs.items() if (left := _send(before.known[run], item, _send_run))}
-    with mlflow_client.translate_errors(RETRY):
+    with mlflow_client.translate_errors(mlflow_client.RETRY):
         versions, registry = _rebuild_all(mlflow_client.client(), before.versions), aliases.read(may_be_empty=True)
         states = [item.state for item in _missing_aliases(registry, before.versions)]
         if registry.versions and "repair" in states and "fetch" not in states:
@@ -139,8 +141,9 @@ def _missing_aliases(registry: Registry, known: dict[int, TaggedVersion]) -> lis
     if (known or registry.versions) and not lineage_log.log_refs():  # whoever registered them wrote one
         remedy = f"this clone has none: {FETCH_LOG}; before that, where it is: {PUSH_LOG}"
         return [Missing("aliases", "fetch", "what the log tells", remedy)]
-    if lineage_log.is_behind_remote():
-        return [Missing("aliases", "fetch", "what the log of a Git remote tells, and this clone's doesn't", SYNC_LOG)]
+    if lineage_log.is_behind_remote(own_log()):
+        lacks = "what the log of a Git remote tells, and this clone's doesn't"
+        return [Missing("aliases", "fetch", lacks, update_log())]
     given_up = (
         f"not repairable: that version was given up; {VERB} promote <another> "
         "(its tag may not have been fetched: git fetch --tags origin)"
@@ -150,7 +153,7 @@ def _missing_aliases(registry: Registry, known: dict[int, TaggedVersion]) -> lis
         in_log, in_mlflow = registry.holder(alias), registry.aliases.get(alias)
         what, lacks = f"alias {alias}", f"version {in_log or 'none'} as {alias}; it has {in_mlflow or 'none'}"
         if in_mlflow and in_mlflow != in_log:
-            items.append(Missing(what, "fetch", lacks, SYNC_LOG))
+            items.append(Missing(what, "fetch", lacks, registry.fix_of(alias)))
         elif in_mlflow != in_log:
             by_repair = Missing(what, "repair", lacks, REPAIR)
             items.append(by_repair if in_log in known else Missing(what, "impossible", lacks, given_up))
@@ -159,7 +162,8 @@ def _missing_aliases(registry: Registry, known: dict[int, TaggedVersion]) -> lis
 
 def _send(run: KnownRun, item: Missing, send: Callable[[KnownRun, Missing], None]) -> Missing | None:
     """Send a part of a run when it can be sent, and return what MLflow lacks of the run still."""
-    if item.state not in ("sync", "repair"):
+    is_given_up = item.state == "given up"
+    if item.state not in ("sync", "repair") and not (is_given_up and run.commits):
         return item
     try:
         send(run, item)
@@ -168,8 +172,28 @@ def _send(run: KnownRun, item: Missing, send: Callable[[KnownRun, Missing], None
     except mlflow_sync.RunDeletedError as error:
         return replace(item, state="deleted", remedy=error.fix)
     except ProjectError as error:
-        return replace(item, state="impossible", remedy=f"not repairable: {error.problem}; {error.fix}")
+        remedy = f"not repairable: {error.problem}; {error.fix}; if it is lost: {GIVE_UP} {run.run} --why '…'"
+        return item if is_given_up else replace(item, state="impossible", remedy=remedy)
     return None
+
+
+def give_up(runs: Sequence[str], why: str) -> None:
+    """Give up runs whose files are lost, for a reason: `mirror status` counts them no more, here and in other clones.
+
+    It raises ProjectError, and gives up none, if one of them is not lost.
+    """
+    who, state = author(), status()
+    for run in runs:
+        item = state.runs.get(run)
+        if run not in state.known:
+            raise ProjectError(f"this clone knows no run {run}", f"take an id of: {STATUS}")
+        if item is None:
+            raise ProjectError(f"run {run} is not lost: MLflow has it", "leave it out: there is nothing to give up")
+        if item.state not in ("impossible", "repair"):
+            raise ProjectError(f"run {run} is not lost ({item.state})", item.remedy)
+    for run in runs:
+        sync_status.give_up(state.known[run], who, why)
+        uploader.remove_stage_metrics(run)  # nothing to which they could be sent
 
 
 def _send_run(run: KnownRun, item: Missing) -> None:
@@ -179,7 +203,7 @@ def _send_run(run: KnownRun, item: Missing) -> None:
     if not waiting:  # else, what waits is newer than what was committed
         _stage_metrics_of(run)
     try:
-        if item.state == "repair":
+        if item.state in ("repair", "given up"):
             _send_committed(run.run, run.commits)
         else:
             uploader.upload(entry if entry.exists() else Path())
@@ -267,8 +291,9 @@ def _rebuild(client: "MlflowClient", name: str, tagged: TaggedVersion) -> "Model
                 reason = done.stderr.strip().split("\n")[-1]
                 raise ProjectError(f"its code can't log its model today: {reason} ({again})", again)
             model_id = answer.read_text(encoding="utf-8")
-        tags = version_tags(folder / MODEL, facts, tagged.commit)
-    text = describe(client, run_id, facts, tagged.commit, metrics_at(tagged.commit), _params_at(tagged.commit))
+        tags = version_tags(folder / MODEL, facts, tagged.commit, tagged.registered)
+    metrics, params = metrics_at(tagged.commit), _params_at(tagged.commit)
+    text = describe(client, run_id, facts, tagged.commit, metrics, params, tagged.registered)
     number = 0
     while number < tagged.number:  # versions that take the numbers of those that were given up are deleted
         version = add_version(client, name, run_id, model_id, tags, text)

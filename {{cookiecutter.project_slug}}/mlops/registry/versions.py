@@ -11,8 +11,10 @@ import json
 import re
 import shutil
 import tempfile
+import time
 from collections import defaultdict
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,7 @@ from ..tracking.git import GitError, exists, git
 from ..tracking.mlflow_sync import NOTE
 from ..tracking.run_context import snapshot
 from ..tracking.run_files import read_facts
+from ..tracking.sync_status import REPAIR
 from ..tracking.uploader import upload
 from . import pyfunc
 
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
+    from ..tracking.mlflow_reader import StoredVersion
     from ..tracking.run import RegisteredModel
 
 REGISTERED = Path(pipeline.REGISTER_REPORT)
@@ -45,9 +49,10 @@ METRICS = Path(pipeline.METRICS_REPORT)  # of the weights
 MODEL_DATA = "data/model"  # where the model directory is inside an MLflow model
 LOADER = "_pyfunc"  # the module of its code that MLflow calls
 TAG_RUN_PREFIX = "made_by."  # tags of a version, one for each run that made it
+TAG_REGISTERED = "registered_at"  # of a version: MLflow's own time is that of a repair, and can't be set
 TAG_MODEL_VERSION = "model_version"  # a tag of a run: the version that it made
 MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)/(?P<version>\d+)")
-GIT_TAG = re.compile(r"(?P<tag>.+@v(?P<number>\d+)\.0\.0) (?P<commit>\w+)")
+GIT_TAG = re.compile(r"(?P<tag>.+@v(?P<number>\d+)\.0\.0) (?P<commit>\w+) (?P<when>\d+)")
 
 
 def register(model_dir: Path) -> int:
@@ -70,7 +75,8 @@ def register(model_dir: Path) -> int:
     stage = pipeline.running_stage()
     dvc_remote.push_inputs(stage.name)
     start = run_context.from_job() or run_context.collect(stage.name)
-    tags, run_id = version_tags(model_dir, facts, start.commit), upload()
+    now = _utc(time.time())
+    tags, run_id = version_tags(model_dir, facts, start.commit, now), upload()
     # Two that register at once (`dvc queue start -j 2`) must not both find nothing and both make a version.
     with (
         mlflow_client.translate_errors("see that the server is up, then: dvc repro"),
@@ -87,12 +93,12 @@ def register(model_dir: Path) -> int:
                 raise ProjectError(
                     f"version {number} of {name} was registered before (tag {tag}), but not in the MLflow at "
                     f"{mlflow_client.tracking_uri()}, which would count it again",
-                    "share one MLflow server between clones: platform.yaml:tracking_uri",
+                    f"{REPAIR}, then dvc repro; or share one server between clones: platform.yaml:tracking_uri",
                 )
             params = read_params()
             gate = {section: params[section] for section in stage.params}
             metrics = read_json(METRICS) if METRICS.exists() else {}
-            text = describe(client, run_id, facts, start.commit, metrics, gate)
+            text = describe(client, run_id, facts, start.commit, metrics, gate, now)
             version = add_version(client, name, run_id, log_model(run_id, model_dir), tags, text)
         number = int(version.version)
         client.set_model_version_tag(name, version.version, TAG_RUN_PREFIX + facts["run"], facts["data_git_commit_id"])
@@ -100,7 +106,7 @@ def register(model_dir: Path) -> int:
     # As lists of one, of which DVC makes no columns: the commit of these results, and where another run made the same
     # version first, that of the version's.
     commits = {"commit": [start.commit], "version_commit": [version.tags["result_commit"]]}
-    write_json(REGISTERED, {"version": number, **commits})
+    write_json(REGISTERED, {"version": number, **commits, "registered": [registered_at(version)]})
     if not job_file():
         publish()
     return number
@@ -118,18 +124,29 @@ def publish() -> None:
     run_context.keep_trained_commit()
     lineage_log.record_once(result, f"register {name} version {number}\n\nrun: {facts['run']}\n")
     if exists(commit):  # else another clone registered it, and has the tag
-        lineage_log.tag(_tag(number, git("rev-parse", "--show-prefix")), commit, f"{name} version {number}")
+        tag, (when,) = _tag(number, git("rev-parse", "--show-prefix")), report.get("registered", [""])
+        lineage_log.tag(tag, commit, f"{name} version {number}", when)
     inputs = facts["data_git_commit_id"]
     dataset_tags.tag_registered(facts["dataset_md5"], inputs if exists(inputs) else result)
     publishing.publish()
 
 
-def version_tags(model_dir: Path, facts: dict[str, Any], commit: str) -> dict[str, str]:
-    """Return the tags of a version in MLflow: what it is, what it is made from, and the commit of its results."""
+def registered_at(version: "ModelVersion | StoredVersion") -> str:
+    """Return when a version was registered, in UTC, such as 2026-01-31T09:00:00Z."""
+    return str(version.tags.get(TAG_REGISTERED) or _utc(version.creation_timestamp // 1000))
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def version_tags(model_dir: Path, facts: dict[str, Any], commit: str, registered: str) -> dict[str, str]:
+    """Return the tags of a version in MLflow: what it is, from what, the commit of its results, and since when."""
     inputs = ("dataset_md5", "data_version", "manifest_sha256", "consent_sha256", "consent_excluded")
     names = (*inputs, "run", "data_git_commit_id")
     weights = sha256(model_dir / interface().WEIGHTS)
-    return {"model_sha256": weights, **{name: facts[name] for name in names}, "result_commit": commit}
+    made_from = {name: facts[name] for name in names}
+    return {"model_sha256": weights, **made_from, "result_commit": commit, TAG_REGISTERED: registered}
 
 
 def _tag(number: int | str, folder: str) -> str:
@@ -140,12 +157,18 @@ def _tag(number: int | str, folder: str) -> str:
 
 
 def describe(
-    client: "MlflowClient", run_id: str, facts: dict[str, Any], commit: str, metrics: Any, params: dict[str, Any]
+    client: "MlflowClient",
+    run_id: str,
+    facts: dict[str, Any],
+    commit: str,
+    metrics: Any,
+    params: dict[str, Any],
+    registered: str,
 ) -> str:
     """Return the description of a version in MLflow; `params` are the sections of the stage that registers."""
     gate = {f"{section}.{name}": value for section, values in params.items() for name, value in dict(values).items()}
     page = f"{client.get_run(run_id).info.experiment_id}/runs/{run_id}"
-    return descriptions.of_version(facts, commit, metrics, gate, page)
+    return descriptions.of_version(facts, commit, metrics, gate, page, registered)
 
 
 def tag_run(client: "MlflowClient", run_id: str, name: str, number: int | str) -> None:
@@ -229,14 +252,23 @@ def load_version(uri: str) -> "RegisteredModel":
         uri: `models:/<name>/<number>`; an alias moves, so it can't be a parameter that reproduces, and is refused.
     """
     import mlflow
+    from mlflow.exceptions import MlflowException
 
     from ..tracking.run import RegisteredModel
 
     fix = "models:/<name>/<number>, as `registry list` has it; for a training, in params.yaml:train.init_from"
     if not (parts := MODEL_URI.fullmatch(uri)):
         raise ProjectError(f"{uri!r} names no exact version", fix)
-    with mlflow_client.translate_errors(fix):
-        version = mlflow_client.client().get_model_version(parts["name"], parts["version"])
+    with mlflow_client.translate_errors(mlflow_client.RETRY):
+        try:
+            version = mlflow_client.client().get_model_version(parts["name"], parts["version"])
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            is_ours = parts["name"] == load_platform().project and not job_file()
+            problem = f"MLflow at {mlflow_client.tracking_uri()} has no {uri}"
+            is_lost = is_ours and int(parts["version"]) in tagged_versions()
+            raise ProjectError(problem, REPAIR if is_lost else fix) from error
         folder = tempfile.mkdtemp()
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         path = mlflow.artifacts.download_artifacts(uri, dst_path=folder)
@@ -262,17 +294,21 @@ class TaggedVersion:
     number: int
     tag: str
     commit: str  # with its data and results
+    registered: str  # when, in UTC
     made_by: dict[str, str]  # runs, each with the commit that it read ("" when the log doesn't tell)
 
 
 def tagged_versions() -> dict[int, TaggedVersion]:
     """Return the versions that have a Git tag, by number, in order."""
     pattern = _tag("*", git("rev-parse", "--show-prefix"))
-    lines = git("tag", "--list", pattern, "--format=%(refname:strip=2) %(*objectname)").splitlines()
+    lines = git("tag", "--list", pattern, "--format=%(refname:strip=2) %(*objectname) %(taggerdate:unix)").splitlines()
     log = lineage_log.log()
     commits = {entry.run: entry.commit for entry in log if entry.version is None}
     made_by: defaultdict[int | None, dict[str, str]] = defaultdict(dict)
     for entry in reversed(log):
         made_by[entry.version][entry.run] = commits.get(entry.run, "")
     tags = {int(match["number"]): match for match in map(GIT_TAG.fullmatch, lines) if match}
-    return {n: TaggedVersion(n, tag["tag"], tag["commit"], made_by[n]) for n, tag in sorted(tags.items())}
+    return {
+        number: TaggedVersion(number, tag["tag"], tag["commit"], _utc(int(tag["when"])), made_by[number])
+        for number, tag in sorted(tags.items())
+    }

@@ -25,7 +25,12 @@ def model_link(name: str, number: int | str) -> str:
 
 
 def of_version(
-    facts: Mapping[str, Any], commit: str, metrics: Mapping[str, Any], gate: Mapping[str, Any], run_page: str
+    facts: Mapping[str, Any],
+    commit: str,
+    metrics: Mapping[str, Any],
+    gate: Mapping[str, Any],
+    run_page: str,
+    registered: str,
 ) -> str:
     """Describe a registered version.
 
@@ -35,10 +40,12 @@ def of_version(
         metrics: Of its weights.
         gate: What they had to reach, the params of the stage that registers.
         run_page: Where MLflow shows the run: `<experiment>/runs/<run>`.
+        registered: When, in UTC; MLflow's own time may be that of a repair.
     """
     rows = {
         "Run": f"[{facts['name']}](#/experiments/{run_page}) (`{facts['run']}`), "
         f"{facts['started_at'][:16].replace('T', ' ')} UTC, by {facts['user']}",
+        "Registered": f"{registered[:16].replace('T', ' ')} UTC",
         "Data": f"{facts['data_version']} (`{facts['dataset_md5']}`)",
         "Manifest": f"`{facts['manifest_sha256']}`",
         "Consent": f"registry `{facts['consent_sha256']}`; records left out: {facts['consent_excluded']}",

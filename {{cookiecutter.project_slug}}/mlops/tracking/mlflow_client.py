@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
 SQLITE = "sqlite:///"
+RETRY = "see that the server is up (platform.yaml:tracking_uri), then run the same command again"
 
 
 class MlflowError(ProjectError):

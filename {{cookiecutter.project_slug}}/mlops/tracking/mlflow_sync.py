@@ -64,7 +64,7 @@ class RunDeletedError(ProjectError):
 def sync(root: Path = Path()) -> str:
     """Send to MLflow what it lacks of the ended run below `root`; return MLflow's id of it, or raise ProjectError."""
     run_files.read_facts(root)
-    with mlflow_client.translate_errors("python -m mlops mirror sync"):
+    with mlflow_client.translate_errors(mlflow_client.RETRY):
         mirror = Mirror(root, mlflow_client.client())
         if not mirror.has_ended():
             run_files.check_manifest(root)

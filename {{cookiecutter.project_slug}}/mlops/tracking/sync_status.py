@@ -6,22 +6,28 @@ the server is asked to count those: it sends one run for a thousand. Only the ot
 """
 
 import hashlib
+import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Literal
 
 from ..config import home, load_platform
 from ..errors import ProjectError
 from ..files import read_json, write_json
 from . import lineage_log, uploader
+from .git import git, head
 from .lineage_log import KnownRun
 from .mlflow_client import tracking_uri
 from .mlflow_reader import Reader, SqliteReader, StoredRun
 from .mlflow_sync import ENDED, MIRROR_ID
 from .run_files import LINEAGE, read_facts
 
+STATUS = "python -m mlops mirror status"
 SYNC = "python -m mlops mirror sync"
 REPAIR = "python -m mlops mirror repair"
+GIVE_UP = "python -m mlops mirror give-up"
+GIVEN_UP = "given-up"  # the field of the log's entries that do it
 STAGE_METRICS = "metrics of stages after the training"
 IDS_PER_QUERY = 1000  # MLflow's parser takes no more than a few thousand
 MAX_SINGLE_QUERIES = 300  # runs that are searched one by one; for more, reading all there are is quicker
@@ -32,15 +38,15 @@ class Missing:
     """Something that MLflow lacks."""
 
     what: str  # `run 3f2a… (gouty-fifo)`, `version 2`, `alias champion`
-    # What helps. `training`: nothing, it will come. `deleted`: nothing, a person deleted it.
-    state: Literal["training", "deleted", "sync", "repair", "fetch", "impossible"]
+    # What helps. `training`: nothing, it will come. `deleted`, `given up`: nothing, a person decided so.
+    state: Literal["training", "deleted", "given up", "sync", "repair", "fetch", "impossible"]
     lacks: str  # the missing part
     remedy: str  # a command; or why nothing helps
 
     @property
     def counts(self) -> bool:
         """Whether MLflow has less than it should."""
-        return self.state not in ("training", "deleted")
+        return self.state not in ("training", "deleted", "given up")
 
 
 @dataclass(frozen=True)
@@ -60,14 +66,40 @@ def known() -> dict[str, KnownRun]:
 
 def missing(reader: Reader, runs: dict[str, KnownRun]) -> dict[str, Missing]:
     """Return what MLflow lacks of runs, by their ids, in their order; raises what `fetch_states` does."""
-    states = fetch_states(reader, runs)
+    states, reasons = fetch_states(reader, runs), given_up()
     parts = {run: _missing_part(past, states.get(run)) for run, past in runs.items()}
+    for run, part in parts.items():
+        if part and run in reasons and part.state in ("impossible", "repair"):  # else its files have turned up
+            parts[run] = replace(part, state="given up", remedy=reasons[run])
     return {run: part for run, part in parts.items() if part}
+
+
+def give_up(run: KnownRun, who: str, why: str) -> None:
+    """Record in the log, for every clone, that nobody expects a run in MLflow any more."""
+    project, when = load_platform().project, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    entry = json.dumps({"run": run.run, "project": project, "who": who, "when": when, "why": why})
+    commits = {entry.run: entry.commit for entry in lineage_log.log() if entry.version is None}
+    commit = commits.get(run.run) or next(iter(run.commits), "") or head()
+    lineage_log.record(commit, f"give up run {run.name}\n\n{GIVEN_UP}: {entry}\n")
+
+
+def given_up() -> dict[str, str]:
+    """Return why runs were given up, by whom and when, by their ids; the logs of Git remotes count too."""
+    if not (refs := lineage_log.log_refs()):
+        return {}
+    text = git("log", "--first-parent", "--reverse", f"--grep=^{GIVEN_UP}: ", "--format=%B", *refs)
+    entries = [json.loads(line.partition(": ")[2]) for line in text.splitlines() if line.startswith(f"{GIVEN_UP}: ")]
+    return {
+        entry["run"]: f"given up on {entry['when'][:10]} by {entry['who']}: {entry['why']}"
+        for entry in entries
+        if entry["project"] == load_platform().project
+    }
 
 
 def _missing_part(past: KnownRun, state: MlflowRunState | None) -> Missing | None:
     what = f"run {past.run}" if past.name == past.run else f"run {past.run} ({past.name})"
     lacks, entry = "its end" if state else "everything", uploader.folder() / past.run
+    fix = f"{GIVE_UP} {past.run} --why '…'"
     if state and state.deleted:
         restore = f"deleted by a person; to have it back: mlflow runs restore --run-id {state.run_id}"
         return Missing(what, "deleted", "everything", restore)
@@ -87,9 +119,14 @@ def _missing_part(past: KnownRun, state: MlflowRunState | None) -> Missing | Non
     if past.commits:
         return Missing(what, "repair", lacks, REPAIR)
     if state:
-        return Missing(what, "impossible", lacks, f"its files are not in this clone; where it was trained: {SYNC}")
-    reason = "no results in DVC: the training failed, or nobody committed them"
-    return Missing(what, "impossible", lacks, f"not repairable: {reason}")
+        elsewhere = f"its files are not in this clone; where it was trained: {SYNC}; if they are lost: {fix}"
+        return Missing(what, "impossible", lacks, elsewhere)
+    reason = "not repairable: no results in this clone's history; if the training failed, they are lost: " + fix
+    if past.name != past.run:
+        reason += (
+            f"; if another clone has them: there dvc exp push origin {past.name}, here dvc exp pull origin {past.name}"
+        )
+    return Missing(what, "impossible", lacks, reason)
 
 
 def fetch_states(reader: Reader, runs: Iterable[str]) -> dict[str, MlflowRunState]:

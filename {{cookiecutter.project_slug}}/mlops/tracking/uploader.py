@@ -111,11 +111,11 @@ def waiting_stage_metrics() -> list[str]:
 
 def upload_stage_metrics(run: str) -> str:
     """Send the metrics of later stages to a run that MLflow has, remove them here, and return MLflow's id of it."""
-    with upload_lock(run), mlflow_client.translate_errors("python -m mlops mirror sync"):
+    with upload_lock(run), mlflow_client.translate_errors(mlflow_client.RETRY):
         client = mlflow_client.client()
         run_id = mlflow_sync.find(client, run, load_platform().project)
         if run_id is None or client.get_run(run_id).info.status not in mlflow_sync.ENDED:
-            fix = "python -m mlops mirror sync; or, if its files are in DVC's history only: mirror repair"
+            fix = "when its training has ended: python -m mlops mirror repair"
             raise ProjectError(f"MLflow does not have the end of run {run} yet", fix)
         for path in sorted(_stage_metrics(run).glob("*.json")):  # the oldest first
             mlflow_sync.send_stage_metrics(client, run_id, read_json(path))
