@@ -2,15 +2,19 @@
 
 import importlib
 import importlib.util
+import logging
 from pathlib import Path
 
 from . import pipeline
 from .config import check_environment, home, job_file, load_platform
 from .contract import package_name, stage_main
 from .errors import ProjectError
-from .tracking import stage_metrics
+from .tracking import mlflow_check, stage_metrics
 from .tracking.git import git, paths, untracked_error
+from .tracking.mlflow_client import SAME, MlflowAwayError
 from .tracking.run_context import check_inputs, note_files
+
+log = logging.getLogger(__name__)
 
 
 def run_stage(name: str) -> None:
@@ -28,6 +32,7 @@ def run_stage(name: str) -> None:
         raise ProjectError(problem, fix)
     stage = pipeline.stage_of_command(name)
     try:
+        _check_mlflow(stage)
         if runs_as_job(stage):
             if not importlib.util.find_spec(".compute", __package__):
                 problem = f"this project has no {__package__}/compute, so its stages run on this machine only"
@@ -45,6 +50,18 @@ def run_stage(name: str) -> None:
     except ImportError as error:
         _check_untracked(error)
         raise
+
+
+def _check_mlflow(stage: pipeline.Stage) -> None:
+    """Raise ProjectError if a stage would train or register for an MLflow that can't take the result."""
+    if job_file() or not (stage.is_training or stage.is_registering):  # who started a job has asked
+        return
+    try:
+        mlflow_check.check_usable()
+    except MlflowAwayError as error:
+        if stage.is_training:  # `register` says the same, when it has waited longer
+            fix = error.fix.replace(SAME, "then python -m mlops mirror sync")
+            log.warning("%s. The training goes on without it. To mend that: %s", error.problem, fix)
 
 
 def runs_as_job(stage: pipeline.Stage) -> bool:
