@@ -1,7 +1,6 @@
 """How a job is requested: defaults and a stage's own settings; what can't work is refused with its fix."""
 
 import re
-import re
 from pathlib import Path
 from typing import Any
 
