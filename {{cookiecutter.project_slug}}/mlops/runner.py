@@ -1,19 +1,20 @@
 """Run one stage, here or as a job, with the code and the environment that its lineage will name."""
 
-import errno
 import importlib
 import importlib.util
+import logging
 from pathlib import Path
 
 from . import pipeline
 from .config import check_environment, home, job_file, load_platform
 from .contract import package_name, stage_main
 from .errors import ProjectError
-from .tracking import stage_metrics
+from .tracking import mlflow_check, stage_metrics
 from .tracking.git import git, paths, untracked_error
+from .tracking.mlflow_client import SAME, MlflowAwayError
 from .tracking.run_context import check_inputs, note_files
 
-OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+log = logging.getLogger(__name__)
 
 
 def run_stage(name: str) -> None:
@@ -21,8 +22,7 @@ def run_stage(name: str) -> None:
 
     Raises:
         ProjectError: The code is not the working directory's, `dvc.yaml` has no such stage, the environment is not the
-            pinned one, the disk is full, the job failed, an experiment's copy lacks code that Git does not track, or
-            the stage raises it.
+            pinned one, the job failed, an experiment's copy lacks code that Git does not track, or the stage raises it.
     """
     # An installed copy, or PYTHONSAFEPATH, would silently run other code than that of the commit that the run names.
     package = Path(__file__).resolve().parent
@@ -32,6 +32,7 @@ def run_stage(name: str) -> None:
         raise ProjectError(problem, fix)
     stage = pipeline.stage_of_command(name)
     try:
+        _check_mlflow(stage)
         if runs_as_job(stage):
             if not importlib.util.find_spec(".compute", __package__):
                 problem = f"this project has no {__package__}/compute, so its stages run on this machine only"
@@ -49,11 +50,18 @@ def run_stage(name: str) -> None:
     except ImportError as error:
         _check_untracked(error)
         raise
-    except OSError as error:
-        if error.errno not in OUT_OF_SPACE:
-            raise
-        problem = f"the disk is full: {error.filename or 'while writing outputs'}"
-        raise ProjectError(problem, "free some space (`dvc gc -w` removes unused cache), then run again") from error
+
+
+def _check_mlflow(stage: pipeline.Stage) -> None:
+    """Raise ProjectError if a stage would train or register for an MLflow that can't take the result."""
+    if job_file() or not (stage.is_training or stage.is_registering):  # who started a job has asked
+        return
+    try:
+        mlflow_check.check_usable()
+    except MlflowAwayError as error:
+        if stage.is_training:  # `register` says the same, when it has waited longer
+            fix = error.fix.replace(SAME, "then python -m mlops mirror sync")
+            log.warning("%s. The training goes on without it. To mend that: %s", error.problem, fix)
 
 
 def runs_as_job(stage: pipeline.Stage) -> bool:

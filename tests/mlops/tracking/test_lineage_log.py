@@ -248,6 +248,52 @@ def test_push_of_a_tag_that_the_remote_has_elsewhere_takes_theirs(origin: Path, 
     assert run("git", "rev-parse", "data/v1.0^{commit}") == run("git", "rev-parse", "HEAD")
 
 
+def test_push_to_a_remote_that_changes_all_the_time_gives_up(
+    origin: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lineage_log.push()
+    lineage_log.record("HEAD", "train second")
+    join, others = lineage_log._join, iter("abcd")
+
+    def join_late(ours: str, theirs: str) -> str:
+        """Let another clone publish meanwhile."""
+        tip = run(
+            "git", "-C", str(origin), "commit-tree", "HEAD^{tree}", "-p", theirs, "-p", "HEAD", "-m", next(others)
+        )
+        run("git", "-C", str(origin), "update-ref", lineage_log.REF, tip)
+        return join(ours, theirs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(lineage_log, "_join", join_late)
+        patched.setattr(lineage_log, "TRIES", 2)
+        with pytest.raises(errors.ProjectError, match="changed 2 times while publishing\nFix: run the same command"):
+            lineage_log.push()
+    lineage_log.push()
+    assert log_of(origin, run) == ["train second", "b", "a", "train first", "The log begins"]
+
+
+def test_log_of_a_shallow_clone_is_refused_until_it_is_whole(
+    origin: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("git", "clone", "--quiet", "--depth=1", origin.as_uri(), str(tmp_path / "clone"))
+    monkeypatch.chdir(tmp_path / "clone")
+    with pytest.raises(lineage_log.ShallowCloneError, match="this clone is shallow") as raised:
+        lineage_log.log()
+    follow(raised.value.fix)
+    assert lineage_log.log() == []
+
+
+def test_push_of_a_clone_without_entries_takes_the_log_of_the_remote(
+    origin: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("git", "clone", "--quiet", str(origin), str(tmp_path / "clone"))
+    monkeypatch.chdir(tmp_path / "clone")
+    lineage_log.tag("data/v1.0", run("git", "rev-parse", "HEAD"), "0123")
+    assert lineage_log.push(tags=("data/*",)) == run("git", "rev-parse", lineage_log.REF)
+    assert log_of(origin, run) == log_of(Path(), run)
+    assert run("git", "-C", str(origin), "tag") == "data/v1.0"
+
+
 def test_push_while_another_one_is_at_it_waits_for_a_while(
     origin: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

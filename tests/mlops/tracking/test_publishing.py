@@ -107,7 +107,12 @@ def test_ask_tells_and_publishes_when_a_person_says_so(
     assert published(origin) == []
     questions: list[str] = []
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    monkeypatch.setattr("click.confirm", lambda text, err: bool(questions.append(text)) or answer)
+
+    def confirm(text: str, err: bool) -> bool:
+        questions.append(text)
+        return answer
+
+    monkeypatch.setattr("click.confirm", confirm)
     publishing.publish(may_ask=True)
     assert len(questions) == 1
     assert questions[0].startswith("1 entries of the log are in this clone only: train one")

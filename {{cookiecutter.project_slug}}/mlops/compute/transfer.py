@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ProjectError
+from ..explain import explain
 from ..files import atomic_write
 from ..tracking import checkout, dvc_remote, uploader
 from ..tracking.git import without_credentials
@@ -71,7 +72,8 @@ def public_remote() -> dict[str, str]:
     for key, value in public.items():
         if without_credentials(value) != value:
             problem = f"the DVC remote's {key} has credentials in it, which are not passed to a job"
-            raise ProjectError(problem, f"dvc remote modify {public['name']} {key} <without them>")
+            fix = f"dvc remote modify {public['name']} {key} {without_credentials(value)} (--local, where that has it)"
+            raise ProjectError(problem, fix)
     return public
 
 
@@ -89,4 +91,6 @@ def explain_errors(problem: str, fix: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise ProjectError(f"{problem}: {error.__cause__ or error}", fix) from error
+        known = explain(error)
+        cause = known.problem if known else error.__cause__ or error
+        raise ProjectError(f"{problem}: {cause}", f"{known.fix}; {fix}" if known else fix) from error

@@ -7,6 +7,7 @@ branches, tags and experiments, also those that were fetched.
 
 import contextlib
 import re
+import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from filelock import FileLock, Timeout
 from ..config import home, load_platform
 from ..errors import ProjectError
 from ..pipeline import LOCK, RUN_REPORT
-from .git import AUTHOR, GitError, commit_tree, exists, git, try_git, unattended
+from .git import AUTHOR, GitError, check_writable, commit_tree, exists, git, try_git, unattended
 
 BRANCH = "lineage"
 REF = f"refs/heads/{BRANCH}"
@@ -53,7 +54,8 @@ class Entry:
 
 
 def check_refs() -> None:
-    """Raise ProjectError where a branch or a tag keeps Git from writing the log, or the tags of datasets."""
+    """Raise ProjectError where a ref, or a lack of rights, keeps Git from writing the log or the tags of datasets."""
+    check_writable(home())
     refs = git("for-each-ref", "--format=%(refname) %(worktreepath)", REF, "refs/tags/data", where=home())
     for name, _, worktree in (line.partition(" ") for line in refs.splitlines()):
         if name == REF and worktree:
@@ -89,7 +91,7 @@ def fetch() -> None:
     """Fetch the log of the Git remote `origin`, where there is one that answers soon."""
     options = ("--quiet", "--no-write-fetch-head", "--no-tags")
     if "origin" in git("remote", where=home()).split():
-        with contextlib.suppress(GitError):
+        with contextlib.suppress(GitError, subprocess.TimeoutExpired):
             git("fetch", *options, "origin", f"+{REF}:{PUBLISHED}", where=home(), env=unattended(), timeout_s=FETCH_S)
 
 
@@ -134,6 +136,7 @@ def push(remote: str = "origin", tags: tuple[str, ...] = ()) -> str:
     the hash: ours may be on another commit, but of the same dataset. It raises ProjectError if there is nothing to
     publish, no such Git remote, or the remote refuses.
     """
+    check_refs()
     if remote not in git("remote").split():
         raise ProjectError(f"there is no Git remote {remote!r}", f"git remote add {remote} <address>")
     lock = home() / ".dvc" / "tmp" / "publish.lock"
@@ -150,7 +153,7 @@ def _push_log(remote: str, tags: tuple[str, ...]) -> str:
     local = git("rev-parse", "--show-toplevel")
     for _ in range(TRIES):
         ours, theirs = _fetch_tip(local), _fetch_tip(remote)
-        if not ours:
+        if not (ours or theirs):
             raise ProjectError(f"there is no branch {BRANCH} yet", "dvc repro: the first training makes it")
         tip = _join(ours, theirs)
         try:
@@ -170,6 +173,8 @@ def _push_log(remote: str, tags: tuple[str, ...]) -> str:
 
 def _join(ours: str, theirs: str) -> str:
     """Return a commit with the entries of two logs: those that theirs lacks come after its own, so it is one line."""
+    if not ours:
+        return theirs
     if not theirs or try_git("merge-base", "--is-ancestor", theirs, ours) is not None:
         return ours
     tip = theirs

@@ -6,11 +6,13 @@ import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import home, job_file, load_platform
-from ..errors import ProjectError
+from ..errors import ProjectError, UnavailableError
+from ..explain import explain
 from .git import without_credentials
 
 if TYPE_CHECKING:
@@ -20,10 +22,16 @@ DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
 SQLITE = "sqlite:///"
 RETRY = "see that the server is up (platform.yaml:tracking_uri), then run the same command again"
+SAME = "then the same command"
+REPLY = re.compile(r"API request to .*? failed with error code (\d+) != 200\. Response body: '?(.*?)'?$")
 
 
 class MlflowError(ProjectError):
     """MLflow can't be reached, or refuses."""
+
+
+class MlflowAwayError(MlflowError):
+    """MLflow can't be reached now, or lacks what can be sent again: no reason not to train."""
 
 
 def is_reachable() -> bool:
@@ -40,26 +48,45 @@ def is_remote(uri: str) -> bool:
 def tracking_uri() -> str:
     """Return where MLflow is: `platform.yaml:tracking_uri`, or the SQLite file of the repository (absolute).
 
-    It raises ProjectError for a relative path, which means another file inside `dvc exp run --temp`, and in a job for a
-    file of the clone that started it.
+    It raises ProjectError for a relative path, which means another file inside `dvc exp run --temp`; for a folder of
+    files; where versions would go to another MLflow than runs; and in a job for a file of the clone that started it.
     """
     if not is_reachable():
         fix = "platform.yaml:tracking_uri: an MLflow server; or run this stage where you are: RUN_ON=local dvc repro"
         raise ProjectError("a job can't see mlflow.db of the clone that started it", fix)
-    uri = load_platform().tracking_uri
-    if not uri:
-        return f"{SQLITE}{(home() / DATABASE).as_posix()}"
+    uri = load_platform().tracking_uri or f"{SQLITE}{(home() / DATABASE).as_posix()}"
+    if uri.startswith("file:"):
+        problem = f"the tracking URI {uri!r} is a folder, and MLflow keeps neither runs nor models in folders any more"
+        raise ProjectError(problem, _use("platform.yaml:tracking_uri: null, or a server"))
+    if (registry := os.environ.get("MLFLOW_REGISTRY_URI", uri)) != uri:
+        problem = f"MLFLOW_REGISTRY_URI is {registry}: versions would go there, and their runs to {uri}"
+        raise ProjectError(without_credentials(problem), "unset MLFLOW_REGISTRY_URI")
     is_sqlite = uri.startswith(SQLITE)
+    if is_sqlite and Path(uri.removeprefix(SQLITE)).is_dir():
+        raise ProjectError(f"the tracking URI {uri} is a folder", _use(f"platform.yaml:tracking_uri: {uri}/{DATABASE}"))
     if not uri.startswith("arn:") and ("://" not in uri or (is_sqlite and not Path(uri[len(SQLITE) :]).is_absolute())):
-        fix = "platform.yaml:tracking_uri: null, or an absolute address"
+        fix = _use("platform.yaml:tracking_uri: null, or an absolute address")
         raise ProjectError(f"the tracking URI {uri!r} is a relative path", fix)
     return uri
+
+
+def _use(fix: str) -> str:
+    """Return a fix that changes the tracking URI, wherever it is set."""
+    return fix if not os.environ.get("MLFLOW_TRACKING_URI") else f"unset MLFLOW_TRACKING_URI, or {fix}"
+
+
+def command(arguments: str) -> str:
+    """Return a command of MLflow's own command line, for this MLflow."""
+    return (
+        f"{'' if os.environ.get('MLFLOW_TRACKING_URI') else f'MLFLOW_TRACKING_URI={tracking_uri()} '}mlflow {arguments}"
+    )
 
 
 def client() -> "MlflowClient":
     """Connect to MLflow. A new SQLite file gets its tables under a lock: two processes at once would corrupt it."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.pop("MLFLOW_ACTIVE_MODEL_ID", None)  # the points of a run would be those of that model too
     import mlflow
 
     uri = tracking_uri()
@@ -72,7 +99,11 @@ def client() -> "MlflowClient":
         return mlflow.MlflowClient(uri)
     from filelock import FileLock
 
-    with FileLock(f"{uri.removeprefix(SQLITE)}.lock"):
+    path = Path(uri.removeprefix(SQLITE))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA schema_version")  # a file that can't be used: MLflow would try for two minutes
         connected = mlflow.MlflowClient(uri)
         connected.search_experiments(max_results=1)
     return connected
@@ -80,7 +111,10 @@ def client() -> "MlflowClient":
 
 @contextlib.contextmanager
 def translate_errors(fix: str) -> Iterator[None]:
-    """Turn the errors of the block, when MLflow can't be reached or refuses, into a MlflowError with that fix."""
+    """Turn the errors of the block, when MLflow can't be reached or refuses, into a MlflowError in words.
+
+    `fix` is what helps when MLflow is away; other errors have their own.
+    """
     # No retries inside MLflow: a request whose reply was lost would be done twice. Nor its minutes of waiting.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
@@ -89,21 +123,71 @@ def translate_errors(fix: str) -> Iterator[None]:
     except ProjectError:
         raise
     except Exception as error:
-        from boto3.exceptions import Boto3Error  # only now: boto3 takes 0.15 s
-        from botocore.exceptions import BotoCoreError, ClientError
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-
-        expected = (MlflowException, OSError, sqlite3.Error, SQLAlchemyError, Boto3Error, BotoCoreError, ClientError)
-        if not isinstance(error, expected):
+        known, uri = _explain(error, tracking_uri()) or explain(error), without_credentials(tracking_uri())
+        if known is None and not isinstance(error, OSError | sqlite3.Error):
             raise
-        uri, problem = tracking_uri(), str(error)
-        if re.search(r"\b40[13]\b|UNAUTHENTICATED|PERMISSION_DENIED|SignatureDoesNotMatch", problem):
-            login = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, then"
-            if uri.startswith("arn:"):
-                login = "aws sts get-caller-identity shows your AWS identity; with the right credentials"
-            fix = f"{login}: {fix}"
-        raise MlflowError(without_credentials(f"MLflow at {uri} failed: {problem}"), fix) from error
+        if known is None:
+            raise MlflowError(without_credentials(f"MLflow at {uri} failed: {error}"), fix) from error
+        if isinstance(known, UnavailableError):
+            raise MlflowAwayError(f"MLflow at {uri} can't be reached: {known.problem}", fix) from error
+        problem = REPLY.sub(r"\1 \2", f"MLflow at {uri}: {known.problem}".replace(": MLflow ", " ", 1))
+        raise MlflowError(problem, known.fix) from error
+
+
+def _explain(error: Exception, uri: str) -> ProjectError | None:
+    """Return what an error means where MLflow's message, or its address, tells more than `explain` knows."""
+    text, path = str(error), uri.removeprefix(SQLITE)
+    if revision := re.search(r"found version (\w+), but expected", text):
+        return _of_schema(revision[1], uri)
+    ours = (
+        (
+            "CERTIFICATE_VERIFY_FAILED",
+            "this machine does not trust its certificate",
+            f"export MLFLOW_TRACKING_SERVER_CERT_PATH=<the file with your organization's certificate>, {SAME}",
+        ),
+        (
+            "unsupported URI",
+            "MLflow has no such kind of address",
+            _use("platform.yaml:tracking_uri: null, or a server"),
+        ),
+        (
+            r"^(?!sqlite|http).*\nNo module named '(?P<package>\w+)'",
+            "its address needs a package that is not installed: {package}",
+            f"python -m pip install {{package}}, {SAME}",
+        ),
+        (
+            r"^arn:.*\n.*\b40[13]\b",
+            "MLflow does not know you: {text}",
+            f"aws sts get-caller-identity shows your AWS identity; with the right credentials, {SAME}",
+        ),
+        (
+            r"^sqlite:.*\n.*(readonly|unable to open)",
+            "the database can't be written",
+            f"chmod u+rw {path} && chmod u+rwx {Path(path).parent}, {SAME}",
+        ),
+        (
+            r"^sqlite:.*\n.*(malformed|not a database)",
+            "the database is damaged",
+            f"mv {path} {path}.damaged && python -m mlops mirror repair",
+        ),
+    )
+    for pattern, problem, fix in ours:
+        if match := re.search(pattern, f"{uri}\n{text}"):
+            values = {"text": text, **match.groupdict()}
+            return ProjectError(problem.format_map(values), fix.format_map(values))
+    return None
+
+
+def _of_schema(revision: str, uri: str) -> ProjectError:
+    """Return the error of a database whose tables another MLflow made."""
+    import mlflow
+
+    path = uri.removeprefix(SQLITE)
+    if list(Path(str(mlflow.__file__)).parent.glob(f"store/db_migrations/versions/{revision}_*.py")):
+        fix = f"cp {path} {path}.old && mlflow db upgrade {uri}, {SAME}"
+        return ProjectError("an older MLflow made its tables", fix)
+    fix = f"mv {path} {path}.new && python -m mlops mirror repair; or python -m pip install --upgrade mlflow, {SAME}"
+    return ProjectError(f"a newer MLflow than {metadata.version('mlflow')} made its tables", fix)
 
 
 def pages(search: Callable[..., Any]) -> Iterator[Any]:

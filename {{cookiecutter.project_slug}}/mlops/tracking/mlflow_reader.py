@@ -20,17 +20,19 @@ from .mlflow_sync import MIRROR_ID
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from requests import Response
 
 SCHEMA = "dc11669786a5"  # revision of the tables, as MLflow records it in `alembic_version`
 CREDENTIALS = Path("~/.mlflow/credentials")  # where a login may be that the environment does not have
 SETTINGS = (  # with one of these, or with that file, MLflow reads from elsewhere, or in another way
-    *("MLFLOW_REGISTRY_URI", "MLFLOW_ENABLE_WORKSPACES", "MLFLOW_WORKSPACE", "MLFLOW_TRACKING_AUTH"),
+    *("MLFLOW_ENABLE_WORKSPACES", "MLFLOW_WORKSPACE", "MLFLOW_TRACKING_AUTH"),
     *("MLFLOW_TRACKING_AWS_SIGV4", "MLFLOW_TRACKING_CLIENT_CERT_PATH"),
 )
 FACTS = (  # what is read of a run: params or tags, as the version of the project that recorded it had them
     *(MIRROR_ID, "mlflow.runName", "manifest_sha256", "parents"),
     *("dataset_md5", "data_version", "dvc_exp_name"),
 )
+API = "/api/2.0/mlflow/"
 PAGE = 1000  # runs; a busy server takes 5 s for them, and a request may take 20
 ORDER = ["attributes.start_time ASC"]  # a run that begins meanwhile doesn't move the pages
 TIMEOUT_S = 20  # for a process that writes
@@ -138,7 +140,7 @@ class RestReader:
     def __init__(self, uri: str) -> None:
         import requests
 
-        self._url, self._session = f"{uri.rstrip('/')}/api/2.0/mlflow", requests.Session()
+        self._url, self._session = uri.rstrip("/"), requests.Session()
         login = [os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("USERNAME", "PASSWORD", "TOKEN")]
         if all(login[:2]):
             text = base64.b64encode(":".join(login[:2]).encode()).decode()
@@ -148,17 +150,15 @@ class RestReader:
         is_insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1")
         self._verify = not is_insecure and (os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or True)
 
-    def _page(self, method: str, what: str, fields: dict[str, Any]) -> dict[str, Any]:
-        from requests import HTTPError
+    def request(self, method: str, path: str, fields: dict[str, Any], timeout_s: float) -> "Response":
+        """Ask the API; return the response, whatever its status."""
+        body, query = (fields, None) if method == "POST" else (None, fields)
+        return self._session.request(method, self._url + path, query, json=body, verify=self._verify, timeout=timeout_s)
 
+    def _page(self, method: str, what: str, fields: dict[str, Any]) -> dict[str, Any]:
         given = {name: value for name, value in fields.items() if value}
-        body, query = (given, None) if method == "POST" else (None, given)
-        timeout = float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", TIMEOUT_S))
-        url = f"{self._url}/{what}/search"
-        answer = self._session.request(method, url, query, json=body, verify=self._verify, timeout=timeout)
-        if not answer.ok:
-            raise HTTPError(f"{answer.status_code} {answer.reason}: {answer.text[:500]}")
-        return dict(answer.json())
+        timeout_s = float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", TIMEOUT_S))
+        return content_of(self.request(method, f"{API}{what}/search", given, timeout_s))
 
     def _search(self, method: str, what: str, **fields: Any) -> Iterator[dict[str, Any]]:
         token = ""
@@ -216,6 +216,15 @@ class ClientReader:
     def __init__(self, client: "MlflowClient") -> None:
         self._client = client
 
+    def request(self, method: str, path: str, fields: dict[str, Any], timeout_s: float) -> "Response":
+        """Ask the API of a server, as MLflow logs in to it; return the response, whatever its status."""
+        from mlflow.tracking._tracking_service.utils import _get_store
+        from mlflow.utils.rest_utils import http_request
+
+        body = {"json": fields} if method == "POST" else {"params": fields}
+        login = _get_store(self._client.tracking_uri).get_host_creds()
+        return http_request(login, path, method, max_retries=0, timeout=timeout_s, raise_on_status=False, **body)
+
     def experiments(self) -> list[StoredExperiment]:
         """Return all experiments, deleted ones too."""
         from mlflow.entities import ViewType
@@ -268,6 +277,16 @@ def connect() -> Reader:
         if uri.startswith(("http://", "https://")):
             return RestReader(uri)
     return ClientReader(mlflow_client.client())
+
+
+def content_of(response: "Response") -> dict[str, Any]:
+    """Return what a server's API answers; raise HTTPError, with what the server says, if it refuses."""
+    from requests import HTTPError
+
+    if not response.ok:
+        is_page = "html" in response.headers.get("Content-Type", "")
+        raise HTTPError(f"HTTP {response.status_code} {response.reason}{'' if is_page else f': {response.text[:500]}'}")
+    return dict(response.json())
 
 
 def _facts(known: dict[str, str]) -> dict[str, str]:

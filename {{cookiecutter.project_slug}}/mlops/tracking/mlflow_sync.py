@@ -291,7 +291,7 @@ def find(client: "MlflowClient", run: str, project: str) -> str | None:
         return None
     info = min((match.info for match in matches), key=lambda info: info.lifecycle_stage == "deleted")
     if info.lifecycle_stage == "deleted":
-        fix = f"to have it back: mlflow runs restore --run-id {info.run_id}"
+        fix = f"to have it back: {mlflow_client.command(f'runs restore --run-id {info.run_id}')}"
         raise RunDeletedError(f"run {run} was deleted in MLflow", fix)
     return str(info.run_id)
 

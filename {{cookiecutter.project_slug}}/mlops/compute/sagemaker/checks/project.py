@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from ....config import load_platform
 from ....errors import ProjectError
 from ....explain import explain
-from ....tracking import mlflow_client
+from ....tracking import mlflow_check, mlflow_client
 from ....tracking.git import git, head, without_credentials
 from ....tracking.run_context import snapshot
 from ... import fingerprint
@@ -213,13 +213,12 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def tracking() -> Results:
-    """Check that MLflow answers, and whether jobs can reach it."""
+    """Check that MLflow can be used, and whether jobs can reach it."""
     uri, region = load_platform().tracking_uri, load_platform().region
+    mlflow_check.check_usable()
     if not uri or not mlflow_client.is_remote(uri):
         yield ok("a file of this machine: runs are in MLflow when their job has ended")
         return
-    with mlflow_client.translate_errors("start it, or platform.yaml:tracking_uri: another"):
-        mlflow_client.client().search_experiments(max_results=1)
     if uri.startswith("http"):
         yield from reach(uri)
     else:
