@@ -56,7 +56,6 @@ def test_revoke_dated_in_the_future_says_that_it_holds_from_today(registry: Path
     ("do", "problem"),
     [
         (lambda: edits.add(["form-02"], TOMORROW), "is in the future"),
-        (lambda: edits.add(["form-02"], datetime(2025, 1, 1)), "lacks its time zone"),
         (lambda: edits.add(["form-02"], datetime(2025, 5, 1, tzinfo=UTC)), "line 5 .* form-02 would still be revoked"),
         (lambda: edits.add(["form-02"], JUNE), "form-02 would still count as revoked: .*Fix: .* history form-02"),
         (lambda: edits.revoke(["form-01"], datetime(2024, 1, 1, tzinfo=UTC)), "would still be active"),
@@ -72,7 +71,7 @@ def test_revoke_dated_in_the_future_says_that_it_holds_from_today(registry: Path
         (lambda: edits.revoke(["form-\u0378"], unlisted=True), "holds U\\+0378, which is no character"),
     ],
     ids=[
-        *("future", "no zone", "too early", "tie", "grant is later", "misspelt", "empty", "case", "case, both active"),
+        *("future", "too early", "tie", "grant is later", "misspelt", "empty", "case", "case, both active"),
         *("look-alike", "look-alike of one who withdrew", "two new ones", "withdrawal", "no text", "not assigned"),
     ],
 )
@@ -89,6 +88,13 @@ def test_add_never_gives_a_consent_back_by_an_id_with_hidden_characters(registry
     assert registry.read_bytes() == LINES
     edits.revoke([hidden.replace("2", "0")])
     assert not allows(registry, "form-00")
+
+
+def test_add_after_a_withdrawal_dated_in_the_future_says_when_it_can_be_done(registry: Path) -> None:
+    edits.revoke(["form-01"], TOMORROW)
+    with pytest.raises(ProjectError, match="line 6 .* is later: form-01 would still be revoked") as error:
+        edits.add(["form-01"])
+    assert error.value.fix == f"again after {edits.stamp(TOMORROW)}, its date"
 
 
 def test_revoke_of_an_unlisted_subject_is_recorded_when_meant(registry: Path) -> None:

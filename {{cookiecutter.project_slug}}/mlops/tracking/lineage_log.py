@@ -154,7 +154,8 @@ def _push_log(remote: str, tags: tuple[str, ...]) -> str:
     for _ in range(TRIES):
         ours, theirs = _fetch_tip(local), _fetch_tip(remote)
         if not (ours or theirs):
-            raise ProjectError(f"there is no branch {BRANCH} yet", "dvc repro: the first training makes it")
+            fix = "dvc repro, when something is to be run; what another clone has trained is published there"
+            raise ProjectError("there is nothing to publish: this clone has trained nothing yet", fix)
         tip = _join(ours, theirs)
         try:
             _push(local, tip, ours)
