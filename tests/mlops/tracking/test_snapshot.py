@@ -198,3 +198,11 @@ def test_dataset_that_no_lock_names_is_refused(repository: Path, run: Run) -> No
         snapshots.dataset_md5()
     run("dvc", "repro")
     assert len(snapshots.dataset_md5()) == 32
+
+
+def test_dataset_is_that_of_a_stage_of_dvc_yaml_and_not_of_one_that_had_another_name(repository: Path) -> None:
+    before, lock = snapshots.dataset_md5(), Path("dvc.lock").read_text(encoding="utf-8")
+    made = next(line for line in lock.splitlines() if before in line)
+    first = f"stages:\n  earlier:\n    cmd: x\n    outs:\n    - path: data/dataset\n{made.replace(before, 'f' * 32)}\n"
+    Path("dvc.lock").write_text(lock.replace("stages:\n", first, 1), encoding="utf-8")
+    assert snapshots.dataset_md5() == before
