@@ -117,7 +117,10 @@ def test_stage_of_command_is_the_one_that_dvc_started(address: str, monkeypatch:
 
 def test_stage_of_command_of_another_file_is_not_the_one_of_that_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_STAGE", "sub/dvc.yaml:train")
-    with pytest.raises(ProjectError, match="no stage 'sub/dvc.yaml:train'"):
+    Path("sub").mkdir()
+    Path("sub/dvc.yaml").write_text("stages: {train: {cmd: x, wdir: ..}}\n", encoding="utf-8")
+    fix = "name one of these, or write dvc.yaml:stages.train"
+    with pytest.raises(ProjectError, match=rf"no stage 'sub/dvc.yaml:train'; it has train, .*\nFix: {fix}$"):
         pipeline.stage_of_command("train")
 
 

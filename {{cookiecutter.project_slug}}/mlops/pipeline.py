@@ -53,11 +53,12 @@ def load_stages() -> dict[str, Stage]:
 
 
 def load_stage(name: str) -> Stage:
-    """Return one stage; raise ProjectError if `dvc.yaml` has no such stage."""
-    stages = load_stages()
+    """Return one stage; raise ProjectError if the project's own `dvc.yaml` has no such stage."""
+    stages = {name: stage for name, stage in load_stages().items() if ":" not in name}  # `sub/dvc.yaml:name`
     if name not in stages:
         problem = f"dvc.yaml has no stage {name!r}; it has {', '.join(stages)}"
-        raise ProjectError(problem, f"name one of these, or write dvc.yaml:stages.{name.partition('@')[0]}")
+        key = name.rpartition(":")[2].partition("@")[0]
+        raise ProjectError(problem, f"name one of these, or write dvc.yaml:stages.{key}")
     return stages[name]
 
 

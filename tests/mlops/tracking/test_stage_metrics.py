@@ -166,3 +166,10 @@ def test_sync_metrics_of_earlier_stages_are_there_from_the_start(client: MlflowC
     mlflow_sync.Mirror(Path(), client).finish()
     assert len(client.get_metric_history(mirror.run_id, "prepare.acc_5")) == 1
     assert json.loads(LINEAGE.read_text(encoding="utf-8"))["stage_metrics"]
+
+
+def test_read_of_a_stage_in_another_dvc_yaml_has_its_metrics(pipeline: str) -> None:
+    Path("sub").mkdir()
+    text = "stages: {early: {cmd: x, wdir: .., metrics: [late.json: {cache: false}]}}\n"
+    Path("sub/dvc.yaml").write_text(text, encoding="utf-8")
+    assert stage_metrics.read(["sub/dvc.yaml:early"]) == {"sub/dvc.yaml:early.share": 0.5}

@@ -37,7 +37,7 @@ def push_inputs(stage: str, for_job: bool = False) -> None:
     if job_file():  # a job pulled them from there
         return
     with Repo(os.getcwd()) as repo:
-        address, tracked = url(repo), inputs.tracked(repo.stage.load_one(name=stage))
+        address, tracked = url(repo), inputs.tracked(repo.stage.get_target(stage))
         outs = list(tracked.values())
         targets = {*load_stage(stage).upstream, *(out.stage.addressing for out in outs)}
         try:

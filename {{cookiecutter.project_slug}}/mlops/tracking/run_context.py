@@ -113,7 +113,7 @@ def _elsewhere(stage: pipeline.Stage) -> list[dict[str, str]]:
     from dvc.repo import Repo
 
     with Repo(os.getcwd()) as repo:
-        return inputs.elsewhere(repo.stage.load_one(name=name) for name in (stage.name, *stage.upstream))
+        return inputs.elsewhere(repo.stage.get_target(name) for name in (stage.name, *stage.upstream))
 
 
 def log_training(context: RunContext) -> None:
@@ -269,7 +269,7 @@ def _scope(stage: str) -> tuple[set[str], list[str], list[Path], Reader]:
 
     with Repo(os.getcwd()) as repo:
         graph, outs = repo.index.graph, list(repo.index.outs)
-        running = repo.stage.load_one(name=stage)
+        running = repo.stage.get_target(stage)
         # An edge points from a stage to one that it depends on.
         before, after = networkx.descendants(graph, running), {running, *networkx.ancestors(graph, running)}
         inputs.elsewhere((running, *before))  # refuses what others can't get

@@ -28,7 +28,7 @@ def read(stages: Iterable[str]) -> dict[str, float]:
     from dvc.repo import Repo
 
     with Repo(os.getcwd()) as repo:
-        return _read(repo, [repo.stage.load_one(name=stage) for stage in stages])
+        return _read(repo, [repo.stage.get_target(stage) for stage in stages])
 
 
 def send(stage: str) -> None:
