@@ -59,4 +59,15 @@ def test_records_offline_says_so_and_names_the_ways_out(monkeypatch: pytest.Monk
     monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
     with pytest.raises(ProjectError, match="could not be downloaded") as error:
         next(cifar10.records())
-    assert "params.yaml:data.source" in error.value.fix
+    assert "params.yaml:data.source: digits" in error.value.fix
+
+
+def test_records_of_a_download_that_is_damaged_says_to_delete_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = project / "cifar.tar.gz"
+    archive.write_bytes(b"cut short")
+    monkeypatch.setattr(CIFAR10, "url", archive.as_uri())
+    with pytest.raises(ProjectError, match="data/download has not the published checksum") as error:
+        next(cifar10.records())
+    assert error.value.fix == "delete data/download, and run again"
