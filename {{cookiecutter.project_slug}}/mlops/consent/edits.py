@@ -126,8 +126,9 @@ def _result(lines: list[Entry], subject: str, is_new: bool, status: str) -> str:
         return f"{subject} is {status} ({where}){'; it holds from today, not from that day on' if later else ''}"
     if by:
         problem = f"line {by.line} of {NAME} is later: {subject} would still be {result}"
-        is_future = by.since and by.since > datetime.now(UTC)
-        fix = f"again after {stamp(by.since)}, its date" if is_future else "leave --at out, or give a later time"
+        fix = "leave --at out, or give a later time"
+        if by.since and by.since > datetime.now(UTC):
+            fix = f"again after {stamp(by.since)}, its date"
         raise ProjectError(problem, fix)
     if result == DOUBT:
         latest = max((entry.since, entry.line) for entry in lines if entry.since)[1]

@@ -33,8 +33,10 @@ def open_file(path: Path, missing: ProjectError) -> BinaryIO:
     except FileNotFoundError as error:
         raise missing from error
     except OSError as error:
-        problem = f"{path.as_posix()} can't be read: {error.strerror}"
-        raise ProjectError(problem, "put a file there that you may read") from error
+        problem, fix = f"{path.as_posix()} can't be read: {error.strerror}", "put a file there in its place"
+        if isinstance(error, PermissionError):
+            fix = f"let yourself read it: chmod u+r {path.as_posix()}"
+        raise ProjectError(problem, fix) from error
 
 
 def read_csv(path: Path, columns: tuple[str, ...], missing: ProjectError) -> Iterator[tuple[int, list[str]]]:
