@@ -65,7 +65,7 @@ def test_load_stages_elsewhere_says_where_to_go(project: Path) -> None:
     [
         ("stages:\n  a: [\n", "unable to read: 'dvc.yaml', YAML file structure is corrupted"),
         ("stages: {a: {cmd: x, depz: []}}\n", r"'./dvc.yaml' validation failed"),
-        ("stages: {a: {cmd: x, outs: [o]}, b: {cmd: x, outs: [o]}}\n", "output 'o' is specified in: - a - b"),
+        ("stages: {a: {cmd: x, outs: [o]}, b: {cmd: x, outs: [o]}}\n", "output 'o' is specified in: - [ab] - [ab]"),
         ("stages: {a: {cmd: x, meta: {job: '${no}'}}}\n", "'stages.a.meta' in 'dvc.yaml': Could not find 'no'"),
     ],
     ids=["yaml", "key", "twice", "variable"],
