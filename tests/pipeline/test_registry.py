@@ -220,6 +220,7 @@ def test_two_clones_with_one_mlflow_see_each_other(
     project.run("git", "clone", "--quiet", str(origin), str(colleague.path))
     for key, value in (("user.name", "Bob"), ("user.email", "bob@example.org")):
         colleague.run("git", "config", key, value)
+    colleague.run("git", "update-ref", "-d", "refs/remotes/origin/lineage")  # as in a clone of one branch
     assert "champion is 1 in MLflow, and none in the log" in refused(colleague, "promote", "2"), "a log that is short"
     colleague.run("git", "fetch", "--quiet", "origin", "lineage:lineage")
     registry(project, "promote", "2", "--anyway", "--why", "a drill")

@@ -7,6 +7,7 @@ from mlflow import MlflowClient
 from mlops import config
 from mlops.errors import ProjectError
 from mlops.registry import aliases, promotion
+from mlops.tracking import publishing
 
 from .conftest import PLATFORM, Git
 
@@ -15,6 +16,7 @@ from .conftest import PLATFORM, Git
 def origin(client: MlflowClient, git: Git, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The bare repository that the project publishes to."""
     monkeypatch.setenv("PYTHONPATH", str(Path(config.__file__).parents[1]))  # for the process that publishes
+    monkeypatch.setattr(publishing, "WAIT_S", 120)  # a busy machine
     git("init", "--quiet", "--bare", str(tmp_path / "origin.git"))
     git("remote", "add", "origin", str(tmp_path / "origin.git"))
     Path(".dvc/tmp").mkdir(parents=True)

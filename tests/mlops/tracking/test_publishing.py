@@ -22,6 +22,7 @@ def origin(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "repository").mkdir()
     monkeypatch.chdir(tmp_path / "repository")
     monkeypatch.setenv("PYTHONPATH", str(Path(config.__file__).parents[1]))  # for the process that publishes
+    monkeypatch.setattr(publishing, "WAIT_S", 120)  # a busy machine
     set_publish("auto")
     Path(".gitignore").write_text(".dvc/tmp\n", encoding="utf-8")
     run("git", "init", "--quiet", "--initial-branch=main")
