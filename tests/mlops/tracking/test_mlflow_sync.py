@@ -97,8 +97,10 @@ def test_sync_run_that_was_killed_ends_as_failed_when_its_last_row_was_written(
 
 
 def test_sync_deleted_run_is_reported_and_stays_deleted(ended: MlflowClient) -> None:
-    ended.delete_run(sync())
-    with pytest.raises(RunDeletedError, match="mlflow runs restore"):
+    run_id = sync()
+    ended.delete_run(run_id)
+    restore = rf"MLFLOW_TRACKING_URI=sqlite:///\S+ mlflow runs restore --run-id {run_id}$"
+    with pytest.raises(RunDeletedError, match=rf"run abc123 was deleted in MLflow\nFix: to have it back: {restore}"):
         sync()
     with pytest.raises(RunDeletedError, match="was deleted in MLflow"):
         find(ended, "abc123", "demo")

@@ -138,7 +138,9 @@ def translate_errors(fix: str) -> Iterator[None]:
             raise  # of the run's files, say
         known = known or explain(error)
         if known is None:
-            raise MlflowError(without_credentials(f"MLflow at {uri} failed: {error}"), fix) from error
+            raise MlflowError(
+                without_credentials(f"MLflow at {uri} failed: {error}"), f"correct that, {SAME}"
+            ) from error
         if isinstance(known, UnavailableError):
             raise MlflowAwayError(f"MLflow at {uri} can't be reached: {known.problem}", fix) from error
         problem = REPLY.sub(r"\1 \2", f"MLflow at {uri}: {known.problem}".replace(": MLflow ", " ", 1))
