@@ -273,7 +273,11 @@ BROKEN = {  # what is changed: in which file, and what for what; what is said, a
             ("image", "there is no image .*/other@.*RepositoryNotFound", "make image"),
             ("network", "subnet-0123.* does not exist", "platform.yaml:job.subnets and job.security_groups"),
             ("keys", "there is no key 0000", "platform.yaml:job.kms_key"),
-            ("MLflow", "MLflow at http://127.0.0.1:9 failed", "start it, or platform.yaml:tracking_uri"),
+            (
+                "MLflow",
+                "MLflow at http://127.0.0.1:9 can't be reached",
+                "see that the server is up (platform.yaml:tracking_uri",
+            ),
             (
                 "quotas",
                 "ml.g5.xlarge for training job usage: 0, and 1 are needed",
