@@ -252,14 +252,42 @@ def test_running_stage_is_waited_for(project: BakedProject) -> None:
 
 def test_unknown_version_names_those_there_are(update: Update) -> None:
     done = update("--to", "v9.9.9")
-    assert (done.returncode, "Fix: give a tag (v-old), a branch or a commit" in done.stderr) == (2, True)
+    assert (done.returncode, "has no version 'v9.9.9'" in done.stderr) == (2, True)
+    assert "Fix: python -m mlops update --to <a tag (v-old), a branch or a commit>" in done.stderr
 
 
 def test_unreachable_template_names_its_address(update: Update, tmp_path: Path) -> None:
     done = update("--template", str(tmp_path / "nowhere"))
     assert done.returncode == 2
-    assert f"the template can't be had from {tmp_path}/nowhere: git clone: " in done.stderr
-    assert "python -m mlops update --template <URL>" in done.stderr
+    assert f"the template can't be had from {tmp_path}/nowhere: " in done.stderr
+    fix = f"Fix: until it works: git ls-remote {tmp_path}/nowhere; another address: python -m mlops update --template"
+    assert fix in done.stderr
+
+
+def test_record_that_is_missing_or_damaged_is_restored(project: BakedProject, update: Update) -> None:
+    path = project.path / RECORD
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for text, problem, fix in (
+        (None, f"{RECORD} is not in ", f"restore it: git checkout {RECORD}"),
+        ("<<<<<<< HEAD\n", f"{RECORD} can't be read", f"restore it: git checkout {RECORD}"),
+        (json.dumps({**content, "template": ""}), "does not know the template's address", "update --template <URL>"),
+    ):
+        path.unlink() if text is None else path.write_text(text, encoding="utf-8")
+        done = update("--to", "v9.9.9")
+        assert (done.returncode, problem in done.stderr, fix in done.stderr) == (2, True, True), done.stderr
+        project.run("git", "checkout", "--quiet", RECORD)
+    assert "has no version 'v9.9.9'" in update("--to", "v9.9.9").stderr
+
+
+def test_version_from_before_the_updater_is_refused(project: BakedProject, update: Update, tmp_path: Path) -> None:
+    old = BakedProject(tmp_path / "old", "")
+    old.path.mkdir()
+    old.run("git", "init", "--quiet")
+    identify(old)
+    (old.path / "README.md").touch()
+    commit(old, "Before")
+    done = update("--template", str(old.path))
+    assert "has no updater" in done.stderr and "Fix: python -m mlops update --to <a later version>" in done.stderr
 
 
 def test_older_version_is_refused(project: BakedProject, template: Template, update: Update) -> None:

@@ -45,7 +45,7 @@ def test_without_sagemaker_the_sandbox_runs_jobs_and_its_verbs_work(
     assert "records" in logs[1]
     assert "records" in attached[1]
     assert stopped == (0, "")
-    assert "no backend of this project makes requests" in refused[1]
+    assert "no backend of this project has a dry run\nFix: make rehearse" in refused[1]
     monkeypatch.setenv("RUN_ON", "sagemaker")
     error = project.run("dvc", "repro", "--force", "--single-item", "manifest", check=False).stderr
     assert "there is no backend 'sagemaker'" in error

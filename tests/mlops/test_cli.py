@@ -6,6 +6,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,64 @@ def test_safe_path_that_hides_the_team_s_package_is_reported(project: Path, tmp_
     assert "Fix: unset PYTHONSAFEPATH" in done.stderr
     done = run(project, "-m", "mlops", "data", "export", "images", PYTHONSAFEPATH="1", PYTHONPATH=str(project))
     assert "the content of record 'r' is damaged" in done.stderr, "the same code, by another way"
+
+
+def test_stage_without_main_is_named_and_with_one_it_runs(project: Path) -> None:
+    module = project / "team/stages/prepare.py"
+    for text, code, output in (
+        ("main = None\n".replace("main", "run"), 2, f"{module} has no function main()\nFix: define it there"),
+        ("def main() -> None:\n    print('it ran')\n", 0, ""),
+    ):
+        module.write_text(text, encoding="utf-8")
+        done = run(project, "-m", "mlops", "stage", "prepare")
+        assert (done.returncode, output in done.stderr, "it ran" in done.stdout) == (code, True, code == 0), done.stderr
+    module.unlink()
+    done = run(project, "-m", "mlops", "stage", "prepare")
+    assert "Fix: write team/stages/prepare.py, or restore it: git checkout team/stages/prepare.py" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [(lambda path: path.unlink(), "No such file"), (lambda path: path.write_text("x"), "Invalid JSON: expected value")],
+    ids=["missing", "garbage"],
+)
+def test_damaged_model_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], object], reason: str
+) -> None:
+    from mlops import contract
+    from mlops.errors import ProjectError
+
+    monkeypatch.chdir(tmp_path)
+    Path("pyproject.toml").write_text(FILES["pyproject.toml"], encoding="utf-8")
+    Path("model.json").touch()
+    damage(Path("model.json"))
+    with pytest.raises(
+        ProjectError, match=f"is damaged: .*{reason}.*\nFix: restore it: dvc pull --force .*; or train"
+    ) as e:
+        contract.load_model(tmp_path)
+    assert len(str(e.value).splitlines()) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell's pipe")
+def test_output_that_nobody_reads_ends_without_a_word(project: Path) -> None:
+    command = f"'{sys.executable}' -m mlops --help | true"
+    done = subprocess.run(command, shell=True, cwd=project, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_ended_sso_session_is_told_in_two_lines(project: Path) -> None:
+    config = project / "aws-config"
+    config.write_text(
+        "[default]\nsso_session = work\nsso_account_id = 111122223333\nsso_role_name = dev\nregion = us-east-1\n"
+        "[sso-session work]\nsso_region = us-east-1\nsso_start_url = https://example.awsapps.com/start\n"
+    )
+    with (project / "platform.yaml").open("a") as file:
+        file.write("region: us-east-1\n")
+    env = {"AWS_CONFIG_FILE": str(config), "AWS_SHARED_CREDENTIALS_FILE": os.devnull, "AWS_PROFILE": "default"}
+    done = run(project, "-m", "mlops", "jobs", "list", "--all", **env)
+    fix = "aws sso login --sso-session work, then the same command"
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["Error: the AWS SSO session has ended", f"Fix: {fix}"]
 
 
 def test_team_s_package_that_does_not_exist_is_named(project: Path) -> None:

@@ -2,11 +2,13 @@
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from dvc.config import Config
+from mlops.errors import ProjectError
 from mlops.setup_clone import set_up
 
 PLATFORM = "project: demo\ntracking_uri: http://127.0.0.1:9\nrun_on: local\nallow_other_environment: false\n"
@@ -44,6 +46,21 @@ def test_set_up_twice_sets_the_storage_once(tmp_path: Path, monkeypatch: pytest.
     assert url_of(Path()) == (Path.cwd() / "dvc-storage").as_posix()
     assert set_up() == lines
     assert Path(".dvc/config.local").read_bytes() == written
+
+
+def test_set_up_without_a_default_remote_names_the_command_that_gives_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(fresh(tmp_path / "project"))
+    remotes = {"storage": "", "team": "['remote \"team\"']\n    url = /data\n"}
+    for name, sections in remotes.items():
+        Path(".dvc/config").write_text(sections, encoding="utf-8")
+        with pytest.raises(ProjectError, match="config names no default remote") as refused:
+            set_up()
+        command, _, rest = refused.value.fix.partition(", ")
+        assert (command, rest) == (f"dvc config core.remote {name}", "then the same command")
+        subprocess.run([sys.executable, "-m", *command.split()], check=True)
+        assert set_up()
 
 
 def test_set_up_reports_what_dvc_cannot_do_with_such_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from pydantic import ValidationError
+
 from .config import load_tool_settings
 from .errors import ProjectError
 
@@ -89,7 +91,7 @@ def stage_main(name: str) -> Callable[[], None]:
     """Import the function that a stage runs; raise ProjectError if there is no such module, or it has no `main`."""
     module = _import(f"stages.{name}")
     if not hasattr(module, "main"):
-        raise ProjectError(f"{module.__file__} has no function main()", "define it: the stage runs it")
+        raise ProjectError(f"{module.__file__} has no function main()", "define it there: the stage runs it")
     return cast(Callable[[], None], module.main)
 
 
@@ -104,7 +106,7 @@ def _import(name: str) -> ModuleType:
         if Path(file).exists():  # the working directory is not on Python's path
             problem = f"Python can't import {full}, and {Path.cwd()} has it"
             raise ProjectError(problem, "unset PYTHONSAFEPATH, and run from the project's root") from error
-        fix = f"write {file}, or correct pyproject.toml:tool.mlops.package; if it exists, run from the project's root"
+        fix = f"write {file}, or restore it: git checkout {file}; of another name: pyproject.toml:tool.mlops.package"
         raise ProjectError(f"there is no module {full} in {Path.cwd()}", fix) from error
 
 
@@ -115,4 +117,6 @@ def load_model(directory: Path) -> Any:
     except (OSError, ValueError, RuntimeError, LookupError, TypeError) as error:
         path = directory.as_posix()
         fix = f"restore it: dvc pull --force {path}; or train again: dvc repro --force train"
-        raise ProjectError(f"the model in {path} is damaged: {error}", fix) from error
+        invalid = error.errors()[0]["msg"] if isinstance(error, ValidationError) else None
+        problem = f"the model in {path} is damaged: {invalid or ' '.join(str(error).split())}"
+        raise ProjectError(problem, fix) from error

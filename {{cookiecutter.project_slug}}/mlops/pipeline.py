@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ProjectError
+from .explain import explain
 
 LOCK = "dvc.lock"
 RUN_REPORT = "reports/run.json"  # an output of the stage that trains
@@ -95,7 +96,7 @@ def require_dep(path: str) -> None:
     stage = running_stage()
     if not any(Path(path).is_relative_to(dep) for dep in stage.deps):
         problem = f"{stage.name} reads {path}, which dvc.yaml does not name"
-        raise ProjectError(problem, f"add `- {path}` to dvc.yaml:stages.{stage.name}.deps")
+        raise ProjectError(problem, f"add `- {path}` to dvc.yaml:stages.{stage.name.partition('@')[0]}.deps")
 
 
 def training_stage() -> Stage:
@@ -103,15 +104,17 @@ def training_stage() -> Stage:
     stages = [stage for stage in load_stages().values() if stage.is_training]
     if len(stages) != 1:
         problem = f"dvc.yaml has {len(stages)} stages that write {RUN_REPORT}"
-        raise ProjectError(problem, "let one stage have it, the one that trains")
+        fix = f"- {RUN_REPORT}: {{cache: false}} in dvc.yaml:stages.train.metrics, if that one trains, and in no other"
+        raise ProjectError(problem, fix)
     return stages[0]
 
 
 @functools.lru_cache(maxsize=4)
 def _load(root: str, *_contents: bytes) -> dict[str, Stage]:
     import networkx
+    from dvc.config import ConfigError
     from dvc.dependency.param import ParamsDependency
-    from dvc.exceptions import DvcException
+    from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.repo import Repo
     from dvc.stage import PipelineStage
 
@@ -138,8 +141,14 @@ def _load(root: str, *_contents: bytes) -> dict[str, Stage]:
                     always_changed=stage.always_changed,
                 )
     except DvcException as error:
-        problem = f"DVC can't load dvc.yaml: {' '.join(str(error).split())}"
-        raise ProjectError(problem, "correct what it names until this passes, which says more: dvc dag") from error
+        if isinstance(error, NotDvcRepoError):
+            raise ProjectError(f"{root} has no folder .dvc", "restore it: git checkout -- .dvc") from error
+        if isinstance(error, ConfigError) and (known := explain(error)):
+            raise known from error
+        problem = f"DVC can't load the stages: {' '.join(str(error).split())}"
+        raise ProjectError(
+            problem, "correct that file; this passes then, and until then says where: dvc dag"
+        ) from error
     for stage_name, stage in loaded.items():
         if not isinstance(stage.job, dict | None):
             problem = f"dvc.yaml:stages.{stage_name}.meta.job is {stage.job!r}, and not the settings of a job"

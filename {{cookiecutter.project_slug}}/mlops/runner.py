@@ -1,6 +1,5 @@
 """Run one stage, here or as a job, with the code and the environment that its lineage will name."""
 
-import errno
 import importlib
 import importlib.util
 import logging
@@ -17,16 +16,13 @@ from .tracking.run_context import check_inputs, note_files
 
 log = logging.getLogger(__name__)
 
-OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
 
 def run_stage(name: str) -> None:
     """Run the module `stages/<name>.py`: here, or as a job when `RUN_ON` and `meta.job` of its stage say so.
 
     Raises:
         ProjectError: The code is not the working directory's, `dvc.yaml` has no such stage, the environment is not the
-            pinned one, the disk is full, the job failed, an experiment's copy lacks code that Git does not track, or
-            the stage raises it.
+            pinned one, the job failed, an experiment's copy lacks code that Git does not track, or the stage raises it.
     """
     # An installed copy, or PYTHONSAFEPATH, would silently run other code than that of the commit that the run names.
     package = Path(__file__).resolve().parent
@@ -54,11 +50,6 @@ def run_stage(name: str) -> None:
     except ImportError as error:
         _check_untracked(error)
         raise
-    except OSError as error:
-        if error.errno not in OUT_OF_SPACE:
-            raise
-        problem = f"the disk is full: {error.filename or 'while writing outputs'}"
-        raise ProjectError(problem, "free some space (`dvc gc -w` removes unused cache), then run again") from error
 
 
 def _check_mlflow(stage: pipeline.Stage) -> None:

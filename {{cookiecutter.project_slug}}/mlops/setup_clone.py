@@ -17,7 +17,8 @@ def set_up() -> list[str]:
     with Repo(os.getcwd()) as repo:
         remotes, name = repo.config["remote"], repo.config["core"].get("remote")
         if not name:
-            raise ProjectError(".dvc/config names no default remote", "dvc remote add -d storage s3://…")
+            fix = f"dvc config core.remote {next(iter(remotes), 'storage')}, then the same command"
+            raise ProjectError(".dvc/config names no default remote", fix)
         if name in remotes:
             storage = str(remotes[name]["url"])
         else:  # in a folder that Git ignores, in place of the bucket

@@ -113,6 +113,9 @@ def test_job_killed_is_told_and_the_next_is_a_new_one(
     job.kill(supervisor)
     output = launch.fail()
     assert ("it and its supervisor were killed" if supervisor else "it was killed") in output
+    assert (
+        f"Fix: correct that, then the same command: it starts a new job. What this job left is in {job.path}" in output
+    )
     assert lock(project) == before
     repro(project, "manifest").succeed()
     assert lock(project) == expected

@@ -30,7 +30,12 @@ def _no_outs(result: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        pytest.param(_no_out, "the job made no data/manifest.parquet", id="an out less"),
+        pytest.param(
+            _no_out,
+            "the job made no data/manifest.parquet, which dvc.yaml:stages.manifest names\n"
+            "Fix: let the stage make it, or take it from dvc.yaml; then dvc repro manifest",
+            id="an out less",
+        ),
         pytest.param(_no_outs, "can't be read: 'outs'", id="no outs", marks=pytest.mark.slow),
         pytest.param(_other_out, "the DVC remote lost", id="another hash", marks=pytest.mark.slow),
     ],
@@ -72,8 +77,11 @@ def test_damaged_files_of_a_job_are_told_with_the_fix(
         path.write_text(text, encoding="utf-8")
     output = repro(left, "--allow-missing", "manifest").fail()
     assert f"{name}, which the job of manifest handed back, can't be read" in output
-    assert "JOB_FRESH=1 dvc repro --force --single-item manifest" in output
+    assert "Fix: JOB_FRESH=1 dvc repro --force --single-item manifest, which starts a new job" in output
     assert lock(left) == before
+    repro(left, "--force", "--single-item", "manifest", JOB_FRESH="1").succeed()
+    assert lock(left) == expected
+    assert len(jobs(left)) == 2
 
 
 @pytest.mark.slow

@@ -143,7 +143,10 @@ def test_toy_backend_runs_a_stage_through_the_whole_protocol(small: BakedProject
 def test_toy_backend_failed_and_stopped_jobs_leave_dvc_lock_and_name_the_reason(small: BakedProject) -> None:
     edit(small, "params.yaml", "text: two", "text: bad")
     refused = small.run("dvc", "repro", check=False)
-    assert re.search(r"job small-double-\w{12}-1 failed: the stage double failed", refused.stderr)
+    assert re.search(
+        r"job small-double-\w{12}-1 failed: the stage double failed; what it printed is above", refused.stderr
+    )
+    assert "Fix: correct that, then the same command: it starts a new job" in refused.stderr
     assert "Error: the text is bad" in refused.stdout
     edit(small, "params.yaml", "{wait_for: README.md, text: bad}", "{wait_for: never, text: two}")
     launcher = subprocess.Popen(["dvc", "repro"], cwd=small.path, stderr=subprocess.PIPE, text=True)
@@ -168,7 +171,8 @@ def test_foreach_stages_run_as_jobs_with_settings_from_vars(small: BakedProject)
     (small.path / "docs").mkdir()
     # In a subfolder, DVC names the stages `../dvc.yaml:double@a_1`.
     subprocess.run(["dvc", "repro", "--quiet", "--all-pipelines"], cwd=small.path / "docs", check=True)
-    assert [re.sub(r"-\w{12}-1$", "", name) for name in names(small)] == ["small-double-a-1", "small-double-b-c"]
+    stems = [re.sub(r"-\w{6}-\w{12}-1$", "", name) for name in names(small)]
+    assert stems == ["small-double-a-1", "small-double-b-c"]
     described = [read_json(small.path / f".dvc/tmp/toy/{name}/job.json") for name in names(small)]
     assert [job["stage"] for job in described] == ["double@a_1", "double@b.c"]
     assert [job["spec"]["instance_type"] for job in described] == ["ml.c5.large", "ml.c5.xlarge"]
@@ -232,6 +236,7 @@ def test_toy_backend_makes_no_requests_so_a_dry_run_is_refused(small: BakedProje
     refused = small.run("python", "-m", "mlops", "jobs", "dry-run", "double", "--backend", "toy", check=False)
     assert refused.returncode == 2
     assert "backend toy has no dry run" in refused.stderr
+    assert "Fix: python -m mlops jobs dry-run double --backend sagemaker" in refused.stderr
 
 
 def jobs(project: BakedProject, *arguments: str) -> str:
@@ -312,7 +317,10 @@ def test_backends_a_class_that_can_not_work_is_refused_by_name(
     declare(target, name)
     with pytest.raises(ProjectError, match=error) as refused:
         backend.backends()
-    assert f"tool.mlops.backends{'.' if name == 'toy' else ''}" in str(refused.value)
+    correct = "correct it, or pyproject.toml:tool.mlops.backends.toy; mlops/compute/backend.py has the interface"
+    assert refused.value.fix == (correct if name == "toy" else "choose another name there")
+    declare("toy:Toy")  # as the fix has it
+    assert "toy" in backend.backends()
 
 
 def test_backends_the_sketch_in_the_docs_is_a_whole_one(settings: Path) -> None:
@@ -338,5 +346,5 @@ def test_backend_of_is_the_one_that_has_the_job(settings: Path) -> None:
         (settings / path).write_text("{}", encoding="utf-8")
     assert backend.backend_of("small-double-1-1").NAME == "sandbox"
     assert backend.backend_of("small-double-2-1").NAME == "toy"
-    with pytest.raises(ProjectError, match="there is no job 'small-double-3-1'"):
+    with pytest.raises(ProjectError, match=r"there is no job 'small-double-3-1'\nFix: python -m mlops jobs list"):
         backend.backend_of("small-double-3-1")

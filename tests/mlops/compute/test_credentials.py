@@ -6,6 +6,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+from botocore.exceptions import TokenRetrievalError
 from mlops.compute.sandbox import credentials
 from mlops.errors import ProjectError
 
@@ -46,6 +47,29 @@ def test_find_takes_those_that_dvc_would_use(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENV")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of the environment")
     assert credentials.find({})() == {"AccessKeyId": "AKIAENV", "SecretAccessKey": "of the environment", "Token": ""}
+
+
+def test_find_after_a_login_has_ended_says_how_to_log_in(tmp_path: Path) -> None:
+    (tmp_path / "config").write_text(
+        "[profile team]\nsso_session = office\nsso_account_id = 123456789012\nsso_role_name = dev\n"
+        "[sso-session office]\nsso_region = us-east-1\nsso_start_url = https://example.org\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(ProjectError, match=r"session has ended\nFix: aws sso login --sso-session office"):
+        credentials.find({"profile": "team"})
+
+
+def test_serve_says_that_a_login_has_ended_meanwhile(capfd: pytest.CaptureFixture[str]) -> None:
+    def ask() -> dict[str, str]:
+        raise TokenRetrievalError(provider="sso", error_msg="Token has expired and refresh failed")
+
+    variables = credentials.serve(ask)
+    token = {"Authorization": variables["AWS_CONTAINER_AUTHORIZATION_TOKEN"]}
+    address = urllib.request.Request(variables["AWS_CONTAINER_CREDENTIALS_FULL_URI"], headers=token)
+    with pytest.raises(urllib.error.HTTPError, match="500") as refused:
+        urllib.request.urlopen(address)
+    assert b"session has ended" in refused.value.read()
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("remote", [{}, {"profile": "nobody"}], ids=["none", "unknown-profile"])

@@ -1,8 +1,14 @@
-"""The same inputs are the same job; nothing else is part of them."""
+"""The same inputs are the same job; nothing else is part of them. One that is missing is named."""
 
+import shutil
+from pathlib import Path
 from typing import Any
 
+import pytest
 from mlops.compute import fingerprint
+from mlops.errors import ProjectError
+
+from ..conftest import Run
 
 ENTRY: dict[str, Any] = {
     "cmd": "python -m demo stage train",
@@ -56,3 +62,59 @@ def test_differences_names_what_a_person_can_look_at() -> None:
         "params.yaml:train",
     ]
     assert fingerprint.differences(changed(), changed()) == []
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository in which `use` reads what `make` made, what DVC and what Git keeps, and a parameter."""
+    monkeypatch.chdir(tmp_path)
+    for name, text in {
+        "dvc.yaml": "stages:\n"
+        "  make: {cmd: echo made > made.txt, outs: [made.txt]}\n"
+        "  use: {cmd: 'true', deps: [made.txt, raw, code.py], params: [use.rate], outs: [used.txt]}\n",
+        "params.yaml": "use: {rate: 1}\n",
+        "code.py": "",
+        "raw/image": "pixels",
+        ".gitattributes": "code.py export-ignore\n",
+    }.items():
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(text, encoding="utf-8")
+    for command in ("git init -q", "dvc init -q", "dvc remote add -q -d storage store", "dvc add -q raw"):
+        run(*command.split())
+    for command in ("dvc repro -q make", "dvc push -q", "git add .", "git commit -q -m Test"):
+        run(*command.split())
+    return tmp_path
+
+
+def inputs() -> fingerprint.Inputs:
+    """Return the inputs of the second stage."""
+    with fingerprint.open_stage("use") as stage:
+        return fingerprint.from_work_tree(stage)
+
+
+@pytest.mark.parametrize(
+    ("path", "fix"),
+    [
+        ("code.py", "git checkout -- code.py; or correct dvc.yaml:stages.use.deps"),
+        ("raw", "dvc pull raw"),
+        ("made.txt", "dvc pull made.txt, or dvc repro make"),
+    ],
+    ids=["git", "dvc-file", "stage"],
+)
+def test_from_work_tree_without_a_dep_names_it_and_its_fix_restores_it(
+    pipeline: Path, run: Run, path: str, fix: str
+) -> None:
+    before = inputs()
+    shutil.rmtree(".dvc/cache")
+    (shutil.rmtree if (pipeline / path).is_dir() else Path.unlink)(pipeline / path)
+    with pytest.raises(ProjectError, match=f"use reads {path}, which is not there\nFix: {fix}$"):
+        inputs()
+    run(*fix.partition(", or")[0].partition(";")[0].split())
+    assert inputs() == before
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_from_work_tree_without_a_param_names_the_stage_that_has_it() -> None:
+    Path("params.yaml").write_text("use: {rates: 1}\n", encoding="utf-8")
+    with pytest.raises(ProjectError, match=r"use can't be read: .*'use.rate'.*\nFix: correct dvc.yaml:stages.use"):
+        inputs()

@@ -125,7 +125,7 @@ def test_restore_earlier_run_has_its_files_and_leaves_the_work_tree(
 def test_restore_results_of_another_run_are_refused(trained: Trained, run: Run, tmp_path: Path) -> None:
     trained("one")
     Path("reports/run.json").write_text(json.dumps({"run": "other"}), encoding="utf-8")
-    with pytest.raises(ArtifactMissingError, match="is of run one, not of other"):
+    with pytest.raises(ArtifactMissingError, match=r"is of run one, not of other\nFix: .*commit dvc\.lock and"):
         restore_run(commit_all(run), tmp_path / "got")
 
 
@@ -138,25 +138,29 @@ def test_restore_manifest_of_another_run_is_refused(trained: Trained, run: Run, 
 
 def test_restore_results_that_are_missing_or_damaged_are_refused(trained: Trained, tmp_path: Path) -> None:
     commit = trained("one")
-    shutil.rmtree(tmp_path / "storage")
     cached = [path for path in Path(".dvc/cache/files").rglob("*") if path.is_file()]
     curve = next(path for path in cached if b"0.5" in path.read_bytes())
     curve.chmod(0o644)
     curve.write_bytes(b"other bytes")
-    with pytest.raises(ArtifactMissingError, match="is damaged"):
+    with pytest.raises(ArtifactMissingError, match=rf"damaged in DVC's cache\nFix: rm -f {curve.resolve()}, then"):
         restore_run(commit, tmp_path / "damaged")
     curve.unlink()
-    with pytest.raises(ArtifactMissingError, match="can't be restored"):
+    restore_run(commit, tmp_path / "from the remote")
+    (tmp_path / "storage").rename(tmp_path / "away")
+    lost = r"can't be restored: [\s\S]*\nFix: in a clone that has them: dvc push --all-commits"
+    with pytest.raises(ArtifactMissingError, match=lost):
         restore_run(commit, tmp_path / "without-a-file")
     next(path for path in cached if path.suffix == ".dir").unlink()
-    with pytest.raises(ArtifactMissingError, match="can't be restored"):
+    with pytest.raises(ArtifactMissingError, match=lost):
         restore_run(commit, tmp_path / "without-the-list")
+    (tmp_path / "away").rename(tmp_path / "storage")
+    restore_run(commit, tmp_path / "pushed again")
 
 
 def test_restore_commit_without_results_is_refused(trained: Trained, run: Run, tmp_path: Path) -> None:
     trained("one")
     run("git", "rm", "--quiet", "dvc.lock", "dvc.yaml")
-    with pytest.raises(ArtifactMissingError, match=r"has no reports/train/lineage\.json"):
+    with pytest.raises(ArtifactMissingError, match=r"has no reports/train/lineage\.json\nFix: .*dvc repro, and commit"):
         restore_run(commit_all(run), tmp_path / "got")
 
 

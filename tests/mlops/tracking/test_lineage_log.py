@@ -161,10 +161,10 @@ def follow(fix: str) -> None:
     ("command", "problem"),
     [
         ("git branch lineage/foo", "there is a branch lineage/foo, so Git can't have the branch lineage"),
-        ("git checkout --quiet -b lineage", "the branch lineage is checked out in .*/repository, so no entry"),
+        ("git branch lineage", "the branch lineage is not the log of trainings, which needs that name"),
         ("git tag data", "there is a tag data, so Git can't have the tags of datasets"),
     ],
-    ids=["branch", "checked-out", "tag"],
+    ids=["branch", "not-the-log", "tag"],
 )
 def test_record_with_a_ref_in_the_way_is_refused_with_what_helps(
     demo: Path, run: Run, command: str, problem: str
@@ -176,6 +176,18 @@ def test_record_with_a_ref_in_the_way_is_refused_with_what_helps(
     lineage_log.record("HEAD", "train one")
     lineage_log.tag("data/v1.0", run("git", "rev-parse", "HEAD"), "0123")
     assert log_of(Path(), run)[0] == "train one"
+
+
+def test_record_while_the_log_is_checked_out_is_refused_with_what_helps(demo: Path, run: Run) -> None:
+    lineage_log.record("HEAD", "train one")
+    run("git", "checkout", "--quiet", "lineage")
+    with pytest.raises(
+        errors.ProjectError, match="the branch lineage is checked out in .*/repository, so no"
+    ) as raised:
+        lineage_log.record("main", "train two")
+    follow(raised.value.fix)
+    lineage_log.record("main", "train two")
+    assert log_of(Path(), run) == ["train two", "train one", "The log begins"]
 
 
 def test_record_in_a_repository_of_another_user_names_the_command_that_helps(
@@ -228,6 +240,24 @@ def test_push_beside_a_branch_of_the_remote_that_is_in_the_way(origin: Path, run
     assert run("git", "-C", str(origin), "branch", "--format=%(refname:short)").split() == ["chosen", "lineage", "main"]
 
 
+def test_push_beside_a_branch_of_the_remote_that_is_not_the_log(origin: Path, run: Run) -> None:
+    run("git", "-C", str(origin), "branch", "--force", "lineage", "main")
+    with pytest.raises(errors.ProjectError, match="the branch lineage of origin is not the log of trainings") as raised:
+        lineage_log.push()
+    follow(raised.value.fix)
+    lineage_log.push()
+    assert log_of(origin, run) == ["train first", "The log begins"]
+    assert run("git", "-C", str(origin), "rev-parse", "chosen") == run("git", "rev-parse", "HEAD")
+
+
+def test_record_on_a_log_that_somebody_has_merged_by_hand_goes_on(origin: Path, run: Run) -> None:
+    run("git", "switch", "--quiet", "lineage")
+    run("git", "commit", "--quiet", "--allow-empty", "-m", "Merged by hand")
+    run("git", "switch", "--quiet", "main")
+    lineage_log.record("HEAD", "train second")
+    assert log_of(Path(), run) == ["train second", "Merged by hand", "train first", "The log begins"]
+
+
 def test_push_to_a_remote_that_is_away_shows_no_password(origin: Path, run: Run) -> None:
     run("git", "remote", "set-url", "origin", "https://me:secret@127.0.0.1:9/project.git")
     with pytest.raises(errors.ProjectError, match="the Git remote origin can't be reached") as raised:
@@ -246,6 +276,52 @@ def test_push_of_a_tag_that_the_remote_has_elsewhere_takes_theirs(origin: Path, 
     follow(raised.value.fix)
     lineage_log.push(tags=("data/*",))
     assert run("git", "rev-parse", "data/v1.0^{commit}") == run("git", "rev-parse", "HEAD")
+
+
+def test_push_to_a_remote_that_changes_all_the_time_gives_up(
+    origin: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lineage_log.push()
+    lineage_log.record("HEAD", "train second")
+    join, others = lineage_log._join, iter("abcd")
+
+    def join_late(ours: str, theirs: str) -> str:
+        """Let another clone publish meanwhile."""
+        tip = run(
+            "git", "-C", str(origin), "commit-tree", "HEAD^{tree}", "-p", theirs, "-p", "HEAD", "-m", next(others)
+        )
+        run("git", "-C", str(origin), "update-ref", lineage_log.REF, tip)
+        return join(ours, theirs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(lineage_log, "_join", join_late)
+        patched.setattr(lineage_log, "TRIES", 2)
+        with pytest.raises(errors.ProjectError, match="changed 2 times while publishing\nFix: run the same command"):
+            lineage_log.push()
+    lineage_log.push()
+    assert log_of(origin, run) == ["train second", "b", "a", "train first", "The log begins"]
+
+
+def test_log_of_a_shallow_clone_is_refused_until_it_is_whole(
+    origin: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("git", "clone", "--quiet", "--depth=1", origin.as_uri(), str(tmp_path / "clone"))
+    monkeypatch.chdir(tmp_path / "clone")
+    with pytest.raises(lineage_log.ShallowCloneError, match="this clone is shallow") as raised:
+        lineage_log.log()
+    follow(raised.value.fix)
+    assert lineage_log.log() == []
+
+
+def test_push_of_a_clone_without_entries_takes_the_log_of_the_remote(
+    origin: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("git", "clone", "--quiet", str(origin), str(tmp_path / "clone"))
+    monkeypatch.chdir(tmp_path / "clone")
+    lineage_log.tag("data/v1.0", run("git", "rev-parse", "HEAD"), "0123")
+    assert lineage_log.push(tags=("data/*",)) == run("git", "rev-parse", lineage_log.REF)
+    assert log_of(origin, run) == log_of(Path(), run)
+    assert run("git", "-C", str(origin), "tag") == "data/v1.0"
 
 
 def test_push_while_another_one_is_at_it_waits_for_a_while(

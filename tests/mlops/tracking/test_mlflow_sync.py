@@ -113,7 +113,7 @@ def test_sync_without_a_run_says_what_makes_one(client: MlflowClient) -> None:
 
 def test_sync_manifest_of_another_run_is_refused(ended: MlflowClient) -> None:
     Path("reports/manifest.json").write_text('{"sha256": ["y"]}', encoding="utf-8")
-    with pytest.raises(ProjectError, match="git checkout x -- dvc.lock"):
+    with pytest.raises(ProjectError, match=r"git restore --source x reports/manifest\.json && dvc get"):
         sync()
 
 

@@ -6,6 +6,7 @@ A backend is a class that implements `Backend`. Each sub-folder of `mlops/comput
 
 import abc
 import importlib
+import logging
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +17,8 @@ from ..errors import ProjectError
 from ..files import read_json
 from ..tracking.run_context import RunContext
 from .spec import JobSpec
+
+log = logging.getLogger(__name__)
 
 DESCRIPTION, CODE = "job.json", "code.tar.gz"  # what a job gets: files of these names
 
@@ -107,9 +110,7 @@ class Backend(abc.ABC):
         return (self.folder() / name / DESCRIPTION).exists()
 
     def describe(self, name: str) -> dict[str, Any]:
-        """Return the description of a job, fetched where necessary; raise ProjectError when there is no such job."""
-        if not self.is_described(name):
-            raise ProjectError(f"there is no job {name!r}", "python -m mlops jobs list")
+        """Return the description of a job, fetched where necessary."""
         return dict(read_json(self.folder() / name / DESCRIPTION))
 
     def context_of(self, name: str) -> RunContext:
@@ -122,7 +123,7 @@ class Backend(abc.ABC):
 
     def plan(self, folder: Path, name: str, description: dict[str, Any]) -> str:
         """Return the request that would start a job, as JSON, and write its files to `folder`; nothing is sent."""
-        raise ProjectError(f"backend {self.NAME} has no dry run", "jobs dry-run --backend <another>")
+        raise NotImplementedError
 
     def needs(self, specs: dict[str, JobSpec]) -> list[str]:
         """Return what must exist before the jobs of these stages can run, one line each; `jobs rehearse` prints it."""
@@ -156,7 +157,8 @@ def backend_of(name: str) -> Backend:
     """Return the backend that has a job of this name; raise ProjectError if none has it."""
     known = [backend() for backend in backends().values()]
     owners = [backend for backend in known if backend.is_described(name)]
-    owners = owners or [backend for backend in known if backend.has_job(name)]
+    if not owners and (owners := [backend for backend in known if backend.has_job(name)]):
+        log.info("this machine has no job %r: asking %s", name, owners[0].NAME)
     if not owners:
         raise ProjectError(f"there is no job {name!r}", "python -m mlops jobs list")
     return owners[0]

@@ -46,10 +46,17 @@ def run(stage: str, publish: Callable[[str], None]) -> None:
 
 
 def dry_run(stage: str, backend_name: str | None = None) -> str:
-    """Return the request that would start the job of a stage on a backend, by default the first that makes requests."""
+    """Return the request that would start the job of a stage on a backend, by default the first that makes requests.
+
+    Raise ProjectError if the stage can't run as a job there, or the backend makes no requests.
+    """
     planning = [name for name, backend in backends().items() if backend.plan is not Backend.plan]
-    if not (backend_name or planning):
-        raise ProjectError("no backend of this project makes requests, so there is no dry run", "make rehearse")
+    if not planning or (backend_name and backend_name not in planning):
+        problem = (
+            f"backend {backend_name} has no dry run" if backend_name else "no backend of this project has a dry run"
+        )
+        others = [f"python -m mlops jobs dry-run {stage} --backend {name}" for name in planning]
+        raise ProjectError(problem, ", or ".join(others) or "make rehearse, which runs the jobs on this machine")
     os.environ.update(RUN_ON=backend_name or planning[0], DVC_STAGE=stage)  # as DVC would start it
     backend = current_backend()
     backend.check()

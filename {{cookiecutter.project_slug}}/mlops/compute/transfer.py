@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ProjectError
+from ..explain import explain
 from ..files import atomic_write
 from ..tracking import checkout, dvc_remote, uploader
 from ..tracking.git import without_credentials
@@ -60,7 +61,8 @@ def remote_options() -> dict[str, Any]:
         url, name = dvc_remote.url(repo), repo.config["core"]["remote"]
         if "://" in url and not url.startswith(S3):
             problem = f"a job can't use the DVC remote {without_credentials(url)}: only S3 and folders"
-            raise ProjectError(problem, "dvc remote add -d -f storage s3://…, or run the stage here: RUN_ON=local")
+            fix = f"{dvc_remote.use_url('s3://<bucket>/<folder>')}; or run the stage here: RUN_ON=local"
+            raise ProjectError(problem, fix)
         return {**repo.config["remote"][name], "url": url, "name": name}
 
 
@@ -71,7 +73,8 @@ def public_remote() -> dict[str, str]:
     for key, value in public.items():
         if without_credentials(value) != value:
             problem = f"the DVC remote's {key} has credentials in it, which are not passed to a job"
-            raise ProjectError(problem, f"dvc remote modify {public['name']} {key} <without them>")
+            fix = f"dvc remote modify {public['name']} {key} {without_credentials(value)} (--local, where that has it)"
+            raise ProjectError(problem, fix)
     return public
 
 
@@ -89,4 +92,6 @@ def explain_errors(problem: str, fix: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise ProjectError(f"{problem}: {error.__cause__ or error}", fix) from error
+        known = explain(error)
+        cause = known.problem if known else error.__cause__ or error
+        raise ProjectError(f"{problem}: {cause}", f"{known.fix}; {fix}" if known else fix) from error

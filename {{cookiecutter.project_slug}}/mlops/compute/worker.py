@@ -64,6 +64,7 @@ def _forward_signals() -> None:
 def _run(job: dict[str, Any], out: Path) -> None:
     import dvc.repo  # noqa: F401 (it sets the level of its logger)
     from dvc.exceptions import DvcException
+    from dvc.stage.exceptions import StageCmdFailedError
     from dvc.utils.serialize import load_yaml
 
     logging.getLogger("dvc").setLevel(logging.WARNING)  # the launcher's DVC has printed the rest
@@ -75,7 +76,9 @@ def _run(job: dict[str, Any], out: Path) -> None:
         try:
             stage.repo.reproduce(targets=[stage.addressing], single_item=True)
         except DvcException as error:
-            problem = f"the stage {stage.name} failed ({error.__cause__ or error}); what it printed is above"
+            cause = error.__cause__ or error
+            why = "" if isinstance(cause, StageCmdFailedError) else f" ({cause})"
+            problem = f"the stage {stage.name} failed{why}; what it printed is above"
             raise ProjectError(problem, "correct that, then the same command: it starts a new job") from error
         ran = time.monotonic()
     with open_stage(job["stage"]) as stage:  # again: its entry in dvc.lock is new
@@ -134,7 +137,7 @@ def _pull(stage: Stage, expected: fingerprint.Inputs) -> int:
         raise ProjectError(
             "the job has other inputs than the clone that started it: "
             f"{', '.join(fingerprint.differences(expected, read))}",
-            "commit them to Git, or dvc add them, without attributes that change or leave out files (.gitattributes)",
+            "commit them and each .dvcignore to Git, or dvc add them; .gitattributes must not change or omit them",
         )
     return sum(dep.meta.size or 0 for dep in stage.deps if inputs.relative(dep) in outs and dep.meta)
 

@@ -129,6 +129,11 @@ def url(repo: Any) -> str:
     return str(url)
 
 
+def use_url(url: str) -> str:
+    """Return the commands that make an address that of the default remote, here and for everybody, whatever it was."""
+    return f"dvc remote add -d -f storage {url} && dvc remote modify --local storage url {url}"
+
+
 def write_config(path: Path, sections: dict[str, dict[str, Any]]) -> None:
     """Add sections to a configuration file of DVC; raise ProjectError, and change nothing, if DVC could not read it."""
     from configobj import ConfigObj
@@ -173,6 +178,7 @@ def restore(commit: str, paths: tuple[str, ...], folder: Path) -> None:
         with Repo(os.getcwd()) as repo:
             # Where data are stored now: since the commit was made, they may have moved to a bucket.
             config = {section: repo.config[section] for section in ("core", "remote", "cache")}
+            cache = repo.cache.local
         # In a folder of its Git repository, the project is a sub-repository to DVC, and its paths begin there.
         files, project = DVCFileSystem(rev=commit, subrepos=True, config=config), git("rev-parse", "--show-prefix")
         for path in paths:
@@ -183,11 +189,15 @@ def restore(commit: str, paths: tuple[str, ...], folder: Path) -> None:
             # DVC links or copies a file of its cache without a look at its content. Git's files have no md5 here.
             md5 = files.info(project + file.relative_to(folder).as_posix()).get("md5")
             if md5 and hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest() != md5:
-                raise ValueError(f"{md5} in DVC's cache is damaged; delete it there (.dvc/cache/files/md5)")
+                problem = f"{file.relative_to(folder).as_posix()} of commit {commit[:10]} is damaged in DVC's cache"
+                raise ArtifactMissingError(problem, f"rm -f {cache.oid_to_path(md5)}, then the same command")
         files.close()
+    except ArtifactMissingError:
+        raise
     except Exception as error:  # each kind of remote raises errors of its own
-        fix = "check that the DVC remote answers (dvc remote list); in a clone that has them: dvc push --all-commits"
-        raise ArtifactMissingError(f"the files of commit {commit[:10]} can't be restored: {error}", fix) from error
+        known = explain(error) or ProjectError(str(error), "in a clone that has them: dvc push --all-commits")
+        problem = f"the files of commit {commit[:10]} can't be restored: {without_credentials(known.problem)}"
+        raise ArtifactMissingError(problem, known.fix) from error
 
 
 def restore_run(commit: str, folder: Path, *more: str) -> dict[str, Any]:
@@ -195,10 +205,12 @@ def restore_run(commit: str, folder: Path, *more: str) -> dict[str, Any]:
     restore(commit, (RUN_REPORT, RUN_DIR.as_posix(), *ARTIFACTS, *more), folder)
     if missing := [path for path in (RUN_REPORT, LINEAGE.as_posix(), *more) if not (folder / path).exists()]:
         problem = f"commit {commit[:10]} has no {', '.join(missing)}"
-        raise ArtifactMissingError(problem, f"git show {commit[:10]}:dvc.lock")
+        raise ArtifactMissingError(problem, "in the clone that trained it: dvc repro, and commit dvc.lock and reports/")
     facts, run = read_facts(folder), read_json(folder / RUN_REPORT)["run"]
     if facts["run"] != run:
         problem = f"{RUN_DIR} at commit {commit[:10]} is of run {facts['run']}, not of {run}"
-        raise ArtifactMissingError(problem, f"git show {commit[:10]}")
+        raise ArtifactMissingError(
+            problem, "in the clone that trained it: dvc checkout, and commit dvc.lock and reports/"
+        )
     check_manifest(folder)
     return facts

@@ -41,6 +41,16 @@ EXPLANATIONS = (
         "{remote} refuses {0}: {1} ({first})",
         "allow pushes of {0} there (rights to write, rules for protected branches, hooks), then the same command",
     ),
+    (
+        r"not a git repository",
+        "{where} is in no Git repository",
+        "git init && git add . && git commit -m 'Start'; or go to the project's folder",
+    ),
+    (
+        r"object file .* is empty|is corrupt|bad object|missing (?:blob|tree|commit)|unable to read",
+        "the repository around {where} is damaged: {first}",
+        "git fsck says what is lacking; a new clone has it: git clone <address of git remote -v> <folder>",
+    ),
     (r"No space left on device|Disk quota exceeded", "the disk is full", "free some space, such as with: dvc gc -w"),
     (
         r"unable to access '|Could not resolve|does not appear to be a git repository|[Rr]epository .*not found|could "
@@ -63,8 +73,8 @@ class GitError(ProjectError):
 def untracked_error(files: Sequence[str]) -> ProjectError:
     """Return the error for a run that depends on files that Git does not track."""
     problem = f"the run would depend on {len(files)} file(s) that Git does not track: {', '.join(files[:5])}"
-    fix = f"git add {' '.join(files[:5])}   (data: dvc add; and check that no .gitignore names them)"
-    return ProjectError(problem, fix)
+    force = "--force " if try_git("check-ignore", "--no-index", *files) else ""  # a .gitignore names one
+    return ProjectError(problem, f"git add {force}{shlex.join(files[:20])}   (data: dvc add)")
 
 
 def git(
@@ -74,7 +84,10 @@ def git(
     stdin: str | None = None,
     timeout_s: float | None = None,
 ) -> str:
-    """Run git in the folder `where`; return its output without the last newline, or raise GitError if it failed."""
+    """Run git in the folder `where`; return its output without the last newline, or raise GitError if it failed.
+
+    With `timeout_s`, it raises subprocess.TimeoutExpired after so many seconds.
+    """
     # Git sets these while it runs a hook; they would point the command at the wrong index.
     inherited = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE")}
     try:
@@ -90,8 +103,6 @@ def git(
         )
     except FileNotFoundError as error:
         raise ProjectError("git is not installed", "install git: runs are named by Git commits") from error
-    except subprocess.TimeoutExpired as error:
-        raise GitError(f"git {args[0]} did not end in {timeout_s} s", "the same command again") from error
     if done.returncode:
         raise _error(args, where, without_credentials(done.stderr))
     return done.stdout.removesuffix("\n")
@@ -107,7 +118,10 @@ def _error(args: Sequence[str], where: Path, message: str) -> GitError:
     for pattern, problem, fix in EXPLANATIONS:
         if match := re.search(pattern, message):
             return GitError(*(text.format(*match.groups(), **values).replace("/./", "/") for text in (problem, fix)))
-    return GitError(f"git {args[0]}: {'; '.join(filter(None, lines))}", f"correct that: git {shlex.join(args)}")
+    return GitError(
+        f"git {args[0]}: {'; '.join(filter(None, lines))}",
+        f"this says it again: git {without_credentials(shlex.join(args))}",
+    )
 
 
 def paths(output: str) -> list[str]:
@@ -132,6 +146,12 @@ def try_git(*args: str, where: Path = Path()) -> str | None:
         return git(*args, where=where)
     except GitError:
         return None
+
+
+def check_writable(where: Path) -> None:
+    """Raise GitError, as a command would, where this process can't write to the repository around a folder."""
+    if not os.access(where / git("rev-parse", "--git-path", "objects", where=where), os.W_OK):
+        raise _error(["commit"], where, "insufficient permission")
 
 
 def unattended() -> dict[str, str]:

@@ -7,6 +7,8 @@ branches, tags and experiments, also those that were fetched.
 
 import contextlib
 import re
+import shlex
+import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from filelock import FileLock, Timeout
 from ..config import home, load_platform
 from ..errors import ProjectError
 from ..pipeline import LOCK, RUN_REPORT
-from .git import AUTHOR, GitError, commit_tree, exists, git, try_git, unattended
+from .git import AUTHOR, GitError, check_writable, commit_tree, exists, git, try_git, unattended
 
 BRANCH = "lineage"
 REF = f"refs/heads/{BRANCH}"
@@ -53,12 +55,16 @@ class Entry:
 
 
 def check_refs() -> None:
-    """Raise ProjectError where a branch or a tag keeps Git from writing the log, or the tags of datasets."""
+    """Raise ProjectError where a ref, or a lack of rights, keeps Git from writing the log or the tags of datasets."""
+    check_writable(home())
     refs = git("for-each-ref", "--format=%(refname) %(worktreepath)", REF, "refs/tags/data", where=home())
     for name, _, worktree in (line.partition(" ") for line in refs.splitlines()):
         if name == REF and worktree:
             problem = f"the branch {BRANCH} is checked out in {worktree}, so no entry can be added to it"
-            raise ProjectError(problem, f"git -C {worktree} switch --detach   (or to another branch)")
+            raise ProjectError(problem, f"git -C {shlex.quote(worktree)} switch --detach   (or to another branch)")
+        if name == REF and not _is_log(REF, home()):
+            problem = f"the branch {BRANCH} is not the log of trainings, which needs that name"
+            raise ProjectError(problem, f"git branch -m {BRANCH} <name>")
         if name.startswith(f"{REF}/"):
             other = name.removeprefix("refs/heads/")
             problem = f"there is a branch {other}, so Git can't have the branch {BRANCH}, which keeps the log"
@@ -89,7 +95,7 @@ def fetch() -> None:
     """Fetch the log of the Git remote `origin`, where there is one that answers soon."""
     options = ("--quiet", "--no-write-fetch-head", "--no-tags")
     if "origin" in git("remote", where=home()).split():
-        with contextlib.suppress(GitError):
+        with contextlib.suppress(GitError, subprocess.TimeoutExpired):
             git("fetch", *options, "origin", f"+{REF}:{PUBLISHED}", where=home(), env=unattended(), timeout_s=FETCH_S)
 
 
@@ -134,6 +140,7 @@ def push(remote: str = "origin", tags: tuple[str, ...] = ()) -> str:
     the hash: ours may be on another commit, but of the same dataset. It raises ProjectError if there is nothing to
     publish, no such Git remote, or the remote refuses.
     """
+    check_refs()
     if remote not in git("remote").split():
         raise ProjectError(f"there is no Git remote {remote!r}", f"git remote add {remote} <address>")
     lock = home() / ".dvc" / "tmp" / "publish.lock"
@@ -150,8 +157,15 @@ def _push_log(remote: str, tags: tuple[str, ...]) -> str:
     local = git("rev-parse", "--show-toplevel")
     for _ in range(TRIES):
         ours, theirs = _fetch_tip(local), _fetch_tip(remote)
-        if not ours:
-            raise ProjectError(f"there is no branch {BRANCH} yet", "dvc repro: the first training makes it")
+        if not (ours or theirs):
+            fix = "dvc repro, when something is to be run; what another clone has trained is published there"
+            raise ProjectError("there is nothing to publish: this clone has trained nothing yet", fix)
+        if theirs and not _is_log(theirs):
+            other = f"{remote}/{BRANCH}:refs/heads/<name>"
+            raise ProjectError(
+                f"the branch {BRANCH} of {remote} is not the log of trainings, which needs that name",
+                f"git fetch {remote} && git push {remote} {other} :{REF}",
+            )
         tip = _join(ours, theirs)
         try:
             _push(local, tip, ours)
@@ -170,6 +184,8 @@ def _push_log(remote: str, tags: tuple[str, ...]) -> str:
 
 def _join(ours: str, theirs: str) -> str:
     """Return a commit with the entries of two logs: those that theirs lacks come after its own, so it is one line."""
+    if not ours:
+        return theirs
     if not theirs or try_git("merge-base", "--is-ancestor", theirs, ours) is not None:
         return ours
     tip = theirs
@@ -189,9 +205,17 @@ def _push_tags(remote: str, patterns: tuple[str, ...]) -> None:
 
 
 def _merge(tip: str, commit: str, message: str, date: str = "") -> str:
-    # The log begins with an empty commit, the same in every clone, so that logs can be joined.
-    root = tip or commit_tree(git("mktree", stdin=""), [], "The log begins", "2000-01-01T00:00:00Z")
-    return commit_tree(f"{commit}^{{tree}}", [root, commit], message, date)
+    return commit_tree(f"{commit}^{{tree}}", [tip or _root(), commit], message, date)
+
+
+def _is_log(tip: str, where: Path = Path()) -> bool:
+    author = git("show", "-s", "--format=%ae", tip, where=where)  # a person may have merged two logs
+    return author == AUTHOR["GIT_AUTHOR_EMAIL"] or try_git("merge-base", tip, _root(), where=where) is not None
+
+
+def _root() -> str:
+    """Return the empty commit with which the log begins: the same in every clone, so that logs can be joined."""
+    return commit_tree(git("mktree", stdin=""), [], "The log begins", "2000-01-01T00:00:00Z")
 
 
 def _fetch_tip(repository: str, ref: str = REF) -> str:

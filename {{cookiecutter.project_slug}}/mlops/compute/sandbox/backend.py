@@ -67,7 +67,6 @@ class Sandbox(Backend):
         return dict(read_json(path)) if path.exists() else killed
 
     def log_of(self, name: str) -> str:
-        self.describe(name)
         path = self.folder() / name / LOG
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
@@ -105,7 +104,7 @@ class Sandbox(Backend):
                 raise KeyboardInterrupt
             while not (job / STARTED).exists():
                 if supervisor.poll() is not None:
-                    raise ProjectError(f"job {name} did not start", f"see {job / LOG}")
+                    raise ProjectError(f"job {name} did not start", f"python -m mlops jobs logs {name}")
                 time.sleep(POLL_S / 5)
         except KeyboardInterrupt:
             supervisor.terminate()  # it stops the job that it may have started
@@ -137,7 +136,6 @@ class Sandbox(Backend):
             raise ProjectError(problem, f"{fix}. What this job left is in {self.folder() / name / 'work'}")
 
     def stop(self, name: str) -> None:
-        self.describe(name)
         if self.state(name) is State.RUNNING:
             with contextlib.suppress(psutil.Error):
                 psutil.Process(read_json(self.folder() / name / STARTED)["supervisor"]).terminate()

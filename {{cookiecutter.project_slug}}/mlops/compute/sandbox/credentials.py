@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from ...errors import ProjectError
+from ...explain import explain
 from ...tracking import mlflow_client
 from ..transfer import S3
 
@@ -29,7 +30,11 @@ def are_needed(url: str) -> bool:
 def find(options: Mapping[str, Any]) -> Callable[[], dict[str, str]]:
     """Return a function that gives the credentials that DVC would use for a remote; raise ProjectError if none are."""
     import boto3
-    from botocore.exceptions import BotoCoreError
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    def ask() -> dict[str, str]:
+        now = credentials.get_frozen_credentials()
+        return {"AccessKeyId": now.access_key, "SecretAccessKey": now.secret_key, "Token": now.token or ""}
 
     explicit = {f"aws_{name}": options[name] for name in KEYS if options.get(name)}
     for option in FILES.keys() & options.keys():
@@ -38,15 +43,11 @@ def find(options: Mapping[str, Any]) -> Callable[[], dict[str, str]]:
     try:
         session = boto3.Session(**({"profile_name": options.get("profile")} if by_profile else explicit))
         credentials = session.get_credentials()
-    except BotoCoreError as error:
-        raise ProjectError(f"no AWS credentials: {error}", "aws configure, or AWS_PROFILE=<a profile>") from error
-    if credentials is None:
-        raise ProjectError("there are no AWS credentials for the job", "aws configure, or AWS_PROFILE=<a profile>")
-
-    def ask() -> dict[str, str]:
-        now = credentials.get_frozen_credentials()
-        return {"AccessKeyId": now.access_key, "SecretAccessKey": now.secret_key, "Token": now.token or ""}
-
+        if credentials is None:
+            raise ProjectError("there are no AWS credentials for the job", "aws configure, or AWS_PROFILE=<a profile>")
+        ask()  # before the job starts: a login may have ended
+    except (BotoCoreError, ClientError) as error:
+        raise explain(error) or error from error
     return ask
 
 
@@ -59,10 +60,15 @@ def serve(ask: Callable[[], dict[str, str]]) -> dict[str, str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            allowed = secrets.compare_digest(self.headers.get("Authorization", ""), token)
-            until = (datetime.now(UTC) + VALID).strftime("%Y-%m-%dT%H:%M:%SZ")
-            body = json.dumps({**ask(), "Expiration": until} if allowed else {"message": "not for you"}).encode()
-            self.send_response(200 if allowed else 403)
+            status, answer = 403, {"message": "not for you"}
+            if secrets.compare_digest(self.headers.get("Authorization", ""), token):
+                until = (datetime.now(UTC) + VALID).strftime("%Y-%m-%dT%H:%M:%SZ")
+                try:
+                    status, answer = 200, {**ask(), "Expiration": until}
+                except Exception as error:  # of each kind of login its own: it has ended since the job started
+                    status, answer = 500, {"message": str(explain(error) or error)}
+            body = json.dumps(answer).encode()
+            self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

@@ -22,6 +22,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from ...config import home, load_platform
+from ...explain import explain
 from ...files import read_json, write_json
 from ...tracking.git import without_credentials
 from .. import transfer
@@ -57,7 +58,9 @@ def supervise(name: str) -> None:
         try:
             ending = _run(job, description)
         except Exception as error:  # whatever it is, those who wait must learn of it
-            ending = {"state": State.FAILED, "reason": f"{type(error).__name__}: {error}"}
+            known, ending = explain(error), {"state": State.FAILED, "reason": f"{type(error).__name__}: {error}"}
+            if known:
+                ending |= {"reason": known.problem, "fix": known.fix}
         kill(job / DESCRIPTION)  # processes that outlived the job
         if shutil.disk_usage(job).free < 1_000_000 and ending["state"] is State.FAILED:
             ending["reason"] = f"the disk of {job} is full. {ending['reason']}"
