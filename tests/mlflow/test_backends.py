@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlops.tracking import mlflow_reader
+from mlops.tracking.mlflow_check import check_usable
 from mlops.tracking.mlflow_client import MlflowError, translate_errors
 from mlops.tracking.mlflow_reader import ClientReader, RestReader
 
@@ -195,6 +196,44 @@ def test_reader_of_a_server_answers_as_mlflow_s_client(
         RestReader(door.url).experiments()
 
 
+def test_check_of_a_server_refuses_a_deleted_experiment_until_it_is_restored(
+    client: MlflowClient, team_server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    platform = f"project: checked\ntracking_uri: {team_server.url}\nrun_on: local\nallow_other_environment: false\n"
+    Path("platform.yaml").write_text(platform, encoding="utf-8")
+    check_usable()
+    experiment = client.create_experiment("checked")
+    check_usable()
+    client.delete_experiment(experiment)
+    fix = f"MLFLOW_TRACKING_URI={team_server.url} mlflow experiments restore --experiment-id {experiment}"
+    with pytest.raises(MlflowError, match=f"the MLflow experiment checked was deleted.*\nFix: {fix}$"):
+        check_usable()
+    client.restore_experiment(experiment)
+    check_usable()
+
+
+@pytest.mark.slow
+def test_check_of_a_server_with_basic_auth(
+    login_server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    platform = f"project: checked\ntracking_uri: {login_server.url}\nrun_on: local\nallow_other_environment: false\n"
+    Path("platform.yaml").write_text(platform, encoding="utf-8")
+    login = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    for password in ("", "a guess"):
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
+        with pytest.raises(MlflowError, match=f"does not know you: HTTP 401 Unauthorized\nFix: {login}"):
+            check_usable()
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    check_usable()
+    address = login_server.url.replace("://", f"://admin:{PASSWORD}@")
+    monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    check_usable()
+
+
 @pytest.mark.slow
 def test_reader_of_a_server_with_basic_auth(login_server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
@@ -288,3 +327,18 @@ def test_arn_wrong_secret_keeps_the_run_and_the_right_one_completes_it(
     run = assert_mirrored(training, client)
     assert any(run.info.run_id in key and key.endswith("sample.png") for key in object_store.names())
     assert_unhurt(training)
+
+
+@pytest.mark.parametrize("arn", [APP, TRACKING_SERVER], ids=["mlflow-app", "mlflow-tracking-server"])
+def test_check_of_sagemaker_by_arn_asks_with_signed_requests(
+    door: Door, arn: str, object_store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = door(arn)
+    monkeypatch.chdir(tmp_path)
+    platform = f"project: checked\ntracking_uri: {arn}\nrun_on: local\nallow_other_environment: false\n"
+    Path("platform.yaml").write_text(platform, encoding="utf-8")
+    check_usable()
+    assert (opened.passed, opened.refused) == (2, 0)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a guess")
+    with pytest.raises(MlflowError, match=r"does not know you(?s:.*)Fix: aws sts get-caller-identity"):
+        check_usable()

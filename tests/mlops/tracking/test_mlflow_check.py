@@ -210,6 +210,36 @@ def test_address_that_mlflow_can_not_use_is_refused(
     assert refused.value.fix == f"unset MLFLOW_TRACKING_URI, or {fix}"
 
 
+def test_folder_of_artifacts_that_is_a_file_is_named_and_its_removal_helps(database: Path) -> None:
+    client = mlflow_client.client()
+    run = client.create_run(mlflow_client.experiment_id(client, "demo")).info.run_id
+    Path(mlflow_client.ARTIFACTS).write_text("", encoding="utf-8")
+    problem = r"MLflow at sqlite:.* failed: .*mlartifacts.*\nFix: correct that, then the same command$"
+    with pytest.raises(MlflowError, match=problem), mlflow_client.translate_errors("-"):
+        client.log_text(run, "text", "name.txt")
+    Path(mlflow_client.ARTIFACTS).unlink()
+    with mlflow_client.translate_errors("-"):
+        client.log_text(run, "text", "name.txt")
+
+
+def test_database_whose_package_is_missing_is_refused_with_what_installs_it() -> None:
+    point_to("postgresql://me:secret@127.0.0.1:1/mlflow")
+    problem = r"MLflow at postgresql://127\.0\.0\.1:1/mlflow: its address needs a package: No module named '(\w+)'"
+    refused = pytest.raises(MlflowError, match=rf"{problem}\nFix: python -m pip install \1, then the same command$")
+    with refused, mlflow_client.translate_errors("-"):
+        mlflow_client.client()
+
+
+def test_job_does_not_see_the_database_of_the_clone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAGE_JOB", "job.json")
+    with pytest.raises(
+        ProjectError, match=r"a job can't see mlflow\.db.*\nFix: platform\.yaml:tracking_uri: an MLflow ser"
+    ):
+        check_usable()
+    monkeypatch.delenv("STAGE_JOB")
+    check_usable()
+
+
 def test_address_of_a_kind_that_mlflow_does_not_know_is_refused() -> None:
     point_to("foo://bar")
     with pytest.raises(

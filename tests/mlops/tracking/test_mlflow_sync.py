@@ -97,8 +97,10 @@ def test_sync_run_that_was_killed_ends_as_failed_when_its_last_row_was_written(
 
 
 def test_sync_deleted_run_is_reported_and_stays_deleted(ended: MlflowClient) -> None:
-    ended.delete_run(sync())
-    with pytest.raises(RunDeletedError, match="mlflow runs restore"):
+    run_id = sync()
+    ended.delete_run(run_id)
+    restore = rf"MLFLOW_TRACKING_URI=sqlite:///\S+ mlflow runs restore --run-id {run_id}$"
+    with pytest.raises(RunDeletedError, match=rf"run abc123 was deleted in MLflow\nFix: to have it back: {restore}"):
         sync()
     with pytest.raises(RunDeletedError, match="was deleted in MLflow"):
         find(ended, "abc123", "demo")
@@ -111,7 +113,7 @@ def test_sync_without_a_run_says_what_makes_one(client: MlflowClient) -> None:
 
 def test_sync_manifest_of_another_run_is_refused(ended: MlflowClient) -> None:
     Path("reports/manifest.json").write_text('{"sha256": ["y"]}', encoding="utf-8")
-    with pytest.raises(ProjectError, match="git checkout x -- dvc.lock"):
+    with pytest.raises(ProjectError, match=r"git restore --source x reports/manifest\.json && dvc get"):
         sync()
 
 

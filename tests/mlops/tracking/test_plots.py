@@ -100,5 +100,7 @@ def test_draw_without_a_config_takes_the_last_field(tmp_path: Path, content: Any
 def test_draw_what_is_no_plot_says_why(tmp_path: Path, text: str, config: dict[str, Any], problem: str) -> None:
     path = tmp_path / "plot.json"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(ProjectError, match=problem):
+    with pytest.raises(ProjectError, match=problem) as error:
         render(path, config, tmp_path / "plot.png")
+    assert error.value.problem.startswith("plot.json can't be drawn: ")
+    assert error.value.fix == "log the plot again: live.log_plot"

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from mlops.tracking.run_files import CURVES, Curves
+from mlops.errors import ProjectError
+from mlops.tracking.run_files import CURVES, LINEAGE, Curves, read_facts
 
 
 @pytest.fixture
@@ -45,3 +46,17 @@ def test_new_rows_row_that_was_cut_off_is_left_out(tmp_path: Path, path: Path) -
 def test_new_rows_without_times_get_the_same_ones_each_time(tmp_path: Path, path: Path) -> None:
     path.write_bytes(b"step\tloss\n0\t0.5\n1\twarm up\n")
     assert [(row.timestamp, row.value) for row in Curves(tmp_path, 5000).new_rows()] == [(5000, 0.5), (5001, "warm up")]
+
+
+def test_read_facts_without_a_run_or_of_a_damaged_one_says_what_brings_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ProjectError, match=r"no run in reports/train\nFix: dvc repro train, or dvc pull train"):
+        read_facts()
+    LINEAGE.parent.mkdir(parents=True)
+    LINEAGE.write_text("{", encoding="utf-8")
+    with pytest.raises(
+        ProjectError, match=r"is damaged\nFix: dvc checkout --force reports/train; then the same command"
+    ):
+        read_facts()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -37,7 +38,9 @@ def test_serve_port_that_cannot_be_used_is_refused(client: MlflowClient, is_take
         port = other.getsockname()[1] if is_taken else BAD
         with pytest.raises(ProjectError, match=f"port {port} can't be used") as error:
             ui.serve(port, browser=False)
-    assert "python -m mlops ui --port" in error.value.fix
+        match = re.search(r"python -m mlops ui --port (\d+)$", error.value.fix)
+        assert match
+        socket.create_server((ui.HOST, int(match[1]))).close()
 
 
 @pytest.mark.slow

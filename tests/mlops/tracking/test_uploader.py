@@ -256,9 +256,59 @@ def test_upload_all_damaged_run_does_not_hold_up_others(begun: MlflowClient, fac
     damaged = uploader.folder() / "aaa" / LINEAGE
     damaged.parent.mkdir(parents=True)
     damaged.write_text("{", encoding="utf-8")
-    with pytest.raises(ProjectError, match="rm -r .*aaa"):
+    with pytest.raises(ProjectError, match=r"aaa/.*lineage\.json is damaged\nFix: drop what it .*: rm -r .*aaa; then"):
         uploader.upload_all()
     assert uploader.waiting() == ["aaa"]
+    shutil.rmtree(uploader.folder() / "aaa")
+    assert len(uploader.upload_all()) == 1
+
+
+def test_upload_all_run_with_an_unreadable_file_is_dropped_by_the_fix(begun: MlflowClient) -> None:
+    entry = uploader.stage_files("abc123")
+    (entry / RUN_DIR / "params.yaml").write_text("{", encoding="utf-8")
+    with pytest.raises(ProjectError, match=r"abc123 can't be read: \w+: .*") as error:
+        uploader.upload_all()
+    assert error.value.fix == f"drop it: rm -r {entry}; then the same command"
+    shutil.rmtree(RUN_DIR)
+    shutil.rmtree(entry)
+    assert uploader.upload_all() == []
+
+
+def test_upload_lock_of_a_run_that_another_process_sends_is_waited_for(
+    begun: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploader, "LOCK_WAIT_S", 0.1)
+    problem = (
+        r"another process has been sending run abc123 for more than 0 s\nFix: run the same command again when it has"
+    )
+    with uploader.upload_lock("abc123"), pytest.raises(ProjectError, match=problem):
+        uploader.upload()
+    assert uploader.upload()
+
+
+def test_stage_files_of_another_manifest_are_not_taken(begun: MlflowClient) -> None:
+    shutil.rmtree(uploader.folder())
+    report = Path("reports/manifest.json")
+    right = report.read_bytes()
+    report.write_text('{"sha256": ["y"]}', encoding="utf-8")
+    problem = r"data/manifest\.parquet is not the one of run abc123"
+    with pytest.raises(
+        ProjectError, match=rf"{problem}\nFix: git restore --source x reports/manifest\.json && dvc get"
+    ):
+        uploader.upload()
+    report.write_bytes(right)  # as the fix does
+    assert uploader.upload()
+
+
+def test_stage_metrics_of_a_run_without_its_end_wait(begun: MlflowClient) -> None:
+    uploader.stage_metrics("abc123", {"evaluate.acc": 1.0})
+    problem = (
+        r"does not have the end of run abc123 yet\nFix: when its training has ended: python -m mlops mirror repair"
+    )
+    with pytest.raises(ProjectError, match=problem):
+        uploader.upload_stage_metrics("abc123")
+    uploader.upload()
+    assert uploader.upload_stage_metrics("abc123")
 
 
 def test_upload_all_summary_that_is_not_whole_costs_no_point(begun: MlflowClient) -> None:

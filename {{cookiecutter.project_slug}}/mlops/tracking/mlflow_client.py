@@ -25,6 +25,7 @@ SQLITE = "sqlite:///"
 RETRY = "see that the server is up (platform.yaml:tracking_uri), then run the same command again"
 SAME = "then the same command"
 SERVER = "platform.yaml:tracking_uri: null, or a server"
+TOOLS = {"mlflow", "sqlalchemy", "sqlite3", "boto3", "botocore"}  # those of requests are errors of the system
 REPLY = re.compile(r"API request to .*? failed with error code (\d+) != 200\. Response body: '?(.*?)'?$")
 
 
@@ -131,11 +132,15 @@ def translate_errors(fix: str) -> Iterator[None]:
     except ProjectError:
         raise
     except Exception as error:
-        known, uri = _explain(error, tracking_uri()) or explain(error), without_credentials(tracking_uri())
-        if known is None and not isinstance(error, OSError | sqlite3.Error):
-            raise
+        known, uri = _explain(error, tracking_uri()), without_credentials(tracking_uri())
+        is_of_mlflow = bool(TOOLS & {kind.__module__.partition(".")[0] for kind in type(error).__mro__})
+        if not (known or is_of_mlflow or isinstance(error, OSError)):
+            raise  # of the run's files, say
+        known = known or explain(error)
         if known is None:
-            raise MlflowError(without_credentials(f"MLflow at {uri} failed: {error}"), fix) from error
+            raise MlflowError(
+                without_credentials(f"MLflow at {uri} failed: {error}"), f"correct that, {SAME}"
+            ) from error
         if isinstance(known, UnavailableError):
             raise MlflowAwayError(f"MLflow at {uri} can't be reached: {known.problem}", fix) from error
         problem = REPLY.sub(r"\1 \2", f"MLflow at {uri}: {known.problem}".replace(": MLflow ", " ", 1))

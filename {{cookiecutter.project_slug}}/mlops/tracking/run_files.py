@@ -40,19 +40,32 @@ MAX_TICKS = 40  # names on an axis, and characters of each; of more names, every
 
 
 def read_facts(root: Path = Path()) -> dict[str, Any]:
-    """Read what the run below `root` is made from, and how it ended, if it has; raise ProjectError without a run."""
+    """Read what the run below `root` is made from, and how it ended; raise ProjectError if that is not there."""
     try:
         return dict(read_json(root / LINEAGE))
     except FileNotFoundError as error:
         raise ProjectError(f"there is no run in {root / RUN_DIR}", "dvc repro train, or dvc pull train") from error
+    except ValueError as error:
+        fix = f"dvc checkout --force {RUN_DIR}" if root == Path() else f"drop what it would send: rm -r {root}"
+        raise ProjectError(f"{root / LINEAGE} is damaged", f"{fix}; then the same command") from error
 
 
 def check_manifest(root: Path) -> None:
     """Raise ProjectError unless the data manifest below `root` is the one that the run read."""
-    facts, report = read_facts(root), root / "reports" / "manifest.json"
-    if not report.exists() or read_json(report)["sha256"] != [facts["manifest_sha256"]]:
-        fix = f"git checkout {facts['data_git_commit_id']} -- dvc.lock reports/manifest.json && dvc checkout manifest"
-        raise ProjectError(f"data/manifest.parquet is not the one of run {facts['run']}", fix)
+    if not has_manifest(root):
+        facts, (manifest, report) = read_facts(root), INPUT_FILES
+        commit = facts["data_git_commit_id"][:12]
+        restore = f"git restore --source {commit} {report}"
+        get = f"dvc get . {manifest} --rev {commit} --force -o {manifest}"
+        back = f"git restore {report} && dvc checkout --force {manifest}"
+        fix = f"{restore} && {get}, then the same command; after that: {back}"
+        raise ProjectError(f"{manifest} is not the one of run {facts['run']}", fix)
+
+
+def has_manifest(root: Path) -> bool:
+    """Return whether the data manifest below `root` is the one that the run there read."""
+    report = root / INPUT_FILES[1]
+    return report.exists() and read_json(report)["sha256"] == [read_facts(root)["manifest_sha256"]]
 
 
 def params(root: Path) -> dict[str, str]:

@@ -51,7 +51,9 @@ def serve(port: int, browser: bool) -> int:
     try:
         socket.create_server((HOST, port)).close()
     except (OSError, OverflowError) as error:
-        fix = f"if that is this page already, use it; else another port: python -m mlops ui --port {port + 1}"
+        with socket.create_server((HOST, 0)) as free:
+            other = free.getsockname()[1]
+        fix = f"if that is this page already, use it; else another port: python -m mlops ui --port {other}"
         raise ProjectError(f"port {port} can't be used: {error}", fix) from error
     address = f"http://{HOST}:{port}{page}"
     print(f"MLflow starts, in some seconds, at {address}  (Ctrl-C ends it)", flush=True)

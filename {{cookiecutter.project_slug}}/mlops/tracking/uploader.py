@@ -25,7 +25,7 @@ from ..errors import ProjectError
 from ..files import read_json, write_json
 from . import mlflow_client, mlflow_sync
 from .git import without_credentials
-from .run_files import ARTIFACTS, INPUT_FILES, LINEAGE, RUN_DIR, read_facts
+from .run_files import ARTIFACTS, INPUT_FILES, LINEAGE, RUN_DIR, has_manifest, read_facts
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def stage_files(run: str, work: Path = Path()) -> Path:
     if (work / LINEAGE).exists() and read_facts(work)["run"] == run:
         written = [path.relative_to(work) for path in (work / RUN_DIR).rglob("*") if path.is_file()]
         # The run read the input files as they were at its start: later, another stage may have replaced them.
-        inputs = [Path(name) for name in INPUT_FILES if not (entry / name).exists()]
+        inputs = [Path(name) for name in INPUT_FILES if not (entry / name).exists() and has_manifest(work)]
         for name in (*written, *inputs, *(Path(name) for name in ARTIFACTS if name not in INPUT_FILES)):
             with contextlib.suppress(FileNotFoundError):  # not written yet, or a temporary file
                 source, target = work / name, entry / name
@@ -154,7 +154,8 @@ def upload_all() -> list[str]:
                 problems.append(error)
         except Exception as error:  # one damaged run must not hold up the others
             problem = f"the run in {root} can't be read: {type(error).__name__}: {error}"
-            problems.append(ProjectError(problem, f"repair its files, or drop it: rm -r {root}"))
+            fix = f"dvc checkout --force {RUN_DIR}" if root == Path() else f"drop it: rm -r {root}"
+            problems.append(ProjectError(problem, f"{fix}; then the same command"))
     for run in waiting_stage_metrics():
         try:
             run_ids.append(upload_stage_metrics(run))
