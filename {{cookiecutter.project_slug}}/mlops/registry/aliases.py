@@ -220,9 +220,8 @@ def read(may_be_empty: bool = False) -> Registry:
             raise ProjectError(problem, f"{REPAIR}; or platform.yaml:tracking_uri: the server that has them")
         if REGISTERED.exists():
             problem += f", but {REGISTERED.as_posix()} names a version of it, whose tag this clone lacks"
-            raise ProjectError(
-                problem, f"{FETCH_TAGS}, then {REPAIR}; before that, where it was registered: {PUSH_LOG}"
-            )
+            fix = f"{FETCH_TAGS} && {REPAIR}; before that, where it was registered: {PUSH_LOG}"
+            raise ProjectError(problem, f"{fix}; if that is lost: dvc repro --force --single-item register")
         raise ProjectError(problem, "dvc repro: register makes it")
     return Registry(name, dict(sorted((int(each.version), each) for each in versions)), models.get(name, {}), log)
 

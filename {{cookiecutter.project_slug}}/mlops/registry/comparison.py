@@ -2,18 +2,20 @@
 
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 
 from ..contract import Metric, known_metrics, package_name
+from ..errors import ProjectError
 from ..records import consent, shards
-from ..tracking import mlflow_client
 from ..tracking.mlflow_reader import StoredVersion
-from ..tracking.sync_status import REPAIR
+from ..tracking.sync_status import STATUS
 from .aliases import Registry
 from .evaluation import IncomparableError, Predictions, fair_part, find_metric, predict, restored, seen_subjects
 from .paired import POWER, Difference, difference
 from .predictions import open_pyfunc
+from .versions import download
 
 TEST_SET = "data/dataset/test"
 POINT = 0.01  # a loss of which is said how often it would pass
@@ -53,7 +55,7 @@ def compare(
     the metric says nothing of them. `known` has predictions of other comparisons, and gets those of this one.
     """
     if other not in registry.versions:
-        raise IncomparableError(f"{registry.name} version {other} is not in MLflow any more", REPAIR)
+        raise IncomparableError(f"{registry.name} version {other} is not in MLflow any more", STATUS)
     versions, metric = [registry.versions[number] for number in (candidate, other)], find_metric(by, "test_")
     seen = frozenset[str]().union(*(seen_subjects(registry, version) for version in versions))
     test_sets = {int(version.version): _fair_records(version, seen) for version in versions}
@@ -105,14 +107,18 @@ def _predict(
 
     keys = [(version.version, str(number), *records["record_id"].to_pylist()) for number, records in test_sets.items()]
     if missing := [each for each in zip(keys, test_sets.values(), strict=True) if each[0] not in known]:
-        mlflow_client.client()  # tells MLflow its tracking URI
         uri = f"models:/{version.name}/{version.version}"
         with tempfile.TemporaryDirectory() as folder:
             try:
-                model = open_pyfunc(mlflow.pyfunc.load_model(uri, dst_path=folder))
+                path = download(uri, Path(folder))
+            except ProjectError as error:
+                raise IncomparableError(error.problem, error.fix) from error
+            try:
+                model = open_pyfunc(mlflow.pyfunc.load_model(str(path)))
                 known |= {key: predict(model, records) for key, records in missing}
             except Exception as error:  # the model runs code of its own, which raises what it likes
-                fix = f"see that MLflow answers, and what it needs: mlflow.pyfunc.get_model_dependencies('{uri}')"
+                packages = " ".join((path / "requirements.txt").read_text(encoding="utf-8").split())
+                fix = f"install what it was registered with: python -m pip install {packages}"
                 raise IncomparableError(f"{uri} predicts nothing: {error}", fix) from error
     return [known[key] for key in keys]
 

@@ -62,7 +62,8 @@ def _read(path: Path) -> Iterator[tuple[Row, bytes]]:
         for number, row in enumerate(row for batch in batches for row in batch.to_pylist()):
             yield {"file": path.as_posix(), "record_id": str(row.get("record_id", number))}, row["image"] or b""
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        raise ProjectError(f"{path} can't be read: {error}", "restore it, or name other files") from error
+        reason = getattr(error, "strerror", "") or error
+        raise ProjectError(f"{path} can't be read: {reason}", "restore it, or name other files") from error
 
 
 def open_model(model: str) -> Predict:
