@@ -78,7 +78,9 @@ class AliasChange:
             return cls(**{field.name: json.loads(fields[field.name]) for field in dataclasses.fields(cls)})
         except (KeyError, ValueError) as error:
             problem = f"entry {commit} of the branch {lineage_log.BRANCH} is no whole entry of an alias: {error!r}"
-            raise ProjectError(problem, f"see it: git show {commit}") from error
+            raise ProjectError(
+                problem, f"see it: git show {commit}; if a later version of the template wrote it: make update"
+            ) from error
 
 
 def own_log() -> str:

@@ -14,7 +14,7 @@ from ..tracking.sync_status import STATUS
 from .aliases import Registry
 from .evaluation import IncomparableError, Predictions, fair_part, find_metric, predict, restored, seen_subjects
 from .paired import POWER, Difference, difference
-from .predictions import open_pyfunc
+from .predictions import open_registered
 from .versions import download
 
 TEST_SET = "data/dataset/test"
@@ -103,22 +103,17 @@ def _predict(
     version: StoredVersion, test_sets: dict[int, pa.Table], known: dict[tuple[str, ...], Predictions]
 ) -> list[Predictions]:
     """Return what a version says of test sets; it is loaded if that is not `known`."""
-    import mlflow
-
     keys = [(version.version, str(number), *records["record_id"].to_pylist()) for number, records in test_sets.items()]
     if missing := [each for each in zip(keys, test_sets.values(), strict=True) if each[0] not in known]:
         uri = f"models:/{version.name}/{version.version}"
         with tempfile.TemporaryDirectory() as folder:
             try:
-                path = download(uri, Path(folder))
+                model = open_registered(uri, download(uri, Path(folder)))
+                known |= {key: predict(model, records) for key, records in missing}
             except ProjectError as error:
                 raise IncomparableError(error.problem, error.fix) from error
-            try:
-                model = open_pyfunc(mlflow.pyfunc.load_model(str(path)))
-                known |= {key: predict(model, records) for key, records in missing}
             except Exception as error:  # the model runs code of its own, which raises what it likes
-                packages = " ".join((path / "requirements.txt").read_text(encoding="utf-8").split())
-                fix = f"install what it was registered with: python -m pip install {packages}"
+                fix = f"take another version; where it fails is shown by: python -m mlops evaluate {version.version}"
                 raise IncomparableError(f"{uri} predicts nothing: {error}", fix) from error
     return [known[key] for key in keys]
 

@@ -287,8 +287,7 @@ def _rebuild(client: "MlflowClient", name: str, tagged: TaggedVersion) -> "Model
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         facts = dvc_remote.restore_run(tagged.commit, folder, MODEL)
-        if not (run_id := mlflow_sync.find(client, facts["run"], facts["project"])):
-            raise ProjectError(f"MLflow lacks its run {facts['run']}", STATUS)
+        run_id = mlflow_sync.find(client, facts["run"], facts["project"]) or mlflow_sync.sync(folder)
         run = client.get_run(run_id)
         if run.data.tags.get(TAG_MODEL_VERSION) == f"{name}/{tagged.number}":
             raise ProjectError("a person deleted it in MLflow, which gives no number twice", f"git tag -d {tagged.tag}")
