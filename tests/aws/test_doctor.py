@@ -228,7 +228,7 @@ def test_doctor_without_credentials_says_how_to_get_them(laptop: Laptop, monkeyp
         monkeypatch.delenv(name)
     code, results = laptop.doctor()
     assert code == 1
-    assert has(results, "credentials", "to be mended", "Unable to locate credentials", "aws configure, AWS_PROFILE=")
+    assert has(results, "credentials", "to be mended", "there are no AWS credentials", "aws configure, or AWS_PROFILE=")
     skipped = {result["check"] for result in results if result["found"] == "because of credentials"}
     assert skipped == {"buckets", "keys", "role", "own rights", "image", "quotas", "network"}
     assert has(results, "role's rights", "skipped", "because of role")
@@ -244,7 +244,7 @@ BROKEN = {  # what is changed: in which file, and what for what; what is said, a
         ],
         [
             ("role", "no role is set", "make aws-setup, or platform.yaml:role_arn"),
-            ("places", r"can't read the DVC remote /tmp/\S+, a folder", r"make aws-setup, or dvc remote add .* s3://"),
+            ("places", r"can't read the DVC remote /tmp/\S+, a folder", r"make aws-setup; or dvc remote add .* s3://"),
             ("jobs", "meta.job.kind is 'batch'", "change dvc.yaml:stages.train.meta.job.kind"),
         ],
     ),
@@ -252,8 +252,8 @@ BROKEN = {  # what is changed: in which file, and what for what; what is said, a
         [("platform.yaml", f"region: {REGION}", "region: us-est-1"), (".dvc/config", "region =", "regoin =")],
         [
             ("region", "SageMaker is in no region 'us-est-1'", "platform.yaml:region: such as us-(ea|we)st-1"),
-            ("places", "DVC says: .*regoin", ".dvc/config"),
-            ("jobs", "DVC refuses dvc.yaml: .*regoin", "dvc stage list says more"),
+            ("places", "DVC can't read its configuration: .*regoin", "correct .dvc/config"),
+            ("jobs", "DVC can't read its configuration: .*regoin", "correct .dvc/config"),
         ],
     ),
     "not-there": (
@@ -273,7 +273,11 @@ BROKEN = {  # what is changed: in which file, and what for what; what is said, a
             ("image", "there is no image .*/other@.*RepositoryNotFound", "make image"),
             ("network", "subnet-0123.* does not exist", "platform.yaml:job.subnets and job.security_groups"),
             ("keys", "there is no key 0000", "platform.yaml:job.kms_key"),
-            ("MLflow", "MLflow at http://127.0.0.1:9 failed", "start it, or platform.yaml:tracking_uri"),
+            (
+                "MLflow",
+                "MLflow at http://127.0.0.1:9 can't be reached: no server answers",
+                "platform.yaml:tracking_uri",
+            ),
             (
                 "quotas",
                 "ml.g5.xlarge for training job usage: 0, and 1 are needed",
@@ -354,7 +358,7 @@ def test_doctor_that_can_not_ask_says_so_and_is_content(
     laptop.change("platform.yaml", "  instance_type: ml.m5.xlarge\n", "")
     code, results = laptop.doctor()
     assert code == 0
-    denied = "AccessDenied.* SimulatePrincipalPolicy"
+    denied = "AWS refuses SimulatePrincipalPolicy"
     assert has(results, "own rights", "could not be asked", denied, "somebody who may do SimulatePrincipalPolicy")
     assert has(results, "role's rights", "ok", "the role may do all")
     assert has(results, "quotas", "could not be asked", "no quota 'ml.x9.large for training job usage'", "console.aws")

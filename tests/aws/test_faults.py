@@ -293,7 +293,7 @@ def test_stage_that_fails_is_told_by_its_own_reason(project: BakedProject, aws: 
 def test_launchers_that_are_refused_say_whom_to_ask(project: BakedProject, aws: Bed, before: set[str]) -> None:
     aws.faults.denied.add("sagemaker:CreateProcessingJob")
     output = repro(project, "manifest").fail()
-    assert "AWS refuses: User: arn:aws:iam::" in output
+    assert "AWS refuses CreateProcessingJob: User: arn:aws:iam::" in output
     assert "jobs doctor" in output
     aws.heal()
     repro(project, "manifest").succeed()

@@ -196,12 +196,10 @@ def test_ended_sso_session_is_told_in_two_lines(project: Path) -> None:
     with (project / "platform.yaml").open("a") as file:
         file.write("region: us-east-1\n")
     env = {"AWS_CONFIG_FILE": str(config), "AWS_SHARED_CREDENTIALS_FILE": os.devnull, "AWS_PROFILE": "default"}
-    arn = "arn:aws:sagemaker:us-east-1:111122223333:mlflow-app/app-X"
-    for arguments, more in ((("jobs", "list", "--all"), {}), (("registry", "list"), {"MLFLOW_TRACKING_URI": arn})):
-        done = run(project, "-m", "mlops", *arguments, **env, **more)
-        first, fix = done.stderr.splitlines()
-        assert (done.returncode, fix) == (2, "Fix: aws sso login --sso-session work, then the same command"), first
-        assert "the AWS SSO session has ended" in first
+    done = run(project, "-m", "mlops", "jobs", "list", "--all", **env)
+    fix = "aws sso login --sso-session work, then the same command"
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["Error: the AWS SSO session has ended", f"Fix: {fix}"]
 
 
 def test_team_s_package_that_does_not_exist_is_named(project: Path) -> None:

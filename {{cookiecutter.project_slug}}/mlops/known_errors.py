@@ -10,7 +10,8 @@ from .errors import ProjectError, UnavailableError
 AGAIN = "then the same command"
 CREDENTIALS = "aws configure, or AWS_PROFILE=<a profile of ~/.aws/config>"
 WHO = "aws sts get-caller-identity tells who you are"
-STORAGE = "dvc remote modify storage url s3://<a bucket>/<a folder>"
+STORAGE = "dvc remote modify --local storage url s3://<bucket>/<folder>; for everybody: without --local"
+REGION = "dvc remote modify --local storage region"
 TRACKING = "platform.yaml:tracking_uri"
 
 
@@ -99,7 +100,7 @@ KNOWN = (
         r"^(PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocationConstraintException|301)\b"
         r"(.*expecting '(?P<region>[\w-]+)')?",
         "the bucket {bucket} is in another region than .dvc/config or platform.yaml says: {region}",
-        "dvc remote modify storage region {region}; that of jobs is platform.yaml:region",
+        f"{REGION} {{region}}; for everybody: without --local; that of jobs is platform.yaml:region",
     ),
     Known(
         r"^(NoSuchBucket\b|404 HeadBucket)|specified bucket does not exist",
@@ -120,7 +121,7 @@ KNOWN = (
     Known(
         r"botocore\.(InvalidRegion|UnknownRegion|UnknownEndpoint)Error",
         "AWS has no region {region_name}",
-        "platform.yaml:region: such as us-east-1; of the data: dvc remote modify storage region us-east-1",
+        f"platform.yaml:region: such as us-east-1; of the data: {REGION} us-east-1",
     ),
     # AWS: what it refuses
     Known(
@@ -131,7 +132,7 @@ KNOWN = (
     Known(
         r"botocore\.ClientError.*\n400\b",
         "AWS refuses{operation}: the credentials have expired, or the bucket is in another region",
-        f"{WHO}, or that you have to log in again; the region: dvc remote modify storage region <the bucket's>",
+        f"{WHO}, or that you have to log in again; the region: {REGION} <the bucket's>",
     ),
     Known(
         r"^(Throttl\w*|RequestLimitExceeded|TooManyRequests\w*|SlowDown|RequestTimeout|InternalError|InternalFailure"

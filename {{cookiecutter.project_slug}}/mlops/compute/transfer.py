@@ -61,7 +61,8 @@ def remote_options() -> dict[str, Any]:
         url, name = dvc_remote.url(repo), repo.config["core"]["remote"]
         if "://" in url and not url.startswith(S3):
             problem = f"a job can't use the DVC remote {without_credentials(url)}: only S3 and folders"
-            raise ProjectError(problem, "dvc remote add -d -f storage s3://…, or run the stage here: RUN_ON=local")
+            fix = f"{dvc_remote.use_url('s3://<bucket>/<folder>')}; or run the stage here: RUN_ON=local"
+            raise ProjectError(problem, fix)
         return {**repo.config["remote"][name], "url": url, "name": name}
 
 

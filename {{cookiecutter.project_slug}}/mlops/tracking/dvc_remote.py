@@ -129,6 +129,11 @@ def url(repo: Any) -> str:
     return str(url)
 
 
+def use_url(url: str) -> str:
+    """Return the commands that make an address that of the default remote, here and for everybody, whatever it was."""
+    return f"dvc remote add -d -f storage {url} && dvc remote modify --local storage url {url}"
+
+
 def write_config(path: Path, sections: dict[str, dict[str, Any]]) -> None:
     """Add sections to a configuration file of DVC; raise ProjectError, and change nothing, if DVC could not read it."""
     from configobj import ConfigObj

@@ -158,7 +158,7 @@ class SageMaker(Backend):
     def _started(self, name: str) -> client.Job:
         if not (job := self._find(name)):
             problem = f"SageMaker has no job {name!r} in {load_platform().region}"
-            raise ProjectError(problem, "python -m mlops jobs list")
+            raise ProjectError(problem, "python -m mlops jobs list --all shows those there are")
         return job
 
     def _cache_description(self, job: client.Job) -> None:
@@ -169,4 +169,6 @@ class SageMaker(Backend):
         else:
             uris = {entry["InputName"]: entry["S3Input"]["S3Uri"] for entry in job.details["ProcessingInputs"]}
         if not client.download(uris.get("job", ""), self.folder() / job.name):
-            raise ProjectError(f"S3 lacks the description of job {job.name}", "JOB_FRESH=1 with the same command")
+            raise ProjectError(
+                f"S3 lacks the description of job {job.name}", "JOB_FRESH=1 dvc repro, which starts a new job"
+            )

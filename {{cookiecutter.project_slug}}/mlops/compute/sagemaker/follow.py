@@ -30,11 +30,11 @@ SECRET = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}|(?i:(?<=secret_access_key=)|(
 
 FULL = "No space left"
 HINTS = {  # words in SageMaker's reason of a failure, and the fix
-    "CapacityError": "the same command, later; or another instance_type in meta.job",
-    "137": "it ran out of memory, so a larger instance_type in meta.job; then the same command",
-    "MaxRuntimeExceeded": "a larger max_runtime_s in meta.job, then the same command",
-    "MaxWaitTimeExceeded": "a larger max_wait_s in meta.job, or spot: false; then the same command",
-    FULL: "a larger volume_gb in meta.job, then the same command",
+    "CapacityError": "the same command, later; or another instance_type in meta.job (dvc.yaml)",
+    "137": "it ran out of memory, so a larger instance_type in meta.job (dvc.yaml); then the same command",
+    "MaxRuntimeExceeded": "a larger max_runtime_s in meta.job (dvc.yaml), then the same command",
+    "MaxWaitTimeExceeded": "a larger max_wait_s in meta.job (dvc.yaml), or spot: false; then the same command",
+    FULL: "a larger volume_gb in meta.job (dvc.yaml), then the same command",
 }
 
 

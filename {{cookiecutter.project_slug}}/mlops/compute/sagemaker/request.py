@@ -12,6 +12,7 @@ from typing import Any
 from ...config import load_platform
 from ...errors import ProjectError
 from ...tracking import mlflow_client
+from ...tracking.dvc_remote import use_url
 from ...tracking.git import without_credentials
 from ..backend import CODE, DESCRIPTION
 from ..spec import JobSpec
@@ -36,7 +37,7 @@ def s3_url(remote: dict[str, str]) -> str:
     if remote["url"].startswith(S3):
         return remote["url"]
     problem = f"SageMaker's jobs can't read the DVC remote {remote['url']}, a folder of this machine"
-    raise ProjectError(problem, "make aws-setup, or dvc remote add -d -f storage s3://…; then dvc push")
+    raise ProjectError(problem, f"make aws-setup; or {use_url('s3://<bucket>/<folder>')}; then dvc push")
 
 
 def results_uri(kind: str, name: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...config import load_platform, set_values
 from ...errors import ProjectError
-from ...tracking.dvc_remote import remote_url
+from ...tracking.dvc_remote import remote_url, use_url
 from ..spec import job_prefix
 from ..transfer import S3
 from .client import call, client, region, translate_errors
@@ -146,14 +146,14 @@ def propose(stack: Stack, mlflow: bool | None, erasure_role: str | None) -> tupl
         bucket, _, prefix = remote.removeprefix(S3).strip("/").partition("/")
         if not prefix:
             problem = f"the DVC remote is the whole bucket {bucket}: jobs' files would have no place beside it"
-            raise ProjectError(problem, f"dvc remote modify storage url {S3}{bucket}/{platform.project}")
+            raise ProjectError(problem, use_url(f"{S3}{bucket}/{platform.project}"))
         exists = call("s3", "head_bucket", "404:", Bucket=bucket)
         values |= {"Prefix": prefix, "ExistingBucket" if exists else "BucketName": bucket}
     elif stack_remote is None:  # in a new bucket
         values["Prefix"] = job_prefix()
     elif remote.startswith(S3) and remote.rstrip("/") != stack_remote:
         problem = f"the DVC remote is {remote}, and the stack {stack.name} is made for {stack_remote}"
-        raise ProjectError(problem, f"dvc remote modify storage url {stack_remote}")
+        raise ProjectError(problem, use_url(stack_remote))
     if values.get("ExistingBucket") and erasure_role:
         problem = f"the bucket {values['ExistingBucket']} existed before: the stack can't change its policy"
         fix = "leave --erasure-role out, and deny deletes in its own policy, as aws/stack.yaml:BucketPolicy does"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ....config import load_platform
+from ....explain import explain
 from ...spec import JobSpec, job_prefix
 from ...transfer import public_remote
 from ..client import client, log_group, noun, split_uri
@@ -91,9 +92,10 @@ def probe() -> Results:
             s3.put_object(**target, Body=text, **encryption)
             s3.get_object(**target)["Body"].read()
         except ClientError as error:
+            reason = known.problem if (known := explain(error)) else error
             step = {"ListObjectsV2": "list", "PutObject": "write", "GetObject": "read"}[error.operation_name]
             fix = f"make aws-setup; or allow us to {step} there, in our IAM policies, the bucket's and the key's"
-            yield broken(f"we can't {step} below {jobs_uri()}{f' with {key}' if key else ''}: {error}", fix)
+            yield broken(f"we can't {step} below {jobs_uri()}{f' with {key}' if key else ''}: {reason}", fix)
             continue
         with_key = f", encrypted with {key}" if key else ""
         _, refusal = ask("s3", "delete_object", ".", Bucket=target["Bucket"], Key=target["Key"])
@@ -109,7 +111,9 @@ def keys() -> Results:
         if error:
             yield broken(f"there is no key {key}", "platform.yaml:job.kms_key: a key's ARN; or null for AWS's own keys")
         elif (state := response["KeyMetadata"]["KeyState"]) != "Enabled":
-            yield broken(f"the key {key} is {state}", f"aws kms enable-key --key-id {key}")
+            yield broken(
+                f"the key {key} is {state}", f"aws kms enable-key --key-id {key} --region {load_platform().region}"
+            )
         else:
             yield ok(f"{response['KeyMetadata']['Arn']} is enabled")
 
@@ -174,7 +178,7 @@ def networks() -> Results:
         vpc_subnets, error = ask("ec2", "describe_subnets", "Invalid", SubnetIds=list(subnets))
         vpc_groups, group_error = ask("ec2", "describe_security_groups", "Invalid", GroupIds=list(groups))
         if error or group_error:
-            yield broken(error or group_error, f"{settings}: those of a VPC in the region")
+            yield broken((error or group_error).partition(": ")[2], f"{settings}: those of a VPC in the region")
             continue
         vpcs = sorted({part["VpcId"] for part in (*vpc_subnets["Subnets"], *vpc_groups["SecurityGroups"])})
         if len(vpcs) == 1:

@@ -232,7 +232,9 @@ def reach(uri: str) -> Results:
     try:
         kind = kind_of([str(info[4][0]) for info in socket.getaddrinfo(host, None)])
     except OSError as error:  # a proxy may resolve names that this machine does not
-        yield unknown(f"{shown} answers here, but this machine can't resolve it: {error}", "check that jobs reach it")
+        yield unknown(
+            f"{shown} answers here, but this machine can't resolve it: {error.strerror}", "check that jobs reach it"
+        )
         return
     if kind == "public" or (kind == "private" and all(spec.subnets for spec in specs())):
         yield ok(f"{shown} answers here; its address is {kind}")
