@@ -133,6 +133,12 @@ def test_repair_wiped_mlflow_has_both_versions_and_the_champion_as_they_were(
     assert show(state(database(wiped), name)) == show(state(database(opted_out), name))
     assert wiped.run("git", "status", "--porcelain").stdout == ""
     check_predicts(database(wiped), name, 2)
+    client = MlflowClient(database(wiped))
+    client.delete_registered_model_alias(name, "champion")
+    client.delete_registered_model(name)
+    verb(wiped, "mirror", "repair")
+    assert [int(version.version) for version in client.search_model_versions(f"name = '{name}'")] == [2, 1]
+    assert client.get_registered_model(name).aliases == {"champion": "2"}
 
 
 @pytest.mark.slow
@@ -177,7 +183,7 @@ def test_repair_second_server_from_a_fresh_clone_and_the_remote(
     try:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
         first = verb(fresh, "mirror", "status", check=False)
-        assert "aliases: MLflow lacks what the log of a Git remote tells" in first.stdout
+        assert "alias champion: MLflow lacks version 1 as champion" in first.stdout, "the log of its Git remote counts"
         fresh.run("git", "fetch", "--quiet", "origin", "lineage:lineage", "refs/exps/*:refs/exps/*")
         second = verb(fresh, "mirror", "repair", check=False)
         assert "can't be restored" in second.stdout, "an experiment that nobody pushed"
@@ -200,7 +206,7 @@ def test_repair_version_whose_model_is_gone_blocks_the_later_ones_until_it_is_gi
     done = verb(wiped, "mirror", "repair", check=False)
     assert done.returncode == 1
     assert "version 1: MLflow lacks everything; not repairable: the files of commit" in done.stdout
-    assert f"To give it up for good: git tag -d {name}@v1.0.0" in done.stdout
+    assert f"To give it up for good, in each clone: git tag -d {name}@v1.0.0" in done.stdout
     assert "version 2: MLflow lacks everything; " in done.stdout
     runs = {run.data.tags["mirror_id"] for run in MlflowClient(database(wiped)).search_runs(["1"])}
     assert before["versions"][1]["run"] in runs, "its run is there all the same"

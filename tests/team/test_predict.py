@@ -73,7 +73,9 @@ def test_predict_reads_a_batch_at_a_time() -> None:
     rows = predict(MODEL, [Path("scans")])
     next(rows)
     Path("scans/199.png").unlink()
-    with pytest.raises(ProjectError, match=r"199.png can't be read: .*No such file"):
+    with pytest.raises(
+        ProjectError, match=r"199.png can't be read: .*No such file or directory\nFix: restore it, or name other files"
+    ):
         list(rows)
 
 

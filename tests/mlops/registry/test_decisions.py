@@ -195,7 +195,7 @@ def test_metric_that_says_nothing_of_these_labels_is_refused(
     register: Register, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register({1: (), 2: ()})
-    with pytest.raises(IncomparableError, match="top5_acc says nothing of 2 labels"):
+    with pytest.raises(IncomparableError, match="top5_acc says nothing of 2 labels\nFix: --by test_acc; or"):
         promote("2", by="test_top5_acc")
 
 

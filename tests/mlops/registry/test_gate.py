@@ -77,9 +77,14 @@ def test_gate_without_limits_prints_nothing(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("accuracy", "at_least", "at_most", "problem"),
     [
-        (0.95, {"test_acc": 0.96}, {}, "test_acc 0.9500 is 0.0100 below 0.9600"),
+        (
+            0.95,
+            {"test_acc": 0.96},
+            {},
+            "test_acc 0.9500 is 0.0100 below 0.9600\nFix: improve it, or change params.yaml:reg",
+        ),
         (0.95, {}, {"test_loss": 0.5}, "test_loss 0.7000 is 0.2000 above 0.5000"),
-        (0.95, {"f1": 0.5}, {}, "the gate asks for f1; metrics.json has test_acc, test_loss"),
+        (0.95, {"f1": 0.5}, {}, "the gate asks for f1; .* has test_acc, test_loss\nFix: correct params.yaml:register"),
         (float("nan"), {"test_acc": 0.0}, {}, "test_acc nan"),
     ],
     ids=["too low", "too high", "unknown", "nan"],

@@ -106,6 +106,11 @@ def test_missing_run_that_was_given_up_does_not_count_unless_its_files_turn_up(
     }.items():
         with pytest.raises(ProjectError, match=message):
             repair.give_up([name], "no reason")
+    with pytest.raises(ProjectError, match="given up for a reason, and there is none\nFix: --why"):
+        repair.give_up(["abc"], " ")
+    monkeypatch.setattr(repair, "status", lambda: repair.Status(known(), {}, {}, {}))
+    with pytest.raises(ProjectError, match="run abc is not lost: MLflow has it\nFix: leave it out"):
+        repair.give_up(["abc"], "no reason")
 
 
 def test_given_up_runs_of_other_projects_in_the_repository_do_not_count(client: MlflowClient) -> None:

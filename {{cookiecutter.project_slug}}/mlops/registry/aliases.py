@@ -78,7 +78,9 @@ class AliasChange:
             return cls(**{field.name: json.loads(fields[field.name]) for field in dataclasses.fields(cls)})
         except (KeyError, ValueError) as error:
             problem = f"entry {commit} of the branch {lineage_log.BRANCH} is no whole entry of an alias: {error!r}"
-            raise ProjectError(problem, f"see it: git show {commit}") from error
+            raise ProjectError(
+                problem, f"see it: git show {commit}; if a later version of the template wrote it: make update"
+            ) from error
 
 
 def own_log() -> str:
@@ -220,9 +222,8 @@ def read(may_be_empty: bool = False) -> Registry:
             raise ProjectError(problem, f"{REPAIR}; or platform.yaml:tracking_uri: the server that has them")
         if REGISTERED.exists():
             problem += f", but {REGISTERED.as_posix()} names a version of it, whose tag this clone lacks"
-            raise ProjectError(
-                problem, f"{FETCH_TAGS}, then {REPAIR}; before that, where it was registered: {PUSH_LOG}"
-            )
+            fix = f"{FETCH_TAGS} && {REPAIR}; before that, where it was registered: {PUSH_LOG}"
+            raise ProjectError(problem, f"{fix}; if that is lost: dvc repro --force --single-item register")
         raise ProjectError(problem, "dvc repro: register makes it")
     return Registry(name, dict(sorted((int(each.version), each) for each in versions)), models.get(name, {}), log)
 

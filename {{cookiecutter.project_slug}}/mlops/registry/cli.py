@@ -144,10 +144,9 @@ def give_up(runs: tuple[str, ...], why: str) -> None:
     """Give up runs whose files are lost. The log records it; should the files turn up, repair sends them."""
     from ..tracking.sync_status import STATUS
     from . import repair
-    from .aliases import PUSH_LOG
 
     repair.give_up(runs, why)
-    click.echo(f"given up: {', '.join(runs)}. For other clones: {PUSH_LOG}. To see it: {STATUS}")
+    click.echo(f"given up: {', '.join(runs)}; to see it: {STATUS}")
 
 
 @mirror.command(hidden=True)

@@ -2,18 +2,20 @@
 
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 
 from ..contract import Metric, known_metrics, package_name
+from ..errors import ProjectError
 from ..records import consent, shards
-from ..tracking import mlflow_client
 from ..tracking.mlflow_reader import StoredVersion
-from ..tracking.sync_status import REPAIR
+from ..tracking.sync_status import STATUS
 from .aliases import Registry
 from .evaluation import IncomparableError, Predictions, fair_part, find_metric, predict, restored, seen_subjects
 from .paired import POWER, Difference, difference
-from .predictions import open_pyfunc
+from .predictions import open_registered
+from .versions import download
 
 TEST_SET = "data/dataset/test"
 POINT = 0.01  # a loss of which is said how often it would pass
@@ -53,7 +55,7 @@ def compare(
     the metric says nothing of them. `known` has predictions of other comparisons, and gets those of this one.
     """
     if other not in registry.versions:
-        raise IncomparableError(f"{registry.name} version {other} is not in MLflow any more", REPAIR)
+        raise IncomparableError(f"{registry.name} version {other} is not in MLflow any more", STATUS)
     versions, metric = [registry.versions[number] for number in (candidate, other)], find_metric(by, "test_")
     seen = frozenset[str]().union(*(seen_subjects(registry, version) for version in versions))
     test_sets = {int(version.version): _fair_records(version, seen) for version in versions}
@@ -101,18 +103,17 @@ def _predict(
     version: StoredVersion, test_sets: dict[int, pa.Table], known: dict[tuple[str, ...], Predictions]
 ) -> list[Predictions]:
     """Return what a version says of test sets; it is loaded if that is not `known`."""
-    import mlflow
-
     keys = [(version.version, str(number), *records["record_id"].to_pylist()) for number, records in test_sets.items()]
     if missing := [each for each in zip(keys, test_sets.values(), strict=True) if each[0] not in known]:
-        mlflow_client.client()  # tells MLflow its tracking URI
         uri = f"models:/{version.name}/{version.version}"
         with tempfile.TemporaryDirectory() as folder:
             try:
-                model = open_pyfunc(mlflow.pyfunc.load_model(uri, dst_path=folder))
+                model = open_registered(uri, download(uri, Path(folder)))
                 known |= {key: predict(model, records) for key, records in missing}
+            except ProjectError as error:
+                raise IncomparableError(error.problem, error.fix) from error
             except Exception as error:  # the model runs code of its own, which raises what it likes
-                fix = f"see that MLflow answers, and what it needs: mlflow.pyfunc.get_model_dependencies('{uri}')"
+                fix = f"take another version; where it fails is shown by: python -m mlops evaluate {version.version}"
                 raise IncomparableError(f"{uri} predicts nothing: {error}", fix) from error
     return [known[key] for key in keys]
 

@@ -18,7 +18,7 @@ from ..records.consent import Registry as Consent
 from ..tracking.dvc_remote import ArtifactMissingError, restore
 from ..tracking.git import exists
 from ..tracking.mlflow_reader import StoredVersion
-from ..tracking.sync_status import REPAIR
+from ..tracking.sync_status import STATUS
 from .aliases import Registry
 from .predictions import Predict
 from .versions import TAG_RUN_PREFIX
@@ -127,7 +127,7 @@ def seen_below(folder: Path, name: str, registry: Callable[[], Registry]) -> fro
         parents = [parent for parent in registry().versions.values() if TAG_RUN_PREFIX + run in parent.tags]
         if not parents:
             problem = f"{name} started from run {run}, which is not registered (any more)"
-            raise IncomparableError(f"{problem}: nobody can tell what it has seen", REPAIR)
+            raise IncomparableError(f"{problem}: nobody can tell what it has seen", STATUS)
         seen |= seen_subjects(registry(), parents[0])
     return seen
 
@@ -136,9 +136,12 @@ def result_commit(version: StoredVersion) -> str:
     """Return the commit that pins a version's data and results; raise IncomparableError if this clone has none."""
     commit = version.tags.get("result_commit", "")
     if not commit or not exists(commit):
-        problem = f"this clone lacks the commit of {version.name} version {version.version}"
+        problem = f"this clone lacks the commit of {version.name} version {version.version}, {commit[:10]}"
         fix = "git fetch --tags origin; before that, where it was registered: python -m mlops lineage push"
-        raise IncomparableError(f"{problem}, {commit[:10] or 'none named'}", fix)
+        if not commit:
+            problem = f"{version.name} version {version.version} names no commit: no stage register made it"
+            fix = "take one that has a commit: python -m mlops registry list --json"
+        raise IncomparableError(problem, fix)
     return commit
 
 
@@ -153,5 +156,5 @@ def restored(version: StoredVersion, *paths: str) -> Iterator[Path]:
             raise IncomparableError(f"version {version.version}: {error.problem}", error.fix) from error
         if missing := [path for path in paths if not Path(folder, path).exists()]:
             problem = f"commit {commit[:10]} of version {version.version} has no {', '.join(missing)}"
-            raise IncomparableError(problem, f"git show {commit[:10]}:dvc.lock")
+            raise IncomparableError(problem, "take a version that has it: python -m mlops registry list")
         yield Path(folder)

@@ -62,16 +62,27 @@ def _read(path: Path) -> Iterator[tuple[Row, bytes]]:
         for number, row in enumerate(row for batch in batches for row in batch.to_pylist()):
             yield {"file": path.as_posix(), "record_id": str(row.get("record_id", number))}, row["image"] or b""
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        raise ProjectError(f"{path} can't be read: {error}", "restore it, or name other files") from error
+        reason = getattr(error, "strerror", "") or error
+        raise ProjectError(f"{path} can't be read: {reason}", "restore it, or name other files") from error
 
 
 def open_model(model: str) -> Predict:
     """Load a model, of a directory or a registered version as in `predict_files`, as a function of contents."""
     if not model.startswith("models:"):
         return partial(interface().predict, load_model(Path(model)))
+    return open_registered(model, load_version(model).model_dir.parents[1])
+
+
+def open_registered(uri: str, path: Path) -> Predict:
+    """Load a version whose files are at a path; raise ProjectError if its own code does not run here."""
     import mlflow
 
-    return open_pyfunc(mlflow.pyfunc.load_model(str(load_version(model).model_dir.parents[1])))
+    try:
+        return open_pyfunc(mlflow.pyfunc.load_model(str(path)))
+    except Exception as error:  # it raises what it likes
+        packages = " ".join((path / "requirements.txt").read_text(encoding="utf-8").split())
+        fix = f"install what it was registered with: python -m pip install {packages}"
+        raise ProjectError(f"{uri} can't be loaded: {error}", fix) from error
 
 
 def open_pyfunc(version: Any) -> Predict:

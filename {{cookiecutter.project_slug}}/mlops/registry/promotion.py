@@ -76,9 +76,11 @@ def rollback(why: str = "") -> str:
     with FileLock(home() / LOCK):
         registry = aliases.read()
         *_, before, now = (None, None, *alias_holders(registry.log)[CHAMPION])
-        if before is None:
+        if before not in registry.versions:
             registry.check_agrees()
-            raise ProjectError(f"no version of {registry.name} was champion before {now}", f"{VERB} promote <version>")
+            others = [number for number in registry.versions if number != now]
+            problem = f"no version of {registry.name} that MLflow has was champion before {now or 'now'}"
+            raise ProjectError(problem, f"{VERB} promote {others[-1]}" if others else "register another one: dvc repro")
         change = _draft(registry, "rollback", CHAMPION, before, who, why)
         registry.check_agrees(change)
         result = _make(registry, change, {})

@@ -14,15 +14,16 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
 from .. import pipeline
-from ..config import home
+from ..config import home, load_platform
 from ..errors import ProjectError
 from ..tracking import (
     checkout,
@@ -31,6 +32,7 @@ from ..tracking import (
     mlflow_client,
     mlflow_reader,
     mlflow_sync,
+    publishing,
     stage_metrics,
     sync_status,
     uploader,
@@ -129,15 +131,18 @@ def missing(known: dict[int, TaggedVersion]) -> dict[str, Missing]:
             )
         elif runs := [run for run in tagged.made_by if TAG_RUN_PREFIX + run not in version.tags]:
             items.append(Missing(what, "repair", f"that {', '.join(runs)} made it", REPAIR))
-    return {item.what: item for item in (*items, *_missing_aliases(registry, known))}
+    lost = {item.what for item in items if item.state == "impossible"}
+    repairable = {number for number in known if f"version {number}" not in lost}
+    return {item.what: item for item in (*items, *_missing_aliases(registry, repairable))}
 
 
 def _lost(tagged: TaggedVersion, reason: str) -> Missing:
-    remedy = f"not repairable: {reason}. To give it up for good: git tag -d {tagged.tag}"
+    remedy = f"not repairable: {reason}. To give it up for good, in each clone: git tag -d {tagged.tag}"
     return Missing(f"version {tagged.number}", "impossible", "everything", remedy)
 
 
-def _missing_aliases(registry: Registry, known: dict[int, TaggedVersion]) -> list[Missing]:
+def _missing_aliases(registry: Registry, known: Collection[int]) -> list[Missing]:
+    """Return the aliases that MLflow lacks; `known` are the versions that it has, or that can be made again."""
     if (known or registry.versions) and not lineage_log.log_refs():  # whoever registered them wrote one
         remedy = f"this clone has none: {FETCH_LOG}; before that, where it is: {PUSH_LOG}"
         return [Missing("aliases", "fetch", "what the log tells", remedy)]
@@ -145,8 +150,8 @@ def _missing_aliases(registry: Registry, known: dict[int, TaggedVersion]) -> lis
         lacks = "what the log of a Git remote tells, and this clone's doesn't"
         return [Missing("aliases", "fetch", lacks, update_log())]
     given_up = (
-        f"not repairable: that version was given up; {VERB} promote <another> "
-        "(its tag may not have been fetched: git fetch --tags origin)"
+        f"not repairable: MLflow can't have that version again; {VERB} promote <another> "
+        "(if its tag was not fetched: git fetch --tags origin)"
     )
     items = []
     for alias in ALIASES:
@@ -182,6 +187,9 @@ def give_up(runs: Sequence[str], why: str) -> None:
 
     It raises ProjectError, and gives up none, if one of them is not lost.
     """
+    if not why.strip():
+        raise ProjectError("a run is given up for a reason, and there is none", "--why '…'")
+    lineage_log.check_refs()
     who, state = author(), status()
     for run in runs:
         item = state.runs.get(run)
@@ -189,11 +197,12 @@ def give_up(runs: Sequence[str], why: str) -> None:
             raise ProjectError(f"this clone knows no run {run}", f"take an id of: {STATUS}")
         if item is None:
             raise ProjectError(f"run {run} is not lost: MLflow has it", "leave it out: there is nothing to give up")
-        if item.state not in ("impossible", "repair"):
+        if item.state not in ("impossible", "repair", "given up"):
             raise ProjectError(f"run {run} is not lost ({item.state})", item.remedy)
     for run in runs:
         sync_status.give_up(state.known[run], who, why)
         uploader.remove_stage_metrics(run)  # nothing to which they could be sent
+    publishing.publish(may_ask=True)
 
 
 def _send_run(run: KnownRun, item: Missing) -> None:
@@ -247,6 +256,8 @@ def _rebuild_all(client: "MlflowClient", known: dict[int, TaggedVersion]) -> dic
     """
     left: dict[str, Missing] = {}
     with FileLock(home() / ".dvc" / "tmp" / "register.lock"):
+        if not mlflow_reader.connect().aliases(load_platform().project):
+            _forget_versions(client)
         for number, tagged in known.items():
             what, registry = f"version {number}", aliases.read(may_be_empty=True)
             if number in registry.versions:
@@ -259,19 +270,27 @@ def _rebuild_all(client: "MlflowClient", known: dict[int, TaggedVersion]) -> dic
                     _tag_runs(client, tagged, _rebuild(client, registry.name, tagged))
                     log.info("MLflow has %s %s", registry.name, what)
                 except ProjectError as error:
-                    left[what] = _lost(tagged, error.problem)
+                    is_final = error.fix.startswith("git tag -d")
+                    left[what] = _lost(tagged, error.problem if is_final else f"{error.problem}; {error.fix}")
     return left
+
+
+def _forget_versions(client: "MlflowClient") -> None:
+    """Remove what runs say of versions: a person deleted the registered model, and MLflow counts from 1 again."""
+    experiment = mlflow_client.experiment_id(client, load_platform().project)
+    query = f"tags.{TAG_MODEL_VERSION} LIKE '%'"
+    for run in mlflow_client.pages(partial(client.search_runs, [experiment], query)):
+        client.delete_tag(run.info.run_id, TAG_MODEL_VERSION)
 
 
 def _rebuild(client: "MlflowClient", name: str, tagged: TaggedVersion) -> "ModelVersion":
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         facts = dvc_remote.restore_run(tagged.commit, folder, MODEL)
-        if not (run_id := mlflow_sync.find(client, facts["run"], facts["project"])):
-            raise ProjectError(f"MLflow lacks its run {facts['run']}", REPAIR)
+        run_id = mlflow_sync.find(client, facts["run"], facts["project"]) or mlflow_sync.sync(folder)
         run = client.get_run(run_id)
         if run.data.tags.get(TAG_MODEL_VERSION) == f"{name}/{tagged.number}":
-            raise ProjectError("a person deleted it in MLflow, which gives no number twice", REPAIR)
+            raise ProjectError("a person deleted it in MLflow, which gives no number twice", f"git tag -d {tagged.tag}")
         logged = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}' AND name = 'model'")
         used = {version.source for version in client.search_model_versions(f"run_id = '{run_id}'")}
         unused = (model.model_id for model in logged if model.status == "READY" and model.model_uri not in used)
@@ -289,7 +308,7 @@ def _rebuild(client: "MlflowClient", name: str, tagged: TaggedVersion) -> "Model
             if done.returncode:
                 again = f"git checkout {tagged.tag} && make setup, and the same command with that environment"
                 reason = done.stderr.strip().split("\n")[-1]
-                raise ProjectError(f"its code can't log its model today: {reason} ({again})", again)
+                raise ProjectError(f"its code can't log its model today: {reason}", again)
             model_id = answer.read_text(encoding="utf-8")
         tags = version_tags(folder / MODEL, facts, tagged.commit, tagged.registered)
     metrics, params = metrics_at(tagged.commit), _params_at(tagged.commit)
@@ -300,7 +319,7 @@ def _rebuild(client: "MlflowClient", name: str, tagged: TaggedVersion) -> "Model
         if (number := int(version.version)) == tagged.number:
             return version
         client.delete_model_version(name, version.version)
-    raise ProjectError("MLflow has given its number before, to a version that was deleted", REPAIR)
+    raise ProjectError("MLflow gave its number before, to a version that was deleted", f"git tag -d {tagged.tag}")
 
 
 def _params_at(commit: str) -> dict[str, Any]:

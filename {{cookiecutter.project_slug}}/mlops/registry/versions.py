@@ -251,7 +251,6 @@ def load_version(uri: str) -> "RegisteredModel":
     Args:
         uri: `models:/<name>/<number>`; an alias moves, so it can't be a parameter that reproduces, and is refused.
     """
-    import mlflow
     from mlflow.exceptions import MlflowException
 
     from ..tracking.run import RegisteredModel
@@ -271,11 +270,26 @@ def load_version(uri: str) -> "RegisteredModel":
             raise ProjectError(problem, REPAIR if is_lost else fix) from error
         folder = tempfile.mkdtemp()
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        path = mlflow.artifacts.download_artifacts(uri, dst_path=folder)
+        path = download(uri, Path(folder))
     if "run" not in version.tags:
         problem = f"{uri} does not say which run made it, so its lineage is unknown"
         raise ProjectError(problem, f"take a version that a `register` stage made: {fix}")
-    return RegisteredModel(Path(path) / MODEL_DATA, version.tags["run"])
+    return RegisteredModel(path / MODEL_DATA, version.tags["run"])
+
+
+def download(uri: str, folder: Path) -> Path:
+    """Download the files of a version below a folder, and return their path; raise ProjectError if they are gone."""
+    import mlflow
+
+    with mlflow_client.translate_errors(mlflow_client.RETRY):
+        mlflow_client.client()  # tells MLflow its tracking URI
+        path = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
+    if not (path / MODEL_DATA).exists():
+        database, problem = home() / mlflow_client.DATABASE, f"MLflow has {uri}, but its files are gone"
+        if mlflow_client.is_remote(mlflow_client.tracking_uri()):
+            raise ProjectError(problem, f"restore the server's artifacts; or, for a new server: {REPAIR}")
+        raise ProjectError(problem, f"mv {database} {database}.lost && {REPAIR}")
+    return path
 
 
 def metrics_at(commit: str) -> dict[str, float]:
