@@ -19,6 +19,7 @@ def test_records_wrong_download_is_refused(tmp_path: Path, monkeypatch: pytest.M
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{server.server_port}/other.tar.gz")
-        with pytest.raises(ProjectError, match="wrong checksum"):
+        with pytest.raises(ProjectError, match="has not the published checksum") as error:
             next(cifar10.records())
         server.shutdown()
+    assert error.value.fix == f"delete {(tmp_path / 'data/download').as_posix()}, and run again"

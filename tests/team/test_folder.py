@@ -76,6 +76,24 @@ def test_read_image_other_bytes_are_refused(raw: Path, content: bytes) -> None:
         folder.read("x.png")
 
 
+@pytest.mark.parametrize(
+    ("content", "problem", "fix"),
+    [
+        (b"", "'cat/x.jpg' is empty, 0 bytes", "correct the file, or take it out of data/raw"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), "'cat/x.jpg' is HEIC", "convert it to JPEG or PNG"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "is a pointer of Git LFS", "git lfs pull"),
+        (b"{}", "is damaged or not an image in one of the formats BMP, JPEG, PNG", "correct the file, or take it out"),
+    ],
+    ids=["empty", "HEIC", "Git LFS", "JSON"],
+)
+def test_file_that_is_no_image_is_named_for_what_it_is(raw: Path, content: bytes, problem: str, fix: str) -> None:
+    (raw / "cat").mkdir()
+    (raw / "cat/x.jpg").write_bytes(content)
+    with pytest.raises(ProjectError) as error:
+        folder.read("cat/x.jpg")
+    assert problem in error.value.problem and error.value.fix.startswith(fix)
+
+
 @pytest.mark.parametrize("kind", ["gif", "eps"])
 def test_read_image_in_another_format_is_refused(raw: Path, kind: str) -> None:
     (raw / "x.png").write_bytes(encoded(kind))

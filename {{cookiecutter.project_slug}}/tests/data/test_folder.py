@@ -50,23 +50,6 @@ def test_list_with_ids_is_taken_as_it_is_written() -> None:
     assert sorted((row["record_id"], row["subject_id"]) for row in rows)[0] == ("00", "patient-0")
 
 
-@pytest.mark.parametrize(
-    ("content", "problem", "fix"),
-    [
-        (b"", "'cat/x.jpg' is empty, 0 bytes", "correct the file, or take it out of data/raw"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), "'cat/x.jpg' is HEIC", "convert it to JPEG or PNG"),
-        (b"version https://git-lfs.github.com/spec/v1\noid", "is a pointer of Git LFS", "git lfs pull"),
-        (b"{}", "is damaged or not an image in one of the formats BMP, JPEG, PNG", "correct the file, or take it out"),
-    ],
-    ids=["empty", "HEIC", "Git LFS", "JSON"],
-)
-def test_file_that_is_no_image_is_named_for_what_it_is(content: bytes, problem: str, fix: str) -> None:
-    (folder.RAW / "cat/x.jpg").write_bytes(content)
-    with pytest.raises(ProjectError) as error:
-        folder.read("cat/x.jpg")
-    assert problem in error.value.problem and error.value.fix.startswith(fix)
-
-
 def test_bad_images_are_all_named_and_nothing_is_written() -> None:
     (folder.RAW / "cat/x.png").write_bytes(b"not an image")
     (folder.RAW / "records.csv").write_text(
