@@ -130,4 +130,4 @@ def test_run_on_is_refused_where_there_is_no_compute(tmp_path: Path, monkeypatch
 @pytest.mark.usefixtures("in_sandbox")
 def test_stage_started_by_hand_is_refused(project: BakedProject) -> None:
     refused = project.run("python", "-m", "mlops", "stage", "manifest", check=False)
-    assert "Fix: dvc repro manifest" in refused.stderr
+    assert "manifest was started by hand, and only DVC can start a job\nFix: dvc repro manifest" in refused.stderr

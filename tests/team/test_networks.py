@@ -154,6 +154,13 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], str]] = {
     "ignored by torchvision": ("mobilenet_v3_small", {"dropuot": 0.5}, "no argument dropuot"),
     "out of range": ("mobilenet_v3_small", {"dropout": 5}, "between 0 and 1"),
     "classes": ("resnet18", {"num_classes": 5}, "num_classes"),
+    "classes of one's own": ("small_resnet", {"classes": 5}, r"multiple values for argument 'classes' \|.*takes width"),
+    "text of one's own": (
+        "small_resnet",
+        {"width": "wide"},
+        r"width is 'wide', and by default 32 \|.*takes width: int",
+    ),
+    "out of range of one's own": ("small_resnet", {"dropout": 2}, r"between 0 and 1, but got 2 \|.*takes width"),
 }
 
 

@@ -64,7 +64,9 @@ def test_a_damaged_download_is_refused_before_and_after(file: Path) -> None:
     complete = find_weights(ARCH, "imagenet", None)
     assert complete
     complete.file.write_bytes(content[:-1])
-    with pytest.raises(ProjectError, match=r"pth is damaged: its SHA-256 is"):
+    with pytest.raises(
+        ProjectError, match=r"pth is damaged: its SHA-256 is .*\nFix: delete .*pth, then: dvc repro train"
+    ):
         find_weights(ARCH, "imagenet", None)
 
 
@@ -83,7 +85,8 @@ def test_a_file_takes_the_place_of_the_download(file: Path, tmp_path: Path) -> N
     assert named.name == "MobileNet_V3_Small_Weights.IMAGENET1K_V1" and named.preset
     assert alone.facts == {"pretrained": str(copy), "pretrained_sha256": alone.sha256} and alone.preset is None
     copy.write_bytes(b"damaged")
-    with pytest.raises(ProjectError, match="is damaged"):
+    fix = rf"git checkout {copy}\.dvc, then: dvc pull --force {copy}; or name another"
+    with pytest.raises(ProjectError, match=rf"is damaged: .*\nFix: {fix}"):
         find_weights(ARCH, "imagenet", str(copy))
     assert find_weights(ARCH, None, None) is None
 
@@ -127,7 +130,11 @@ def test_safetensors_give_the_same_network_as_torch_s_own_file(tmp_path: Path) -
 
 
 DAMAGE: dict[str, tuple[str, Callable[[Path], object], str]] = {
-    "pickle": ("x.pth", lambda path: torch.save({"a": pytest.raises}, path), "x.pth holds no weights: Weights only"),
+    "pickle": (
+        "x.pth",
+        lambda path: torch.save({"a": pytest.raises}, path),
+        r"x.pth holds no weights: it is damaged, of another format, or holds code\nFix: git ch",
+    ),
     "no file of torch's": ("x.pth", lambda path: path.write_bytes(b"no"), "x.pth holds no weights"),
     "cut short": ("x.safetensors", lambda path: path.write_bytes(b"no"), "x.safetensors holds no weights"),
     "no tensors": ("x.pth", lambda path: torch.save(3, path), "x.pth holds no weights"),
@@ -151,7 +158,7 @@ def test_weights_of_another_network_or_damaged_are_refused(
 
 def test_a_larger_network_s_weights_do_not_pass_as_a_smaller_one_s(tmp_path: Path) -> None:
     torch.save(build("resnet34", 9, 3).state_dict(), tmp_path / "x.pth")
-    with pytest.raises(ProjectError, match=r"another network: layer1.2.* not absent"):
+    with pytest.raises(ProjectError, match=r"another network: layer1.2.* not absent\nFix: set params.yaml:train.arch"):
         load(tmp_path / "x.pth", "resnet18")
 
 

@@ -45,6 +45,16 @@ def test_check_of_an_output_that_something_else_wrote_names_the_stage(out: Path)
     results.check("make", out)
 
 
+def test_apply_results_without_an_output_that_was_added_meanwhile_names_it(out: Path) -> None:
+    text = Path("dvc.yaml").read_text(encoding="utf-8")
+    Path("dvc.yaml").write_text(text.replace("[made.txt]", "[made.txt, more.txt]"), encoding="utf-8")
+    fix = "let the stage make it, or take it from dvc.yaml; then dvc repro make"
+    with pytest.raises(ProjectError, match=f"made no more.txt, which dvc.yaml:stages.make names\nFix: {fix}"):
+        results.apply_results("make", out)
+    Path("dvc.yaml").write_text(text, encoding="utf-8")
+    results.check("make", out)
+
+
 def test_check_of_a_stage_that_was_removed_meanwhile_names_it(out: Path) -> None:
     Path("dvc.yaml").write_text("stages: {other: {cmd: echo}}\n", encoding="utf-8")
     with pytest.raises(ProjectError, match=r"dvc.yaml has no stage 'make'; it has other\nFix: .*stages.make"):

@@ -88,7 +88,11 @@ def test_spec_of_what_can_not_work_is_refused_with_its_fix(
     stage: str, job: dict[str, Any], platform: dict[str, Any], error: str
 ) -> None:
     write(stage, job, **platform)
-    with pytest.raises(ProjectError, match=error):
+    with pytest.raises(ProjectError, match=error) as refused:
+        spec_of(stage)
+    # Where the fix is one value, that helps.
+    if fixed := re.fullmatch(rf"dvc.yaml:stages.{stage}.meta.job.(\w+): (\w+)", refused.value.fix):
+        write(stage, {**job, fixed[1]: YAML(typ="safe").load(fixed[2])}, **platform)
         spec_of(stage)
 
 

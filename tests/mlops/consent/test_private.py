@@ -103,7 +103,9 @@ def test_registry_with_lines_in_git_stays_there(empty: Path) -> None:
 
 def test_registry_without_dvc_gets_no_id(registry: Path) -> None:
     registry.write_bytes(HEADER)
-    with pytest.raises(ProjectError, match="DVC does not track it yet"):
+    with pytest.raises(
+        ProjectError, match=r"consent.csv is as it was, and DVC does not track it yet: (?s:.*)type the command again"
+    ):
         edits.add(["patient-7"])
     assert registry.read_bytes() == HEADER
 

@@ -61,7 +61,7 @@ def test_pull_makes_the_first_registry(registry: Path, address: str) -> None:
 def test_pull_that_loses_a_line_is_refused_unless_meant(registry: Path, address: str, tmp_path: Path) -> None:
     before = registry.read_bytes()
     write(tmp_path / "clinic.db", [ROWS[0], ROWS[2], ROWS[3]])  # the withdrawal is gone
-    with pytest.raises(ProjectError, match=r"lacks 1 of the 4 lines .* line 5 \(form-02 revoked\)"):
+    with pytest.raises(ProjectError, match=r"lacks 1 of the 4 lines .* line 5 \(form-02 revoked\)(?s:.*)--replace"):
         from_table(address)
     assert registry.read_bytes() == before
     from_table(address, anyway=True)
@@ -84,9 +84,12 @@ def test_pull_of_the_present_state_keeps_the_history(registry: Path, address: st
 @pytest.mark.parametrize(
     ("rows", "problem"),
     [
-        (ROWS[:2], "lacks 1 of the 3 subjects .* form-00"),
-        (ROWS, "several rows of form-02"),
-        ([ROWS[0], ROWS[2], ROWS[3]], "form-02 is active in the database, and would be revoked"),
+        (ROWS[:2], "lacks 1 of the 3 subjects .* form-00\nFix: see that the query leaves nobody out; .* --replace"),
+        (ROWS, "several rows of form-02\nFix: one row a person, or leave --present out"),
+        (
+            [ROWS[0], ROWS[2], ROWS[3]],
+            "form-02 is active in the database, and would be revoked .*\nFix: see that effective_at is when the state",
+        ),
     ],
     ids=["a person is gone", "history", "withdrawal is gone"],
 )
@@ -106,8 +109,8 @@ def test_pull_of_a_present_state_that_is_none_is_refused(
         ((1.5, "active", "2025-01-01T00:00:00Z"), r"of the type float(?s:.*)CAST"),
         (("a", None, "2025-01-01T00:00:00Z"), r"consent_status is empty(?s:.*)CASE WHEN"),
         (("a", "active", None), r"effective_at is empty(?s:.*)WHERE"),
-        (("a", "active", "2025-01-01 00:00:00"), "lacks its time zone"),
-        (("a", "active", "soon"), "is not a time"),
+        (("a", "active", "2025-01-01 00:00:00"), "lacks its time zone\nFix: in UTC, write 2025-01-01T00:00:00Z"),
+        (("a", "active", "soon"), "is not a time\nFix: write it like"),
         (("a", "active", "2999-01-01T00:00:00Z"), "in the future"),
     ],
     ids=["no subject", "blank subject", "number", "no status", "no time", "no zone", "words", "future"],
@@ -154,12 +157,24 @@ def test_pull_does_not_hide_a_withdrawal_that_lost_in_a_merge(registry: Path, ad
 @pytest.mark.parametrize(
     ("address", "query", "problem"),
     [
-        ("nonsense", "SELECT 1", "no URL of SQLAlchemy"),
-        ("oracle+nothing://u:s3cret@h/d", "SELECT 1", "no driver for oracle"),
-        ("sqlite:////nowhere/at/all.db", "SELECT 1", "can't be queried: unable to open"),
+        ("nonsense", "SELECT 1", "no URL of SQLAlchemy\nFix: write it like postgresql"),
+        (
+            "oracle+nothing://u:s3cret@h/d",
+            "SELECT 1",
+            "no driver for oracle.nothing\nFix: .*pip install psycopg2-binary",
+        ),
+        (
+            "sqlite:////nowhere/at/all.db",
+            "SELECT 1",
+            "can't be queried: unable to open(?s:.*)see that the server is up",
+        ),
         ("sqlite://", "SELEC 1", "can't be queried: .*syntax"),
-        ("sqlite://", "SELECT 1 AS subject_id", "not once each: consent_status, effective_at"),
-        ("sqlite://", "SELECT 1 AS subject_id, 2 AS consent_status, 3 AS effective_at WHERE 0", "holds no rows"),
+        ("sqlite://", "SELECT 1 AS subject_id", "not once each: consent_status, effective_at\nFix: --query 'SELECT"),
+        (
+            "sqlite://",
+            "SELECT 1 AS subject_id, 2 AS consent_status, 3 AS effective_at WHERE 0",
+            "holds no rows(?s:.*)see the query",
+        ),
     ],
     ids=["address", "driver", "unreachable", "syntax", "columns", "empty"],
 )

@@ -106,8 +106,8 @@ def test_check_after_a_malformed_version_was_committed_says_to_commit_the_right_
     registry.write_bytes(LINES + b"a,active,2026-03-01T00:00:00Z\n")
     with pytest.raises(ProjectError, match="the earlier data/consent.csv line 6") as error:
         queries.check()
-    command = error.value.fix.partition("right as it is now: ")[2]
-    subprocess.run([*git, *shlex.split(command)[1:]], check=True, capture_output=True)
+    fix = shlex.split(error.value.fix.partition("right as it is now: ")[2])
+    subprocess.run([*git, *fix[1:]], check=True, capture_output=True)
     assert queries.check() == ([], [])
 
 

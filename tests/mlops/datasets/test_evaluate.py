@@ -109,10 +109,10 @@ def test_evaluate_without_a_report_of_consent_requires_it_and_without_need_does_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("nowhere/model",), "no directory nowhere/model, and it names no version"),
+        (("nowhere/model",), "no directory nowhere/model, and it names no version\nFix: python -m mlops registry list"),
         (("models/model", "--on", "nothing"), "no label, hash of a dataset, or revision 'nothing'"),
-        (("models/model", "--split", "tests"), "data/dataset/tests holds no shards"),
-        (("models/model", "--output", "p.csv"), "p.csv is not .parquet"),
+        (("models/model", "--split", "tests"), "it has these splits now: test, train, val"),
+        (("models/model", "--output", "p.csv"), "p.csv is not .parquet\nFix: --output p.parquet"),
     ],
     ids=["model", "dataset", "split", "output"],
 )

@@ -32,7 +32,16 @@ def test_export_extension_is_the_images_format(tmp_path: Path, kind: str, extens
     assert [path.name for path in (tmp_path / "out/train/cat").iterdir()] == [f"r%2F1.{extension}"]
 
 
+def test_export_into_a_folder_that_exists_or_of_no_dataset_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ProjectError, match="exists already\nFix: name a new folder, or remove it"):
+        shards.export(dataset(tmp_path, "PNG"), tmp_path)
+    with pytest.raises(ProjectError, match="there is no dataset in .*\nFix: dvc repro prepare, or dvc pull prepare"):
+        shards.export(tmp_path / "nothing", tmp_path / "out")
+
+
 def test_export_image_in_another_format_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ProjectError, match="the content of record 'r/1' is damaged or not an image in one of"):
+    with pytest.raises(
+        ProjectError, match="the content of record 'r/1' is damaged or not an image in one of(?s:.*)correct the"
+    ):
         shards.export(dataset(tmp_path, "GIF"), tmp_path / "out")
     assert not (tmp_path / "out").exists()

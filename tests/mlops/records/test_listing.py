@@ -78,9 +78,12 @@ def test_parquet_list_of_numbers_and_categories_is_text_and_a_missing_cell_is_em
 @pytest.mark.parametrize(
     ("columns", "problem"),
     [
-        ({"label": ["cat"]}, "raw/records.parquet has no column path"),
-        ({"label": [1.5], "path": ["a"]}, "the column label holds double, and ids and labels are texts or whole"),
-        ({"label": pa.array([], pa.string()), "path": pa.array([], pa.string())}, "holds no rows"),
+        ({"label": ["cat"]}, "raw/records.parquet has no column path\nFix: add it"),
+        (
+            {"label": [1.5], "path": ["a"]},
+            "the column label holds double, (?s:.*)Fix: convert it to texts where the file",
+        ),
+        ({"label": pa.array([], pa.string()), "path": pa.array([], pa.string())}, "holds no rows\nFix: add rows with"),
     ],
     ids=["column", "type", "empty"],
 )
@@ -98,7 +101,7 @@ def test_parquet_list_that_is_damaged_is_refused() -> None:
 
 def test_two_lists_are_refused() -> None:
     files("records.csv", "records.parquet")
-    with pytest.raises(ProjectError, match=r"raw holds both records.csv and records.parquet"):
+    with pytest.raises(ProjectError, match=r"raw holds both records.csv and records.parquet\nFix: remove one"):
         list_files(RAW, "label")
 
 
@@ -211,7 +214,7 @@ def test_files_whose_names_look_the_same_are_told_apart() -> None:
 def test_linked_folder_is_refused_and_not_left_out() -> None:
     files("cat/1.png")
     (RAW / "dog").symlink_to("cat")
-    with pytest.raises(ProjectError, match="raw/dog is a link to a folder"):
+    with pytest.raises(ProjectError, match="raw/dog is a link to a folder, .*\nFix: put the files themselves there"):
         list(list_files(RAW, "label"))
 
 
@@ -261,7 +264,11 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from mlops.records.listing import list_files, read_file
 os.setuid(65534)
-for read in (lambda: read_file(Path("raw"), "cat/1.png"), lambda: list(list_files(Path("raw"), "label"))):
+for read in (
+    lambda: read_file(Path("raw"), "cat/1.png"),
+    lambda: list(list_files(Path("raw"), "label")),
+    lambda: list(list_files(Path("list"), "label")),
+):
     try:
         read()
     except Exception as error:
@@ -274,6 +281,8 @@ def test_file_and_folder_that_may_not_be_read_say_how_to_allow_it() -> None:
     files("cat/1.png", "dog/1.png")
     (RAW / "cat/1.png").chmod(0)
     (RAW / "dog").chmod(0)
+    Path("list").mkdir()
+    Path("list/records.csv").touch(0)
     Path.cwd().chmod(0o755)
     done = subprocess.run([sys.executable, "-c", UNREADABLE, str(SKELETON)], capture_output=True, text=True)
     assert done.stdout.splitlines() == [
@@ -281,6 +290,8 @@ def test_file_and_folder_that_may_not_be_read_say_how_to_allow_it() -> None:
         "Fix: let yourself read it: chmod u+r raw/cat/1.png",
         "raw/dog can't be read: Permission denied",
         "Fix: let yourself read it: chmod u+rx raw/dog",
+        "list/records.csv can't be read: Permission denied",
+        "Fix: let yourself read it: chmod u+r list/records.csv",
     ], done.stderr
 
 

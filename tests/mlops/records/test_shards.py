@@ -254,7 +254,9 @@ def test_compact_stores_deliveries_up_to_one_as_one(tmp_path: Path, monkeypatch:
     assert len(after) < len(before) and history.rows() == rows
     later = {file: digest for file, digest in before.items() if "2026-03" in file}
     assert later.items() <= after.items()
-    with pytest.raises(ProjectError, match=r"has no delivery '2025'; it has 2026-03, until-2026-02"):
+    with pytest.raises(
+        ProjectError, match=r"has no delivery '2025'; it has 2026-03, until-2026-02\nFix: name one of these"
+    ):
         compaction.compact("2025")
 
 

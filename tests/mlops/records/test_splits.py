@@ -72,7 +72,7 @@ def test_split_empty_part_names_salt_fractions_and_the_way_out() -> None:
         split(records_of({"a": "x"}), splits.SplitParams(salt="pepper", val=0.2, test=0.1))
     for text in ("'pepper'", "val 0.2", "test 0.1", "3 records of 1 subjects"):
         assert text in error.value.problem
-    assert "data split --suggest" in error.value.fix
+    assert error.value.fix.startswith("python -m mlops data split --suggest --write; or raise params.yaml:split.val")
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -102,7 +102,9 @@ def test_suggest_puts_every_label_into_every_split_where_a_salt_can() -> None:
 def test_suggest_says_with_numbers_what_no_salt_can_do(capsys: pytest.CaptureFixture[str]) -> None:
     split(records_of({**{f"s{n}": "a" for n in range(10)}, "s10": "b"}), CHOICE)
     assert "With no salt can this be had: label 'b', of 1 subjects, is not in val and test" in capsys.readouterr().out
-    with pytest.raises(ProjectError, match="none of 1000 salts .* 6 records of 2 subjects, with val 0.2 and test 0.2"):
+    with pytest.raises(
+        ProjectError, match="none of 1000 salts .* 6 records of 2 subjects(?s:.*)Fix: give records of more subj"
+    ):
         split(records_of({"a": "x", "b": "x"}), CHOICE)
 
 
@@ -137,14 +139,35 @@ def test_own_splits_without_val_draw_it_from_train(capsys: pytest.CaptureFixture
 
 def test_own_splits_of_a_subject_in_two_are_all_named() -> None:
     records = [record(f"{name}-{part}", name, split=part) for name in "abc" for part in ("train", "test")]
-    with pytest.raises(ProjectError, match="bad records: 3\n  subject 'a' has 2 records, in train and test"):
+    with pytest.raises(
+        ProjectError,
+        match="bad records: 3\n  subject 'a' has 2 records, in train and test(?s:.*)Fix: correct the splits",
+    ):
         split(records)
 
 
 def test_own_splits_of_some_records_only_are_refused() -> None:
     records = [*records_of({"a": "x"}, of="train"), record("r", "b", split="", origin="line 9")]
-    with pytest.raises(ProjectError, match="1 records have no split, and others have one; the first is line 9"):
+    with pytest.raises(
+        ProjectError,
+        match="1 records have no split, and others have one; the first is line 9\nFix: give a split to all",
+    ):
         split(records)
+
+
+@pytest.mark.parametrize(("names", "empty"), [(("val", "test"), "train"), (("train", "test", "val"), "val")])
+def test_own_splits_of_which_one_is_empty_are_mended_in_the_source(names: tuple[str, ...], empty: str) -> None:
+    with read_records(source([record(name, name, split=name) for name in names])) as table:
+        table.table.execute("UPDATE records SET allowed = split <> 'val' OR ?", [empty == "train"])
+        with pytest.raises(ProjectError, match=f"no record falls into {empty} with") as error:
+            splits.split_by_subject(table, PARAMS)
+    assert error.value.fix.startswith(f"the source gives splits itself: add records of {empty} there")
+
+
+def test_own_splits_without_train_leave_nothing_to_draw() -> None:
+    with pytest.raises(ProjectError, match="no record of train that may be used") as error:
+        split([record("r", split="test")], CHOICE)
+    assert error.value.fix.startswith("add records of the split train to the source")
 
 
 def test_own_split_of_another_name_is_refused() -> None:
@@ -155,6 +178,6 @@ def test_own_split_of_another_name_is_refused() -> None:
 def test_suggest_where_the_source_gives_all_splits_says_that_no_salt_is_used() -> None:
     with (
         read_records(source([record(name, name, split=name) for name in ("train", "val", "test")])) as table,
-        pytest.raises(ProjectError, match="so no salt is used"),
+        pytest.raises(ProjectError, match=r"so no salt is used\nFix: python -m mlops data split"),
     ):
         splits.suggest(table, 0, 0)

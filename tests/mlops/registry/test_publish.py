@@ -42,7 +42,7 @@ def test_promotion_without_a_terminal_tells_what_is_here_only(
 ) -> None:
     Path("platform.yaml").write_text(f"{PLATFORM}publish: ask\n", encoding="utf-8")
     promotion.promote("1", why="first")
-    assert "1 entries of the log are in this clone only: promote digits champion to version 1. Fix: " in caplog.text
+    assert "entries of the log are in this clone only: promote digits champion to version 1. Fix: " in caplog.text
     assert git("-C", str(origin), "for-each-ref") == ""
 
 

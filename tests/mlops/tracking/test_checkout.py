@@ -130,7 +130,7 @@ def test_snapshot_repository_inside_that_is_no_submodule_is_refused(repository: 
     ):
         snapshot("train")
     shutil.rmtree("code/part/.git")
-    with pytest.raises(ProjectError, match="git add code/part/part.py"):
+    with pytest.raises(ProjectError, match="git add --force code/part/part.py"):
         snapshot("train")
 
 

@@ -161,10 +161,10 @@ def follow(fix: str) -> None:
     ("command", "problem"),
     [
         ("git branch lineage/foo", "there is a branch lineage/foo, so Git can't have the branch lineage"),
-        ("git checkout --quiet -b lineage", "the branch lineage is checked out in .*/repository, so no entry"),
+        ("git branch lineage", "the branch lineage is not the log of trainings, which needs that name"),
         ("git tag data", "there is a tag data, so Git can't have the tags of datasets"),
     ],
-    ids=["branch", "checked-out", "tag"],
+    ids=["branch", "not-the-log", "tag"],
 )
 def test_record_with_a_ref_in_the_way_is_refused_with_what_helps(
     demo: Path, run: Run, command: str, problem: str
@@ -176,6 +176,18 @@ def test_record_with_a_ref_in_the_way_is_refused_with_what_helps(
     lineage_log.record("HEAD", "train one")
     lineage_log.tag("data/v1.0", run("git", "rev-parse", "HEAD"), "0123")
     assert log_of(Path(), run)[0] == "train one"
+
+
+def test_record_while_the_log_is_checked_out_is_refused_with_what_helps(demo: Path, run: Run) -> None:
+    lineage_log.record("HEAD", "train one")
+    run("git", "checkout", "--quiet", "lineage")
+    with pytest.raises(
+        errors.ProjectError, match="the branch lineage is checked out in .*/repository, so no"
+    ) as raised:
+        lineage_log.record("main", "train two")
+    follow(raised.value.fix)
+    lineage_log.record("main", "train two")
+    assert log_of(Path(), run) == ["train two", "train one", "The log begins"]
 
 
 def test_record_in_a_repository_of_another_user_names_the_command_that_helps(
@@ -226,6 +238,24 @@ def test_push_beside_a_branch_of_the_remote_that_is_in_the_way(origin: Path, run
     follow(raised.value.fix)
     lineage_log.push()
     assert run("git", "-C", str(origin), "branch", "--format=%(refname:short)").split() == ["chosen", "lineage", "main"]
+
+
+def test_push_beside_a_branch_of_the_remote_that_is_not_the_log(origin: Path, run: Run) -> None:
+    run("git", "-C", str(origin), "branch", "--force", "lineage", "main")
+    with pytest.raises(errors.ProjectError, match="the branch lineage of origin is not the log of trainings") as raised:
+        lineage_log.push()
+    follow(raised.value.fix)
+    lineage_log.push()
+    assert log_of(origin, run) == ["train first", "The log begins"]
+    assert run("git", "-C", str(origin), "rev-parse", "chosen") == run("git", "rev-parse", "HEAD")
+
+
+def test_record_on_a_log_that_somebody_has_merged_by_hand_goes_on(origin: Path, run: Run) -> None:
+    run("git", "switch", "--quiet", "lineage")
+    run("git", "commit", "--quiet", "--allow-empty", "-m", "Merged by hand")
+    run("git", "switch", "--quiet", "main")
+    lineage_log.record("HEAD", "train second")
+    assert log_of(Path(), run) == ["train second", "Merged by hand", "train first", "The log begins"]
 
 
 def test_push_to_a_remote_that_is_away_shows_no_password(origin: Path, run: Run) -> None:

@@ -167,8 +167,11 @@ def test_deleted_experiment_is_refused_and_the_fix_restores_it(database: Path) -
     with pytest.raises(MlflowError, match="the MLflow experiment demo was deleted at sqlite:") as refused:
         check_usable()
     assert refused.value.fix == f"MLFLOW_TRACKING_URI=sqlite:///{database} mlflow experiments restore --experiment-id 1"
+    with pytest.raises(MlflowError, match="the MLflow experiment demo was deleted at sqlite:"):
+        mlflow_client.experiment_id(client, "demo")
     follow(refused.value.fix)
     check_usable()
+    assert mlflow_client.experiment_id(client, "demo") == "1"
 
 
 def test_missing_database_of_known_versions_is_repaired(run: object, database: Path) -> None:
@@ -191,9 +194,8 @@ def test_missing_database_of_known_versions_is_repaired(run: object, database: P
         ),
         ("mlruns", "is a relative path", "platform.yaml:tracking_uri: null, or an absolute address"),
         ("sqlite:///mlflow.db", "is a relative path", "platform.yaml:tracking_uri: null, or an absolute address"),
-        ("foo://bar", "MLflow at foo.* has no such kind of address", "platform.yaml:tracking_uri: null, or a server"),
     ],
-    ids=["folder", "path", "sqlite", "kind"],
+    ids=["folder", "path", "sqlite"],
 )
 def test_address_that_mlflow_can_not_use_is_refused(
     monkeypatch: pytest.MonkeyPatch, uri: str, problem: str, fix: str
@@ -206,6 +208,14 @@ def test_address_that_mlflow_can_not_use_is_refused(
     with pytest.raises(ProjectError, match=problem) as refused:
         check_usable()
     assert refused.value.fix == f"unset MLFLOW_TRACKING_URI, or {fix}"
+
+
+def test_address_of_a_kind_that_mlflow_does_not_know_is_refused() -> None:
+    point_to("foo://bar")
+    with pytest.raises(
+        MlflowError, match=r"MLflow at foo://bar has no such kind of address\nFix: platform\.yaml:track"
+    ):
+        check_usable()
 
 
 def test_sqlite_address_of_a_folder_is_refused(tmp_path: Path) -> None:
@@ -231,7 +241,7 @@ def test_active_model_of_other_work_gets_no_points(database: Path, monkeypatch: 
     assert "MLFLOW_ACTIVE_MODEL_ID" not in os.environ
 
 
-def asked(**answers: Reply) -> None:
+def check_server(**answers: Reply) -> None:
     """Ask a server with other answers than MLflow 3's."""
     server = Answers(**answers)
     try:
@@ -242,23 +252,23 @@ def asked(**answers: Reply) -> None:
 
 
 def test_server_without_the_experiment_is_usable() -> None:
-    asked()
+    check_server()
 
 
 def test_server_of_mlflow_2_is_refused_with_both_versions() -> None:
     page = Reply(404, PAGE, b"<!doctype html>\n<title>404 Not Found</title>")
     problem = r"MLflow at http://127\.0\.0\.1:\d+ is 2\.22\.1, and registering a model takes 3\.0 or later"
     with pytest.raises(MlflowError, match=rf"{problem}\nFix: on the server: pip install 'mlflow>=3\.0'"):
-        asked(search=page, version=Reply(200, PAGE, b"2.22.1"))
+        check_server(search=page, version=Reply(200, PAGE, b"2.22.1"))
     with pytest.raises(MlflowError, match="is too old, and registering"):
-        asked(search=page, version=page)
+        check_server(search=page, version=page)
 
 
 @pytest.mark.parametrize("status", [200, 404])
 def test_server_of_other_pages_is_refused(status: int) -> None:
     page = Reply(status, PAGE, b"<title>Welcome</title>")
     with pytest.raises(MlflowError, match=r"is no MLflow\nFix: platform\.yaml:tracking_uri: "):
-        asked(get_by_name=page, search=page)
+        check_server(get_by_name=page, search=page)
 
 
 def test_server_with_a_deleted_experiment_is_refused() -> None:
@@ -266,7 +276,7 @@ def test_server_with_a_deleted_experiment_is_refused() -> None:
     body = json.dumps({"experiment": fields}).encode()
     problem = r"was deleted at http.*\nFix: MLFLOW_TRACKING_URI=http\S+ mlflow experiments restore --experiment-id 7$"
     with pytest.raises(MlflowError, match=problem):
-        asked(get_by_name=Reply(200, [("Content-Type", "application/json")], body))
+        check_server(get_by_name=Reply(200, [("Content-Type", "application/json")], body))
 
 
 @pytest.mark.parametrize(
@@ -276,14 +286,14 @@ def test_server_with_a_deleted_experiment_is_refused() -> None:
 def test_server_that_refuses_the_login_is_refused(status: int, fix: str) -> None:
     body = Reply(status, [("Content-Type", "text/plain")], b"You are not authenticated.")
     with pytest.raises(MlflowError, match=rf"{status} \w+: You are not authenticated\.\nFix: {fix}") as refused:
-        asked(get_by_name=body)
+        check_server(get_by_name=body)
     assert not isinstance(refused.value, MlflowAwayError)
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_server_that_is_busy_is_away(status: int) -> None:
     with pytest.raises(MlflowAwayError, match=f"answers {status} .*\nFix: see that the server is up"):
-        asked(get_by_name=Reply(status, PAGE, b"<title>Sorry</title>"))
+        check_server(get_by_name=Reply(status, PAGE, b"<title>Sorry</title>"))
 
 
 def test_server_that_is_away_or_frozen_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ def test_training_does_not_wait_for_a_slow_remote(
     monkeypatch.setattr(publishing, "WAIT_S", 0.1)
     publishing.publish()
     assert (
-        "2 entries of the log are in this clone only: train two, train one. Fix: python -m mlops lineage push"
+        "entries of the log are in this clone only: train two, train one. Fix: python -m mlops lineage push"
         in caplog.text
     )
     assert "It goes on in the background, and writes to .dvc/tmp/publish.log" in caplog.text
@@ -96,6 +96,22 @@ def test_remote_that_refuses_is_told_by_who_waits(
     assert published(origin) == ["train one", "The log begins"]
 
 
+def test_tags_that_the_remote_refuses_are_told_when_the_log_is_published(
+    origin: Path, run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    lineage_log.tag("data/v1.0", run("git", "rev-parse", "HEAD"), "0123")
+    publishing.publish()
+    run("git", "tag", "-d", "data/v1.0")
+    Path("file").write_text("another commit", encoding="utf-8")
+    lineage_log.tag("data/v1.0", commit_all(run), "4567")
+    publishing.publish()
+    (message,) = caplog.messages
+    assert (
+        message
+        == f"not all is published. Fix: {publishing.PUSH}. Error: origin has the tag data/v1.0 on another commit"
+    )
+
+
 @pytest.mark.parametrize("answer", [True, False])
 def test_ask_tells_and_publishes_when_a_person_says_so(
     origin: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, answer: bool
@@ -115,7 +131,7 @@ def test_ask_tells_and_publishes_when_a_person_says_so(
     monkeypatch.setattr("click.confirm", confirm)
     publishing.publish(may_ask=True)
     assert len(questions) == 1
-    assert questions[0].startswith("1 entries of the log are in this clone only: train one")
+    assert questions[0].startswith("entries of the log are in this clone only: train one")
     assert (len(caplog.messages), published(origin)) == (2, ["train one", "The log begins"] if answer else [])
 
 

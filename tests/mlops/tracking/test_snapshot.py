@@ -97,12 +97,14 @@ def test_snapshot_deleted_file_is_not_in_it(repository: Path, run: Run) -> None:
 
 
 @pytest.mark.parametrize("ignored", [False, True], ids=["untracked", "ignored"])
-def test_snapshot_untracked_dependency_is_refused(repository: Path, ignored: bool) -> None:
+def test_snapshot_untracked_dependency_is_refused(repository: Path, run: Run, ignored: bool) -> None:
     Path("code/new.py").write_text("two = 2\n", encoding="utf-8")
     if ignored:
         Path(".gitignore").write_text("new.py\n", encoding="utf-8")
-    with pytest.raises(ProjectError, match="git add code/new.py"):
+    with pytest.raises(ProjectError, match=f"git add {'--force ' if ignored else ''}code/new.py") as raised:
         snapshot("train")
+    run(*raised.value.fix.partition("   (")[0].split())
+    assert "code/new.py" in run("git", "ls-tree", "-r", "--name-only", snapshot("train"))
 
 
 def test_snapshot_file_that_dvc_ignores_is_no_part_of_it(repository: Path, run: Run) -> None:

@@ -213,14 +213,21 @@ def test_upload_all_run_that_still_trains_is_left_to_its_process(begun: MlflowCl
     assert len(uploader.upload_all()) == 1
 
 
-@pytest.mark.parametrize("trouble", ["http://127.0.0.1:9", "damaged"])
+@pytest.mark.parametrize(
+    ("trouble", "error"),
+    [
+        ("http://127.0.0.1:9", "can't be reached: .*\nFix: see that the server is up .* run the same command again$"),
+        ("damaged", "the database is damaged\nFix: mv .*&& python -m mlops mirror repair$"),
+    ],
+    ids=["away", "damaged"],
+)
 def test_upload_all_while_mlflow_takes_nothing_keeps_the_run(
-    begun: MlflowClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trouble: str
+    begun: MlflowClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trouble: str, error: str
 ) -> None:
     damaged = tmp_path / "damaged.db"
     damaged.write_bytes(b"no database" * 1000)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", trouble if "://" in trouble else f"sqlite:///{damaged.as_posix()}")
-    with pytest.raises(ProjectError, match="mirror sync"):
+    with pytest.raises(ProjectError, match=error):
         uploader.upload_all()
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     (run_id,) = uploader.upload_all()

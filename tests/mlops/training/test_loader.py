@@ -217,17 +217,19 @@ def test_damaged_record_is_reported_with_its_fix(workers: int) -> None:
 
 
 def test_killed_worker_is_reported_with_a_way_out() -> None:
-    with pytest.raises(ProjectError, match=r"that prepares batches was killed[\s\S]*TRAIN_WORKERS=0"):
+    with pytest.raises(ProjectError, match=r"that prepares batches (exited|is killed)[^()]*\nFix: .*TRAIN_WORKERS=0"):
         list(TrainingLoader(Plain(10, kill_at=7), 4, 0, process(), workers=2).epoch(0))
 
 
-def test_other_errors_of_a_dataset_are_its_own() -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("error", [RuntimeError, MemoryError])
+def test_other_errors_of_a_dataset_are_its_own(error: type[Exception], workers: int) -> None:
     class Wrong(Plain):
         def __getitem__(self, index: int) -> tuple[Tensor, int]:
-            raise RuntimeError("a shape is wrong")
+            raise error("a shape is wrong")
 
-    with pytest.raises(RuntimeError, match="a shape is wrong"):
-        list(TrainingLoader(Wrong(10), 4, 0, process(), workers=0).epoch(0))
+    with pytest.raises(error, match="a shape is wrong"):
+        list(TrainingLoader(Wrong(10), 4, 0, process(), workers=workers).epoch(0))
 
 
 def test_number_of_workers_is_chosen_given_or_overridden(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,7 +256,7 @@ def test_number_of_workers_is_chosen_given_or_overridden(monkeypatch: pytest.Mon
     monkeypatch.setenv("TRAIN_WORKERS", "5")
     assert workers(of(False, True), 3) == 5
     monkeypatch.setenv("TRAIN_WORKERS", "many")
-    with pytest.raises(ProjectError, match="TRAIN_WORKERS is 'many'"):
+    with pytest.raises(ProjectError, match=r"TRAIN_WORKERS is 'many'\nFix: set it to a number.* or unset it"):
         workers(of(False, True))
 
 

@@ -283,6 +283,17 @@ def test_translate_errors_of_a_full_gpu_names_the_parameters() -> None:
         raise torch.OutOfMemoryError(text)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")],
+    ids=["python", "torch"],
+)
+def test_translate_errors_of_full_memory_names_what_takes_it(error: Exception) -> None:
+    refused = pytest.raises(ProjectError, match=r"^the machine's memory ran out\nFix: .*batch_size.*TRAIN_WORKERS=0")
+    with refused, processes.translate_errors():
+        raise error
+
+
 def test_run_processes_under_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     with pytest.raises(ProjectError, match=r"torchrun.*\nFix: .*dvc repro train"):

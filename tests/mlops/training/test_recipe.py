@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from mlops.config import StrictModel
-from mlops.training.recipe import OPTIMIZERS, SCHEDULES, OptimizerParams, ScheduleParams
+from mlops.config import StrictModel, check
+from mlops.errors import ProjectError
+from mlops.training.recipe import OPTIMIZERS, SCHEDULES, BaseTrainParams, OptimizerParams, ScheduleParams
 from pydantic import ValidationError
 
 EPOCHS, STEPS = 5, 4
@@ -92,11 +93,11 @@ def test_optimizer_of_each_name_lowers_a_loss(name: str) -> None:
     [
         (OptimizerParams, {"name": "Adm"}, "known: ASGD, .*AdamW"),
         (OptimizerParams, {"name": "LBFGS"}, "known: "),
-        (OptimizerParams, {"name": "SGD", "momentm": 1}, "SGD takes no momentm; it takes momentum, "),
-        (OptimizerParams, {"name": "SGD", "lr": 1}, "SGD takes no lr"),
+        (OptimizerParams, {"name": "SGD", "momentm": 1}, "no argument momentm of SGD; it takes momentum, "),
+        (OptimizerParams, {"name": "SGD", "lr": 1}, "no argument lr of SGD"),
         (ScheduleParams, {"name": "Cosine"}, "known: ConstantLR, .*StepLR"),
-        (ScheduleParams, {"name": "StepLR", "size": 1}, "StepLR takes no size; it takes step_size, gamma"),
-        (ScheduleParams, {"name": "OneCycleLR", "warmup": 1.0}, "OneCycleLR has a warm-up of its own: pct_start"),
+        (ScheduleParams, {"name": "StepLR", "size": 1}, "no argument size of StepLR; it takes step_size, gamma"),
+        (ScheduleParams, {"name": "OneCycleLR", "warmup": 1.0}, "warm-up in OneCycleLR already: pct_start"),
         (ScheduleParams, {"name": "StepLR", "warmup": -1.0}, "greater than or equal to 0"),
     ],
     ids=["optimizer", "no plain step", "argument", "lr", "schedule", "its argument", "two warm-ups", "negative"],
@@ -104,3 +105,63 @@ def test_optimizer_of_each_name_lowers_a_loss(name: str) -> None:
 def test_unknown_names_list_the_known_ones(model: type[StrictModel], values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         model.model_validate(values)
+
+
+PARAMS: dict[str, Any] = {
+    **{"epochs": 1, "batch_size": 64, "max_lr": 0.003, "seed": 0, "threads": 1},
+    **{"optimizer": {"name": "AdamW"}, "schedule": {"name": "OneCycleLR"}},
+}
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "no mapping": ({"optimizer": "AdamW"}, r"train.optimizer is 'AdamW': write it like \{name: …\}"),
+    "empty": ({"schedule": None}, "train.schedule is None: write it like"),
+    "text": (
+        {"optimizer": {"name": "AdamW", "eps": "x"}},
+        r"another kind of value; AdamW takes betas=\(0.9, 0.999\), ",
+    ),
+    "one of two": ({"optimizer": {"name": "AdamW", "betas": [0.9]}}, "another kind of value; AdamW takes betas"),
+    "range": ({"optimizer": {"name": "SGD", "momentum": -1}}, "invalid momentum value: -1"),
+    "missing": ({"schedule": {"name": "StepLR"}}, "an argument is missing, .*; StepLR takes step_size, gamma=0.1"),
+    "no list": ({"schedule": {"name": "MultiStepLR", "milestones": 3}}, "MultiStepLR takes milestones, gamma=0.1"),
+    "no epochs": ({"schedule": {"name": "CosineAnnealingLR", "T_max": 0}}, "epochs of T_max have to be more than 0"),
+    "nan epochs": ({"schedule": {"name": "StepLR", "step_size": float("nan")}}, "epochs of step_size have to be more"),
+    "negative rate": (
+        {"schedule": {"name": "StepLR", "step_size": 1, "gamma": -1}},
+        "it makes -1.0 of a learning rate",
+    ),
+    "no rate": ({"schedule": {"name": "StepLR", "step_size": 1, "gamma": float("nan")}}, "it makes nan of a learning"),
+    "processes": ({"processes": "many"}, r"train.processes is 'many': auto, or 1 to 32: .*\nFix: .*:train.processes$"),
+    "true": ({"processes": True}, r"train.processes is True: auto, or 1 to 32"),
+}
+
+
+def recipe(changes: dict[str, Any]) -> Any:
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Linear(3, 3))
+    return check("params.yaml", "train", {**PARAMS, **changes}, BaseTrainParams).build_recipe(network, 10)
+
+
+@pytest.mark.parametrize(("changes", "message"), REFUSED.values(), ids=REFUSED)
+def test_arguments_that_pytorch_does_not_take_are_refused_before_the_training_in_plain_words(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ProjectError, match=message) as refused:
+        recipe(changes)
+    assert refused.value.fix.startswith("change params.yaml:train.")
+    assert "__init__" not in refused.value.problem and "supported between" not in refused.value.problem
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer": {"name": "Adadelta"}}, r"Adadelta with OneCycleLR: .*cycle_momentum"),
+        ({"optimizer": {"name": "Muon"}}, r"Muon with OneCycleLR: .*2D parameters"),
+        ({"optimizer": {"name": "AdamW", "capturable": True}}, r"AdamW with OneCycleLR: If capturable=True"),
+    ],
+    ids=["schedule", "network", "device"],
+)
+def test_optimizer_that_does_not_fit_the_rest_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ProjectError, match=rf"{message}.*\nFix: correct params.yaml:train.optimizer or train.schedule"):
+        recipe(changes)
+
+
+def test_step_of_less_than_an_epoch_is_one_step_at_least() -> None:
+    assert rates(name="StepLR", step_size=0.001)[:2] == [1, pytest.approx(0.1)]

@@ -137,7 +137,7 @@ def _pull(stage: Stage, expected: fingerprint.Inputs) -> int:
         raise ProjectError(
             "the job has other inputs than the clone that started it: "
             f"{', '.join(fingerprint.differences(expected, read))}",
-            "commit them to Git, or dvc add them, without attributes that change or leave out files (.gitattributes)",
+            "commit them and each .dvcignore to Git, or dvc add them; .gitattributes must not change or omit them",
         )
     return sum(dep.meta.size or 0 for dep in stage.deps if inputs.relative(dep) in outs and dep.meta)
 

@@ -109,7 +109,9 @@ def pull(url: str, query: str, table: str, present: bool, replace: bool) -> None
     from . import pull as database
 
     if bool(query) == bool(table):
-        raise ProjectError("one of --query and --table is needed", "consent pull URL --table consents")
+        raise ProjectError(
+            "one of --query and --table is needed", "python -m mlops consent pull <url> --table consents"
+        )
     click.echo(database.pull(url, query, table, present, replace))
 
 

@@ -48,8 +48,6 @@ def revoke(subjects: Iterable[str], at: datetime | None = None, unlisted: bool =
 
 def _append(subjects: list[str], status: str, at: datetime | None, anyway: bool) -> list[str]:
     time = at or datetime.now(UTC)
-    if time.tzinfo is None:
-        raise ProjectError(f"{time.isoformat()} lacks its time zone", f"add Z (UTC) or an offset: {time.isoformat()}Z")
     with FileLock(home() / LOCK):
         check_required()
         storage.check_current()
@@ -128,7 +126,10 @@ def _result(lines: list[Entry], subject: str, is_new: bool, status: str) -> str:
         return f"{subject} is {status} ({where}){'; it holds from today, not from that day on' if later else ''}"
     if by:
         problem = f"line {by.line} of {NAME} is later: {subject} would still be {result}"
-        raise ProjectError(problem, "leave --at out, or give a later time")
+        fix = "leave --at out, or give a later time"
+        if by.since and by.since > datetime.now(UTC):
+            fix = f"again after {stamp(by.since)}, its date"
+        raise ProjectError(problem, fix)
     if result == DOUBT:
         latest = max((entry.since, entry.line) for entry in lines if entry.since)[1]
         doubt = f"in doubt for line {', '.join(str(entry.line) for entry in consent.overruled(lines))}"

@@ -106,8 +106,8 @@ def _query(address: str, query: str, table: str) -> list[Entry]:
         url = sqlalchemy.make_url(address)
         engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
     except (NoSuchModuleError, ModuleNotFoundError) as error:
-        fix = "install it (for PostgreSQL: psycopg2-binary), and add it to pyproject.toml"
-        raise ProjectError(f"Python has no driver for {address.partition(':')[0]}: {error}", fix) from error
+        fix = "for PostgreSQL: python -m pip install psycopg2-binary; others likewise; and add it to pyproject.toml"
+        raise ProjectError(f"Python has no driver for {address.partition(':')[0]}", fix) from error
     except ArgumentError as error:
         problem = "the database's address is no URL of SQLAlchemy"
         raise ProjectError(problem, "write it like postgresql+psycopg2://user@host/name") from error

@@ -11,9 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from ..errors import ProjectError
+from ..explain import explain
 from ..records import consent
 from ..records.consent import COLUMNS, PATH
 from ..records.csv_reader import NoRowsError, column_names
@@ -186,8 +188,13 @@ def _dvc_add(quiet: bool = False) -> None:
             repo.scm_context.quiet = quiet  # about what is to be committed
             repo.add([NAME])
     except Exception as error:  # each kind of storage raises errors of its own
-        problem = f"{NAME} is changed, but DVC does not track it yet: {error}"
-        raise ProjectError(problem, f"dvc add {NAME}") from error
+        known = explain(error)
+        reason, fix = (known.problem, f"{known.fix}; then") if known else (str(error), "when DVC can")
+        done, next_command = "is changed", f"dvc add {NAME}"
+        if quiet:
+            done, next_command = "is as it was", "type the command again"
+        problem = f"{NAME} {done}, and DVC does not track it yet: {reason}"
+        raise ProjectError(problem, f"{fix}: {next_command}") from error
 
 
 def _sync(path: Path) -> None:

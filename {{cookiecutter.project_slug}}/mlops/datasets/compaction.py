@@ -16,8 +16,9 @@ def compact(until: str) -> str:
     folders = Path("data", "dataset").glob("*/delivery=*")
     deliveries = {folder: unquote(folder.name.removeprefix("delivery=")) for folder in folders}
     if until not in deliveries.values():
-        listed = ", ".join(sorted(set(deliveries.values()))) or "none: its records have no deliveries"
-        raise ProjectError(f"data/dataset has no delivery {until!r}; it has {listed}", "dvc repro prepare, or name one")
+        listed = ", ".join(sorted(set(deliveries.values())))
+        fix = "name one of these" if listed else "docs/data.md says how to name deliveries; then: dvc repro prepare"
+        raise ProjectError(f"data/dataset has no delivery {until!r}; it has {listed or 'none'}", fix)
     merged = {folder: name for folder, name in deliveries.items() if name <= until}
     files = [file.stat().st_size for folder in merged for file in folder.iterdir()]
     set_param("data.compact_until", until)

@@ -115,7 +115,8 @@ def find(name: str) -> Version:
         raise ProjectError(problem, "see what it knows: python -m mlops data list; get other labels: git fetch --tags")
     if not (version := _at(commit)):
         problem = f"dvc.lock{commit and f' of commit {commit[:10]}'} pins no {DATASET} with a manifest of it"
-        raise ProjectError(problem, "dvc repro manifest; then commit it, or: python -m mlops data tag LABEL")
+        fix = "name another: python -m mlops data list" if commit else "dvc repro manifest"
+        raise ProjectError(problem, fix)
     return version
 
 
@@ -136,13 +137,14 @@ def read_manifest(version: Version) -> "pa.Table":
         content = file.read_bytes() if file.exists() else b""
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != version.manifest_md5:
         problem = f"{MANIFEST.as_posix()} is not the file that dvc.lock names ({version.manifest_md5})"
-        raise ProjectError(problem, "dvc pull manifest; after a change of the data: dvc repro manifest")
+        raise ProjectError(problem, "dvc repro manifest" if content else "dvc pull manifest, or: dvc repro manifest")
     return pq.read_table(pa.BufferReader(content)).combine_chunks()
 
 
 def _at(commit: str) -> Version | None:
     """Return the version at a commit, or in the work tree (""); None if there is none."""
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     text = _read(commit, LOCK)
     try:

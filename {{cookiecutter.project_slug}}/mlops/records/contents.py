@@ -96,12 +96,11 @@ class Contents(Sequence[bytes]):
         try:
             content = self._read(number, length, start)
         except OSError as error:
-            raise ProjectError(
-                f"{self._files[number]} can't be read: {error}", "dvc checkout, then: dvc repro"
-            ) from error
+            problem = f"{self._files[number]} can't be read: {error.strerror}"
+            raise ProjectError(problem, "dvc repro") from error
         if len(content) < length:
             problem = f"{self._files[number]} was changed while it was read"
-            raise ProjectError(problem, "change data only when nothing reads them: dvc checkout, then: dvc repro")
+            raise ProjectError(problem, "change data only when nothing reads them, then: dvc repro")
         return content
 
     def _read(self, number: int, length: int, start: int) -> bytes:

@@ -33,16 +33,19 @@ def open_file(path: Path, missing: ProjectError) -> BinaryIO:
     except FileNotFoundError as error:
         raise missing from error
     except OSError as error:
-        problem = f"{path.as_posix()} can't be read: {error.strerror}"
-        raise ProjectError(problem, "put a file there that you may read") from error
+        problem, fix = f"{path.as_posix()} can't be read: {error.strerror}", "put a file there in its place"
+        if isinstance(error, PermissionError):
+            fix = f"let yourself read it: chmod u+r {path.as_posix()}"
+        raise ProjectError(problem, fix) from error
 
 
-def read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
+def read_csv(path: Path, columns: tuple[str, ...], missing: ProjectError) -> Iterator[tuple[int, list[str]]]:
     """Read a UTF-8 CSV file with a header, lazily. Cells are texts: none becomes a number, a date, or missing.
 
     Args:
         path: The file. `dvc.yaml` must name its folder as a dep of the stage, as the rows may name files beside it.
         columns: The columns that must exist, in any order; others are ignored.
+        missing: The error if the file isn't there.
 
     Yields:
         The line number, from 1, and the cells of `columns` in that order. Blank lines are left out.
@@ -53,10 +56,8 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, list[s
             header, or the header is all there is.
     """
     require_dep(path.parent.as_posix())
-    name = path.as_posix()
-    missing = ProjectError(f"{name} is not there", f"write it, with the columns {','.join(columns)}")
     with open_file(path, missing) as file:
-        yield from rows(file, name, columns)
+        yield from rows(file, path.as_posix(), columns)
 
 
 def read_header(path: Path, missing: ProjectError) -> list[str]:

@@ -124,7 +124,7 @@ def _listed(path: Path) -> Iterator[Record]:
 def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     missing = ProjectError(f"{path.as_posix()} is not there", FILES_FIX)
     columns = _used(path, read_header(path, missing))
-    for line, cells in read_csv(path, columns):
+    for line, cells in read_csv(path, columns, missing):
         yield f"{path.as_posix()} line {line}", dict(zip(columns, cells, strict=True))
 
 

@@ -191,4 +191,5 @@ def digest_of(path: Path) -> str:
         with pq.ParquetFile(path) as file:
             return digest(file.iter_batches(ROW_GROUP, columns=COLUMNS))
     except (pa.ArrowException, OSError) as error:
-        raise ProjectError(f"{path.as_posix()} can't be read: {error}", "dvc repro --force manifest") from error
+        problem = f"{path.as_posix()} is not there, damaged or no manifest"
+        raise ProjectError(problem, "dvc repro --force manifest") from error

@@ -165,7 +165,9 @@ def read(split_dir: Path) -> pa.Table:
 def shard_files(split_dir: Path) -> list[Path]:
     """Return the shards of a split, in order; raise ProjectError when there are none."""
     if not (files := sorted(split_dir.rglob("shard-*.parquet"))):
-        raise ProjectError(f"{split_dir.as_posix()} holds no shards", "make the dataset: dvc repro prepare")
+        splits = ", ".join(sorted(path.parent.name for path in split_dir.parent.glob("*/*"))) or "none"
+        fix = f"make the dataset: dvc repro prepare; it has these splits now: {splits}"
+        raise ProjectError(f"{split_dir.as_posix()} holds no shards", fix)
     return files
 
 

@@ -154,7 +154,8 @@ def read_records(source: Source, fraction: float = 1.0) -> Iterator[Records]:
         _check_deliveries(records.table, problems)
         problems.check()
         if not records.count():
-            raise ProjectError(f"the source {name} has no records", "choose another one: params.yaml:data.source")
+            fix = "raise params.yaml:data.fraction" if fraction < 1 else "choose another one: params.yaml:data.source"
+            raise ProjectError(f"the source {name} has no records (data.fraction is {fraction})", fix)
         spelt = dict[str, str]()
         for (label,) in records.table.execute("SELECT DISTINCT label FROM records ORDER BY label"):
             if (other := spelt.setdefault(label.casefold(), label)) != label:

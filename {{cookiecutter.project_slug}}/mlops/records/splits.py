@@ -74,10 +74,14 @@ def split_by_subject(records: Records, params: SplitParams) -> None:
         records.table.execute("UPDATE records SET split = split_of(subject_id) WHERE split IN ('', 'train')")
     parts = records.by_split()
     if empty := [name for name in SPLITS if name not in parts]:
+        fix = f"{SUGGEST} --write; or raise params.yaml:split.val, split.test or data.fraction"
+        to_draw = {"train": val + test, "val": val, "test": test}
+        if not all(to_draw[name] for name in empty):
+            fix = f"the source gives splits itself: add records of {' and '.join(empty)} there, or their consents"
         raise ProjectError(
             f"no record falls into {' and '.join(empty)} with salt {salt!r}, val {params.val} and test {params.test}: "
             f"{records.count()} records of {records.count_subjects()} subjects are left",
-            f"{SUGGEST}; or raise params.yaml:split.val, split.test or data.fraction",
+            fix,
         )
 
 
@@ -95,6 +99,9 @@ def suggest(records: Records, val: float, test: float) -> Suggestion:
     if not val + test:
         raise ProjectError("the source gives all splits itself, so no salt is used", "python -m mlops data split")
     counts = _Counts.of(records)
+    if not counts.subjects:
+        fix = "add records of the split train to the source, or consents of their subjects"
+        raise ProjectError("there is no record of train that may be used, of which val and test are drawn", fix)
     salts = [str(number) for number in range(min(SALTS, max(1, DRAWS // len(counts.subjects))))]
     wanted = np.array([[1 - val - test], [val], [test]])
     drawn = wanted[:, 0] > 0
@@ -144,7 +151,7 @@ class _Counts:
             (subjects.setdefault(subject, len(subjects)), labels.setdefault(label, len(labels)), count)
             for subject, label, count in records.table.execute(query, [LOOKED_AT])
         ]
-        return cls(list(subjects), list(labels), *np.array(rows, dtype=np.int64).T)
+        return cls(list(subjects), list(labels), *np.array(rows, dtype=np.int64).reshape(-1, 3).T)
 
     def spread(self, salt: str, val: float, test: float) -> np.ndarray:
         """Return the records by split and label, (3, labels)."""

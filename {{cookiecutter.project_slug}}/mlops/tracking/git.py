@@ -73,8 +73,8 @@ class GitError(ProjectError):
 def untracked_error(files: Sequence[str]) -> ProjectError:
     """Return the error for a run that depends on files that Git does not track."""
     problem = f"the run would depend on {len(files)} file(s) that Git does not track: {', '.join(files[:5])}"
-    fix = f"git add {' '.join(files[:5])}   (data: dvc add; and check that no .gitignore names them)"
-    return ProjectError(problem, fix)
+    force = "--force " if try_git("check-ignore", "--no-index", *files) else ""  # a .gitignore names one
+    return ProjectError(problem, f"git add {force}{shlex.join(files[:20])}   (data: dvc add)")
 
 
 def git(

@@ -7,6 +7,7 @@ branches, tags and experiments, also those that were fetched.
 
 import contextlib
 import re
+import shlex
 import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,7 +61,10 @@ def check_refs() -> None:
     for name, _, worktree in (line.partition(" ") for line in refs.splitlines()):
         if name == REF and worktree:
             problem = f"the branch {BRANCH} is checked out in {worktree}, so no entry can be added to it"
-            raise ProjectError(problem, f"git -C {worktree} switch --detach   (or to another branch)")
+            raise ProjectError(problem, f"git -C {shlex.quote(worktree)} switch --detach   (or to another branch)")
+        if name == REF and not _is_log(REF, home()):
+            problem = f"the branch {BRANCH} is not the log of trainings, which needs that name"
+            raise ProjectError(problem, f"git branch -m {BRANCH} <name>")
         if name.startswith(f"{REF}/"):
             other = name.removeprefix("refs/heads/")
             problem = f"there is a branch {other}, so Git can't have the branch {BRANCH}, which keeps the log"
@@ -154,7 +158,14 @@ def _push_log(remote: str, tags: tuple[str, ...]) -> str:
     for _ in range(TRIES):
         ours, theirs = _fetch_tip(local), _fetch_tip(remote)
         if not (ours or theirs):
-            raise ProjectError(f"there is no branch {BRANCH} yet", "dvc repro: the first training makes it")
+            fix = "dvc repro, when something is to be run; what another clone has trained is published there"
+            raise ProjectError("there is nothing to publish: this clone has trained nothing yet", fix)
+        if theirs and not _is_log(theirs):
+            other = f"{remote}/{BRANCH}:refs/heads/<name>"
+            raise ProjectError(
+                f"the branch {BRANCH} of {remote} is not the log of trainings, which needs that name",
+                f"git fetch {remote} && git push {remote} {other} :{REF}",
+            )
         tip = _join(ours, theirs)
         try:
             _push(local, tip, ours)
@@ -194,9 +205,17 @@ def _push_tags(remote: str, patterns: tuple[str, ...]) -> None:
 
 
 def _merge(tip: str, commit: str, message: str, date: str = "") -> str:
-    # The log begins with an empty commit, the same in every clone, so that logs can be joined.
-    root = tip or commit_tree(git("mktree", stdin=""), [], "The log begins", "2000-01-01T00:00:00Z")
-    return commit_tree(f"{commit}^{{tree}}", [root, commit], message, date)
+    return commit_tree(f"{commit}^{{tree}}", [tip or _root(), commit], message, date)
+
+
+def _is_log(tip: str, where: Path = Path()) -> bool:
+    author = git("show", "-s", "--format=%ae", tip, where=where)  # a person may have merged two logs
+    return author == AUTHOR["GIT_AUTHOR_EMAIL"] or try_git("merge-base", tip, _root(), where=where) is not None
+
+
+def _root() -> str:
+    """Return the empty commit with which the log begins: the same in every clone, so that logs can be joined."""
+    return commit_tree(git("mktree", stdin=""), [], "The log begins", "2000-01-01T00:00:00Z")
 
 
 def _fetch_tip(repository: str, ref: str = REF) -> str:

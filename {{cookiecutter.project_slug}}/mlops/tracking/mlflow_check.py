@@ -48,8 +48,7 @@ def check_usable() -> None:
                 mlflow_client.client()
             return
     if experiment and experiment.deleted:
-        fix = mlflow_client.command(f"experiments restore --experiment-id {experiment.id}")
-        raise MlflowError(f"the MLflow experiment {project} was deleted at {shown}", fix)
+        raise mlflow_client.deleted_error(project, experiment.id)
     tags = (try_git("tag", "--list", f"*{project}@v*", where=home()) or "").split()
     if tags and not experiment:
         problem = f"MLflow at {shown} has no experiment {project}, though Git knows {', '.join(tags[:5])}"

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import re
+import shlex
 import sqlite3
 from collections.abc import Callable, Iterator
 from importlib import metadata
@@ -23,6 +24,7 @@ ARTIFACTS = "mlartifacts"
 SQLITE = "sqlite:///"
 RETRY = "see that the server is up (platform.yaml:tracking_uri), then run the same command again"
 SAME = "then the same command"
+SERVER = "platform.yaml:tracking_uri: null, or a server"
 REPLY = re.compile(r"API request to .*? failed with error code (\d+) != 200\. Response body: '?(.*?)'?$")
 
 
@@ -57,7 +59,7 @@ def tracking_uri() -> str:
     uri = load_platform().tracking_uri or f"{SQLITE}{(home() / DATABASE).as_posix()}"
     if uri.startswith("file:"):
         problem = f"the tracking URI {uri!r} is a folder, and MLflow keeps neither runs nor models in folders any more"
-        raise ProjectError(problem, _use("platform.yaml:tracking_uri: null, or a server"))
+        raise ProjectError(problem, _use(SERVER))
     if (registry := os.environ.get("MLFLOW_REGISTRY_URI", uri)) != uri:
         problem = f"MLFLOW_REGISTRY_URI is {registry}: versions would go there, and their runs to {uri}"
         raise ProjectError(without_credentials(problem), "unset MLFLOW_REGISTRY_URI")
@@ -76,10 +78,16 @@ def _use(fix: str) -> str:
 
 
 def command(arguments: str) -> str:
-    """Return a command of MLflow's own command line, for this MLflow."""
-    return (
-        f"{'' if os.environ.get('MLFLOW_TRACKING_URI') else f'MLFLOW_TRACKING_URI={tracking_uri()} '}mlflow {arguments}"
-    )
+    """Return a command of MLflow's own command line, for this MLflow; an address with a password is not shown."""
+    uri = tracking_uri()
+    is_secret = without_credentials(uri) != uri
+    return f"{'' if is_secret else f'MLFLOW_TRACKING_URI={shlex.quote(uri)} '}mlflow {arguments}"
+
+
+def deleted_error(experiment: str, experiment_id: str) -> "MlflowError":
+    """Return the error of an experiment that a person deleted."""
+    problem = f"the MLflow experiment {experiment} was deleted at {without_credentials(tracking_uri())}"
+    return MlflowError(problem, command(f"experiments restore --experiment-id {experiment_id}"))
 
 
 def client() -> "MlflowClient":
@@ -136,9 +144,10 @@ def translate_errors(fix: str) -> Iterator[None]:
 
 def _explain(error: Exception, uri: str) -> ProjectError | None:
     """Return what an error means where MLflow's message, or its address, tells more than `explain` knows."""
-    text, path = str(error), uri.removeprefix(SQLITE)
+    text, file = str(error), Path(uri.removeprefix(SQLITE))
+    path, folder = shlex.quote(file.as_posix()), shlex.quote(file.parent.as_posix())
     if revision := re.search(r"found version (\w+), but expected", text):
-        return _of_schema(revision[1], uri)
+        return _of_schema(revision[1], uri, path)
     ours = (
         (
             "CERTIFICATE_VERIFY_FAILED",
@@ -148,11 +157,11 @@ def _explain(error: Exception, uri: str) -> ProjectError | None:
         (
             "unsupported URI",
             "MLflow has no such kind of address",
-            _use("platform.yaml:tracking_uri: null, or a server"),
+            f"{SERVER}; unset MLFLOW_TRACKING_URI",
         ),
         (
             r"^(?!sqlite|http).*\nNo module named '(?P<package>\w+)'",
-            "its address needs a package that is not installed: {package}",
+            "its address needs a package: {text}",
             f"python -m pip install {{package}}, {SAME}",
         ),
         (
@@ -163,7 +172,7 @@ def _explain(error: Exception, uri: str) -> ProjectError | None:
         (
             r"^sqlite:.*\n.*(readonly|unable to open)",
             "the database can't be written",
-            f"chmod u+rw {path} && chmod u+rwx {Path(path).parent}, {SAME}",
+            f"chmod u+rw {path} && chmod u+rwx {folder}, {SAME}",
         ),
         (
             r"^sqlite:.*\n.*(malformed|not a database)",
@@ -173,18 +182,17 @@ def _explain(error: Exception, uri: str) -> ProjectError | None:
     )
     for pattern, problem, fix in ours:
         if match := re.search(pattern, f"{uri}\n{text}"):
-            values = {"text": text, **match.groupdict()}
-            return ProjectError(problem.format_map(values), fix.format_map(values))
+            package = match.groupdict().get("package", "")
+            return ProjectError(problem.replace("{text}", text), fix.replace("{package}", package))
     return None
 
 
-def _of_schema(revision: str, uri: str) -> ProjectError:
+def _of_schema(revision: str, uri: str, path: str) -> ProjectError:
     """Return the error of a database whose tables another MLflow made."""
     import mlflow
 
-    path = uri.removeprefix(SQLITE)
     if list(Path(str(mlflow.__file__)).parent.glob(f"store/db_migrations/versions/{revision}_*.py")):
-        fix = f"cp {path} {path}.old && mlflow db upgrade {uri}, {SAME}"
+        fix = f"cp {path} {path}.old && mlflow db upgrade {shlex.quote(uri)}, {SAME}"
         return ProjectError("an older MLflow made its tables", fix)
     fix = f"mv {path} {path}.new && python -m mlops mirror repair; or python -m pip install --upgrade mlflow, {SAME}"
     return ProjectError(f"a newer MLflow than {metadata.version('mlflow')} made its tables", fix)
@@ -205,6 +213,8 @@ def experiment_id(connected: "MlflowClient", name: str) -> str:
     from mlflow.exceptions import MlflowException
 
     if experiment := connected.get_experiment_by_name(name):
+        if experiment.lifecycle_stage == "deleted":
+            raise deleted_error(name, experiment.experiment_id)
         return str(experiment.experiment_id)
     # MLflow's own default is ./mlruns: inside a throw-away experiment folder it would be deleted.
     local = tracking_uri().startswith(SQLITE)

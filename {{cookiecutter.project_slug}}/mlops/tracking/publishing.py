@@ -31,12 +31,12 @@ def publish(wait: bool = True, may_ask: bool = False) -> None:
         may_ask: Whether to ask a person at the terminal, where the setting is `ask`.
     """
     setting, text, has_origin = load_platform().publish, describe_unpublished(), _has_origin()
-    if setting == "never" or not text or not (wait or has_origin):
+    if setting == "never" or not (text or wait) or not (wait or has_origin):
         return
-    if setting == "ask" and has_origin and may_ask and sys.stdin.isatty():
+    if text and setting == "ask" and has_origin and may_ask and sys.stdin.isatty():
         setting = "auto" if click.confirm(f"{text}\nPublish now?", err=True) else "never"
     if setting == "auto" and has_origin:
-        process = _start()
+        process = _start()  # also when all is published, but the tags of a version
         text = _wait(process) if process and wait else ""
     if text and setting != "never":
         log.log(logging.WARNING if has_origin else logging.INFO, "%s", text)
@@ -47,10 +47,12 @@ def _wait(process: "subprocess.Popen[bytes]") -> str:
     try:
         code = process.wait(WAIT_S)
     except subprocess.TimeoutExpired:
-        return f"{describe_unpublished()}. It goes on in the background, and writes to {LOG}"
-    lines = (home() / LOG).read_text(encoding="utf-8", errors="replace").splitlines() if code else []
-    reason = next((line for line in reversed(lines) if line.startswith("Error: ")), f"Error: see {LOG}")
-    return f"{describe_unpublished()}. {reason}" if code else ""
+        return f"{describe_unpublished() or f'{PUSH} takes long'}. It goes on in the background, and writes to {LOG}"
+    if not code:
+        return ""
+    lines = (home() / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+    reason = next((line for line in reversed(lines) if line.startswith("Error: ")), f"see {LOG}")
+    return f"{describe_unpublished() or f'not all is published. Fix: {PUSH}'}. {reason}"
 
 
 def describe_unpublished() -> str:
@@ -58,9 +60,10 @@ def describe_unpublished() -> str:
     entries = lineage_log.unpublished()
     if not entries:
         return ""
-    named = ", ".join(subject for _, subject in entries[:SHOWN]) + (", …" if entries[SHOWN:] else "")
+    more = f" and {len(entries) - SHOWN} more" if entries[SHOWN:] else ""
+    named = ", ".join(subject for _, subject in entries[:SHOWN]) + more
     add = "" if _has_origin() else "git remote add origin <address>, then "
-    return f"{len(entries)} entries of the log are in this clone only: {named}. Fix: {add}{PUSH}"
+    return f"entries of the log are in this clone only: {named}. Fix: {add}{PUSH}"
 
 
 def _has_origin() -> bool:

@@ -279,7 +279,7 @@ def _scope(stage: str) -> tuple[set[str], list[str], list[Path], Reader]:
         sources = {absolute(dep.fs_path) for dep in deps} - {absolute(out.fs_path) for out in outs}
         variables = running.dvcfile.resolver.context.imports  # `vars` of dvc.yaml
         # Both packages whole: a commit without a module that no stage depends on can't run.
-        code = ("dvc.yaml", "pyproject.toml", package_name(), "mlops", *(item.path for item in before))
+        code = (".dvcignore", "dvc.yaml", "pyproject.toml", package_name(), "mlops", *(item.path for item in before))
         cached = [absolute(out.fs_path) for out in outs if out.use_cache]
         reader = Reader(root, cached, sources, ignored_by_dvc(repo))
         for path in (*sorted({*map(absolute, (*code, *variables)), *sources}), *carried, *imported):

@@ -13,12 +13,11 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from ..config import home, load_platform
-from ..errors import ProjectError
 from ..files import read_json, write_json
 from . import lineage_log, uploader
 from .git import git, head
 from .lineage_log import KnownRun
-from .mlflow_client import tracking_uri
+from .mlflow_client import command, deleted_error, tracking_uri
 from .mlflow_reader import Reader, SqliteReader, StoredRun
 from .mlflow_sync import ENDED, MIRROR_ID
 from .run_files import LINEAGE, read_facts
@@ -101,7 +100,7 @@ def _missing_part(past: KnownRun, state: MlflowRunState | None) -> Missing | Non
     lacks, entry = "its end" if state else "everything", uploader.folder() / past.run
     fix = f"{GIVE_UP} {past.run} --why '…'"
     if state and state.deleted:
-        restore = f"deleted by a person; to have it back: mlflow runs restore --run-id {state.run_id}"
+        restore = f"deleted by a person; to have it back: {command(f'runs restore --run-id {state.run_id}')}"
         return Missing(what, "deleted", "everything", restore)
     if (entry / LINEAGE).exists():
         path = entry / "mirror.log"
@@ -136,8 +135,7 @@ def fetch_states(reader: Reader, runs: Iterable[str]) -> dict[str, MlflowRunStat
     if experiment is None:
         return {}
     if experiment.deleted:
-        fix = f"to have it back: mlflow experiments restore --experiment-id {experiment.id}"
-        raise ProjectError(f"the MLflow experiment {experiment.name} was deleted at {tracking_uri()}", fix)
+        raise deleted_error(experiment.name, experiment.id)
     wanted = set(runs)
     if isinstance(reader, SqliteReader):
         return {run: state for run, state in _states(reader.runs([experiment.id])).items() if run in wanted}

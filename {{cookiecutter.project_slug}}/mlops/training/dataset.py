@@ -20,6 +20,7 @@ from ..records.contents import Contents, open_split
 from ..records.source import SPLITS
 
 T = TypeVar("T")
+OTHER_SPLIT = "python -m mlops data split --suggest --write, then: dvc repro"
 THREADS = 8  # that decode before the training, at most
 
 
@@ -46,12 +47,14 @@ def open_labelled(directory: Path) -> tuple[tuple[str, ...], dict[str, LabelledS
     opened = {split: open_split(directory / split) for split in SPLITS}
     classes = tuple(opened["train"].labels.unique())
     if len(classes) < 2:
-        raise ProjectError(f"the training split has one label, {classes[0]!r}", "give records of two labels or more")
+        raise ProjectError(
+            f"the training split has one label, {classes[0]!r}", f"{OTHER_SPLIT}; or give records of other labels"
+        )
     for split, contents in opened.items():
         if unseen := sorted(set(contents.labels.unique()) - set(classes)):
             raise ProjectError(
                 f"{split} has labels that the training split lacks: {', '.join(map(repr, unseen))}",
-                "change params.yaml:split.salt, or give more subjects with these labels",
+                f"{OTHER_SPLIT}; or give more subjects with these labels",
             )
     positions = {split: torch.from_numpy(contents.labels.positions(classes)) for split, contents in opened.items()}
     return classes, {split: LabelledSplit(opened[split], positions[split]) for split in SPLITS}

@@ -244,10 +244,11 @@ def _moved(batches: "DataLoader[Any]", fabric: "Fabric") -> Iterator[tuple[Tenso
             images, labels = (tensor.to(fabric.device, non_blocking=True) for tensor in batch)
             yield images, labels
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        if "DataLoader worker (pid" not in str(error):  # an error in one is no end of it
             raise
         fix = "give the machine or the container more memory (docker: --shm-size), or set TRAIN_WORKERS=0"
-        raise ProjectError(f"a process that prepares batches was killed: {error}", fix) from error
+        how = str(error).partition(". ")[0].rpartition(") ")[2]  # is killed by signal: Bus error
+        raise ProjectError(f"a process that prepares batches {how}", fix) from error
 
 
 def _choose_workers(dataset: Dataset[Any], workers: int | None) -> int:

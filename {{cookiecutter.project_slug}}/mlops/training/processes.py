@@ -40,6 +40,10 @@ PEER_FAILED, INTERRUPTED = 3, 130  # exit codes of a process: another one ended;
 GRACE_S = 30.0  # for the first process to record how the training ended; then it is killed
 PEER_GRACE_S = 5.0  # for the others to notice
 POLL_S = 0.05
+LESS_MEMORY = (
+    "lower params.yaml:train.batch_size or train.processes, or set train.cache: none; "
+    "with TRAIN_WORKERS=0 there are fewer processes"
+)
 PORT = "29500"  # where several machines meet, at the first of them
 REPORT, COUNT = "TRAIN_PROCESS_REPORT", "TRAIN_PROCESS_COUNT"  # variables of a process: its file; how many on a machine
 
@@ -97,17 +101,20 @@ def count_processes(processes: int | Literal["auto"]) -> int:
 @contextlib.contextmanager
 def translate_errors() -> Iterator[None]:
     """Raise ProjectError for those errors of torch that a parameter avoids."""
-    import torch
-
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        fix = "lower params.yaml:train.batch_size, or raise train.accumulate"
-        raise ProjectError(f"the GPU's memory ran out: {str(error).partition('. ')[0]}", fix) from error
-    except RuntimeError as error:
-        if "does not have a deterministic implementation" not in str(error):
+    except MemoryError as error:
+        raise ProjectError("the machine's memory ran out", LESS_MEMORY) from error
+    except RuntimeError as error:  # torch.OutOfMemoryError is one
+        text = str(error)
+        if "CPUAllocator: can't allocate memory" in text:  # with lines of C++, or of a process that prepares batches
+            raise ProjectError("the machine's memory ran out", LESS_MEMORY) from error
+        if "out of memory" in text or "STATUS_ALLOC_FAILED" in text:
+            fix = "lower params.yaml:train.batch_size, or raise train.accumulate"
+            raise ProjectError(f"the GPU's memory ran out: {text.partition('. ')[0]}", fix) from error
+        if "does not have a deterministic implementation" not in text:
             raise
-        problem = f"{str(error).partition(',')[0]}, so it would give other bits each time"
+        problem = f"{text.partition(',')[0]}, so it would give other bits each time"
         raise ProjectError(problem, "use another layer, or set params.yaml:train.deterministic: false") from error
 
 

@@ -7,6 +7,7 @@ Source: https://docs.pytorch.org/docs/stable/optim.html
 """
 
 import inspect
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
@@ -48,15 +49,31 @@ class _Named(StrictModel):
 
     name: str
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_mapping(cls, content: Any) -> Any:
+        if not isinstance(content, dict | cls):
+            raise ValueError("write it like {name: …}, with its arguments behind the name")
+        return content
+
     @property
     def arguments(self) -> dict[str, Any]:
         """Return the arguments that `params.yaml` gives beside the name."""
         return dict(self.model_extra or {})
 
-    def _check_arguments(self, made_by: Callable[..., Any], without: Iterable[str]) -> None:
-        known = [name for name in inspect.signature(made_by).parameters if name not in without]
+    def _check_arguments(self, made_by: Any, without: Iterable[str], rehearse: Callable[[], object]) -> None:
+        parameters = inspect.signature(made_by).parameters
+        known = {name: parameter.default for name, parameter in parameters.items() if name not in without}
         if unknown := [name for name in self.arguments if name not in known]:
-            raise ValueError(f"{self.name} takes no {', '.join(unknown)}; it takes {', '.join(known)}")
+            raise ValueError(f"there is no argument {', '.join(unknown)} of {self.name}; it takes {', '.join(known)}")
+        try:
+            rehearse()
+        except ValueError:
+            raise
+        except Exception as error:  # which type depends on what PyTorch does with a value of another type
+            takes = (name if value is inspect.Parameter.empty else f"{name}={value}" for name, value in known.items())
+            problem = f"an argument is missing, or has another kind of value; {self.name} takes {', '.join(takes)}"
+            raise ValueError(problem) from error
 
 
 class OptimizerParams(_Named):
@@ -69,7 +86,8 @@ class OptimizerParams(_Named):
 
     @model_validator(mode="after")
     def _takes_arguments(self) -> "OptimizerParams":
-        self._check_arguments(OPTIMIZERS[self.name], ("params", "lr"))
+        trial = [torch.nn.Parameter(torch.zeros(2, 2))]
+        self._check_arguments(OPTIMIZERS[self.name], ("params", "lr"), lambda: self.build(trial, 0.1))
         return self
 
     def build(self, parameters: Iterable[torch.nn.Parameter], lr: float) -> Optimizer:
@@ -96,14 +114,23 @@ class ScheduleParams(_Named):
     @classmethod
     def _is_the_only_one(cls, warmup: float, info: ValidationInfo) -> float:
         if warmup and info.data.get("name") == "OneCycleLR":
-            raise ValueError("OneCycleLR has a warm-up of its own: pct_start, its part of all steps, 0 to 1")
+            raise ValueError("there is a warm-up in OneCycleLR already: pct_start, its part of all steps, 0 to 1")
         return warmup
 
     @model_validator(mode="after")
     def _takes_arguments(self) -> "ScheduleParams":
         given = ("optimizer", "last_epoch", "max_lr", "total_steps", "epochs", "steps_per_epoch")
-        self._check_arguments(getattr(lr_scheduler, self.name), given)
+        self._check_arguments(getattr(lr_scheduler, self.name), given, self._rehearse)
         return self
+
+    def _rehearse(self) -> None:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0, momentum=0.9)
+        schedule = self.build(optimizer, epochs=2, steps=50)
+        for _ in range(100):
+            if not 0 <= (rate := float(schedule.get_last_lr()[0])) < math.inf:
+                raise ValueError(f"it makes {rate} of a learning rate of 1")
+            optimizer.step()
+            schedule.step()
 
     def build(self, optimizer: Optimizer, epochs: int, steps: int) -> lr_scheduler.LRScheduler:
         """Return the schedule, whose `step()` follows each step of the optimizer.
@@ -152,11 +179,11 @@ class BaseTrainParams(StrictModel):
     threads: int = Field(ge=1, le=256)  # of the CPU, for each process
     processes: int | Literal["auto"] = "auto"  # on all machines together; auto: one per GPU, else one per machine
 
-    @field_validator("processes")
+    @field_validator("processes", mode="before")
     @classmethod
-    def _have_work(cls, processes: int | str, info: ValidationInfo) -> int | str:
+    def _have_work(cls, processes: Any, info: ValidationInfo) -> Any:
         most = max(1, info.data.get("batch_size", 2) // 2)
-        if processes != "auto" and not 1 <= int(processes) <= most:
+        if processes != "auto" and not (type(processes) is int and 1 <= processes <= most):
             raise ValueError(f"auto, or 1 to {most}: train.batch_size is shared among them, two records each or more")
         return processes
 
@@ -166,10 +193,13 @@ class BaseTrainParams(StrictModel):
         Raises:
             ProjectError: PyTorch refuses an argument.
         """
+        trial = torch.nn.Parameter(torch.zeros_like(next(module.parameters())))
+        trial.grad = torch.zeros_like(trial)
         try:
             optimizer = self.optimizer.build(module.parameters(), self.max_lr)
+            self.optimizer.build([trial], 0.1).step()  # which some arguments let only a GPU do
             return optimizer, self.schedule.build(optimizer, self.epochs, steps)
-        except (TypeError, ValueError) as error:
+        except (ValueError, RuntimeError, AssertionError) as error:
             problem = f"{self.optimizer.name} with {self.schedule.name}: {error}"
             raise ProjectError(problem, "correct params.yaml:train.optimizer or train.schedule") from error
 
@@ -190,7 +220,11 @@ def known_name(name: str, known: Iterable[str]) -> str:
 
 
 def _in_steps(name: str, value: Any, steps: int) -> Any:
-    """Return an argument with epochs turned into steps of the optimizer."""
+    """Return an argument with epochs turned into steps of the optimizer; raise ValueError if it has none."""
     if name not in IN_EPOCHS:
         return value
-    return [round(epoch * steps) for epoch in value] if isinstance(value, list) else round(value * steps)
+    if isinstance(value, list):
+        return [round(epoch * steps) for epoch in value]
+    if not value > 0:
+        raise ValueError(f"the epochs of {name} have to be more than 0")
+    return max(1, round(value * steps))

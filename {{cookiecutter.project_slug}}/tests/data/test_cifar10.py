@@ -1,8 +1,10 @@
 """CIFAR-10, in a small copy with the layout of the published one, and without a network."""
 
 import hashlib
+import http.server
 import io
 import pickle
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -59,4 +61,17 @@ def test_records_offline_says_so_and_names_the_ways_out(monkeypatch: pytest.Monk
     monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
     with pytest.raises(ProjectError, match="could not be downloaded") as error:
         next(cifar10.records())
-    assert "params.yaml:data.source" in error.value.fix
+    assert "params.yaml:data.source: digits" in error.value.fix
+
+
+def test_records_of_a_download_that_is_damaged_says_to_delete_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "cifar.tar.gz").write_bytes(b"cut short")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{server.server_port}/cifar.tar.gz")
+        with pytest.raises(ProjectError, match="data/download has not the published checksum") as error:
+            next(cifar10.records())
+        server.shutdown()
+    assert error.value.fix == "delete data/download, and run again"

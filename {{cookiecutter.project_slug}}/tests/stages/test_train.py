@@ -104,16 +104,16 @@ def test_train_from_a_model_goes_on_from_its_weights(dataset: None) -> None:
     run(start, epochs=1, max_lr=1e-6, init_from="models:/digits/1")
     assert metrics()["val_acc"] == pytest.approx(before, abs=0.02)
     assert Predictor.load(stage.MODEL_DIR).config == start.config
-    with pytest.raises(ProjectError, match=r"models:/digits/1 has the arch small_cnn[\s\S]*train.init_from"):
+    with pytest.raises(ProjectError, match=r"has arch: small_cnn, and .*[\s\S]*train.arch: small_cnn, or .*null"):
         run(start, **LARGE, init_from="models:/digits/1")
 
 
 def test_read_dataset_of_one_label_or_of_one_that_train_never_saw_is_refused(dataset: None) -> None:
     write(without="37")
-    with pytest.raises(ProjectError, match=r"val has labels that the training split lacks: '3', '7'[\s\S]*split.salt"):
+    with pytest.raises(ProjectError, match=r"val has labels that .* lacks: '3', '7'\nFix: .*split --suggest"):
         read_dataset(stage.DATASET_DIR, Preprocess(8, 1))
     write(without="012456789")
-    with pytest.raises(ProjectError, match="one label, '3'"):
+    with pytest.raises(ProjectError, match=r"one label, '3'\nFix: python -m mlops data split --suggest --write"):
         read_dataset(stage.DATASET_DIR, Preprocess(8, 1))
 
 
@@ -121,7 +121,7 @@ def test_read_dataset_of_one_label_or_of_one_that_train_never_saw_is_refused(dat
     ("keys", "message"),
     [
         ({"optimizer": {"name": "Adm"}}, "train.optimizer.*known: .*AdamW"),
-        ({"schedule": {"name": "StepLR", "size": 3}}, "train.schedule.*takes no size; it takes step_size"),
+        ({"schedule": {"name": "StepLR", "size": 3}}, "train.schedule.*no argument size of StepLR; it takes step_size"),
         ({"augment": "strong"}, "train.augment .*known: .*trivial"),
         ({"select_by": "auc"}, "train.select_by .*known: .*macro_f1"),
         ({"init_from": "models:/digits@champion"}, "train.init_from .*one version, models:/<name>/<version number>"),

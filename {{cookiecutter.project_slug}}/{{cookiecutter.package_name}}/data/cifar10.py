@@ -63,6 +63,5 @@ def _open(download: Path, train: bool) -> Any:
             "or choose data that needs no download: params.yaml:data.source: digits",
         ) from error
     except RuntimeError as error:
-        raise ProjectError(
-            f"CIFAR-10 was downloaded with a wrong checksum: {error}", f"delete {download.as_posix()} and run again"
-        ) from error
+        problem = f"CIFAR-10 in {download.as_posix()} has not the published checksum"
+        raise ProjectError(problem, f"delete {download.as_posix()}, and run again") from error

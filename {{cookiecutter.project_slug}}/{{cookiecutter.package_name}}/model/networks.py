@@ -23,7 +23,7 @@ class NetworkError(ValueError):
         self.fix = fix
 
 
-def build(arch: str, classes: int, channels: int, **options: Any) -> nn.Module:
+def build(arch: str, classes: int, channels: int, /, **options: Any) -> nn.Module:
     """Make a network with random weights, which turns (N, channels, px, px) float32 into (N, classes) logits.
 
     Args:
@@ -38,13 +38,21 @@ def build(arch: str, classes: int, channels: int, **options: Any) -> nn.Module:
     if arch not in NETWORKS:
         return _torchvision(arch, classes, options)
     signature = inspect.signature(NETWORKS[arch])
+    takes = ", ".join(str(parameter) for parameter in list(signature.parameters.values())[2:]) or "nothing"
+    fix = f"correct params.yaml:train.model; {arch} takes {takes}"
     try:
         signature.bind(classes, channels, **options)
+        for name, value in options.items():
+            default = getattr(signature.parameters.get(name), "default", None)
+            kind = int | float if isinstance(default, float) else type(default)
+            if isinstance(default, int | float | str) and not isinstance(value, kind):
+                raise TypeError(f"{name} is {value!r}, and by default {default!r}")
     except TypeError as error:
-        takes = ", ".join(str(parameter) for parameter in list(signature.parameters.values())[2:]) or "nothing"
-        fix = f"correct params.yaml:train.model; {arch} takes {takes}"
         raise NetworkError(f"{arch} with {options}: {error}", fix) from error
-    return NETWORKS[arch](classes, channels, **options)
+    try:
+        return NETWORKS[arch](classes, channels, **options)
+    except ValueError as error:  # a value is out of range; other errors are mistakes of the network's code
+        raise NetworkError(f"{arch} with {options}: {error}", fix) from error
 
 
 def channels_of(arch: str) -> int | None:
@@ -59,7 +67,7 @@ def channels_of(arch: str) -> int | None:
     return 3
 
 
-def head_parameters(module: nn.Module, arch: str, classes: int, channels: int, **options: Any) -> list[str]:
+def head_parameters(module: nn.Module, arch: str, classes: int, channels: int, /, **options: Any) -> list[str]:
     """Return the names in a network's state that depend on the number of classes: its last layer, of most networks.
 
     Pretrained weights leave these random, and frozen epochs train nothing else.

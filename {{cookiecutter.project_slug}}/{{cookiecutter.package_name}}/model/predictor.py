@@ -14,7 +14,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 from torch import nn
 
 from ..images import ImageError
@@ -44,7 +45,7 @@ def save(directory: Path, module: nn.Module, config: ModelConfig) -> None:
     """Write a model directory; the same weights give the same bytes, wherever and however they lie in memory."""
     directory.mkdir(parents=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    save_file(state, directory / "model.safetensors")
+    (directory / "model.safetensors").write_bytes(serialize(state))  # its own writing hides that a disk is full
     content = config.model_dump(mode="json", exclude_defaults=True)
     (directory / "model.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8", newline="\n")
 

@@ -110,7 +110,8 @@ def fit(
         The best epoch.
 
     Raises:
-        ProjectError: Training diverged, there is only one training image, or PyTorch refuses the recipe.
+        ProjectError: Training diverged, there is only one training image, PyTorch refuses the recipe, or
+            `params.select_by` isn't defined for so few labels.
     """
     training = _Training(module, dataset, normalise, params, fabric)
     state: dict[str, Any] = run.checkpoint or {"epochs": 0, "best": None, "weights": {}}
@@ -139,7 +140,12 @@ class _Training:
         self, module: nn.Module, dataset: Dataset, normalise: Normalise, params: TrainParams, fabric: Fabric
     ) -> None:
         if len(dataset.train) < 2:
-            raise ProjectError("the training split has one record", "change params.yaml:split.salt, or give more data")
+            fix = "python -m mlops data split --suggest --write, then: dvc repro; or give more data"
+            raise ProjectError("the training split has one record", fix)
+        defined = [metric.name for metric in METRICS if len(dataset.classes) >= metric.labels]
+        if params.select_by not in defined:
+            problem = f"params.yaml:train.select_by is {params.select_by}, which is not defined for so few labels"
+            raise ProjectError(problem, f"set params.yaml:train.select_by to one of {', '.join(defined)}")
         self.module, self.dataset, self.normalise, self.params, self.fabric = module, dataset, normalise, params, fabric
         place(module, fabric)
         self.loader = TrainingLoader(dataset.train, params.batch_size, params.seed, fabric, params.accumulate)
@@ -229,8 +235,5 @@ def _class_weights(dataset: Dataset, params: TrainParams) -> Tensor:
 
 
 def _quality(epoch: Epoch, params: TrainParams) -> tuple[float, float]:
-    if params.select_by not in epoch.val:
-        problem = f"{params.select_by} is not defined for so few labels"
-        raise ProjectError(problem, f"set params.yaml:train.select_by to one of {', '.join(epoch.val)}")
     value = epoch.val[params.select_by]
     return value if HIGHER_IS_BETTER[params.select_by] else -value, -epoch.val["loss"]

@@ -71,7 +71,8 @@ def find_weights(arch: str, name: str | None, file: str | None) -> Weights | Non
     path = Path(file) if file else _download(url)
     digest = sha256(path)
     if path.name == Path(url).name and not digest.startswith(SHA256.findall(url)[-1]):
-        raise ProjectError(f"{path} is damaged: its SHA-256 is {digest}", "delete it, and get it again")
+        fix = _restore(file) if file else f"delete {path}, then: dvc repro train, which downloads it again"
+        raise ProjectError(f"{path} is damaged: its SHA-256 is {digest}", fix)
     sides = images.resize_size[0], images.crop_size[0]
     preset = Preset(tuple(images.mean), tuple(images.std), *sides, images.interpolation.value)
     return Weights(path, digest, str(members[name]), url, preset)
@@ -91,14 +92,15 @@ def load_weights(module: nn.Module, weights: Weights, head: Collection[str]) -> 
         # Source: torchvision.models.densenet._load_state_dict: its files have the layers' names of before.
         state = {re.sub(r"(denselayer\d+\.\w+)\.([12]\.)", r"\1\2", name): state[name] for name in state}
     except Exception as error:  # whatever a damaged file makes torch and safetensors raise
-        raise ProjectError(f"{weights.file} holds no weights: {error}", "restore it: dvc pull --force") from error
+        problem = f"{weights.file} holds no weights: it is damaged, of another format, or holds code"
+        raise ProjectError(problem, _restore(weights.file.as_posix())) from error
     own = module.state_dict()
     given = {name: state[name] for name in own.keys() - head if name in state and state[name].shape == own[name].shape}
     lacking = [name for name in own if not (name in given or name in head or name.endswith("num_batches_tracked"))]
     for name in lacking + [name for name in state if name not in own and not name.lower().startswith("aux")]:
         shapes = [tuple(tensors[name].shape) if name in tensors else "absent" for tensors in (state, own)]
         problem = f"{weights.name} are the weights of another network: {name} is {shapes[0]}, not {shapes[1]}"
-        raise ProjectError(problem, "let params.yaml:train.arch and train.model say what the weights are of")
+        raise ProjectError(problem, "set params.yaml:train.arch and train.model to theirs, or take other weights")
     load_state(module, {**own, **given})
 
 
@@ -107,6 +109,10 @@ def list_weights(arch: str) -> dict[str, Any]:
     from torchvision.models import get_model_weights
 
     return {} if arch in NETWORKS else dict(get_model_weights(torchvision_builder(arch)).__members__)
+
+
+def _restore(file: str) -> str:
+    return f"git checkout {file}.dvc, then: dvc pull --force {file}; or name another in params.yaml:train.weights_file"
 
 
 def _download(url: str) -> Path:

@@ -123,7 +123,7 @@ def _preprocess(settings: TrainParams, channels: int | None, weights: Weights | 
         return Preprocess(settings.image_px, channels, settings.resize)
     if not (weights and weights.preset):
         problem = "params.yaml:train.resize is preset, and no pretrained weights say how their images were made"
-        raise ProjectError(problem, "set train.weights, or set train.resize to squeeze or crop")
+        raise ProjectError(problem, "set params.yaml:train.resize to squeeze or crop, or set train.weights")
     preset = weights.preset
     resize_px = round(settings.image_px * preset.resize_px / preset.crop_px)
     return Preprocess(settings.image_px, channels, "preset", resize_px, preset.interpolation)
@@ -132,17 +132,14 @@ def _preprocess(settings: TrainParams, channels: int | None, weights: Weights | 
 def _build(settings: TrainParams, dataset: Dataset, start: Predictor | Weights | None) -> tuple[nn.Module, Normalise]:
     """Return the network to train and the normalisation that its weights expect."""
     if isinstance(start, Predictor):
-        pairs = (
-            ("arch", start.config.arch, settings.arch),
-            ("model", start.config.model, settings.model),
-            ("labels", start.config.classes, dataset.classes),
-        )
-        for name, theirs, ours in pairs:
-            if theirs != ours:
-                raise ProjectError(
-                    f"{settings.init_from} has the {name} {theirs}, this training {ours}",
-                    "change params.yaml:train.init_from, or set it to null",
-                )
+        elsewhere = "params.yaml:train.init_from to null or another version"
+        for name in ("arch", "model"):
+            if (theirs := getattr(start.config, name)) != (ours := getattr(settings, name)):
+                problem = f"{settings.init_from} has {name}: {theirs}, and params.yaml:train.{name} is {ours}"
+                raise ProjectError(problem, f"set params.yaml:train.{name}: {theirs}, or {elsewhere}")
+        if other := sorted(set(start.config.classes) ^ set(dataset.classes)):
+            problem = f"{settings.init_from} and data/dataset have not the same labels: {', '.join(other[:5])}"
+            raise ProjectError(problem, f"set {elsewhere}, or let both have these labels")
         return start.module, start.normalise
     network = settings.arch, len(dataset.classes), dataset.channels
     module = build(*network, **settings.model)
