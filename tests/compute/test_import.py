@@ -9,33 +9,57 @@ import pytest
 from PIL import Image
 
 from ..conftest import BakedProject
-from ..projects import commit, edit, lock, out_md5
+from ..projects import clone, commit, edit, lock, out_md5
 from ..servers.s3 import BUCKET, ObjectStore
-from .laptops import Laptop, as_jobs
+from .laptops import Laptop, as_jobs, contents
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def images(tmp_path: Path, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[BakedProject]:
-    """A project for one's own images, of which 60 are in the bucket, below `<its prefix>/images`."""
+def empty(tmp_path: Path, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Laptop]:
+    """A project for one's own images."""
     laptop = Laptop(tmp_path / tmp_path.parent.name, object_store, apart=False, dataset="folder", lineage="dataset")
     laptop.enter(monkeypatch)
-    upload(laptop, object_store, range(60))
     edit(laptop.project, "params.yaml", "  salt:", "  salt: '1'")
     commit(laptop.project, "A salt, which a job can't choose")
-    yield laptop.project
+    yield laptop
     laptop.close()
 
 
-def upload(laptop: Laptop, store: ObjectStore, numbers: range) -> None:
-    """Put images into the bucket."""
+@pytest.fixture
+def images(empty: Laptop, object_store: ObjectStore) -> BakedProject:
+    """The same, with 60 images in the bucket, below `<its prefix>/images`."""
+    upload(empty, object_store, range(60))
+    return empty.project
+
+
+def test_versions_of_objects_are_brought_to_a_job_and_a_clone_gets_them_from_their_bucket(
+    empty: Laptop, object_store: ObjectStore, tmp_path: Path
+) -> None:
+    bucket, project = "versioned", empty.project
+    object_store.client.create_bucket(Bucket=bucket)
+    object_store.client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    upload(empty, object_store, range(60), bucket)
+    url = f"s3://{bucket}/{empty.prefix}images"
+    project.run("dvc", "import-url", "--quiet", "--version-aware", url, "data/raw")
+    upload(empty, object_store, range(30, 90), bucket, shade=10)  # later versions, and more
+    first = clone(project, tmp_path / "clone", commit(project, "Images"))
+    assert contents(first.path / "data/raw") == contents(project.path / "data/raw")
+    as_jobs(project, "prepare")
+    by_job = out_md5(lock(project), "data/dataset")
+    project.run("dvc", "repro", "--force", "--single-item", "prepare")
+    assert out_md5(lock(project), "data/dataset") == by_job
+
+
+def upload(laptop: Laptop, store: ObjectStore, numbers: range, bucket: str = BUCKET, shade: int = 100) -> None:
+    """Put images into a bucket."""
     for number in numbers:
         file = io.BytesIO()
-        pixels = np.full((8, 8, 3), 100 + number, dtype="uint8")
+        pixels = np.full((8, 8, 3), shade + number, dtype="uint8")
         Image.fromarray(pixels).save(file, "png")
         key = f"{laptop.prefix}images/{('cat', 'dog')[number % 2]}/{number:02}.png"
-        store.client.put_object(Bucket=BUCKET, Key=key, Body=file.getvalue())
+        store.client.put_object(Bucket=bucket, Key=key, Body=file.getvalue())
 
 
 def test_images_of_a_bucket_are_read_by_a_job(images: BakedProject) -> None:
