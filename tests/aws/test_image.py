@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -113,14 +114,37 @@ def test_image_docker_fails_is_told_and_changes_nothing(
     docker(tmp_path, monkeypatch, (failing,))
     done = image(project)
     assert done.returncode == 2
-    assert f"docker {failing} failed" in done.stderr
+    assert f"docker {failing} failed, as it says above\nFix: correct that, then: make image" in done.stderr
     assert configured(project) is None
+    docker(tmp_path, monkeypatch)
+    assert image(project).returncode == 0, "the same command passes"
+
+
+def test_image_without_docker_or_what_it_pushed_says_who_can_make_it(
+    bake: Bake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Any
+) -> None:
+    project = bake()
+    docker(tmp_path, monkeypatch, ("nothing",))
+    program = tmp_path / "docker/docker"
+    program.write_text("#!/bin/sh\ncat > /dev/null\n", encoding="utf-8")
+    done = image(project)
+    assert f"docker pushed {REPOSITORY}:" in done.stderr and "ECR does not have it\nFix: make image" in done.stderr
+    program.unlink()
+    with monkeypatch.context() as patch:  # what else the verb needs is Python and Git
+        for name, path in (("python", sys.executable), ("git", shutil.which("git"))):
+            (tmp_path / "docker" / name).write_text(f'#!/bin/sh\nexec "{path}" "$@"\n', encoding="utf-8")
+            (tmp_path / "docker" / name).chmod(0o755)
+        patch.setenv("PATH", str(tmp_path / "docker"))
+        done = image(project)
+    assert "docker is not installed here\nFix: install it; or have somebody" in done.stderr
+    docker(tmp_path, monkeypatch)
+    assert image(project).returncode == 0, "the same command passes"
 
 
 def test_image_without_repository_says_aws_setup(bake: Bake) -> None:
     done = image(bake())
     assert done.returncode == 2
-    assert "Fix: make aws-setup" in done.stderr
+    assert "ECR has no repository digit-classifier in us-east-1\nFix: make aws-setup" in done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +184,8 @@ def test_default_image_is_that_of_the_pinned_torch_if_there_is_one(bake: Bake) -
 
 
 def test_default_image_unknown_region_is_told(project: BakedProject) -> None:
-    assert "Fix: make image" in ask(project, "image.default_image('xx-north-9', 'ml.m5.large')").stderr
+    refused = ask(project, "image.default_image('xx-north-9', 'ml.m5.large')").stderr
+    assert "not known where AWS keeps the framework's images for xx-north-9\nFix: make image (needs Docker)" in refused
 
 
 def test_check_image_framework_with_another_torch_is_refused_unless_allowed(bake: Bake) -> None:
@@ -168,7 +193,7 @@ def test_check_image_framework_with_another_torch_is_refused_unless_allowed(bake
     code = "image.check_image(image.default_image('us-east-1', 'ml.m5.xlarge'))"
     refused = ask(project, code)
     assert "image has torch 2.10.0, and environment.json pins 2.14.1" in refused.stderr
-    assert "Fix: make image" in refused.stderr
+    assert "Fix: make image (needs Docker), or platform.yaml:allow_other_environment: true" in refused.stderr
     edit(project, "platform.yaml", "allow_other_environment: false", "allow_other_environment: true")
     assert ask(project, code).returncode == 0
 

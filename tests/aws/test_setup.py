@@ -7,6 +7,7 @@ from typing import Any
 
 import boto3
 import pytest
+from moto.cloudformation.models import CloudFormationBackend, cloudformation_backends
 from ruamel.yaml import YAML
 
 from ..conftest import Bake, BakedProject
@@ -166,3 +167,93 @@ def test_setup_without_credentials_says_how_to_get_some(bake: Bake, monkeypatch:
     failed = setup(bake(), "--yes")
     assert failed.returncode == 2
     assert "Fix: aws configure" in failed.stderr
+
+
+def fix_of(failed: "subprocess.CompletedProcess[str]", problem: str) -> str:
+    """Return the fix of a verb that failed with a problem."""
+    assert (failed.returncode, problem in failed.stderr) == (2, True), failed.stderr
+    return failed.stderr.partition("Fix: ")[2].strip()
+
+
+def test_setup_whole_bucket_as_remote_is_refused_and_the_fix_gives_it_a_folder(bake: Bake) -> None:
+    project = bake(s3_bucket="my-team-ml")
+    project.run("dvc", "remote", "modify", "storage", "url", "s3://my-team-ml")
+    fix = fix_of(setup(project, "--yes"), "the DVC remote is the whole bucket my-team-ml")
+    subprocess.run(["sh", "-c", fix], cwd=project.path, check=True)
+    done = setup(project, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert outputs()["DvcRemoteUrl"] == "s3://my-team-ml/digit-classifier"
+
+
+def test_setup_of_a_stack_for_another_remote_is_refused_and_the_fix_goes_back(bake: Bake) -> None:
+    project = bake()
+    setup(project, "--yes")
+    for level in ("--project", "--local"):
+        project.run("dvc", "remote", "modify", level, "storage", "url", "s3://elsewhere/data")
+    fix = fix_of(setup(project, "--yes"), "the DVC remote is s3://elsewhere/data, and the stack")
+    subprocess.run(["sh", "-c", fix], cwd=project.path, check=True)
+    assert setup(project, "--yes").returncode == 0
+
+
+def test_setup_subnets_of_two_vpcs_are_refused(bake: Bake) -> None:
+    project, ec2 = bake(), aws("ec2")
+    vpc = ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
+    other = ec2.create_subnet(VpcId=vpc, CidrBlock="10.9.1.0/24")["Subnet"]["SubnetId"]
+    ours = next(subnet["SubnetId"] for subnet in ec2.describe_subnets()["Subnets"] if subnet["VpcId"] != vpc)
+    path = project.path / "platform.yaml"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("subnets: []", f"subnets: [{ours}, {other}]"))
+    fix = fix_of(setup(project, "--yes"), "the subnets of platform.yaml:job are of several VPCs")
+    assert fix == "platform.yaml:job.subnets: of one VPC"
+    path.write_text(text.replace("subnets: []", f"subnets: [{ours}]"))
+    assert setup(project, "--yes").returncode == 0
+
+
+def test_setup_erasure_role_of_a_bucket_that_existed_is_refused(bake: Bake) -> None:
+    aws("s3").create_bucket(Bucket="my-team-ml")
+    project = bake(s3_bucket="my-team-ml")
+    fix = fix_of(setup(project, "--yes", "--erasure-role", ERASER), "the bucket my-team-ml existed before")
+    assert fix.startswith("leave --erasure-role out")
+    assert setup(project, "--yes").returncode == 0
+
+
+def test_setup_while_the_stack_is_being_changed_says_to_wait(bake: Bake) -> None:
+    project = bake()
+    setup(project, "--yes")
+    (stack,) = cloudformation_backends[ACCOUNT]["us-east-1"].stacks.values()
+    stack.status = "UPDATE_IN_PROGRESS"
+    fix = fix_of(setup(project, "--yes"), f"the stack {STACK} is being changed: UPDATE_IN_PROGRESS")
+    assert fix == "wait for that, then make aws-setup"
+    stack.status = "UPDATE_COMPLETE"
+    assert setup(project, "--yes").returncode == 0
+
+
+def test_setup_change_that_fails_leaves_the_stack_and_says_so(bake: Bake) -> None:
+    project = bake()
+    setup(project, "--yes")
+    aws("s3").create_bucket(Bucket="taken-by-others")
+    path = project.path / "aws/stack.yaml"
+    text = path.read_text(encoding="utf-8")
+    more = "Resources:\n  More:\n    Type: AWS::S3::Bucket\n    Properties: {BucketName: taken-by-others}\n"
+    path.write_text(text.replace("Resources:\n", more, 1), encoding="utf-8")
+    fix = fix_of(setup(project, "--yes"), f"the stack {STACK} is as it was before. ")
+    assert fix == "correct that, then make aws-setup"
+    path.write_text(text, encoding="utf-8")
+    assert setup(project, "--yes").returncode == 0
+
+
+def test_setup_template_that_cloudformation_refuses_is_told(bake: Bake, monkeypatch: pytest.MonkeyPatch) -> None:
+    describe = CloudFormationBackend.describe_change_set
+
+    def refuse(self: Any, change_set_name: str) -> Any:
+        change_set = describe(self, change_set_name)
+        assert change_set
+        change_set.status, change_set.status_reason = "FAILED", "Template error: no such function"
+        return change_set
+
+    project = bake()
+    with monkeypatch.context() as patch:
+        patch.setattr(CloudFormationBackend, "describe_change_set", refuse)
+        fix = fix_of(setup(project, "--yes"), "CloudFormation refuses aws/stack.yaml: Template error: no such function")
+    assert fix == "correct that, then make aws-setup"
+    assert setup(project, "--yes").returncode == 0

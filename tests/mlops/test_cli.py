@@ -200,6 +200,9 @@ def test_ended_sso_session_is_told_in_two_lines(project: Path) -> None:
     fix = "aws sso login --sso-session work, then the same command"
     assert done.returncode == 2
     assert done.stderr.splitlines() == ["Error: the AWS SSO session has ended", f"Fix: {fix}"]
+    arn = "arn:aws:sagemaker:us-east-1:111122223333:mlflow-app/app-X"
+    done = run(project, "-m", "mlops", "registry", "list", **env, MLFLOW_TRACKING_URI=arn)
+    assert done.stderr.splitlines() == [f"Error: MLflow at {arn}: the AWS SSO session has ended", f"Fix: {fix}"]
 
 
 def test_team_s_package_that_does_not_exist_is_named(project: Path) -> None:

@@ -131,12 +131,12 @@ def refusal(code: str, operation: str = "GetObject", status: int = 403, **detail
         (
             refusal("PermanentRedirect", status=301, BucketName="b", **{"x-amz-bucket-region": "eu-west-1"}),
             "the bucket b is in another region than .dvc/config or platform.yaml says: eu-west-1",
-            "dvc remote modify storage region eu-west-1",
+            "dvc remote modify --local storage region eu-west-1",
         ),
         (
             refusal("AuthorizationHeaderMalformed", Message="the region 'x' is wrong; expecting 'eu-west-1'"),
             "says: eu-west-1",
-            "dvc remote modify storage region eu-west-1",
+            "dvc remote modify --local storage region eu-west-1",
         ),
         (refusal("NoSuchBucket", status=404, BucketName="b"), "there is no bucket b", "aws s3 mb s3://b"),
         (refusal("404", "HeadBucket", 404), "there is no bucket", "aws s3 mb"),
@@ -192,7 +192,7 @@ def test_request_that_aws_would_refuse_is_told(monkeypatch: pytest.MonkeyPatch) 
     s3 = boto3.client("s3", region_name="us-east-1")
     known = meet(error_of(lambda: s3.list_objects_v2(Bucket="my bucket")))
     assert known.problem == "'my bucket' can't be the name of a bucket"
-    assert "dvc remote modify storage url" in known.fix
+    assert "dvc remote modify --local storage url" in known.fix
     known = meet(error_of(lambda: s3.list_objects_v2(Bucket="b12", MaxKeys="many")))
     assert "AWS would refuse the request" in known.problem and "platform.yaml" in known.fix
 

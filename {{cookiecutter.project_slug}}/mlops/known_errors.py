@@ -175,7 +175,7 @@ KNOWN = (
         UnavailableError,
     ),
     Known(
-        r"botocore\.(HTTPClientError|ConnectionError|MetadataRetrievalError)",
+        r"botocore\.(HTTPClientError|ConnectionError|MetadataRetrievalError|ResponseParserError)",
         "AWS can't be reached: {message}",
         f"check the network connection, and the region, {AGAIN}",
         UnavailableError,
@@ -292,7 +292,7 @@ KNOWN = (
         f"ls -ld {{file}} tells whose it is: sudo chown -R $(id -un) {{file}}, or chmod u+rw {{file}}; {AGAIN}",
     ),
     # What else these tools say to people
-    Known(r"(botocore|boto3|s3transfer)\.", "AWS refuses{operation}: {code}{message}", f"{WHO}; correct that, {AGAIN}"),
+    Known(r"(botocore|boto3|s3transfer)\.", "AWS refuses{operation}: {code}{message}", f"correct that, {AGAIN}"),
     Known(r"(dvc|scmrepo)\.", "DVC can't do that: {message}", f"correct that (dvc doctor shows its settings), {AGAIN}"),
     Known(r"mlflow\.MlflowException", "MLflow refuses: {message}", f"correct that, or {TRACKING}, {AGAIN}"),
     Known(

@@ -87,7 +87,9 @@ def storage(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
 def test_remote_options_of_a_remote_that_jobs_can_not_use_say_which_can(storage: Run) -> None:
     storage("dvc", "remote", "modify", "storage", "url", "https://me:secret@example.org/data")
     problem = "a job can't use the DVC remote https://example.org/data: only S3 and folders"
-    with pytest.raises(ProjectError, match=rf"{problem}\nFix: dvc remote add -d -f storage s3://…, or .*RUN_ON=local"):
+    with pytest.raises(
+        ProjectError, match=rf"{problem}\nFix: dvc remote add -d -f storage s3://<bucket>/<folder> && .*RUN_ON=local"
+    ):
         transfer.remote_options()
     storage("dvc", "remote", "add", "-d", "-f", "storage", "s3://bucket")
     assert transfer.remote_options()["url"] == "s3://bucket"

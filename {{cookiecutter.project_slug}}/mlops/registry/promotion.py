@@ -19,6 +19,7 @@ from pydantic import Field
 
 from ..config import StrictModel, check, home, read_params
 from ..errors import ProjectError
+from ..explain import explain
 from ..tracking import lineage_log, publishing
 from ..tracking.git import GitError, git
 from . import aliases
@@ -214,5 +215,7 @@ def identity() -> tuple[str, str]:
         sts = session.client("sts", region_name=session.region_name or "us-east-1", config=patience)
         return who, str(sts.get_caller_identity()["Arn"])
     except (BotoCoreError, ClientError) as error:
-        log.warning("AWS did not say who you are, and the record will say so: %s", error)
+        log.warning(
+            "AWS did not say who you are, and the record will say so: %s", getattr(explain(error), "problem", error)
+        )
         return who, f"unknown ({type(error).__name__})"

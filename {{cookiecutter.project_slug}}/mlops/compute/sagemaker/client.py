@@ -137,7 +137,7 @@ def translate_errors() -> Iterator[None]:
         if details.get("Code") == "ResourceLimitExceeded":
             raise ProjectError(f"the account's quota is used up: {details.get('Message')}", LIMIT) from error
         if re.fullmatch(REFUSED, details.get("Code", "")):  # it simulates which rights are missing
-            known.fix = f"{DOCTOR} tells what you may not; {known.fix}"
+            raise ProjectError(known.problem, f"{DOCTOR} tells what you may not; {known.fix}") from error
         raise known from error
 
 
