@@ -295,7 +295,10 @@ def file_that_is_a_folder(path: Path) -> None:
     path.mkdir()
 
 
-FAULTS = {folder_that_is_a_file: "File exists", file_that_is_a_folder: "unable to open"}
+FAULTS: dict[Callable[[Path], None], str] = {
+    folder_that_is_a_file: "File exists",
+    file_that_is_a_folder: "unable to open",
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)

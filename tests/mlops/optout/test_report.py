@@ -10,6 +10,7 @@ from mlops.errors import ProjectError
 from mlops.files import write_json
 from mlops.optout import steps as report
 from mlops.optout.plan import Dataset, Plan
+from mlops.registry.versions import REGISTERED
 
 HOSTILE = '<script>alert("x")</script>&amp;=1+1'
 WHO = [{"subject": HOSTILE, "line": 7, "ended_at": "2026-01-01T00:00:00.000Z"}]
@@ -150,9 +151,9 @@ def test_version_that_would_know_them_all_the_same_is_refused(
 ) -> None:
     monkeypatch.setattr(report, "Audit", lambda: None)
     monkeypatch.setattr(report, "make_plan", lambda audit, subjects: plan)
-    monkeypatch.setattr(report.promotion, "identity", lambda: ())
-    monkeypatch.setattr(report.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=0))
-    write_json(report.REGISTERED, {"version": 1})
+    monkeypatch.setattr("mlops.registry.promotion.identity", lambda: ())
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: SimpleNamespace(returncode=0))
+    write_json(REGISTERED, {"version": 1})
     made = report.OptOutReport("x", [{"subject": "P2", "line": 2, "ended_at": "2025-06-01T00:00:00.000Z"}])
     with pytest.raises(ProjectError, match=message):
         report._replace_versions(made, False, print)
