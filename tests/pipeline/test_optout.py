@@ -173,7 +173,8 @@ def test_killed_at_each_step_and_refused_it_ends_in_one_line_one_version_one_mov
     killed(project, "Running stage 'register'")
     output = optout(project, SUBJECT, code=1)
     assert "Stopped: version 2 is refused: it has lost 0." in output
-    assert "or optout … --anyway" in output
+    assert "or with --anyway, if the withdrawal outweighs it; then the same command again: " in output
+    assert f"python -m mlops optout {SUBJECT}" in output
     assert (list(versions(project)), champion(project)) == ([1, 2], 1)
     assert "audit deployed: FAIL" in output
     killed_before_the_log(project, "--anyway")

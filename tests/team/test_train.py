@@ -14,6 +14,7 @@ from team.model.networks import build
 from team.model.predictor import ModelConfig, Predictor
 from team.model.training import TrainParams
 from team.stages import train as stage
+from team.stages.manifest import contact_sheet
 
 from ..mlops.conftest import SKELETON
 from .fits import PARAMS
@@ -82,3 +83,10 @@ except OSError as error:
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )
     assert done.stdout.split() == [str(errno.ENOSPC)], done.stderr
+
+
+def test_contact_sheet_names_the_record_whose_image_is_damaged() -> None:
+    with pytest.raises(
+        ProjectError, match=r"image of record 'r1' is damaged or .*\nFix: correct the source, then: dvc"
+    ):
+        contact_sheet([("cat", [("r1", b"x")])], 1)

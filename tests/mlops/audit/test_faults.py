@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -140,6 +142,7 @@ def test_mlflow_without_any_run_is_inconclusive(project: Project) -> None:
         done = project.audit(*command)
         assert done.exit_code == 3
         assert "there is no run in sqlite:///" in done.output
+        assert "Fix: see that it is the right one (platform.yaml:tracking_uri)" in done.output
 
 
 def test_all_experiments_and_deleted_ones_count(violated: Project) -> None:
@@ -243,23 +246,74 @@ def test_hostile_ids_are_found_and_their_neighbours_are_not(project: Project) ->
 
 
 @pytest.mark.parametrize(
-    ("command", "message"),
+    ("command", "message", "fix"),
     [
-        (("verify",), "no subject is named"),
-        (("verify", " "), "a subject is empty"),
-        (("verify", "\udcff"), "holds U+DCFF, which is no character"),
-        (("verify", "P2", "--since", "yesterday"), "--since 'yesterday' is no date"),
-        (("verify", "--subjects-file", "nowhere.txt"), "nowhere.txt can't be read"),
-        (("list", "9"), "no version, alias or run '9' (registered: none)"),
-        (("diff", "late", "x"), "no version, alias or run 'x'"),
+        (("verify",), "no subject is named", "name subjects, or give a --subjects-file with one id a line"),
+        (("verify", "--subjects-file", "empty.txt"), "no subject is named", "a --subjects-file with one id a line"),
+        (("verify", " "), "a subject is empty", "name subjects"),
+        (("verify", "\udcff"), "holds U+DCFF, which is no character", ""),
+        (("verify", "P2", "--since", "yesterday"), "--since 'yesterday' is no date", "write it like 2025-06-01 or "),
+        (("verify", "P2", "--since", ""), "--since '' is no date", "write it like 2025-06-01 or "),
+        (("verify", "--subjects-file", "nowhere.txt"), "nowhere.txt can't be read: No such", "in UTF-8, one a line"),
+        (
+            ("verify", "--subjects-file", "utf-16.txt"),
+            "utf-16.txt can't be read: it is not UTF-8\n",
+            "in UTF-8, one a line",
+        ),
+        (("verify", "P2", "--experiment", "dgits"), "no experiment dgits", "--experiment with one of Default, digits"),
+        (
+            ("find", "P2", "--experiment", "x", "--source", "dvc"),
+            "no MLflow experiments",
+            "leave out --experiment, or ",
+        ),
+        (("list", "9"), "no version, alias or run '9' (registered: none)", "python -m mlops registry list; a run goes"),
+        (("diff", "late", "x"), "no version, alias or run 'x'", "python -m mlops registry list; a run goes by"),
+        (
+            ("export", "empty.txt"),
+            "empty.txt can't be written: Not a directory",
+            "python -m mlops audit export <a folder",
+        ),
     ],
     ids=lambda value: " ".join(value).encode("ascii", "replace").decode() if isinstance(value, tuple) else "",
 )
-def test_bad_input_exits_with_2_and_a_fix(violated: Project, command: tuple[str, ...], message: str) -> None:
+def test_bad_input_exits_with_2_and_a_fix(violated: Project, command: tuple[str, ...], message: str, fix: str) -> None:
+    Path("empty.txt").touch()
+    Path("utf-16.txt").write_text("P2\n", encoding="utf-16")
     done = violated.audit(*command)
     assert done.exit_code == 2, done.output
     assert message in done.output
-    assert "Fix: " in done.output
+    assert fix in done.output.partition("Fix: ")[2]
+
+
+def folder_that_is_a_file(path: Path) -> None:
+    shutil.rmtree(path.parent)
+    path.parent.touch()
+
+
+def file_that_is_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+FAULTS: dict[Callable[[Path], None], str] = {
+    folder_that_is_a_file: "File exists",
+    file_that_is_a_folder: "unable to open",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_index_that_cannot_be_used_is_inconclusive_and_made_again_as_the_fix_says(
+    violated: Project, fault: Callable[[Path], None]
+) -> None:
+    assert violated.audit("verify", "P2").exit_code == 1
+    fault(Path(".dvc/tmp/records/index.db"))
+    for command in (("verify", "P2"), ("reindex",)):
+        done = violated.audit(*command)
+        assert done.exit_code == 3
+        assert f"index.db can't be used: {FAULTS[fault]}" in done.output
+    remove = done.output.partition("Fix: ")[2].partition(" (")[0]
+    assert subprocess.run(remove.split(), check=True).args[:2] == ["rm", "-r"]
+    assert violated.audit("verify", "P2").exit_code == 1
 
 
 @pytest.mark.parametrize(
@@ -279,7 +333,7 @@ def test_registry_that_is_not_required_is_told(violated: Project) -> None:
     Path("params.yaml").write_text("data: {consent: not_required}\n", encoding="utf-8")
     done = violated.audit("verify", "P2")
     assert done.exit_code == 2
-    assert "--since" in done.output
+    assert "Fix: python -m mlops audit verify <subject> --since <date>; or set params.yaml:data.consent" in done.output
     assert violated.audit("verify", "P2", "--since", "2025-08-01").exit_code == 0
 
 

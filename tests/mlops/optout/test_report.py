@@ -3,10 +3,14 @@
 from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from mlops.errors import ProjectError
+from mlops.files import write_json
 from mlops.optout import steps as report
 from mlops.optout.plan import Dataset, Plan
+from mlops.registry.versions import REGISTERED
 
 HOSTILE = '<script>alert("x")</script>&amp;=1+1'
 WHO = [{"subject": HOSTILE, "line": 7, "ended_at": "2026-01-01T00:00:00.000Z"}]
@@ -126,3 +130,30 @@ def test_plan_that_starts_from_what_knows_them_ends_there() -> None:
     plan = Plan(["a"], starts_from="models:/digits/1")
     assert list(plan.text()) == ["no run knows them"]
     assert list(plan.steps())[-1] == "stop: params.yaml:train.init_from is models:/digits/1, which knows them"
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (
+            Plan(["P2"], starts_from="models:/digits/1"),
+            r"start from models:/digits/1, .*\nFix: params.yaml:train.init_from",
+        ),
+        (
+            Plan(["P2"], numbers=[1]),
+            r"version 1, which the pipeline makes today, knows .*\nFix: .*has data/consent.csv",
+        ),
+    ],
+    ids=["start", "version"],
+)
+def test_version_that_would_know_them_all_the_same_is_refused(
+    monkeypatch: pytest.MonkeyPatch, plan: Plan, message: str
+) -> None:
+    monkeypatch.setattr(report, "Audit", lambda: None)
+    monkeypatch.setattr(report, "make_plan", lambda audit, subjects: plan)
+    monkeypatch.setattr("mlops.registry.promotion.identity", lambda: ())
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: SimpleNamespace(returncode=0))
+    write_json(REGISTERED, {"version": 1})
+    made = report.OptOutReport("x", [{"subject": "P2", "line": 2, "ended_at": "2025-06-01T00:00:00.000Z"}])
+    with pytest.raises(ProjectError, match=message):
+        report._replace_versions(made, False, print)

@@ -82,6 +82,14 @@ def test_check_precision_that_the_device_lacks_is_refused_with_the_fix(
         check_precision(precision, device)
 
 
+def test_build_fabric_of_more_processes_than_gpus_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(monkeypatch, 2)
+    with pytest.raises(
+        ProjectError, match=r"3 processes .* 2 GPU.*\nFix: set params.yaml:train.processes: auto, or .*=cpu"
+    ):
+        build_fabric(processes=3)
+
+
 @pytest.mark.parametrize(
     ("precision", "device"),
     [("fp32", "cpu"), ("bf16", "cpu"), ("fp32", "mps"), *((name, "cuda") for name in ("fp32", "tf32", "bf16", "fp16"))],

@@ -31,7 +31,7 @@ def parse_subjects(subjects: Iterable[str]) -> list[str]:
     ids = list(map(parse_id, [subjects] if isinstance(subjects, str) else subjects))
     if not ids or not all(ids):
         problem = "a subject is empty" if ids else "no subject is named"
-        raise ProjectError(problem, "name subjects, or give --subjects-file <file>")
+        raise ProjectError(problem, "name subjects, or give a --subjects-file with one id a line")
     return list(dict.fromkeys(ids))
 
 

@@ -123,9 +123,11 @@ def _download(run: str, folder: str) -> str:
 
 def read_runs(reader: mlflow_reader.Reader, experiments: tuple[str, ...] = ()) -> list[Run]:
     """Return the trainings, the first one first; raise ProjectError if one of the experiments does not exist."""
-    names = {each.id: each.name for each in reader.experiments() if not experiments or each.name in experiments}
-    if unknown := set(experiments) - set(names.values()):
-        raise ProjectError(f"MLflow has no experiment {', '.join(sorted(unknown))}", "see their names: make ui")
+    known = {each.id: each.name for each in reader.experiments()}
+    if unknown := set(experiments) - set(known.values()):
+        fix = f"--experiment with one of {', '.join(sorted(known.values()))}"
+        raise ProjectError(f"MLflow has no experiment {', '.join(sorted(unknown))}", fix)
+    names = {number: name for number, name in known.items() if not experiments or name in experiments}
     return [
         Run(
             id=run.id,

@@ -58,7 +58,8 @@ def _all(subjects: tuple[str, ...], file: Path | None) -> list[str]:
                 return [*subjects, *(cell for _, (cell,) in rows(stream, file.name, ("subject_id",)))]
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ProjectError(f"{file} can't be read: {error}", "give a file of subjects in UTF-8, one a line") from error
+        reason = getattr(error, "strerror", "") or "it is not UTF-8"
+        raise ProjectError(f"{file} can't be read: {reason}", "give a file of subjects in UTF-8, one a line") from error
     return [*subjects, *filter(str.strip, lines)]
 
 
@@ -97,7 +98,7 @@ def verify(
 ) -> None:
     """Verify that subjects were trained on while they consented. It looks at every run that knows them."""
     try:  # a date is midnight UTC, and a time without a zone is UTC
-        time = datetime.fromisoformat(since) if since else None
+        time = datetime.fromisoformat(since) if since is not None else None
         end = time and (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError) as error:
         fix = "write it like 2025-06-01 or 2025-06-01T02:00:00+02:00"

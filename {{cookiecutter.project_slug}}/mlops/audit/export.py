@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..config import load_platform
+from ..errors import ProjectError
 from ..files import atomic_write
 from ..registry.aliases import ALIASES
 from .audit import Audit
@@ -33,7 +34,7 @@ def export(audit: Audit, folder: Path) -> str:
     """Write the tables into a folder, and the manifests that it lacks; return what was written, for people.
 
     Raises:
-        ProjectError: The consent registry is missing or malformed.
+        ProjectError: The consent registry is missing or malformed, or the folder can't be written.
         InconclusiveError: Runs may be missing from the tables, such as in a shallow clone.
         ManifestMissingError: A manifest can't be fetched any more.
     """
@@ -63,12 +64,17 @@ def export(audit: Audit, folder: Path) -> str:
     manifests = sorted({run.manifest for run in audit.catalog.runs if run.manifest in audit.numbers})
     targets = {sha256: folder / f"manifests/manifest_sha256={sha256}/manifest.parquet" for sha256 in manifests}
     new = {sha256: target for sha256, target in targets.items() if not target.exists()}
-    for sha256, target in new.items():
-        with open_manifest(sha256, audit.catalog.manifest_sources(sha256)) as (file, _), atomic_write(target) as copy:
-            shutil.copyfile(file, copy)
-    for name, table in tables.items():
-        with atomic_write(folder / name / f"{name}.parquet") as file:
-            pq.write_table(table, file)
+    try:
+        for sha256, target in new.items():
+            source = open_manifest(sha256, audit.catalog.manifest_sources(sha256))
+            with source as (file, _), atomic_write(target) as copy:
+                shutil.copyfile(file, copy)
+        for name, table in tables.items():
+            with atomic_write(folder / name / f"{name}.parquet") as file:
+                pq.write_table(table, file)
+    except OSError as error:
+        fix = "python -m mlops audit export <a folder on a disk with space that this user may write>"
+        raise ProjectError(f"{folder} can't be written: {error.strerror or error}", fix) from error
     counts = ", ".join(f"{len(table)} of {name}" for name, table in tables.items())
     return f"{folder.as_posix()}: {len(new)} new manifests of {len(manifests)}; rows: {counts}"
 

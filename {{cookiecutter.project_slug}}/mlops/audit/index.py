@@ -62,8 +62,8 @@ class Index:
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or home() / ".dvc" / "tmp" / "records" / "index.db"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._translate_errors():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 self._open()
             except sqlite3.OperationalError:  # locked, disk full, no permission: not damaged
@@ -91,9 +91,11 @@ class Index:
     def _translate_errors(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
-            fix = "free disk space and close programs that use the file, or delete it: it is made again"
-            raise InconclusiveError(f"the index {self.path} can't be used: {error}", fix) from error
+        except (sqlite3.Error, OSError) as error:
+            is_damaged = type(error) is sqlite3.DatabaseError
+            reason = "it is damaged" if is_damaged else getattr(error, "strerror", "") or error
+            fix = f"rm -r {self.path.parent} (it is made again); or free disk space, or let this user write there"
+            raise InconclusiveError(f"the index {self.path} can't be used: {reason}", fix) from error
 
     @contextlib.contextmanager
     def _transaction(self, begin: str = "BEGIN") -> Iterator[None]:

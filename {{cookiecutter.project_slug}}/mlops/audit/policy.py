@@ -106,9 +106,9 @@ class Consent:
 
 def read_registry() -> Registry:
     """Read the consent registry as it is now; raise ProjectError if none is required, or it is missing or malformed."""
-    if read_params().get("data", {}).get("consent") == NOT_REQUIRED:
+    if (read_params().get("data") or {}).get("consent") == NOT_REQUIRED:
         problem = "consent is not required (params.yaml:data.consent), so there is no end of consent to compare with"
-        fix = "audit verify <subject> --since <date>; or set params.yaml:data.consent to required"
+        fix = "python -m mlops audit verify <subject> --since <date>; or set params.yaml:data.consent to required"
         raise ProjectError(problem, fix)
     return read(PATH)
 

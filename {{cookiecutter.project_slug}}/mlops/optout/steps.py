@@ -6,6 +6,7 @@ nothing and loads nothing.
 """
 
 import secrets
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -130,7 +131,7 @@ def optout(subjects: Iterable[str], at: datetime | None, unlisted: bool, anyway:
             report.stopped = {}
             _replace_versions(report, anyway, echo)
         except ProjectError as error:
-            fix = f"{error.fix}; then the same command again: python -m mlops optout …"
+            fix = f"{error.fix}; then the same command again: python -m mlops optout {shlex.join(ids)}"
             report.stopped = {"problem": error.problem, "fix": fix}
             echo(f"Stopped: {error.problem}\nFix: {fix}\nThe withdrawal stands all the same.")
         except BaseException:
@@ -169,7 +170,7 @@ def _replace_versions(report: OptOutReport, anyway: bool, echo: Echo) -> None:
         try:
             result = promotion.promote(str(number), alias, why=f"opt-out {report.id}", anyway=anyway)
         except ProjectError as error:
-            fix = f"{error.fix}; or optout … --anyway, if the withdrawal outweighs it"
+            fix = f"{error.fix}; or with --anyway, if the withdrawal outweighs it"
             raise ProjectError(error.problem, fix) from error
         report.record(f"promote {alias}", result)
         echo(result)
