@@ -46,8 +46,8 @@ def registry(tmp_path: Path, repository: Path, run: Run, monkeypatch: pytest.Mon
     """Another repository, which has `words.txt` in a DVC remote of its own."""
     folder = tmp_path / "registry"
     folder.mkdir()
-    with monkeypatch.context() as there:
-        there.chdir(folder)
+    with monkeypatch.context() as inside:
+        inside.chdir(folder)
         run("git", "init", "--quiet", "--initial-branch=main")
         run("dvc", "init", "--quiet")
         run("dvc", "remote", "add", "--quiet", "-d", "storage", str(tmp_path / "registry-storage"))
@@ -150,13 +150,13 @@ def test_registry_of_this_machine_is_refused_where_data_go_to_a_bucket(
 
 
 def test_input_that_is_never_pushed_is_refused(repository: Path, run: Run) -> None:
-    kept = "outs: [data/dataset: {push: false}]"
-    edit("dvc.yaml", "outs: [data/dataset]", kept)
+    unpushed = "outs: [data/dataset: {push: false}]"
+    edit("dvc.yaml", "outs: [data/dataset]", unpushed)
     with pytest.raises(ProjectError, match=r"data/dataset is an input that is never pushed[\s\S]*from dvc\.yaml"):
         snapshot("train")
     with Repo() as repo:  # what nobody reads may stay here
         assert inputs.elsewhere([repo.stage.load_one(name="prepare")]) == []
-    edit("dvc.yaml", kept, "outs: [data/dataset]")
+    edit("dvc.yaml", unpushed, "outs: [data/dataset]")
     snapshot("train")
 
 

@@ -77,7 +77,7 @@ def rollback(why: str = "") -> str:
     with FileLock(home() / LOCK):
         registry = aliases.read()
         *_, before, now = (None, None, *alias_holders(registry.log)[CHAMPION])
-        if before not in registry.versions:
+        if before is None or before not in registry.versions:
             registry.check_agrees()
             others = [number for number in registry.versions if number != now]
             problem = f"no version of {registry.name} that MLflow has was champion before {now or 'now'}"

@@ -69,8 +69,8 @@ def register(model_dir: Path) -> int:
     Raises:
         ProjectError: A subject has no consent, the remote or MLflow can't be reached, or the model is damaged.
     """
-    facts, name = read_facts(), load_platform().project
-    if facts["consent_sha256"] != consent.NOT_REQUIRED:
+    facts, name, rule = read_facts(), load_platform().project, (read_params().get("data") or {}).get("consent")
+    if {facts["consent_sha256"], rule or consent.NOT_REQUIRED} != {consent.NOT_REQUIRED}:  # then, or now
         consent.check_subjects(MANIFEST)
     stage = pipeline.running_stage()
     dvc_remote.push_inputs(stage.name)

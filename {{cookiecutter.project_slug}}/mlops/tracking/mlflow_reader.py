@@ -8,7 +8,7 @@ import base64
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -218,12 +218,14 @@ class ClientReader:
 
     def request(self, method: str, path: str, fields: dict[str, Any], timeout_s: float) -> "Response":
         """Ask the API of a server, as MLflow logs in to it; return the response, whatever its status."""
-        from mlflow.tracking._tracking_service.utils import _get_store
-        from mlflow.utils.rest_utils import http_request
+        from mlflow.tracking._tracking_service import utils
+        from mlflow.utils import rest_utils
 
+        get_store: Callable[..., Any] = utils._get_store  # MLflow has no types here
+        send: Callable[..., Response] = rest_utils.http_request
         body = {"json": fields} if method == "POST" else {"params": fields}
-        login = _get_store(self._client.tracking_uri).get_host_creds()
-        return http_request(login, path, method, max_retries=0, timeout=timeout_s, raise_on_status=False, **body)
+        login = get_store(self._client.tracking_uri).get_host_creds()
+        return send(login, path, method, max_retries=0, timeout=timeout_s, raise_on_status=False, **body)
 
     def experiments(self) -> list[StoredExperiment]:
         """Return all experiments, deleted ones too."""

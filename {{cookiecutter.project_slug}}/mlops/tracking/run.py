@@ -238,8 +238,8 @@ def _start(device: dict[str, Any], earlier: dict[str, Any], parents: list[str]) 
     prepared, job_path = read_json(Path("reports/prepare.json")), job_file()
     job = read_json(job_path) if job_path else {}
     machine = {"job": job.get("name"), "image": job.get("image"), "instance_type": read_machines()["instance_type"]}
-    inherited = ("run", "name", "user", "git_remote_url", "git_branch", "baseline_commit", "dvc_exp_name")
-    inherited += ("dvc_remote_url", "data_version", "stage_metrics", "inputs_elsewhere")
+    inherited = ["run", "name", "user", "git_remote_url", "git_branch", "baseline_commit", "dvc_exp_name"]
+    inherited += ["dvc_remote_url", "data_version", "stage_metrics", "inputs_elsewhere"]
     return {
         **{name: getattr(context, name) for name in inherited},
         "data_git_commit_id": context.commit,

@@ -128,7 +128,7 @@ def test_read_dataset_of_one_label_or_of_one_that_train_never_saw_is_refused(dat
         ({"init_from": "models:/digits/latest"}, "train.init_from .*one version, models:/<name>/<version number>"),
         ({**LARGE, "weights": "imagenet", "init_from": "models:/digits/1"}, "train.init_from .*starts from one place"),
         ({"image_px": 4}, "train.image_px is 4: .*8"),
-        ({"max_lr": float("nan")}, "train.max_lr is nan"),
+        ({"max_lr": float("nan")}, "train.max_lr is NaN"),
         ({"max_lr": 0}, "train.max_lr is 0: .*greater than 0"),
         ({"batch_size": 1}, "train.batch_size is 1: .*2"),
         ({"processes": 0}, "train.processes is 0: auto, or 1 to 32"),
