@@ -91,6 +91,8 @@ class Container:
         apart = [*_unshare(), *(["--net"] if cut_off else [])]
         self._process = subprocess.Popen(
             [
+                "env",
+                "--default-signal",  # a shell can't trap what is ignored when it starts, such as Ctrl-C by `… &`
                 "setpriv",
                 "--pdeathsig",
                 "KILL",

@@ -137,7 +137,7 @@ def test_send_before_mlflow_has_the_end_of_the_training_waits(pipeline: str, cli
     client.set_terminated(run_id, "RUNNING")
     stage_metrics.send("late")
     assert uploader.waiting_stage_metrics() == ["abc123"]
-    with pytest.raises(ProjectError, match="mirror sync"):
+    with pytest.raises(ProjectError, match="mirror repair"):
         uploader.upload_all()
     client.set_terminated(run_id, "FINISHED")
     uploader.upload_all()

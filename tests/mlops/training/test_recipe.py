@@ -113,7 +113,7 @@ PARAMS: dict[str, Any] = {
 }
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no mapping": ({"optimizer": "AdamW"}, r"train.optimizer is 'AdamW': write it like \{name: …\}"),
-    "empty": ({"schedule": None}, "train.schedule is None: write it like"),
+    "empty": ({"schedule": None}, "train.schedule is null: write it like"),
     "text": (
         {"optimizer": {"name": "AdamW", "eps": "x"}},
         r"another kind of value; AdamW takes betas=\(0.9, 0.999\), ",
@@ -130,7 +130,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no rate": ({"schedule": {"name": "StepLR", "step_size": 1, "gamma": float("nan")}}, "it makes nan of a learning"),
     "processes": ({"processes": "many"}, r"train.processes is 'many': auto, or 1 to 32: .*\nFix: .*:train.processes$"),
-    "true": ({"processes": True}, r"train.processes is True: auto, or 1 to 32"),
+    "true": ({"processes": True}, r"train.processes is true: auto, or 1 to 32"),
 }
 
 
