@@ -19,7 +19,7 @@ from ....errors import ProjectError
 from ....explain import explain
 from ....tracking import mlflow_check, mlflow_client
 from ....tracking.git import git, head, without_credentials
-from ....tracking.run_context import snapshot
+from ....tracking.run_context import check_inputs, snapshot
 from ... import fingerprint
 from ...spec import JobSpec, job_stages, needs_mlflow, spec_of
 from ...transfer import public_remote
@@ -105,7 +105,8 @@ def commit() -> Results:
     from dvc.repo import Repo
 
     parent, stages = head(), job_stages()
-    snapshot(stages[-1])  # refuses files that Git does not track
+    snapshot(stages[-1])  # refuses files that Git does not track, and what others can't get
+    check_inputs(stages[0])  # of the stages that follow, too
     with Repo(os.getcwd()) as repo:
         for stage in stages:
             fingerprint.check_in_project(repo, repo.stage.load_one(name=stage))
