@@ -125,8 +125,9 @@ def test_restore_earlier_run_has_its_files_and_leaves_the_work_tree(
 def test_restore_results_of_another_run_are_refused(trained: Trained, run: Run, tmp_path: Path) -> None:
     trained("one")
     Path("reports/run.json").write_text(json.dumps({"run": "other"}), encoding="utf-8")
-    with pytest.raises(ArtifactMissingError, match=r"is of run one, not of other\nFix: .*commit dvc\.lock and"):
+    with pytest.raises(ArtifactMissingError, match=r"is of run one, not of other\nFix: .*dvc repro, and commit"):
         restore_run(commit_all(run), tmp_path / "got")
+    assert restore_run(trained("again"), tmp_path / "again")["run"] == "again"
 
 
 def test_restore_manifest_of_another_run_is_refused(trained: Trained, run: Run, tmp_path: Path) -> None:
@@ -159,9 +160,11 @@ def test_restore_results_that_are_missing_or_damaged_are_refused(trained: Traine
 
 def test_restore_commit_without_results_is_refused(trained: Trained, run: Run, tmp_path: Path) -> None:
     trained("one")
-    run("git", "rm", "--quiet", "dvc.lock", "dvc.yaml")
+    run("git", "rm", "--quiet", "--cached", "dvc.lock", "dvc.yaml")
+    run("git", "commit", "--quiet", "-m", "Without results")
     with pytest.raises(ArtifactMissingError, match=r"has no reports/train/lineage\.json\nFix: .*dvc repro, and commit"):
-        restore_run(commit_all(run), tmp_path / "got")
+        restore_run(run("git", "rev-parse", "HEAD"), tmp_path / "got")
+    assert restore_run(trained("again"), tmp_path / "again")["run"] == "again"
 
 
 def test_remote_that_is_relative_in_the_copy_of_an_experiment_is_refused_and_the_fix_makes_it_absolute(

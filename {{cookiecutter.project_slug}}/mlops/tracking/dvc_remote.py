@@ -203,14 +203,12 @@ def restore(commit: str, paths: tuple[str, ...], folder: Path) -> None:
 def restore_run(commit: str, folder: Path, *more: str) -> dict[str, Any]:
     """Restore what MLflow needs of the run whose results a commit holds, and `more`; check it, and return its facts."""
     restore(commit, (RUN_REPORT, RUN_DIR.as_posix(), *ARTIFACTS, *more), folder)
+    fix = "in the clone that trained it: dvc repro, and commit dvc.lock and reports/"
     if missing := [path for path in (RUN_REPORT, LINEAGE.as_posix(), *more) if not (folder / path).exists()]:
-        problem = f"commit {commit[:10]} has no {', '.join(missing)}"
-        raise ArtifactMissingError(problem, "in the clone that trained it: dvc repro, and commit dvc.lock and reports/")
+        raise ArtifactMissingError(f"commit {commit[:10]} has no {', '.join(missing)}", fix)
     facts, run = read_facts(folder), read_json(folder / RUN_REPORT)["run"]
     if facts["run"] != run:
         problem = f"{RUN_DIR} at commit {commit[:10]} is of run {facts['run']}, not of {run}"
-        raise ArtifactMissingError(
-            problem, "in the clone that trained it: dvc checkout, and commit dvc.lock and reports/"
-        )
+        raise ArtifactMissingError(problem, fix)
     check_manifest(folder)
     return facts
