@@ -170,7 +170,7 @@ def _explain(error: Exception, uri: str) -> ProjectError | None:
             f"python -m pip install {{package}}, {SAME}",
         ),
         (
-            r"^arn:.*\n.*\b40[13]\b",
+            r"(?s)^arn:.*\n.*(\b40[13]\b|PERMISSION_DENIED|UNAUTHENTICATED)",
             "MLflow does not know you: {text}",
             f"aws sts get-caller-identity shows your AWS identity; with the right credentials, {SAME}",
         ),
