@@ -16,7 +16,7 @@ from mlops.records.ids import match_key
 
 from .conftest import HEADER, moment, write_manifest
 
-SUBJECTS = ["P1", "p1", "P10", "Q", "00123", "123", 'it\'s, "x"\n']
+SUBJECTS = ["P1", "p1", "P10", "Q", "00123", "123", 'it\'s, "x"']
 START = moment("2025-01-01")
 
 
