@@ -13,7 +13,7 @@ from .conftest import SKELETON
 
 MLOPS = SKELETON / "mlops"
 TEAM = SKELETON / "{{cookiecutter.package_name}}"
-TEAM_LINES, MLOPS_LINES = 1_950, 18_300
+TEAM_LINES, MLOPS_LINES = 1_960, 20_600
 
 # Modules and folders of mlops/, those at the bottom first: each imports what is below it, and of its own row itself.
 LAYERS = (
@@ -23,7 +23,7 @@ LAYERS = (
     {"tracking"},
     {"registry"},
     {"datasets", "consent", "audit", "compute"},
-    {"optout"},
+    {"optout", "lineage"},
     {"runner", "cli", "setup_clone", "update", "__main__"},
 )
 BASE, TOP = LAYERS[0], LAYERS[-1]  # single modules, which may import others of their row

@@ -10,7 +10,7 @@ import click
 from .explain import explain, quiet
 
 # The module `cli` of each adds its `groups` of verbs; any of them but `registry` and `datasets` may be deleted.
-FOLDERS = ("registry", "datasets", "consent", "compute", "audit", "optout")
+FOLDERS = ("registry", "datasets", "consent", "compute", "audit", "optout", "lineage")
 
 
 class Verbs(click.Group):
