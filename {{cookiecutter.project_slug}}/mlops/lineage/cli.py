@@ -16,7 +16,7 @@ NAMES = "Named like models:/name/3, 3, champion, a run, an experiment, a commit,
 @as_json
 def trace(name: str, html: Path | None, as_json: bool) -> None:
     """Show what X was made from, and what was made from it. Versions, runs, commits, data, consent."""
-    from .trace import trace
+    from .trace import text, trace
 
     graph = trace(name)
     if html:
@@ -27,7 +27,7 @@ def trace(name: str, html: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(graph.as_dict())
     elif not html:
-        click.echo(graph.text())
+        click.echo(text(graph))
 
 
 @click.command(epilog=NAMES)

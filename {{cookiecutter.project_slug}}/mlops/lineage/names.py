@@ -74,9 +74,13 @@ def find(name: str, history: History) -> Target:
 def _unknown(name: str, history: History) -> ProjectError:
     known = [*map(str, history.versions), *history.aliases, *history.runs, *(run.name for run in history.runs.values())]
     near = difflib.get_close_matches(name, dict.fromkeys(known), 3)
-    fix = f"did you mean {' or '.join(near)}?" if near else "see what there is: python -m mlops registry list, data list"
+    fix = (
+        f"did you mean {' or '.join(near)}?" if near else "see what there is: python -m mlops registry list, data list"
+    )
     problem = f"no version, run, commit, dataset, file or subject of this project is named {name!r}"
-    return ProjectError(problem, f"{fix}; of another clone: git fetch --tags origin && git fetch origin lineage:lineage")
+    return ProjectError(
+        problem, f"{fix}; of another clone: git fetch --tags origin && git fetch origin lineage:lineage"
+    )
 
 
 def version_of(target: Target, history: History) -> TaggedVersion | None:

@@ -243,7 +243,9 @@ def _remote(config: dict[str, dict[str, str]]) -> Store:
         outer = config.get(f'remote "{base[1]}"', {})
         options, url = {**outer, **options}, outer.get("url", "") + base[2]
     if not url:
-        return Unread("no DVC remote is set", "python -m mlops setup (a local folder), or: dvc remote add -d storage s3://…")
+        return Unread(
+            "no DVC remote is set", "python -m mlops setup (a local folder), or: dvc remote add -d storage s3://…"
+        )
     if {options.get(key, "").lower() for key in ("version_aware", "worktree")} & {"true", "yes", "on", "1"}:
         return Unread(f"the remote {without_credentials(url)} keeps files by their names, not by their hashes", fix)
     if url.startswith("s3://"):
