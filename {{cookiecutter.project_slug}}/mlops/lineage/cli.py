@@ -65,4 +65,15 @@ def reproduce(name: str, backend: str, against: str | None, dry_run: bool, as_js
     sys.exit(report.exit_code)
 
 
-groups = (trace, verify, reproduce)
+@click.command()
+@click.argument("hashes", metavar="HASH…", nargs=-1, required=True)
+@click.option("--why", required=True, help="A reason, for the record.")
+def tombstone(hashes: tuple[str, ...], why: str) -> None:
+    """Record that files of DVC were erased on request. `verify` then says ERASED of them, and not BROKEN."""
+    from .erasure import record
+
+    record(hashes, why)
+    click.echo(f"recorded: {len(hashes)} file(s) were erased")
+
+
+groups = (trace, verify, reproduce, tombstone)

@@ -4,7 +4,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -82,22 +82,30 @@ def read(commits: Iterable[str]) -> dict[str, Pinned]:
 def blobs(names: Iterable[tuple[str, str]]) -> dict[tuple[str, str], bytes]:
     """Return files of the project at commits, by commit and path; those that are not there are left out."""
     wanted = list(names)
-    queries = "".join(f"{commit}:./{path}\n" for commit, path in wanted).encode()
+    read = objects(f"{commit}:./{path}" for commit, path in wanted)
+    return {name: content for name, (_, kind, content) in zip(wanted, read, strict=True) if kind == b"blob"}
+
+
+def objects(names: Iterable[str]) -> Iterator[tuple[str, bytes, bytes]]:
+    """Yield Git's objects in order: the name that was asked for, the kind (b"" where there is none), the content.
+
+    What `git replace` puts in an object's place is read like the object.
+    """
+    wanted = list(names)
+    queries = "".join(f"{name}\n" for name in wanted).encode(errors="surrogateescape")
     done = subprocess.run(["git", "cat-file", "--batch"], input=queries, capture_output=True, env=_environment())
-    contents: dict[tuple[str, str], bytes] = {}
     output, start = done.stdout, 0
     for name in wanted:
         end = output.find(b"\n", start)
         if end < 0:
             raise ProjectError(f"git cat-file: {done.stderr.decode(errors='replace').strip()}", "git fsck")
-        header = output[start:end].split(b" ")
-        start = end + 1
-        if header[-1].isdigit() and len(header) == 3:
+        header, start = output[start:end].split(b" "), end + 1
+        if len(header) == 3 and header[2].isdigit():
             size = int(header[2])
-            if header[1] == b"blob":
-                contents[name] = output[start : start + size]
+            yield name, header[1], output[start : start + size]
             start += size + 1
-    return contents
+        else:
+            yield name, b"", b""
 
 
 def _environment() -> dict[str, str]:

@@ -11,7 +11,6 @@ from typing import Any
 
 from ..contract import package_name
 from ..errors import ProjectError
-from ..pipeline import LOCK
 from ..registry.versions import MANIFEST
 from ..tracking import lineage_log
 from ..tracking.git import git, try_git

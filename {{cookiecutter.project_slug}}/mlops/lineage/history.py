@@ -1,4 +1,4 @@
-"""The history of the project in this clone: runs, registered versions and aliases, from Git, and from MLflow if it is there.
+"""The history of the project in this clone: runs, versions and aliases, from Git, and from MLflow if it is there.
 
 Git is the authority. MLflow adds its own ids of runs, the runs that other clones trained, and where its aliases are.
 """
@@ -80,7 +80,7 @@ class History:
     def mlflow_runs(self) -> dict[str, StoredRun]:
         """Return MLflow's runs of this project by the ids that they have in DVC; none where it can't be asked."""
         with self._noted():
-            if reader := self._reader:
+            if reader := self.reader:
                 experiments = [each.id for each in reader.experiments() if each.name == self.model]
                 return {run.facts.get(MIRROR_ID, run.id): run for run in reader.runs(experiments)}
         return {}
@@ -89,7 +89,7 @@ class History:
     def mlflow_versions(self) -> dict[int, StoredVersion]:
         """Return MLflow's versions by number; none where it can't be asked."""
         with self._noted():
-            if reader := self._reader:
+            if reader := self.reader:
                 return {int(version.version): version for version in reader.versions(self.model)}
         return {}
 
@@ -97,7 +97,7 @@ class History:
     def aliases(self) -> dict[str, int]:
         """Return the version of each alias in use: MLflow's, or the log's where MLflow can't be asked."""
         with self._noted():
-            if reader := self._reader:
+            if reader := self.reader:
                 return reader.aliases(self.model).get(self.model, {})
         return self.logged_aliases
 
@@ -107,7 +107,8 @@ class History:
         return {alias: numbers[-1] for alias, numbers in alias_holders(self.changes).items() if numbers}
 
     @cached_property
-    def _reader(self) -> mlflow_reader.Reader | None:
+    def reader(self) -> mlflow_reader.Reader | None:
+        """Return what reads MLflow; None if it is left alone, or can't be reached."""
         if self.offline:
             return None
         with self._noted(), mlflow_client.translate_errors(mlflow_client.RETRY):

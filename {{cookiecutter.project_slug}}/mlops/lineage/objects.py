@@ -45,6 +45,8 @@ class Store(Protocol):
 
     name: str
     """For people."""
+    is_near: bool
+    """Whether its files can be read at no cost."""
 
     def sizes(self, hashes: Iterable[str]) -> dict[str, int]:
         """Return the bytes of each file that is there; raise UnreachableError where nobody can tell."""
@@ -62,6 +64,7 @@ class Folder:
 
     path: Path
     name: str
+    is_near: bool = True
 
     def sizes(self, hashes: Iterable[str]) -> dict[str, int]:
         """Return the bytes of each file that is there; raise UnreachableError if the folder of a remote is not."""
@@ -93,6 +96,7 @@ class Bucket:
     url: str
     options: dict[str, str] = field(repr=False)
     name: str = "remote"
+    is_near: bool = False
 
     @cached_property
     def _client(self) -> Any:
@@ -151,6 +155,7 @@ class Unread:
     problem: str
     fix: str
     name: str = "remote"
+    is_near: bool = False
 
     def sizes(self, hashes: Iterable[str]) -> dict[str, int]:
         """Raise UnreachableError."""

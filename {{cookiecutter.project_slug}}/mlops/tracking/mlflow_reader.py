@@ -121,6 +121,16 @@ class SqliteReader:
             runs.append(StoredRun(run, name, str(experiment), status, started, ended, bool(deleted), facts))
         return _in_order(runs)
 
+    def params(self, run_id: str) -> dict[str, str]:
+        """Return all params of a run, by MLflow's id of it."""
+        return dict(self._db.execute("SELECT key, value FROM params WHERE run_uuid = ?", (run_id,)))
+
+    def location(self, model: str, number: int) -> str:
+        """Return where the files of a version are; "" where MLflow has none."""
+        query = "SELECT storage_location FROM model_versions WHERE workspace = 'default' AND (name, version) = (?, ?)"
+        row = self._db.execute(query, (model, number)).fetchone()
+        return str(row[0]) if row and row[0] else ""
+
     def aliases(self, model: str = "") -> dict[str, dict[str, int]]:
         """Return the aliases of each registered model, or of this one, with their versions."""
         return {name: json.loads(aliases) for name, aliases in self._db.execute(MODELS, (model,))}
@@ -187,6 +197,12 @@ class RestReader:
         name = info.get("run_name", "")
         return StoredRun(info["run_id"], name, info["experiment_id"], info["status"], *times, deleted, facts)
 
+    def params(self, run_id: str) -> dict[str, str]:
+        """Return all params of a run, by MLflow's id of it."""
+        timeout_s = float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", TIMEOUT_S))
+        answer = content_of(self.request("GET", f"{API}runs/get", {"run_id": run_id}, timeout_s))
+        return _texts(answer["run"]["data"].get("params", ()))
+
     def have_ended(self, experiment: str, query: str, number: int) -> bool:
         """Return whether just so many runs of an experiment match and have ended; only one of them is sent."""
         fields = {"experiment_ids": [experiment], "filter": f"{query}{HAS_ENDED}", "max_results": 1}
@@ -247,6 +263,10 @@ class ClientReader:
         info, facts = run.info, _facts({**run.data.tags, **run.data.params})
         times, deleted = (info.start_time, info.end_time), info.lifecycle_stage == "deleted"
         return StoredRun(info.run_id, info.run_name or "", info.experiment_id, info.status, *times, deleted, facts)
+
+    def params(self, run_id: str) -> dict[str, str]:
+        """Return all params of a run, by MLflow's id of it."""
+        return dict(self._client.get_run(run_id).data.params)
 
     def have_ended(self, experiment: str, query: str, number: int) -> bool:
         """Return whether just so many runs of an experiment match and have ended; only one of them is sent."""
