@@ -8,6 +8,7 @@ import click
 from ..output import as_json, print_json
 
 NAMES = "Named like models:/name/3, 3, champion, a run, an experiment, a commit, a tag, a dataset's md5, or a file."
+ENVIRONMENT = "lock: install the packages that the commit pins, where others are here; current: take those here."
 
 
 @click.command(epilog=NAMES)
@@ -52,16 +53,17 @@ def verify(names: tuple[str, ...], deep: bool, offline: bool, as_json: bool) -> 
 @click.option("--at", "backend", default="local", show_default=True, help="Or a backend of jobs, such as sandbox.")
 @click.option("--against", metavar="RUN", help="Train nothing: compare with this run.")
 @click.option("--dry-run", is_flag=True, help="Only say whether IDENTICAL can be expected here.")
+@click.option("--environment", type=click.Choice(["lock", "current"]), default="lock", help=ENVIRONMENT)
 @as_json
-def reproduce(name: str, backend: str, against: str | None, dry_run: bool, as_json: bool) -> None:
+def reproduce(name: str, backend: str, against: str | None, dry_run: bool, environment: str, as_json: bool) -> None:
     """Train X again, and compare. Exit code: 0 IDENTICAL or EQUIVALENT, 1 DIFFERENT, 3 CANNOT, 2 bad input."""
     from .reproduce import reproduce
 
-    report = reproduce(name, backend, against, dry_run)
+    report = reproduce(name, backend, against, dry_run, environment)
     if as_json:
         print_json(report.as_dict())
     else:
-        click.echo(report.text())
+        click.echo(report.for_people())
     sys.exit(report.exit_code)
 
 
