@@ -1,4 +1,4 @@
-"""The verbs `trace`, `verify`, `reproduce` and `tombstone`: what made a model, is that still so, can it be made again."""
+"""The verbs `trace`, `verify`, `reproduce`, `tombstone`: what made a model, is that so, can it be made again."""
 
 import sys
 from pathlib import Path

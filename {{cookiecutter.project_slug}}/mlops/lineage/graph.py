@@ -273,9 +273,7 @@ class Builder:
         splits: dict[str, int] = {}
         for count in report.get("counts", ()):
             splits[count["split"]] = splits.get(count["split"], 0) + count["records"]
-        entry = next(
-            (out for stage in pinned.lock.values() for out in stage.get("outs", ()) if out["path"] == DATASET), {}
-        )
+        outs = [out for stage in pinned.lock.values() for out in stage.get("outs", ()) if out["path"] == DATASET]
         return {
             "labels": sorted(labels, key=lambda label: (label == md5[: len(label)], label)),
             "records": report.get("records"),
@@ -284,8 +282,8 @@ class Builder:
             "counts": report.get("counts", []),
             "manifest_sha256": next(iter(report.get("sha256", ())), None),
             "manifest_md5": pinned.out(MANIFEST.as_posix()),
-            "files": entry.get("nfiles"),
-            "bytes": entry.get("size"),
+            "files": outs[0].get("nfiles") if outs else None,
+            "bytes": outs[0].get("size") if outs else None,
             "commit": pinned.commit,
         }
 
@@ -343,8 +341,8 @@ class Builder:
             results = [(self._node("version", str(number)), "was made by") for number in made]
         elif node.kind == "version":
             results = [(self._alias(alias), "is") for alias in node.facts["aliases"]]
-            runs = [run for run in history.inputs if history.started_from(run) == int(node.id)]
-            results += [(self._node("run", run), "started from") for run in runs]
+            started = [run for run in history.inputs if history.started_from(run) == int(node.id)]
+            results += [(self._node("run", run), "started from") for run in started]
         for result, relation in results:
             self._link(result, node, relation)
             self._add_results(result.key, seen)
@@ -356,7 +354,7 @@ class Builder:
         node.title, node.facts = f"subject {subject}", {}
         runs = known_to(subject, node.facts, self._graph.notes)
         for name, exposure in runs.items():
-            matches = [run for run, stored in self._history.mlflow_runs.items() if name in (run, stored.id)]
+            matches = [known for known, stored in self._history.mlflow_runs.items() if name in (known, stored.id)]
             run = self._node("run", matches[0] if matches else name)
             md5 = self._history.dataset_of(run.id)
             if md5 and exposure == "direct":

@@ -35,6 +35,7 @@ class History:
 
     offline: bool = False
     notes: list[str] = field(default_factory=list)
+    experiments: list[str] = field(default_factory=list, init=False)  # MLflow's ids of the project's
 
     @cached_property
     def model(self) -> str:
@@ -79,16 +80,15 @@ class History:
     @cached_property
     def mlflow_runs(self) -> dict[str, StoredRun]:
         """Return MLflow's runs of this project by the ids that they have in DVC; none where it can't be asked."""
-        with self._noted():
+        with self._noted(), mlflow_client.translate_errors(mlflow_client.RETRY):
             if reader := self.reader:
-                experiments = [each.id for each in reader.experiments() if each.name == self.model]
-                return {run.facts.get(MIRROR_ID, run.id): run for run in reader.runs(experiments)}
+                return {run.facts.get(MIRROR_ID, run.id): run for run in reader.runs(self.experiments)}
         return {}
 
     @cached_property
     def mlflow_versions(self) -> dict[int, StoredVersion]:
         """Return MLflow's versions by number; none where it can't be asked."""
-        with self._noted():
+        with self._noted(), mlflow_client.translate_errors(mlflow_client.RETRY):
             if reader := self.reader:
                 return {int(version.version): version for version in reader.versions(self.model)}
         return {}
@@ -96,7 +96,7 @@ class History:
     @cached_property
     def aliases(self) -> dict[str, int]:
         """Return the version of each alias in use: MLflow's, or the log's where MLflow can't be asked."""
-        with self._noted():
+        with self._noted(), mlflow_client.translate_errors(mlflow_client.RETRY):
             if reader := self.reader:
                 return reader.aliases(self.model).get(self.model, {})
         return self.logged_aliases
@@ -112,7 +112,9 @@ class History:
         if self.offline:
             return None
         with self._noted(), mlflow_client.translate_errors(mlflow_client.RETRY):
-            return mlflow_reader.connect()
+            reader = mlflow_reader.connect()
+            self.experiments = [each.id for each in reader.experiments() if each.name == self.model]
+            return reader
         return None
 
     def _noted(self) -> "_Noted":

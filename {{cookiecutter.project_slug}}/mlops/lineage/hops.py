@@ -22,7 +22,7 @@ from ..records import consent, manifest
 from ..registry.versions import MANIFEST, MODEL_DATA, TaggedVersion, download
 from ..tracking import lineage_log, run_files
 from ..tracking.git import exists, git, try_git
-from ..tracking.mlflow_reader import SqliteReader
+from ..tracking.mlflow_reader import Reader, SqliteReader
 from ..tracking.run_context import DATASET
 from ..tracking.run_files import LINEAGE, RUN_DIR
 from . import commits
@@ -31,6 +31,7 @@ from .history import History
 from .names import MODEL
 from .objects import LostError, Store, UnreachableError, damaged_error
 
+FETCH_LOG = "git log --first-parent lineage; what others published: git fetch --tags origin lineage"
 REPAIR = "python -m mlops mirror status says more; MLflow is a copy of what Git and DVC have"
 IGNORED = re.compile(
     r"(^|/)(__pycache__|\.DS_Store|\.env|\.(mypy|ruff|pytest)_cache)(/|$)|(\.py[cod]|\.orig|\.rej|~|\.sw.)$"
@@ -89,10 +90,11 @@ class Chain:
             raise ValueError("the commit that the run read is unknown")
         return self.pinned
 
-    def need_mlflow(self) -> None:
-        """Raise MlflowAwayError if MLflow can't be asked."""
+    def need_mlflow(self) -> Reader:
+        """Return what reads MLflow; raise MlflowAwayError if it can't be asked."""
         if not self.history.reader:
-            raise MlflowAwayError(*(self.history.notes[-1:] or ["MLflow can't be reached"]), "see that it is up")
+            raise MlflowAwayError("; ".join(self.history.notes), "see that it is up: platform.yaml:tracking_uri")
+        return self.history.reader
 
     def need_results(self) -> Pinned:
         """Return what the commit with the results pins; raise BrokenError if there is none."""
@@ -183,7 +185,6 @@ def of_registry(chain: Chain) -> str:
     recorded = {name: facts[name] for name in ("dataset_md5", "manifest_sha256", "consent_sha256", "data_version")}
     if stored.tags.get("run") == facts["run"]:
         recorded |= {name: facts[name] for name in ("run", "data_git_commit_id", "consent_excluded")}
-    recorded["result_commit"] = version.commit
     for name, value in recorded.items():
         if name in stored.tags or name in ("dataset_md5", "manifest_sha256"):
             _same(f"the tag {name} of the version in MLflow", str(value), stored.tags.get(name, "none"), REPAIR)
@@ -191,24 +192,28 @@ def of_registry(chain: Chain) -> str:
 
 
 def of_tag(chain: Chain) -> str:
-    """Compare the version's Git tag with the log."""
-    version = chain.version
-    entries = [entry.commit for entry in lineage_log.log() if entry.version == version.number]
-    if not entries:
-        raise BrokenError(f"the log has no entry of version {version.number}", "an entry", "none", "git fetch origin")
-    if version.commit not in entries:
-        fix = f"git tag -d {version.tag} && git fetch --tags origin; the log: git log --first-parent lineage"
-        raise BrokenError(
-            f"the tag {version.tag} is on another commit than the log says", entries[-1], version.commit, fix
-        )
+    """Compare the version's Git tag with the log, and both with MLflow; the log says where the chain goes on."""
+    version, history = chain.version, chain.history
+    logged = logged_commits(version.number)
+    if not logged:
+        raise BrokenError(f"the log has no entry of version {version.number}", "an entry", "none", FETCH_LOG)
+    if version.commit not in logged:
+        problem = f"the tag {version.tag} is on another commit than the log says"
+        raise BrokenError(problem, logged[-1], version.commit, f"git tag -d {version.tag} && git fetch --tags origin")
+    stored = history.mlflow_versions.get(version.number)
+    if stored and stored.tags.get("result_commit", logged[0]) not in logged:
+        problem = f"the log and the tag {version.tag} name another commit than MLflow: the history was rewritten"
+        raise BrokenError(problem, stored.tags["result_commit"], version.commit, FETCH_LOG)
     published = git("for-each-ref", "--format=%(refname)", lineage_log.ANY_PUBLISHED).split()
-    if published and not any(
-        try_git("merge-base", "--is-ancestor", version.commit, ref) is not None for ref in published
-    ):
-        is_new = version.commit in {commit for commit, _ in lineage_log.unpublished()}
-        if not is_new:
-            raise BrokenError("the published log lacks the commit", version.commit, "none", "git fetch origin")
+    is_in = [try_git("merge-base", "--is-ancestor", version.commit, ref) is not None for ref in published]
+    if published and not any(is_in) and not lineage_log.unpublished():
+        raise BrokenError("the published log lacks the commit of the tag", version.commit, "none", FETCH_LOG)
     return f"{version.tag} is on the commit of the log's entry, {version.commit[:12]}"
+
+
+def logged_commits(number: int) -> list[str]:
+    """Return the commits of a version's registrations in the log, the newest first."""
+    return [entry.commit for entry in lineage_log.log() if entry.version == number]
 
 
 def of_results(chain: Chain) -> str:
@@ -282,7 +287,7 @@ def of_run(chain: Chain) -> str:
     checked = f"{len(folder)} files of run {facts['run']} have their hashes"
     if history.offline:
         return checked
-    chain.need_mlflow()
+    reader = chain.need_mlflow()
     stored = history.mlflow_runs.get(facts["run"])
     if not stored:
         raise BrokenError(f"MLflow has no run {facts['run']}", facts["run"], "none", "python -m mlops mirror repair")
@@ -291,7 +296,7 @@ def of_run(chain: Chain) -> str:
         params_yaml = commits.run_file(results, history.objects, "params.yaml")
         Path(scratch, RUN_DIR, "params.yaml").write_bytes(params_yaml)
         recorded = run_files.params(Path(scratch))
-    in_mlflow = history.reader.params(stored.id)
+    in_mlflow = reader.params(stored.id)
     for name, value in recorded.items():
         # Of versions of the template that recorded less, or under other names, MLflow lacks some.
         if name in in_mlflow or name in ("dataset_md5", "manifest_sha256"):
@@ -311,7 +316,6 @@ def of_inputs(chain: Chain) -> str:
     if not chain.results:
         return f"{count} objects of commit {commit[:12]} have their ids"
     lock = chain.results.lock
-    read = {dep["path"] for stage in lock.values() for dep in stage.get("deps", ())}
     training = [stage for stage in lock.values() if any(out["path"] == MODEL for out in stage.get("outs", ()))]
     for name, stage in inputs.lock.items():
         if name in lock:
@@ -323,7 +327,7 @@ def of_inputs(chain: Chain) -> str:
             fix = f"git diff {commit[:12]} {chain.results.commit[:12]} -- params.yaml dvc.lock"
             _same(f"params.yaml:{section} of commit {commit[:12]}", _plain(values), _plain(actual), fix)
     code = _check_code(commit, stages)
-    return f"{count} objects of commit {commit[:12]}; its params, and {code} of its {len(read)} deps, are those of dvc.lock"
+    return f"{count} objects of commit {commit[:12]}; {code} of its deps, and its params, are those of dvc.lock"
 
 
 def _plain(value: Any) -> str:
@@ -424,7 +428,8 @@ def _files_at(commit: str) -> set[str]:
 def of_consent(chain: Chain) -> str:
     """Compare the registry of consent with the recorded digest, and see that it only grew since."""
     inputs = chain.inputs
-    expected = chain.facts.get("consent_sha256") or next(iter(inputs.report("prepare").get("consent_sha256", ())), None)
+    prepared = inputs.report("prepare").get("consent_sha256") or ["unknown"]
+    expected = str(chain.facts.get("consent_sha256") or prepared[0])
     if expected == consent.NOT_REQUIRED:
         return "consent was not required"
     before = _registry_at(inputs.commit, chain)
@@ -459,8 +464,8 @@ def _registry_at(commit: str, chain: Chain) -> bytes:
 Hop = Callable[[Chain], str]
 HOPS: dict[str, Hop] = {
     "alias": of_alias,
+    "tag and log": of_tag,
     "MLflow's version": of_registry,
-    "Git tag": of_tag,
     "results": of_results,
     "weights": of_weights,
     "run": of_run,
@@ -470,6 +475,6 @@ HOPS: dict[str, Hop] = {
     "source": of_source,
     "consent": of_consent,
 }
-OF_VERSION = ("alias", "MLflow's version", "Git tag")
+OF_VERSION = ("alias", "tag and log", "MLflow's version")
 OF_RESULTS = ("results", "weights", "run")
 ONLINE = ("alias", "MLflow's version")

@@ -63,6 +63,8 @@ def find(name: str, history: History) -> Target:
         for finder in order:
             if not targets or finder is not _subjects:
                 targets += [target for target in finder(name, history) if target not in targets]
+    if targets[1:] and not re.fullmatch("[0-9a-f]+", name):  # a tag of a version or a dataset is one of a commit, too
+        targets = [target for target in targets if target.kind != "commit"]
     if len(targets) == 1:
         return targets[0]
     if targets:

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ..errors import ProjectError
 from ..explain import explain
@@ -40,27 +40,15 @@ class UnreachableError(ProjectError):
     """The remote can't be asked now."""
 
 
-class Store(Protocol):
-    """A place that has files by their hashes."""
-
-    name: str
-    """For people."""
-    is_near: bool
-    """Whether its files can be read at no cost."""
-
-    def sizes(self, hashes: Iterable[str]) -> dict[str, int]:
-        """Return the bytes of each file that is there; raise UnreachableError where nobody can tell."""
-
-    def chunks(self, md5: str) -> Iterator[bytes]:
-        """Yield the content of a file that is there."""
-
-    def location(self, md5: str) -> str:
-        """Return where a file is, for people."""
-
-
 @dataclass(frozen=True)
 class Folder:
-    """A cache, or a remote that is a folder."""
+    """A cache, or a remote that is a folder.
+
+    Args:
+        path: The folder.
+        name: cache or remote, for people.
+        is_near: Whether its files can be read at no cost.
+    """
 
     path: Path
     name: str
@@ -168,6 +156,9 @@ class Unread:
     def location(self, md5: str) -> str:
         """Return what is known of it."""
         return self.problem
+
+
+Store = Folder | Bucket | Unread
 
 
 class Objects:

@@ -71,7 +71,10 @@ def _results(graph: Graph, node: Node, seen: set[str], indent: str) -> list[str]
         seen.add(result.key)
         facts = result.facts
         more = f": {facts['why']}" if result.kind == "alias" and facts.get("why") else ""
-        lines.append(f"{indent}- {click.style(result.title, bold=True)} {relation} it{more}")
+        how = (
+            f"is {result.title}" if result.kind == "alias" else f"{click.style(result.title, bold=True)} {relation} it"
+        )
+        lines.append(f"{indent}- {how}{more}")
         lines += _results(graph, result, seen, f"{indent}  ")
     return lines
 
@@ -90,11 +93,10 @@ def _version(facts: dict[str, Any]) -> list[str]:
     lines = [f"tag {facts['tag']}, commit {str(facts['commit'])[:12]}, registered {_minute(facts['registered'])} UTC"]
     if facts["aliases"]:
         alias = facts["aliases"][0]
-        move = next(
-            (m for m in reversed(facts["moves"]) if m["alias"] == alias and m["version"] == facts["number"]), {}
-        )
-        since = f" since {_minute(move['when'])} UTC, by {move['who'].partition(' <')[0]}" if move else ""
-        lines.append(f"{', '.join(facts['aliases'])}{since}{': ' + move['why'] if move.get('why') else ''}")
+        moves = [m for m in facts["moves"] if m["alias"] == alias and m["version"] == facts["number"]]
+        since = f" since {_minute(moves[-1]['when'])} UTC, by {moves[-1]['who'].partition(' <')[0]}" if moves else ""
+        why = f": {moves[-1]['why']}" if moves and moves[-1]["why"] else ""
+        lines.append(f"{', '.join(facts['aliases'])}{since}{why}")
     else:
         lines.append("not in use")
     lines.append(_metrics(facts["metrics"]))

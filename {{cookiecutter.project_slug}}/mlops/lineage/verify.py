@@ -16,7 +16,7 @@ from ..tracking.lineage_log import ShallowCloneError
 from ..tracking.mlflow_client import MlflowError
 from .erasure import tombstones
 from .history import History
-from .hops import HOPS, OF_RESULTS, OF_VERSION, ONLINE, BrokenError, Chain, MlflowAwayError
+from .hops import HOPS, OF_RESULTS, OF_VERSION, ONLINE, BrokenError, Chain, MlflowAwayError, logged_commits
 from .names import Target, find, run_of, version_of
 from .objects import LostError, UnreachableError
 
@@ -151,7 +151,9 @@ def _chain(target: Target, deep: bool, history: History) -> Chain:
         problem = f"this clone has no tag of version {target.id}, which MLflow has"
         raise ProjectError(problem, "git fetch --tags origin && git fetch origin lineage:lineage")
     if chain.tagged:
-        chain.results = history.pinned_at(chain.tagged.commit)
+        logged = logged_commits(chain.tagged.number)
+        commit = chain.tagged.commit if chain.tagged.commit in logged or not logged else logged[-1]
+        chain.results = history.pinned_at(commit)
         chain.run = chain.results.report("run").get("run", "") if chain.results else run_of(target, history)
     elif target.kind == "run":
         chain.run, chain.results = target.id, history.results(target.id)
