@@ -137,8 +137,8 @@ def samples(facts: dict[str, Any], rule: str | None, md5: str, objects: Objects)
     chosen: dict[str, list[str]] = {}  # records by file
     labels, result = Counter[str](), Samples()
     try:
-        rows = pq.read_table(io.BytesIO(objects.read(manifest))).sort_by([("path", "ascending")]).to_pylist()
-        for row in rows:
+        rows = pq.read_table(io.BytesIO(objects.read(manifest))).to_pylist()
+        for row in sorted(rows, key=lambda row: (row["split"] != "train", row["path"], row["record_id"])):
             path, label = row["path"], row["label"]
             is_allowed = registry is None or registry.allows(row["subject_id"])
             has_place = path in chosen or len(chosen) < MOST_SHARDS

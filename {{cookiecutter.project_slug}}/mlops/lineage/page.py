@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ import jinja2
 
 from ..errors import ProjectError
 from ..files import atomic_write
+from ..registry.aliases import MOVE, REFUSAL, REFUSE, alias_changes
 from ..tracking.git import try_git
 from . import figures
 from .graph import Graph, Node
@@ -31,9 +33,15 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d.*")
 # Facts that a question shows in its own way.
 ELSEWHERE = {"number", "model", "moves", "metrics", "aliases", "params", "counts", "splits", "labels"}
 LABELS = {
-    **{"model_md5": "model in DVC", "model_sha256": "sha256 of the weights", "commit": "commit of the results"},
-    **{"published": "record is also outside this clone", "in_mlflow": "MLflow", "name": "experiment"},
-    **{"tag": "Git tag", "started_at": "started", "ended_at": "ended", "resumed_at": "resumed", "results": "results in"},
+    **{"model_md5": "model in DVC", "model_sha256": "sha256 of the weights", "commit": "pinned by commit"},
+    **{"published": "record is also outside this clone", "in_mlflow": "is in MLflow", "name": "experiment"},
+    **{
+        "tag": "Git tag",
+        "started_at": "started",
+        "ended_at": "ended",
+        "resumed_at": "resumed",
+        "results": "results in",
+    },
     **{"mlflow_run": "run in MLflow", "parents": "started from the weights of", "dvc_exp_name": "DVC experiment"},
     **{"sha256": "registry's sha256", "excluded": "records left out", "withdrawn_since": "withdrawn since"},
     **{"manifest_sha256": "manifest's sha256", "manifest_md5": "manifest in DVC", "deps": "files it was made from"},
@@ -55,7 +63,9 @@ def write_page(graph: Graph, path: Path, with_images: bool = True) -> None:
         ProjectError: `path` is a folder.
     """
     if path.is_dir():
-        raise ProjectError(f"{path} is a folder", f"name a file: --html {shlex.quote((path / 'trace.html').as_posix())}")
+        raise ProjectError(
+            f"{path} is a folder", f"name a file: --html {shlex.quote((path / 'trace.html').as_posix())}"
+        )
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     layout: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, **layout)
@@ -95,7 +105,9 @@ def number(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict):
-        return ", ".join(str(item) for item in value.values()) if value else "none"
+        return (
+            ", ".join(f"{name}: {'none' if item is None else number(item)}" for name, item in value.items()) or "none"
+        )
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -120,6 +132,7 @@ class Content:
         self.datasets = self._kind("dataset") or self._results("dataset")
         self.verified = None if self.target.kind == "subject" else self._read("verify", self._verify)
         self.commands = self._commands()
+        self._log = alias_changes(kinds=(MOVE, REFUSAL))
 
     def _kind(self, kind: str) -> list[Node]:
         nodes = [self.target, *(node for _, _, _, node in self.chain)]
@@ -161,7 +174,10 @@ class Content:
 
     def facts(self, node: Node) -> dict[str, Any]:
         """Return the facts of a node that no question shows in its own way."""
-        return {"id": node.id} | {name: value for name, value in node.facts.items() if name not in ELSEWHERE}
+        facts = {name: value for name, value in node.facts.items() if name not in ELSEWHERE}
+        if facts.get("capability") == facts.get("cpu_capability"):
+            facts.pop("cpu_capability", None)
+        return ({"id": node.id} if node.kind in ("run", "commit", "dataset") else {}) | facts
 
     def params(self, node: Node) -> dict[str, str]:
         """Return the params of a commit by their whole names."""
@@ -180,12 +196,24 @@ class Content:
 
     def moves(self, version: Node) -> list[dict[str, Any]]:
         """Return the entries of the log on a version in use, the newest first, each with its comparison."""
-        number = int(version.id)
-        return [vars(c) for c in reversed(self._history.changes) if number in (c.version, c.before)]
+        of_version = [
+            vars(change) for change in reversed(self._log) if int(version.id) in (change.version, change.before)
+        ]
+        return [move for move in of_version if move["action"] != REFUSE or move["version"] == int(version.id)]
+
+    def in_use(self, version: Node) -> list[dict[str, Any]]:
+        """Return the entries of the log by which a version has its aliases."""
+        last = {move["alias"]: move for move in reversed(self.moves(version)) if move["action"] != REFUSE}
+        return [last.get(alias, {"alias": alias}) for alias in version.facts["aliases"]]
+
+    @property
+    def champion(self) -> int:
+        """Return the version in use; 0 for none."""
+        return self._history.aliases.get("champion", 0)
 
     def metrics(self, version: Node) -> dict[str, list[Any]]:
         """Return metrics: of the version, of the champion, what was needed to register it."""
-        champion = self._history.versions.get(self._history.aliases.get("champion", 0))
+        champion = self._history.versions.get(self.champion)
         pinned = self._history.pinned_at(champion.commit) if champion else None
         theirs = pinned.report("metrics") if pinned else {}
         of_version = self._history.versions.get(int(version.id))
@@ -194,12 +222,24 @@ class Content:
         least, most = gate.get("at_least") or {}, gate.get("at_most") or {}
         needed = {name: f"at least {limit}" for name, limit in least.items()}
         needed |= {name: f"at most {limit}" for name, limit in most.items()}
-        return {name: [value, theirs.get(name, ""), needed.get(name, "")] for name, value in version.facts["metrics"].items()}
+        return {
+            name: [value, theirs.get(name, ""), needed.get(name, "")]
+            for name, value in version.facts["metrics"].items()
+        }
+
+    @property
+    def results(self) -> str:
+        """Say how many things of each kind were made from it."""
+        kinds = Counter(node.kind for _, _, _, node in self.affected)
+        return ", ".join(f"{kind}: {count}" for kind, count in kinds.items()) or "nothing"
 
     @property
     def same_data(self) -> list[int]:
         """Return the other versions that were trained on the same dataset."""
-        datasets, own = {node.id for node in self._kind("dataset")[:1]}, {node.key for node in self._kind("version")[:1]}
+        datasets, own = (
+            {node.id for node in self._kind("dataset")[:1]},
+            {node.key for node in self._kind("version")[:1]},
+        )
         return [
             number
             for number, version in self._history.versions.items()
@@ -230,9 +270,7 @@ class Content:
 Step = tuple[int, str, Node, Node]  # level, relation, whose, node
 
 
-def _walk(
-    edges: Callable[[str], Iterator[tuple[str, Node]]], node: Node, level: int, seen: set[str]
-) -> Iterator[Step]:
+def _walk(edges: Callable[[str], Iterator[tuple[str, Node]]], node: Node, level: int, seen: set[str]) -> Iterator[Step]:
     """Yield what is before or behind a node, each once."""
     for relation, other in edges(node.key):
         if other.key not in seen:
