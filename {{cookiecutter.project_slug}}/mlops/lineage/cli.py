@@ -14,8 +14,9 @@ ENVIRONMENT = "lock: install the packages that the commit pins, where others are
 @click.command(epilog=NAMES)
 @click.argument("name", metavar="X")
 @click.option("--html", type=click.Path(path_type=Path), help="Write it as one page, which loads nothing.")
+@click.option("--no-images", is_flag=True, help="Leave records of the data out of the page.")
 @as_json
-def trace(name: str, html: Path | None, as_json: bool) -> None:
+def trace(name: str, html: Path | None, no_images: bool, as_json: bool) -> None:
     """Show what X was made from, and what was made from it. Versions, runs, commits, data, consent."""
     from .trace import text, trace
 
@@ -23,7 +24,7 @@ def trace(name: str, html: Path | None, as_json: bool) -> None:
     if html:
         from .page import write_page
 
-        write_page(graph, html)
+        write_page(graph, html, with_images=not no_images)
         click.echo(f"{html}", err=True)
     if as_json:
         print_json(graph.as_dict())
