@@ -136,7 +136,7 @@ def samples(facts: dict[str, Any], rule: str | None, md5: str, objects: Objects)
         raise ProjectError("the manifest of the dataset is not known here", "git fetch --tags origin")
     registry = None if rule == consent.NOT_REQUIRED else consent.read(consent.PATH)
     files = {path.removeprefix(f"{DATASET}/"): each for path, each in objects.listing(md5).items()}
-    labels, result, size = Counter[str](), Samples(), 0
+    labels, result, used, size = Counter[str](), Samples(), list[str](), 0
     try:
         table = pq.read_table(io.BytesIO(objects.read(manifest)))
         paths = sorted(table["path"].unique().to_pylist(), key=lambda path: (not path.startswith("train/"), path))
@@ -149,8 +149,11 @@ def samples(facts: dict[str, Any], rule: str | None, md5: str, objects: Objects)
                 if is_allowed and labels[row["label"]] < PER_LABEL and labels.total() < MOST_SAMPLES:
                     labels[row["label"]] += 1
                     chosen.append(row["record_id"])
+            if not chosen:
+                continue
+            used.append(path)
             shard = pq.read_table(io.BytesIO(objects.read(files[path])), filters=[("record_id", "in", chosen)])
-            for row in shard.to_pylist() if chosen else ():
+            for row in shard.to_pylist():
                 uri = data_uri(row["image"])
                 if uri and size + len(uri) <= MOST_IMAGES_BYTES:
                     size += len(uri)
@@ -158,7 +161,7 @@ def samples(facts: dict[str, Any], rule: str | None, md5: str, objects: Objects)
     except (pa.ArrowException, KeyError, OSError, ValueError) as error:
         raise ProjectError(f"the dataset's files can't be read: {error}", "python -m mlops verify --deep") from error
     whose = "all subjects: no consent is needed" if registry is None else "subjects who consent today"
-    result.origin = f"the first {PER_LABEL} of each label in {', '.join(paths) or 'no file: they are large'}, of {whose}"
+    result.origin = f"the first {PER_LABEL} of each label in {', '.join(used) or 'no file'}, of {whose}"
     return result
 
 

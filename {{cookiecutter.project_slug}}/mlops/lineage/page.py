@@ -119,7 +119,7 @@ class Content:
     """
 
     def __init__(self, graph: Graph, with_images: bool) -> None:
-        self._graph, self._history, self._with_images = graph, History(), with_images
+        self._graph, self._history, self.with_images = graph, History(), with_images
         self.notes = list(graph.notes)
         self.name, self.target = graph.asked, graph.nodes[graph.target]
         self.written = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
@@ -259,7 +259,7 @@ class Content:
 
     def samples(self, dataset: Node) -> figures.Samples | None:
         """Return records of a dataset."""
-        if not self._with_images or self.target.kind == "subject":
+        if not self.with_images or self.target.kind == "subject":
             return None
         rule, objects = self.consent(dataset).get("rule"), self._history.objects
         return self._read("images", lambda: figures.samples(dataset.facts, rule, dataset.id, objects))  # type: ignore[no-any-return]
