@@ -132,12 +132,14 @@ class Chain:
         if away:
             raise away
         if missing := [md5 for md5 in wanted if md5 not in distant]:
-            kept = sum(md5 in local for md5 in missing)
+            in_cache = sum(md5 in local for md5 in missing)
             problem = f"{len(missing)} of {len(wanted)} files are not in the remote, the first is {missing[0]}"
             fix = (
-                "dvc push --all-commits" if kept == len(missing) else "in a clone that has them: dvc push --all-commits"
+                "dvc push --all-commits"
+                if in_cache == len(missing)
+                else "in a clone that has them: dvc push --all-commits"
             )
-            raise LostError(f"{problem}; this clone's cache has {kept} of them", fix)
+            raise LostError(f"{problem}; this clone's cache has {in_cache} of them", fix)
         return len(wanted)
 
     def _hash(self, copies: list[tuple[Store, str]]) -> None:

@@ -121,7 +121,7 @@ class Content:
     def __init__(self, graph: Graph, with_images: bool) -> None:
         self._graph, self._history, self._with_images = graph, History(), with_images
         self.notes = list(graph.notes)
-        self.asked, self.target = graph.asked, graph.nodes[graph.target]
+        self.query, self.target = graph.query, graph.nodes[graph.target]
         self.written = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
         self.head = try_git("rev-parse", "HEAD") or ""
         self.model = self._history.model
@@ -150,7 +150,7 @@ class Content:
             return None
 
     def _verify(self) -> dict[str, Any]:
-        return verify(self._graph.asked).as_dict()
+        return verify(self._graph.query).as_dict()
 
     def _commands(self) -> dict[str, str]:
         """Return what to type to check it and to make it again, by what it does."""

@@ -266,8 +266,8 @@ def _recorded(project: Path) -> dict[str, Any]:
 
 
 def _environment(variables: dict[str, str]) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(INHERITED)}
-    return {**kept, "DVC_NO_ANALYTICS": "1", **variables}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(INHERITED)}
+    return {**inherited, "DVC_NO_ANALYTICS": "1", **variables}
 
 
 def results(project: Path, commit: str) -> tuple[Pinned, Objects]:

@@ -53,7 +53,7 @@ class Report:
     """Whether something is what was recorded.
 
     Args:
-        asked: The name that was given.
+        query: The name that was given.
         kind: version, run, commit or dataset.
         id: Of it.
         title: For people.
@@ -64,7 +64,7 @@ class Report:
         unhashed_files: How many files were only seen to be there.
     """
 
-    asked: str
+    query: str
     kind: str
     id: str
     title: str
