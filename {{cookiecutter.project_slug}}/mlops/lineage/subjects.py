@@ -25,6 +25,11 @@ def withdrawn(manifest: bytes) -> int:
     return sum(not registry.allows(subject) for subject in column.unique().to_pylist())
 
 
+def has_audit() -> bool:
+    """Return whether this project has `mlops/audit`, which knows whose records are where."""
+    return importlib.util.find_spec("..audit", __package__) is not None
+
+
 def known_to(subject: str, facts: dict[str, Any], notes: list[str]) -> dict[str, str]:
     """Return the runs that know a subject, by the id that the audit gives, each with how.
 
@@ -33,7 +38,7 @@ def known_to(subject: str, facts: dict[str, Any], notes: list[str]) -> dict[str,
         facts: Gets its consent.
         notes: Get what the audit notes.
     """
-    if not importlib.util.find_spec("..audit", __package__):
+    if not has_audit():
         raise ProjectError("mlops/audit was deleted, which knows whose records are where", "make update, or git revert")
     from .. import audit
     from ..audit.policy import Consent
