@@ -38,7 +38,8 @@ def moved(day: int, version: int, alias: str = CHAMPION, action: str = "promote"
 
 def rows(log: list[AliasChange], alias: str = CHAMPION) -> list[tuple[int | None, int | None, int | None]]:
     """Return the periods of an alias: version, first and last day."""
-    return [(p.version, p.since and p.since.day, p.until and p.until.day) for p in periods(log, alias)]
+    days = ((p.version, p.since, p.until) for p in periods(log, alias))
+    return [(version, since.day if since else None, until.day if until else None) for version, since, until in days]
 
 
 def test_periods_of_a_champion_that_is_taken_back() -> None:

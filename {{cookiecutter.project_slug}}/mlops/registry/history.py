@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def doubts(alias: str) -> list[str]:
     if lineage_log.is_behind_remote(own_log()):
         lines.append(f"the log of a Git remote has entries that this clone's lacks\nFix: {update_log()}")
     log = [change for change in alias_changes() if change.alias == alias]
-    late = [later for earlier, later in zip(log, log[1:], strict=False) if later.when < earlier.when]
+    late = [later for earlier, later in pairwise(log) if later.when < earlier.when]
     if late:
         entries = ", ".join(f"version {change.version} at {change.when}" for change in late)
         order = "the order of the log counts, since clocks differ"
