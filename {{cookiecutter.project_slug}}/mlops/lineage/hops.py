@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlparse
 
 from ..errors import ProjectError
 from ..files import write_json
-from ..records import consent, manifest
+from ..records import consent
 from ..registry.versions import MANIFEST, MODEL_DATA, TaggedVersion, download
 from ..tracking import lineage_log, run_files
 from ..tracking.git import exists, git, try_git
@@ -312,17 +312,17 @@ def of_inputs(chain: Chain) -> str:
     logged = chain.history.inputs.get(chain.run)
     if chain.run and logged:
         _same(f"the commit that run {chain.run} read, in the log", commit, logged, "git log --first-parent lineage")
+    chain.pinned = chain.history.pinned_at(commit) if exists(commit) else None
     count = _check_commit(commit)
-    chain.pinned = chain.history.pinned_at(commit)
     inputs = chain.inputs
     if not chain.results:
         return f"{count} objects of commit {commit[:12]} have their ids"
     lock = chain.results.lock
-    training = [stage for stage in lock.values() if any(out["path"] == MODEL for out in stage.get("outs", ()))]
-    for name, stage in inputs.lock.items():
-        if name in lock:
-            _same(f"dvc.lock's entry of {name}", _entry(stage), _entry(lock[name]), "git fsck; dvc repro --dry")
-    stages = [*(lock[name] for name in inputs.lock if name in lock), *training]
+    before = _upstream(lock, MODEL)
+    for name in before[1:]:  # of the training itself, the commit may have an earlier entry
+        actual = _entry(inputs.lock.get(name, {}))
+        _same(f"dvc.lock's entry of {name}", _entry(lock[name]), actual, "git fsck; dvc repro --dry")
+    stages = [lock[name] for name in before]
     for stage in stages:
         for section, values in (stage.get("params", {}).get("params.yaml") or {}).items():
             actual = inputs.params.get(section)
@@ -330,6 +330,16 @@ def of_inputs(chain: Chain) -> str:
             _same(f"params.yaml:{section} of commit {commit[:12]}", _plain(values), _plain(actual), fix)
     code = _check_code(commit, stages)
     return f"{count} objects of commit {commit[:12]}; {code} of its deps, and its params, are those of dvc.lock"
+
+
+def _upstream(lock: dict[str, Any], path: str) -> list[str]:
+    """Return the stage of `dvc.lock` that makes an output, then those that it was made from."""
+    made_by = {out["path"]: name for name, stage in lock.items() for out in stage.get("outs", ())}
+    names = [made_by[path]] if path in made_by else []
+    for name in names:  # grows
+        deps = (made_by.get(dep["path"]) for dep in lock[name].get("deps", ()))
+        names += [dep for dep in dict.fromkeys(deps) if dep and dep not in names]
+    return names
 
 
 def _plain(value: Any) -> str:
@@ -370,9 +380,16 @@ def _folder_hash(folder: str, hashes: dict[str, str]) -> str:
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
+def _pinned(chain: Chain, path: str) -> str:
+    """Return DVC's hash of an output at the commit that the run read."""
+    if md5 := chain.inputs.out(path):
+        return md5
+    raise BrokenError(f"dvc.lock of commit {chain.inputs.commit[:12]} pins no {path}", path, "none", "git fsck")
+
+
 def of_dataset(chain: Chain) -> str:
     """Check that every file of the dataset is there, and with `deep` its bytes."""
-    md5 = chain.inputs.out(DATASET)
+    md5 = _pinned(chain, DATASET)
     if chain.facts:
         fix = f"git show {chain.inputs.commit[:12]}:./dvc.lock"
         _same("the dataset of the run's commit", chain.facts["dataset_md5"], md5, fix)
@@ -387,13 +404,15 @@ def of_manifest(chain: Chain) -> str:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    md5, objects = chain.inputs.out(MANIFEST.as_posix()), chain.history.objects
+    from ..records import manifest
+
+    md5, objects = _pinned(chain, MANIFEST.as_posix()), chain.history.objects
     chain.check_files([md5])
     digest, paths, rows = manifest.Digest(), set[str](), 0
     expected = chain.facts.get("manifest_sha256") or next(iter(chain.inputs.report("manifest").get("sha256", ())), None)
     try:
         with pq.ParquetFile(BytesIO(objects.read(md5))) as file:
-            for batch in file.iter_batches(manifest.ROW_GROUP):
+            for batch in file.iter_batches(manifest.ROW_GROUP, use_threads=False):
                 digest.update(batch)
                 paths.update(batch.column("path").unique().to_pylist())
                 rows += len(batch)
