@@ -75,6 +75,7 @@ class Chain:
     facts: dict[str, Any] = field(default_factory=dict)
     hashed: int = 0  # bytes
     unhashed: int = 0  # files whose bytes were not read
+    unpushed: int = 0  # files that this clone's cache alone has
 
     @property
     def version(self) -> TaggedVersion:
@@ -107,7 +108,7 @@ class Chain:
         """Check that the remote has files, and with `contents` that each copy has its bytes; return how many.
 
         Raises:
-            LostError: The remote lacks one; the message says whether the cache has it.
+            LostError: The remote lacks one. What is not registered may be in the cache alone.
             DamagedError: A copy has other bytes.
             UnreachableError: The remote can't be asked; copies in the cache are checked before that.
         """
@@ -131,14 +132,14 @@ class Chain:
             self.unhashed += len(wanted)
         if away:
             raise away
-        if missing := [md5 for md5 in wanted if md5 not in distant]:
-            in_cache = sum(md5 in local for md5 in missing)
+        missing = [md5 for md5 in wanted if md5 not in distant]
+        in_cache = sum(md5 in local for md5 in missing)
+        if self.tagged is None and in_cache == len(missing):  # what is not registered need not be pushed
+            self.unpushed += in_cache
+        elif missing:
             problem = f"{len(missing)} of {len(wanted)} files are not in the remote, the first is {missing[0]}"
-            fix = (
-                "dvc push --all-commits"
-                if in_cache == len(missing)
-                else "in a clone that has them: dvc push --all-commits"
-            )
+            is_here = in_cache == len(missing)
+            fix = "dvc push --all-commits" if is_here else "in a clone that has them: dvc push --all-commits"
             raise LostError(f"{problem}; this clone's cache has {in_cache} of them", fix)
         return len(wanted)
 
