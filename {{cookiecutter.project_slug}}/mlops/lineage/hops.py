@@ -326,9 +326,9 @@ def of_inputs(chain: Chain) -> str:
     stages = [lock[name] for name in before]
     for stage in stages:
         for section, values in (stage.get("params", {}).get("params.yaml") or {}).items():
-            actual = inputs.params.get(section)
+            now = inputs.params.get(section)
             fix = f"git diff {commit[:12]} {chain.results.commit[:12]} -- params.yaml dvc.lock"
-            _same(f"params.yaml:{section} of commit {commit[:12]}", _plain(values), _plain(actual), fix)
+            _same(f"params.yaml:{section} of commit {commit[:12]}", _plain(values), _plain(now), fix)
     code = _check_code(commit, stages)
     return f"{count} objects of commit {commit[:12]}; {code} of its deps, and its params, are those of dvc.lock"
 
