@@ -148,8 +148,10 @@ def samples(facts: dict[str, Any], rule: str | None, md5: str, objects: Objects)
                 if is_allowed and labels[row["label"]] < PER_LABEL and labels.total() < MOST_SAMPLES:
                     labels[row["label"]] += 1
                     chosen.append(row["record_id"])
+            if not chosen:
+                continue
             shard = read_table(objects.read(files[path])).filter(pc.field("record_id").isin(chosen))
-            for row in shard.to_pylist() if chosen else ():
+            for row in shard.to_pylist():
                 uri = data_uri(row["image"])
                 if uri and size + len(uri) <= MOST_IMAGES_BYTES:
                     size += len(uri)

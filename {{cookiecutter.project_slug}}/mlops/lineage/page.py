@@ -7,6 +7,7 @@ is affected. What can't be read is named in its place, and the rest is shown.
 """
 
 import base64
+import copy
 import hashlib
 import json
 import re
@@ -119,6 +120,9 @@ class Content:
     """
 
     def __init__(self, graph: Graph, with_images: bool) -> None:
+        graph = copy.deepcopy(graph)
+        for node in graph.nodes.values():  # what is unknown is left out, not printed
+            node.facts = {name: value for name, value in node.facts.items() if value is not None}
         self._graph, self._history, self._with_images = graph, History(), with_images
         self.notes = list(graph.notes)
         self.name, self.target = graph.query, graph.nodes[graph.target]
