@@ -137,7 +137,7 @@ def samples(facts: dict[str, Any], rule: str | None, md5: str, objects: Objects)
     files = {path.removeprefix(f"{DATASET}/"): each for path, each in objects.listing(md5).items()}
     labels, result, size = Counter[str](), Samples(), 0
     try:
-        table = read_table(objects.read(manifest))
+        table = read_table(manifest, objects)
         paths = sorted(table["path"].unique().to_pylist(), key=lambda path: (not path.startswith("train/"), path))
         paths = [path for path in paths[:MOST_SHARDS] if _size(files[path], objects) <= MOST_SHARD_BYTES]
         for path in paths:
@@ -150,14 +150,16 @@ def samples(facts: dict[str, Any], rule: str | None, md5: str, objects: Objects)
                     chosen.append(row["record_id"])
             if not chosen:
                 continue
-            shard = read_table(objects.read(files[path])).filter(pc.field("record_id").isin(chosen))
+            shard = read_table(files[path], objects).filter(pc.field("record_id").isin(chosen))
             for row in shard.to_pylist():
                 uri = data_uri(row["image"])
                 if uri and size + len(uri) <= MOST_IMAGES_BYTES:
                     size += len(uri)
                     result.images.setdefault(row["label"], []).append(uri)
     except (pa.ArrowException, KeyError, OSError, ValueError) as error:
-        raise ProjectError(f"the dataset's files can't be read: {error}", "python -m mlops verify --deep") from error
+        raise ProjectError(
+            f"the dataset's files can't be read: {error}", f"python -m mlops verify data:{md5} --deep"
+        ) from error
     whose = "all subjects: no consent is needed" if registry is None else "subjects who consent today"
     result.origin = (
         f"the first {PER_LABEL} of each label in {', '.join(paths) or 'no file: they are large'}, of {whose}"
@@ -165,13 +167,13 @@ def samples(facts: dict[str, Any], rule: str | None, md5: str, objects: Objects)
     return result
 
 
-def read_table(content: bytes) -> Any:
-    """Return the table of a Parquet file, read without threads: Arrow's may outlive a process that ends at once."""
+def read_table(md5: str, objects: Objects) -> Any:
+    """Return the table of a Parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(io.BytesIO(content)) as file:
-        return pa.Table.from_batches(file.iter_batches(use_threads=False), file.schema_arrow)
+    with objects.file(md5) as path, pq.ParquetFile(path) as file:
+        return pa.Table.from_batches(file.iter_batches(), file.schema_arrow)
 
 
 def _size(md5: str, objects: Objects) -> int:

@@ -335,7 +335,8 @@ class Builder:
         from .subjects import withdrawn
 
         try:
-            return withdrawn(self._history.objects.read(pinned.out(MANIFEST.as_posix())))
+            with self._history.objects.file(pinned.out(MANIFEST.as_posix())) as manifest:
+                return withdrawn(manifest)
         except ProjectError as error:
             self._graph.notes.append(f"who withdrew since is unknown: {error.problem}. Fix: {error.fix}")
             return None

@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -412,8 +411,8 @@ def of_manifest(chain: Chain) -> str:
     digest, paths, rows = manifest.Digest(), set[str](), 0
     expected = chain.facts.get("manifest_sha256") or next(iter(chain.inputs.report("manifest").get("sha256", ())), None)
     try:
-        with pq.ParquetFile(BytesIO(objects.read(md5))) as file:
-            for batch in file.iter_batches(manifest.ROW_GROUP, use_threads=False):
+        with objects.file(md5) as path, pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(manifest.ROW_GROUP):
                 digest.update(batch)
                 paths.update(batch.column("path").unique().to_pylist())
                 rows += len(batch)

@@ -7,10 +7,12 @@ Source: https://doc.dvc.org/user-guide/project-structure/internal-files
 """
 
 import configparser
+import contextlib
 import hashlib
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -191,6 +193,18 @@ class Objects:
                 return content
         raise LostError(f"the file {md5} is neither in DVC's cache nor in its remote", PUSH)
 
+    @contextlib.contextmanager
+    def file(self, md5: str) -> Iterator[Path]:
+        """Give a path at which the content of a file can be read meanwhile; it raises what `read` raises.
+
+        Arrow reads Parquet from a path: of a Python object, its threads may free a part when Python has ended, which
+        aborts the process.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "content")
+            path.write_bytes(self.read(md5))
+            yield path
+
     def listing(self, md5: str) -> dict[str, str]:
         """Return the files of a folder by their paths in it, each with its hash; a file alone is `{"": md5}`.
 
@@ -204,7 +218,8 @@ class Objects:
 def damaged_error(store: Store, md5: str, actual: str) -> DamagedError:
     """Return the error of a file with other bytes than its hash stands for."""
     where = store.location(md5)
-    fix = f"rm -f {where}, then: dvc fetch" if store.name == "cache" else "restore it there from a clone that has it"
+    remove = f"aws s3 rm {where}" if where.startswith("s3://") else f"rm -f {where}"
+    fix = f"{remove} && dvc {'fetch' if store.name == 'cache' else 'push'} --all-commits, where the other copy is right"
     return DamagedError(f"{where} has the md5 {actual}, not {md5.removesuffix('.dir')}", fix)
 
 

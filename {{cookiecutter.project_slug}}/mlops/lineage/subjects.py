@@ -1,14 +1,14 @@
 """Whose records are in a dataset, and may they be used today."""
 
 import importlib.util
-from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 from ..errors import ProjectError
 from ..records import consent
 
 
-def withdrawn(manifest: bytes) -> int:
+def withdrawn(manifest: Path) -> int:
     """Return how many subjects of a data manifest have no consent today.
 
     Raises:
@@ -22,8 +22,8 @@ def withdrawn(manifest: bytes) -> int:
     registry = consent.read(consent.PATH)
     subjects: set[str] = set()
     try:
-        with pq.ParquetFile(BytesIO(manifest)) as file:
-            for batch in file.iter_batches(ROW_GROUP, columns=["subject_id"], use_threads=False):
+        with pq.ParquetFile(manifest) as file:
+            for batch in file.iter_batches(ROW_GROUP, columns=["subject_id"]):
                 subjects.update(batch.column(0).unique().to_pylist())
     except (pa.ArrowException, OSError, KeyError) as error:
         raise ProjectError(f"the manifest is damaged: {error}", "dvc fetch --force manifest") from error
