@@ -8,7 +8,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -75,6 +75,7 @@ class Chain:
     facts: dict[str, Any] = field(default_factory=dict)
     hashed: int = 0  # bytes
     unhashed: int = 0  # files whose bytes were not read
+    erased: Collection[str] = ()  # hashes that a tombstone explains
 
     @property
     def version(self) -> TaggedVersion:
@@ -131,7 +132,8 @@ class Chain:
             self.unhashed += len(wanted)
         if away:
             raise away
-        if missing := [md5 for md5 in wanted if md5 not in distant]:
+        # One that no tombstone explains comes first: it is what the message names.
+        if missing := sorted({*wanted} - distant.keys(), key=lambda md5: (md5 in self.erased, md5)):
             in_cache = sum(md5 in local for md5 in missing)
             problem = f"{len(missing)} of {len(wanted)} files are not in the remote, the first is {missing[0]}"
             fix = (
@@ -312,22 +314,25 @@ def of_inputs(chain: Chain) -> str:
     logged = chain.history.inputs.get(chain.run)
     if chain.run and logged:
         _same(f"the commit that run {chain.run} read, in the log", commit, logged, "git log --first-parent lineage")
+    chain.pinned = chain.history.pinned_at(commit) if exists(commit) else None
     count = _check_commit(commit)
-    chain.pinned = chain.history.pinned_at(commit)
+    if chain.run and not logged:
+        raise BrokenError(f"the log has no entry of the training of run {chain.run}", commit, "none", FETCH_LOG)
     inputs = chain.inputs
     if not chain.results:
         return f"{count} objects of commit {commit[:12]} have their ids"
-    lock = chain.results.lock
-    training = [stage for stage in lock.values() if any(out["path"] == MODEL for out in stage.get("outs", ()))]
-    for name, stage in inputs.lock.items():
-        if name in lock:
-            _same(f"dvc.lock's entry of {name}", _entry(stage), _entry(lock[name]), "git fsck; dvc repro --dry")
-    stages = [*(lock[name] for name in inputs.lock if name in lock), *training]
+    fix = f"git diff {commit[:12]} {chain.results.commit[:12]} -- params.yaml dvc.lock"
+    upstream, training = _stages(chain.results.lock)
+    for name in upstream.keys() & inputs.lock.keys():  # of the training itself, it may still have the entry before
+        before, after = _pins(inputs.lock[name]), _pins(upstream[name])
+        for path in sorted(before.keys() | after.keys()):
+            what = f"dvc.lock's hash of {path}, of stage {name},"
+            _same(what, before.get(path, "none"), after.get(path, "none"), fix)
+    stages = [*upstream.values(), *training.values()]
     for stage in stages:
-        for section, values in (stage.get("params", {}).get("params.yaml") or {}).items():
-            actual = inputs.params.get(section)
-            fix = f"git diff {commit[:12]} {chain.results.commit[:12]} -- params.yaml dvc.lock"
-            _same(f"params.yaml:{section} of commit {commit[:12]}", _plain(values), _plain(actual), fix)
+        for key, value in (stage.get("params", {}).get("params.yaml") or {}).items():
+            actual = _plain(_param(inputs.params, key))
+            _same(f"params.yaml:{key} of commit {commit[:12]}", _plain(value), actual, fix)
     code = _check_code(commit, stages)
     return f"{count} objects of commit {commit[:12]}; {code} of its deps, and its params, are those of dvc.lock"
 
@@ -336,9 +341,36 @@ def _plain(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
 
-def _entry(stage: dict[str, Any]) -> str:
+def _stages(lock: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the stages that the training read from, directly or by others; and the training itself."""
+    training = {name: stage for name, stage in lock.items() if MODEL in _paths(stage, "outs")}
+    upstream: dict[str, Any] = {}
+    read = [path for stage in training.values() for path in _paths(stage, "deps")]
+    for path in read:  # it grows
+        for name, stage in lock.items():
+            outs = _paths(stage, "outs")
+            if name not in {**upstream, **training} and any(f"{path}/".startswith(f"{out}/") for out in outs):
+                upstream[name] = stage
+                read += _paths(stage, "deps")
+    return upstream, training
+
+
+def _paths(stage: dict[str, Any], section: str) -> list[str]:
+    return [item["path"] for item in stage.get(section, ())]
+
+
+def _pins(stage: dict[str, Any]) -> dict[str, str]:
     # `cache: false` outs, such as reports, differ each time a stage runs, with the same result.
-    return _plain({"deps": stage.get("deps"), "outs": [out for out in stage.get("outs", ()) if out.get("nfiles")]})
+    items = [*stage.get("deps", ()), *(out for out in stage.get("outs", ()) if out.get("nfiles"))]
+    return {item["path"]: str(item.get("md5") or item.get("etag")) for item in items}
+
+
+def _param(params: dict[str, Any], key: str) -> Any:
+    """Return a value of `params.yaml` as DVC names it: train, or train.seed."""
+    value: Any = params
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def _check_code(commit: str, stages: Iterable[dict[str, Any]]) -> int:
