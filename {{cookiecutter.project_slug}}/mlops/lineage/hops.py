@@ -395,10 +395,9 @@ def _check_code(commit: str, stages: Iterable[dict[str, Any]]) -> int:
 def _folder_hash(folder: str, hashes: dict[str, str]) -> str:
     """Return DVC's hash of a folder: that of the list of its files, as JSON.
 
-    Source: dvc_data.hashfile.tree.Tree.as_bytes
+    They are in the order of their paths as text. Source: dvc_data.hashfile.tree.Tree.as_bytes
     """
     entries = [{"md5": md5, "relpath": name.removeprefix(f"{folder}/")} for name, md5 in sorted(hashes.items())]
-    entries.sort(key=lambda entry: entry["relpath"].split("/"))
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
