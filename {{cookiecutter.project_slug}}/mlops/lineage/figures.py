@@ -23,7 +23,7 @@ MOST_CURVES, MOST_POINTS = 9, 150
 MOST_LABELS = 25  # of a confusion matrix
 WIDTH, HEIGHT = 240, 96  # of a curve, in units of its drawing
 PER_LABEL, MOST_SAMPLES = 3, 60
-MOST_SHARDS, MOST_SHARD_BYTES = 4, 64 * 2**20
+MOST_SHARDS, MOST_SHARD_BYTES = 4, 16 * 2**20
 MOST_IMAGE_BYTES, MOST_IMAGES_BYTES = 60_000, 1_500_000
 TYPES = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif"}
 
@@ -126,32 +126,30 @@ def samples(facts: dict[str, Any], rule: str | None, md5: str, objects: Objects)
         facts: Of the dataset, in a graph.
         rule: Of its consent; unless it says that none is needed, today's registry decides.
         md5: DVC's hash of the dataset.
+        objects: The files that DVC keeps.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
+    import pyarrow.compute as pc
 
     if not (manifest := facts.get("manifest_md5")):
         raise ProjectError("the manifest of the dataset is not known here", "git fetch --tags origin")
     registry = None if rule == consent.NOT_REQUIRED else consent.read(consent.PATH)
     files = {path.removeprefix(f"{DATASET}/"): each for path, each in objects.listing(md5).items()}
-    chosen: dict[str, list[str]] = {}  # records by file
-    labels, result = Counter[str](), Samples()
+    labels, result, size = Counter[str](), Samples(), 0
     try:
-        rows = pq.read_table(io.BytesIO(objects.read(manifest))).to_pylist()
-        for row in sorted(rows, key=lambda row: (row["split"] != "train", row["path"], row["record_id"])):
-            path, label = row["path"], row["label"]
-            is_allowed = registry is None or registry.allows(row["subject_id"])
-            has_place = path in chosen or len(chosen) < MOST_SHARDS
-            if is_allowed and has_place and labels[label] < PER_LABEL and labels.total() < MOST_SAMPLES:
-                labels[label] += 1
-                chosen.setdefault(path, []).append(row["record_id"])
-        used, size = [], 0
-        for path, records in chosen.items():
-            if size_of(files[path], objects) > MOST_SHARD_BYTES:
-                continue
-            used.append(path)
-            shard = pq.read_table(io.BytesIO(objects.read(files[path])), filters=[("record_id", "in", records)])
-            for row in shard.to_pylist():
+        table = read_table(objects.read(manifest))
+        paths = sorted(table["path"].unique().to_pylist(), key=lambda path: (not path.startswith("train/"), path))
+        paths = [path for path in paths[:MOST_SHARDS] if _size(files[path], objects) <= MOST_SHARD_BYTES]
+        for path in paths:
+            chosen: list[str] = []
+            rows = table.filter(pc.field("path") == path).sort_by("record_id")
+            for row in rows.select(["record_id", "subject_id", "label"]).to_pylist():
+                is_allowed = registry is None or registry.allows(row["subject_id"])
+                if is_allowed and labels[row["label"]] < PER_LABEL and labels.total() < MOST_SAMPLES:
+                    labels[row["label"]] += 1
+                    chosen.append(row["record_id"])
+            shard = read_table(objects.read(files[path])).filter(pc.field("record_id").isin(chosen))
+            for row in shard.to_pylist() if chosen else ():
                 uri = data_uri(row["image"])
                 if uri and size + len(uri) <= MOST_IMAGES_BYTES:
                     size += len(uri)
@@ -159,11 +157,22 @@ def samples(facts: dict[str, Any], rule: str | None, md5: str, objects: Objects)
     except (pa.ArrowException, KeyError, OSError, ValueError) as error:
         raise ProjectError(f"the dataset's files can't be read: {error}", "python -m mlops verify --deep") from error
     whose = "all subjects: no consent is needed" if registry is None else "subjects who consent today"
-    result.origin = f"the first {PER_LABEL} of each label in {', '.join(used) or 'no file'}, of {whose}"
+    result.origin = (
+        f"the first {PER_LABEL} of each label in {', '.join(paths) or 'no file: they are large'}, of {whose}"
+    )
     return result
 
 
-def size_of(md5: str, objects: Objects) -> int:
+def read_table(content: bytes) -> Any:
+    """Return the table of a Parquet file, read without threads: Arrow's may outlive a process that ends at once."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(io.BytesIO(content)) as file:
+        return pa.Table.from_batches(file.iter_batches(use_threads=False), file.schema_arrow)
+
+
+def _size(md5: str, objects: Objects) -> int:
     """Return the bytes of a file; 0 if neither the cache nor the remote has it."""
     return objects.cache.sizes([md5]).get(md5) or objects.remote.sizes([md5]).get(md5, 0)
 

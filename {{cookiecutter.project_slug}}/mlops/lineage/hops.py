@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlparse
 
 from ..errors import ProjectError
 from ..files import write_json
-from ..records import consent, manifest
+from ..records import consent
 from ..registry.versions import MANIFEST, MODEL_DATA, TaggedVersion, download
 from ..tracking import lineage_log, run_files
 from ..tracking.git import exists, git, try_git
@@ -76,6 +76,7 @@ class Chain:
     hashed: int = 0  # bytes
     unhashed: int = 0  # files whose bytes were not read
     erased: Collection[str] = ()  # hashes that a tombstone explains
+    unpushed: int = 0  # files that this clone's cache alone has
 
     @property
     def version(self) -> TaggedVersion:
@@ -108,7 +109,7 @@ class Chain:
         """Check that the remote has files, and with `contents` that each copy has its bytes; return how many.
 
         Raises:
-            LostError: The remote lacks one; the message says whether the cache has it.
+            LostError: The remote lacks one. What is not registered may be in the cache alone.
             DamagedError: A copy has other bytes.
             UnreachableError: The remote can't be asked; copies in the cache are checked before that.
         """
@@ -133,14 +134,14 @@ class Chain:
         if away:
             raise away
         # One that no tombstone explains comes first: it is what the message names.
-        if missing := sorted({*wanted} - distant.keys(), key=lambda md5: (md5 in self.erased, md5)):
-            in_cache = sum(md5 in local for md5 in missing)
+        missing = sorted({*wanted} - distant.keys(), key=lambda md5: (md5 in self.erased, md5))
+        in_cache = sum(md5 in local for md5 in missing)
+        if self.tagged is None and in_cache == len(missing):  # what is not registered need not be pushed
+            self.unpushed += in_cache
+        elif missing:
             problem = f"{len(missing)} of {len(wanted)} files are not in the remote, the first is {missing[0]}"
-            fix = (
-                "dvc push --all-commits"
-                if in_cache == len(missing)
-                else "in a clone that has them: dvc push --all-commits"
-            )
+            is_here = in_cache == len(missing)
+            fix = "dvc push --all-commits" if is_here else "in a clone that has them: dvc push --all-commits"
             raise LostError(f"{problem}; this clone's cache has {in_cache} of them", fix)
         return len(wanted)
 
@@ -321,48 +322,39 @@ def of_inputs(chain: Chain) -> str:
     inputs = chain.inputs
     if not chain.results:
         return f"{count} objects of commit {commit[:12]} have their ids"
-    fix = f"git diff {commit[:12]} {chain.results.commit[:12]} -- params.yaml dvc.lock"
-    upstream, training = _stages(chain.results.lock)
-    for name in upstream.keys() & inputs.lock.keys():  # of the training itself, it may still have the entry before
-        before, after = _pins(inputs.lock[name]), _pins(upstream[name])
-        for path in sorted(before.keys() | after.keys()):
-            what = f"dvc.lock's hash of {path}, of stage {name},"
-            _same(what, before.get(path, "none"), after.get(path, "none"), fix)
-    stages = [*upstream.values(), *training.values()]
+    lock = chain.results.lock
+    before = _upstream(lock, MODEL)
+    for name in before[1:]:  # of the training itself, the commit may have an earlier entry
+        actual = _entry(inputs.lock.get(name, {}))
+        _same(f"dvc.lock's entry of {name}", _entry(lock[name]), actual, "git fsck; dvc repro --dry")
+    stages = [lock[name] for name in before]
     for stage in stages:
-        for key, value in (stage.get("params", {}).get("params.yaml") or {}).items():
-            actual = _plain(_param(inputs.params, key))
-            _same(f"params.yaml:{key} of commit {commit[:12]}", _plain(value), actual, fix)
+        for section, values in (stage.get("params", {}).get("params.yaml") or {}).items():
+            now = _param(inputs.params, section)
+            fix = f"git diff {commit[:12]} {chain.results.commit[:12]} -- params.yaml dvc.lock"
+            _same(f"params.yaml:{section} of commit {commit[:12]}", _plain(values), _plain(now), fix)
     code = _check_code(commit, stages)
     return f"{count} objects of commit {commit[:12]}; {code} of its deps, and its params, are those of dvc.lock"
+
+
+def _upstream(lock: dict[str, Any], path: str) -> list[str]:
+    """Return the stage of `dvc.lock` that makes an output, then those that it was made from."""
+    made_by = {out["path"]: name for name, stage in lock.items() for out in stage.get("outs", ())}
+    names = [made_by[path]] if path in made_by else []
+    for name in names:  # grows
+        read = [f"{dep['path']}/" for dep in lock[name].get("deps", ())]  # an output, or what is in it
+        deps = [stage for out, stage in made_by.items() if any(path.startswith(f"{out}/") for path in read)]
+        names += [stage for stage in dict.fromkeys(deps) if stage not in names]
+    return names
 
 
 def _plain(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
 
-def _stages(lock: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the stages that the training read from, directly or by others; and the training itself."""
-    training = {name: stage for name, stage in lock.items() if MODEL in _paths(stage, "outs")}
-    upstream: dict[str, Any] = {}
-    read = [path for stage in training.values() for path in _paths(stage, "deps")]
-    for path in read:  # it grows
-        for name, stage in lock.items():
-            outs = _paths(stage, "outs")
-            if name not in {**upstream, **training} and any(f"{path}/".startswith(f"{out}/") for out in outs):
-                upstream[name] = stage
-                read += _paths(stage, "deps")
-    return upstream, training
-
-
-def _paths(stage: dict[str, Any], section: str) -> list[str]:
-    return [item["path"] for item in stage.get(section, ())]
-
-
-def _pins(stage: dict[str, Any]) -> dict[str, str]:
+def _entry(stage: dict[str, Any]) -> str:
     # `cache: false` outs, such as reports, differ each time a stage runs, with the same result.
-    items = [*stage.get("deps", ()), *(out for out in stage.get("outs", ()) if out.get("nfiles"))]
-    return {item["path"]: str(item.get("md5") or item.get("etag")) for item in items}
+    return _plain({"deps": stage.get("deps"), "outs": [out for out in stage.get("outs", ()) if out.get("nfiles")]})
 
 
 def _param(params: dict[str, Any], key: str) -> Any:
@@ -401,9 +393,16 @@ def _folder_hash(folder: str, hashes: dict[str, str]) -> str:
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
+def _pinned(chain: Chain, path: str) -> str:
+    """Return DVC's hash of an output at the commit that the run read."""
+    if md5 := chain.inputs.out(path):
+        return md5
+    raise BrokenError(f"dvc.lock of commit {chain.inputs.commit[:12]} pins no {path}", path, "none", "git fsck")
+
+
 def of_dataset(chain: Chain) -> str:
     """Check that every file of the dataset is there, and with `deep` its bytes."""
-    md5 = chain.inputs.out(DATASET)
+    md5 = _pinned(chain, DATASET)
     if chain.facts:
         fix = f"git show {chain.inputs.commit[:12]}:./dvc.lock"
         _same("the dataset of the run's commit", chain.facts["dataset_md5"], md5, fix)
@@ -418,13 +417,15 @@ def of_manifest(chain: Chain) -> str:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    md5, objects = chain.inputs.out(MANIFEST.as_posix()), chain.history.objects
+    from ..records import manifest
+
+    md5, objects = _pinned(chain, MANIFEST.as_posix()), chain.history.objects
     chain.check_files([md5])
     digest, paths, rows = manifest.Digest(), set[str](), 0
     expected = chain.facts.get("manifest_sha256") or next(iter(chain.inputs.report("manifest").get("sha256", ())), None)
     try:
         with pq.ParquetFile(BytesIO(objects.read(md5))) as file:
-            for batch in file.iter_batches(manifest.ROW_GROUP):
+            for batch in file.iter_batches(manifest.ROW_GROUP, use_threads=False):
                 digest.update(batch)
                 paths.update(batch.column("path").unique().to_pylist())
                 rows += len(batch)

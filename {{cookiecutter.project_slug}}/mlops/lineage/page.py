@@ -121,7 +121,7 @@ class Content:
     def __init__(self, graph: Graph, with_images: bool) -> None:
         self._graph, self._history, self._with_images = graph, History(), with_images
         self.notes = list(graph.notes)
-        self.query, self.target = graph.query, graph.nodes[graph.target]
+        self.name, self.target = graph.query, graph.nodes[graph.target]
         self.written = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
         self.head = try_git("rev-parse", "HEAD") or ""
         self.model = self._history.model
@@ -236,10 +236,8 @@ class Content:
     @property
     def same_data(self) -> list[int]:
         """Return the other versions that were trained on the same dataset."""
-        datasets, own = (
-            {node.id for node in self._kind("dataset")[:1]},
-            {node.key for node in self._kind("version")[:1]},
-        )
+        datasets = {node.id for node in self._kind("dataset")[:1] if node is not self.target}
+        own = {node.key for node in self._kind("version")[:1]}
         return [
             number
             for number, version in self._history.versions.items()

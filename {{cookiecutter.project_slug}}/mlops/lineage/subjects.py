@@ -17,12 +17,17 @@ def withdrawn(manifest: bytes) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from ..records.manifest import ROW_GROUP
+
     registry = consent.read(consent.PATH)
+    subjects: set[str] = set()
     try:
-        column = pq.read_table(BytesIO(manifest), columns=["subject_id"])["subject_id"]
+        with pq.ParquetFile(BytesIO(manifest)) as file:
+            for batch in file.iter_batches(ROW_GROUP, columns=["subject_id"], use_threads=False):
+                subjects.update(batch.column(0).unique().to_pylist())
     except (pa.ArrowException, OSError, KeyError) as error:
         raise ProjectError(f"the manifest is damaged: {error}", "dvc fetch --force manifest") from error
-    return sum(not registry.allows(subject) for subject in column.unique().to_pylist())
+    return sum(not registry.allows(subject) for subject in subjects)
 
 
 def has_audit() -> bool:

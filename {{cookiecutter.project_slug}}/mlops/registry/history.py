@@ -86,7 +86,7 @@ def parse_moment(text: str) -> datetime:
 
 def stamp(moment: datetime | None) -> str | None:
     """Return a time as the log writes it; None for none."""
-    return moment and moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None
 
 
 def periods(log: Sequence[AliasChange], alias: str) -> Iterator[Period]:
