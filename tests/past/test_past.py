@@ -227,6 +227,12 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
 
 
 @pytest.mark.parametrize("lived", [pytest.param(updated, id="updated")], indirect=True)
+def test_update_lets_each_old_version_be_verified(lived: Lived) -> None:
+    output = lived.project.run("python", "-m", "mlops", "verify", "1", "2", "3", "--offline", "--json").stdout
+    assert [report["verdict"] for report in json.loads(output)] == ["INTACT"] * 3
+
+
+@pytest.mark.parametrize("lived", [pytest.param(updated, id="updated")], indirect=True)
 def test_update_keeps_what_the_owner_changed(lived: Lived) -> None:
     path = lived.project.path
     assert "_conv(24, 32)" in (path / PACKAGE / "model/networks.py").read_text(encoding="utf-8"), "the owner's network"

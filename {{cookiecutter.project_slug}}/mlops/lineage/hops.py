@@ -8,7 +8,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +74,7 @@ class Chain:
     facts: dict[str, Any] = field(default_factory=dict)
     hashed: int = 0  # bytes
     unhashed: int = 0  # files whose bytes were not read
+    erased: Collection[str] = ()  # hashes that a tombstone explains
     unpushed: int = 0  # files that this clone's cache alone has
 
     @property
@@ -131,7 +132,8 @@ class Chain:
             self.unhashed += len(wanted)
         if away:
             raise away
-        missing = [md5 for md5 in wanted if md5 not in distant]
+        # One that no tombstone explains comes first: it is what the message names.
+        missing = sorted({*wanted} - distant.keys(), key=lambda md5: (md5 in self.erased, md5))
         in_cache = sum(md5 in local for md5 in missing)
         if self.tagged is None and in_cache == len(missing):  # what is not registered need not be pushed
             self.unpushed += in_cache
@@ -314,6 +316,8 @@ def of_inputs(chain: Chain) -> str:
         _same(f"the commit that run {chain.run} read, in the log", commit, logged, "git log --first-parent lineage")
     chain.pinned = chain.history.pinned_at(commit) if exists(commit) else None
     count = _check_commit(commit)
+    if chain.run and not logged:
+        raise BrokenError(f"the log has no entry of the training of run {chain.run}", commit, "none", FETCH_LOG)
     inputs = chain.inputs
     if not chain.results:
         return f"{count} objects of commit {commit[:12]} have their ids"
@@ -325,7 +329,7 @@ def of_inputs(chain: Chain) -> str:
     stages = [lock[name] for name in before]
     for stage in stages:
         for section, values in (stage.get("params", {}).get("params.yaml") or {}).items():
-            now = inputs.params.get(section)
+            now = _param(inputs.params, section)
             fix = f"git diff {commit[:12]} {chain.results.commit[:12]} -- params.yaml dvc.lock"
             _same(f"params.yaml:{section} of commit {commit[:12]}", _plain(values), _plain(now), fix)
     code = _check_code(commit, stages)
@@ -337,8 +341,9 @@ def _upstream(lock: dict[str, Any], path: str) -> list[str]:
     made_by = {out["path"]: name for name, stage in lock.items() for out in stage.get("outs", ())}
     names = [made_by[path]] if path in made_by else []
     for name in names:  # grows
-        deps = (made_by.get(dep["path"]) for dep in lock[name].get("deps", ()))
-        names += [dep for dep in dict.fromkeys(deps) if dep and dep not in names]
+        read = [f"{dep['path']}/" for dep in lock[name].get("deps", ())]  # an output, or what is in it
+        deps = [stage for out, stage in made_by.items() if any(path.startswith(f"{out}/") for path in read)]
+        names += [stage for stage in dict.fromkeys(deps) if stage not in names]
     return names
 
 
@@ -349,6 +354,14 @@ def _plain(value: Any) -> str:
 def _entry(stage: dict[str, Any]) -> str:
     # `cache: false` outs, such as reports, differ each time a stage runs, with the same result.
     return _plain({"deps": stage.get("deps"), "outs": [out for out in stage.get("outs", ()) if out.get("nfiles")]})
+
+
+def _param(params: dict[str, Any], key: str) -> Any:
+    """Return a value of `params.yaml` as DVC names it: train, or train.seed."""
+    value: Any = params
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def _check_code(commit: str, stages: Iterable[dict[str, Any]]) -> int:
@@ -373,10 +386,9 @@ def _check_code(commit: str, stages: Iterable[dict[str, Any]]) -> int:
 def _folder_hash(folder: str, hashes: dict[str, str]) -> str:
     """Return DVC's hash of a folder: that of the list of its files, as JSON.
 
-    Source: dvc_data.hashfile.tree.Tree.as_bytes
+    They are in the order of their paths as text. Source: dvc_data.hashfile.tree.Tree.as_bytes
     """
     entries = [{"md5": md5, "relpath": name.removeprefix(f"{folder}/")} for name, md5 in sorted(hashes.items())]
-    entries.sort(key=lambda entry: entry["relpath"].split("/"))
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 

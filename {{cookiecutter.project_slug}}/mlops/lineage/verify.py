@@ -176,7 +176,7 @@ def _chain(target: Target, deep: bool, history: History) -> Chain:
 
 def _walk(chain: Chain) -> Iterator[HopReport]:
     """Check hop by hop; what needs a hop that failed is checked as far as it goes."""
-    erased = tombstones()
+    chain.erased = erased = tombstones()
     for name, hop in HOPS.items():
         if (name in OF_VERSION and not chain.tagged) or (name in OF_RESULTS and not chain.results):
             continue
