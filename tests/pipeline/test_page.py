@@ -30,6 +30,7 @@ class Page(HTMLParser):
     """
 
     def __init__(self, text: str) -> None:
+        """Read it."""
         super().__init__()
         self.source, self.text = text, ""
         self.elements: list[tuple[str, dict[str, str]]] = []
@@ -39,20 +40,24 @@ class Page(HTMLParser):
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Take an element that begins."""
         self.elements.append((tag, {name: value or "" for name, value in attrs}))
         if tag not in VOID:
             self.unclosed.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Take an element without content."""
         self.elements.append((tag, {name: value or "" for name, value in attrs}))
 
     def handle_endtag(self, tag: str) -> None:
+        """Take the end of an element."""
         if self.unclosed and self.unclosed[-1] == tag:
             self.unclosed.pop()
         else:
             self.unclosed.append(f"/{tag}")
 
     def handle_data(self, data: str) -> None:
+        """Take text."""
         self.text += data
 
     def all(self, tag: str) -> Iterator[dict[str, str]]:

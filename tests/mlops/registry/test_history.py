@@ -194,7 +194,10 @@ def test_at_before_the_first_promotion_says_that_nothing_was_in_use(registered: 
     assert (answer["version"], answer["until"], answer["dataset"]) == (None, "2026-01-10T09:00:00Z", None)
     assert document("--at", "2026-01-10T09:00:00Z")["version"] == 1, "from the second on that the log names"
     output = ask("--at", "2026-01-01").stdout
-    assert output == "champion  no version of digits at 2026-01-01T00:00:00Z\nin use    none until 2026-01-10T09:00:00Z\n"
+    assert output.splitlines() == [
+        "champion  no version of digits at 2026-01-01T00:00:00Z",
+        "in use    none until 2026-01-10T09:00:00Z",
+    ]
     assert document("--at", "2026-01-20", "--alias", "challenger")["version"] is None
 
 

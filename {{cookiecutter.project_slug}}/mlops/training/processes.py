@@ -66,7 +66,7 @@ def run_processes(
         threads: CPU threads of each.
         precision: Of products: fp32, tf32, bf16 or fp16.
         deterministic: Whether the same inputs must give the same bits.
-        portable: Whether all x86 CPUs must: it takes 1.9 to 4 times as long. The work then runs in a process of its
+        portable: Whether all x86 CPUs must: it takes 2 to 5 times as long. The work then runs in a process of its
             own, since torch reads variables that say so when it is imported.
 
     Raises:
