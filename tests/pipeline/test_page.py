@@ -30,29 +30,33 @@ class Page(HTMLParser):
     """
 
     def __init__(self, text: str) -> None:
+        """Read a page."""
         super().__init__()
         self.source, self.text = text, ""
         self.elements: list[tuple[str, dict[str, str]]] = []
         self.unclosed: list[str] = []
-        self._optional = {"li", "p", "dt", "dd"}
         self.feed(text)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note an element, and that it is open."""
         self.elements.append((tag, {name: value or "" for name, value in attrs}))
         if tag not in VOID:
             self.unclosed.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note an element that closes itself."""
         self.elements.append((tag, {name: value or "" for name, value in attrs}))
 
     def handle_endtag(self, tag: str) -> None:
+        """Close the element that was opened last."""
         if self.unclosed and self.unclosed[-1] == tag:
             self.unclosed.pop()
         else:
             self.unclosed.append(f"/{tag}")
 
     def handle_data(self, data: str) -> None:
+        """Add to the text."""
         self.text += data
 
     def all(self, tag: str) -> Iterator[dict[str, str]]:
@@ -120,6 +124,7 @@ def test_page_shows_records_of_subjects_who_consent_alone_and_none_if_asked(proj
     (project.path / "data/consent.csv").write_text(withdrawn, encoding="utf-8", newline="\n")
     page = page_of(project, "1")
     assert list(page.all("img")) == [] and "subjects who consent today" in page.text
+    assert SUBJECT not in page.source and "form-04" not in page.source
     assert list(page_of(project, "2", "--no-images").all("img")) == []
 
 
@@ -162,6 +167,12 @@ def test_page_says_what_cannot_be_read_and_has_the_rest(project: BakedProject, m
     page = page_of(project, "2")
     assert "the remote" in page.text and list(page.all("polyline")) == []
     assert "version 1 → version 2" in page.text
+
+
+def test_page_beside_json_leaves_the_graph_whole(opted_out: BakedProject, tmp_path: Path) -> None:
+    arguments = (sys.executable, "-m", "mlops", "trace", "1", "--json")
+    with_page = opted_out.run(*arguments, "--html", (tmp_path / "page.html").as_posix())
+    assert json.loads(with_page.stdout) == json.loads(opted_out.run(*arguments).stdout)
 
 
 def test_page_into_a_folder_is_refused_and_the_fix_helps(opted_out: BakedProject, tmp_path: Path) -> None:
