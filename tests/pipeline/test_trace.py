@@ -114,6 +114,14 @@ def test_trace_without_audit_knows_all_but_subjects(project: BakedProject) -> No
     assert "mlops/audit was deleted" in message and "Fix: make update" in message
 
 
+def test_without_lineage_the_rest_works(project: BakedProject) -> None:
+    shutil.rmtree(project.path / "mlops/lineage")
+    assert "\n  trace" not in project.run(sys.executable, "-m", "mlops", "--help").stdout
+    moment = json.loads(project.run(sys.executable, "-m", "mlops", "registry", "log", "--json").stdout)[0]["when"]
+    usage = json.loads(project.run(sys.executable, "-m", "mlops", "registry", "--at", moment, "--json").stdout)
+    assert (usage["version"], usage["unknown"]) == (1, [])
+
+
 def test_names_that_mean_nothing_or_several_things_are_refused(project: BakedProject) -> None:
     message = refused(project, "trace", "champoin")
     assert "no version, run, commit, dataset, file or subject of this project is named 'champoin'" in message

@@ -193,8 +193,8 @@ def test_at_before_the_first_promotion_says_that_nothing_was_in_use(registered: 
     answer = document("--at", "2026-01-10T08:59:59Z")
     assert (answer["version"], answer["until"], answer["dataset"]) == (None, "2026-01-10T09:00:00Z", None)
     assert document("--at", "2026-01-10T09:00:00Z")["version"] == 1, "from the second on that the log names"
-    said = ask("--at", "2026-01-01").stdout
-    assert said == "champion  no version of digits at 2026-01-01T00:00:00Z\nin use    none until 2026-01-10T09:00:00Z\n"
+    output = ask("--at", "2026-01-01").stdout
+    assert output == "champion  no version of digits at 2026-01-01T00:00:00Z\nin use    none until 2026-01-10T09:00:00Z\n"
     assert document("--at", "2026-01-20", "--alias", "challenger")["version"] is None
 
 

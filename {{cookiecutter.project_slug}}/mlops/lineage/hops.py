@@ -28,7 +28,7 @@ from . import commits
 from .commits import Pinned
 from .history import History
 from .names import MODEL
-from .objects import LostError, Store, UnreachableError, damaged_error
+from .objects import LostError, Store, UnreachableError
 
 FETCH_LOG = "git log --first-parent lineage; what others published: git fetch --tags origin lineage"
 REPAIR = "python -m mlops mirror status says more; MLflow is a copy of what Git and DVC have"
@@ -140,7 +140,7 @@ class Chain:
         elif missing:
             problem = f"{len(missing)} of {len(wanted)} files are not in the remote, the first is {missing[0]}"
             is_here = in_cache == len(missing)
-            fix = "dvc push --all-commits" if is_here else "in a clone that has them: dvc push --all-commits"
+            fix = objects.push_command if is_here else f"in a clone that has them: {objects.push_command}"
             raise LostError(f"{problem}; this clone's cache has {in_cache} of them", fix)
         return len(wanted)
 
@@ -156,7 +156,7 @@ class Chain:
             for (store, md5), actual in zip(copies, pool.map(md5_of, copies), strict=True):
                 if actual != md5.removesuffix(".dir"):
                     pool.shutdown(cancel_futures=True)
-                    raise damaged_error(store, md5, actual)
+                    raise self.history.objects.damaged(store, md5, actual)
 
 
 def _same(what: str, expected: object, actual: object, fix: str) -> None:
