@@ -139,7 +139,9 @@ def test_page_of_each_kind_of_name(opted_out: BakedProject) -> None:
     assert list(subject.all("img")) == []
     graph = json.loads(opted_out.run(sys.executable, "-m", "mlops", "trace", "1", "--json").stdout)
     run = next(node["id"] for node in graph["nodes"] if node["kind"] == "run")
-    assert f"mlops reproduce run:{run}" in page_of(opted_out, f"run:{run}").text
+    run_page = page_of(opted_out, f"run:{run}")
+    assert f"mlops reproduce run:{run}" in run_page.text and "version 1 → version 2" in run_page.text
+    assert "on the same data" not in run_page.text, "its own version is no other one"
 
 
 def test_page_escapes_what_people_wrote(project: BakedProject, monkeypatch: pytest.MonkeyPatch) -> None:

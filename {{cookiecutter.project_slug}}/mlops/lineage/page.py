@@ -241,7 +241,7 @@ class Content:
     def same_data(self) -> list[int]:
         """Return the other versions that were trained on the same dataset."""
         datasets = {node.id for node in self._kind("dataset")[:1] if node is not self.target}
-        own = {node.key for node in self._kind("version")[:1]}
+        own = {node.key for node in self.versions}
         return [
             number
             for number, version in self._history.versions.items()
