@@ -30,34 +30,33 @@ class Page(HTMLParser):
     """
 
     def __init__(self, text: str) -> None:
-        """Read it."""
+        """Read a page."""
         super().__init__()
         self.source, self.text = text, ""
         self.elements: list[tuple[str, dict[str, str]]] = []
         self.unclosed: list[str] = []
-        self._optional = {"li", "p", "dt", "dd"}
         self.feed(text)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Take an element that begins."""
+        """Note an element, and that it is open."""
         self.elements.append((tag, {name: value or "" for name, value in attrs}))
         if tag not in VOID:
             self.unclosed.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Take an element without content."""
+        """Note an element that closes itself."""
         self.elements.append((tag, {name: value or "" for name, value in attrs}))
 
     def handle_endtag(self, tag: str) -> None:
-        """Take the end of an element."""
+        """Close the element that was opened last."""
         if self.unclosed and self.unclosed[-1] == tag:
             self.unclosed.pop()
         else:
             self.unclosed.append(f"/{tag}")
 
     def handle_data(self, data: str) -> None:
-        """Take text."""
+        """Add to the text."""
         self.text += data
 
     def all(self, tag: str) -> Iterator[dict[str, str]]:
@@ -125,6 +124,7 @@ def test_page_shows_records_of_subjects_who_consent_alone_and_none_if_asked(proj
     (project.path / "data/consent.csv").write_text(withdrawn, encoding="utf-8", newline="\n")
     page = page_of(project, "1")
     assert list(page.all("img")) == [] and "subjects who consent today" in page.text
+    assert SUBJECT not in page.source and "form-04" not in page.source
     assert list(page_of(project, "2", "--no-images").all("img")) == []
 
 
@@ -139,7 +139,9 @@ def test_page_of_each_kind_of_name(opted_out: BakedProject) -> None:
     assert list(subject.all("img")) == []
     graph = json.loads(opted_out.run(sys.executable, "-m", "mlops", "trace", "1", "--json").stdout)
     run = next(node["id"] for node in graph["nodes"] if node["kind"] == "run")
-    assert f"mlops reproduce run:{run}" in page_of(opted_out, f"run:{run}").text
+    run_page = page_of(opted_out, f"run:{run}")
+    assert f"mlops reproduce run:{run}" in run_page.text and "version 1 → version 2" in run_page.text
+    assert "on the same data" not in run_page.text, "its own version is no other one"
 
 
 def test_page_escapes_what_people_wrote(project: BakedProject, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,6 +169,12 @@ def test_page_says_what_cannot_be_read_and_has_the_rest(project: BakedProject, m
     page = page_of(project, "2")
     assert "the remote" in page.text and list(page.all("polyline")) == []
     assert "version 1 → version 2" in page.text
+
+
+def test_page_beside_json_leaves_the_graph_whole(opted_out: BakedProject, tmp_path: Path) -> None:
+    arguments = (sys.executable, "-m", "mlops", "trace", "1", "--json")
+    with_page = opted_out.run(*arguments, "--html", (tmp_path / "page.html").as_posix())
+    assert json.loads(with_page.stdout) == json.loads(opted_out.run(*arguments).stdout)
 
 
 def test_page_into_a_folder_is_refused_and_the_fix_helps(opted_out: BakedProject, tmp_path: Path) -> None:

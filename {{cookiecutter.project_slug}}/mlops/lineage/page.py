@@ -178,7 +178,7 @@ class Content:
 
     def facts(self, node: Node) -> dict[str, Any]:
         """Return the facts of a node that no question shows in its own way."""
-        facts = {name: value for name, value in node.facts.items() if name not in ELSEWHERE}
+        facts = {name: value for name, value in node.facts.items() if name not in ELSEWHERE and value != ""}
         if facts.get("capability") == facts.get("cpu_capability"):
             facts.pop("cpu_capability", None)
         return ({"id": node.id} if node.kind in ("run", "commit", "dataset") else {}) | facts
@@ -241,7 +241,7 @@ class Content:
     def same_data(self) -> list[int]:
         """Return the other versions that were trained on the same dataset."""
         datasets = {node.id for node in self._kind("dataset")[:1] if node is not self.target}
-        own = {node.key for node in self._kind("version")[:1]}
+        own = {node.key for node in self.versions}
         return [
             number
             for number, version in self._history.versions.items()
