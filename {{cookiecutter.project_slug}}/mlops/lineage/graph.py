@@ -335,8 +335,8 @@ class Builder:
         from .subjects import withdrawn
 
         try:
-            with self._history.objects.file(pinned.out(MANIFEST.as_posix())) as manifest:
-                return withdrawn(manifest)
+            sha256 = next(iter(pinned.report("manifest").get("sha256", ())), "")
+            return withdrawn(sha256, pinned.out(MANIFEST.as_posix()), self._history.objects)
         except ProjectError as error:
             self._graph.notes.append(f"who withdrew since is unknown: {error.problem}. Fix: {error.fix}")
             return None
