@@ -1,7 +1,8 @@
 """Measure a project that is generated for it: `make bench`.
 
     python -m tests.benchmarks [pipeline] [noop] [training_throughput] [digits] [data_scale] [logging_cost]
-                               [mirror_status] [job_overhead] [sagemaker] [records] [verbs] [consent] [loading] [--full]
+                               [mirror_status] [job_overhead] [sagemaker] [records] [verbs] [consent] [loading]
+                               [lineage] [portable] [--full]
 
 Prints a Markdown table for each, as it comes out; ratios are of medians, between things that were run in turn. On a
 machine that does other work at the same time, run it again. Nothing here is part of the tests.
@@ -34,6 +35,8 @@ NAMES = (
     "verbs",
     "consent",
     "loading",
+    "lineage",
+    "portable",
 )
 
 

@@ -27,7 +27,11 @@ SCHEMAS = json.loads((SKELETON / "docs/json.schema.json").read_text(encoding="ut
 PAGE = (SKELETON / "docs/json.md").read_text(encoding="utf-8")
 LONG_NAME = "a-project-with-a-name-of-32-char"
 SHA256, RUN = "d" * 64, "eb508bea645545c691ec5c7f1f71051f"
-WITHOUT_SCHEMA_OF_ITS_OWN = {("mirror", "repair"): "mirror-status", ("optout",): "optout-plan"}
+WITHOUT_SCHEMA_OF_ITS_OWN = {
+    ("registry",): "registry-at",
+    ("mirror", "repair"): "mirror-status",
+    ("optout",): "optout-plan",
+}
 
 Path_ = tuple[str, ...]  # of a command
 

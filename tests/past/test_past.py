@@ -159,6 +159,20 @@ def test_registry_shows_who_put_each_version_in_use(lived: Lived) -> None:
     ]
 
 
+@pytest.mark.parametrize("lived", [pytest.param(updated, id="updated")], indirect=True)
+def test_registry_knows_what_was_in_use_and_who_had_withdrawn(lived: Lived) -> None:
+    answers = [lived.ask("registry", "--at", f"2026-11-29T06:44:{second}Z") for second in (10, 40, 59)]
+    assert [(answer["version"], answer["withdrawn"], answer["unknown"]) for answer in answers] == [
+        (1, 0, []),
+        (2, 1, []),
+        (3, 0, []),
+    ]
+    assert [(answer["why"], answer["dataset"]["subjects"]) for answer in answers[1:]] == [
+        ("a wider layer, more passes", 14),
+        ("opt-out 20261129T064425Z-15ca8b", 13),
+    ]
+
+
 def test_mirror_lacks_nothing(lived: Lived) -> None:
     status = lived.ask("mirror", "status")
     assert (status["complete"], status["lacking"]) == (True, [])
@@ -210,6 +224,12 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         isolate(monkeypatch, tmp_path_factory)
         yield updated(tmp_path_factory.mktemp("followed"))
+
+
+@pytest.mark.parametrize("lived", [pytest.param(updated, id="updated")], indirect=True)
+def test_update_lets_each_old_version_be_verified(lived: Lived) -> None:
+    output = lived.project.run("python", "-m", "mlops", "verify", "1", "2", "3", "--offline", "--json").stdout
+    assert [report["verdict"] for report in json.loads(output)] == ["INTACT"] * 3
 
 
 @pytest.mark.parametrize("lived", [pytest.param(updated, id="updated")], indirect=True)

@@ -222,3 +222,27 @@ def test_verify_lost_is_broken_and_erased_only_with_a_tombstone(project: BakedPr
     code, report = verify(project)
     assert (code, report["verdict"]) == (3, "ERASED")
     assert "by Ada Byron <ada@example.org>: a withdrawal" in first_wrong(report)["text"]
+
+
+def test_verify_a_loss_is_broken_beside_one_that_a_tombstone_explains(project: BakedProject) -> None:
+    hashes = sorted({file_md5(project, "data/dataset", split) for split in ("train/", "test/")})
+    for path in (path for md5 in hashes for path in copies(project, md5)):
+        path.unlink()
+    project.run("python", "-m", "mlops", "tombstone", hashes[0], "--why", "a withdrawal")
+    code, report = verify(project)
+    assert (code, first_wrong(report)["name"], report["verdict"]) == (1, "dataset", "BROKEN")
+    assert f"the first is {hashes[1]}" in first_wrong(report)["text"]
+
+
+def test_verify_a_training_that_the_log_has_no_entry_of_is_broken(project: BakedProject) -> None:
+    tip = ""
+    for entry in project.run("git", "rev-list", "--first-parent", "--reverse", "lineage").stdout.split():
+        message = project.run("git", "show", "-s", "--format=%B", entry).stdout
+        parents = project.run("git", "show", "-s", "--format=%P", entry).stdout.split()[1:]
+        if not message.startswith("train "):
+            options = [option for parent in filter(None, [tip, *parents]) for option in ("-p", parent)]
+            tip = project.run("git", "commit-tree", f"{entry}^{{tree}}", *options, "-m", message).stdout.strip()
+    project.run("git", "update-ref", "refs/heads/lineage", tip)
+    code, report = verify(project)
+    assert (code, first_wrong(report)["name"]) == (1, "commit")
+    assert "the log has no entry of the training" in first_wrong(report)["text"]

@@ -23,6 +23,10 @@ def test_dataset_walkthrough_as_written_gives_what_it_shows(bake: Bake) -> None:
     walk(bake(), "docs/dataset-walkthrough.md")
 
 
+def test_lineage_walkthrough_as_written_gives_what_it_shows(bake: Bake) -> None:
+    walk(bake(), "docs/lineage-walkthrough.md")
+
+
 def test_healthcare_walkthrough_as_written_gives_what_it_shows(bake: Bake) -> None:
     walk(bake(dataset="folder"), "docs/healthcare-walkthrough.md")
 

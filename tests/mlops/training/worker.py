@@ -12,6 +12,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from . import light  # noqa: F401
 
@@ -21,7 +22,7 @@ import torch
 from lightning_fabric import Fabric
 from mlops.cli import Verbs
 from mlops.errors import ProjectError
-from mlops.training import checkpoint, processes
+from mlops.training import checkpoint, numerics, processes
 from mlops.training.checkpoint import Checkpoints
 
 from .loop import INPUTS, cut_off, plain, stateful, train
@@ -74,6 +75,22 @@ def nondeterministic(fabric: Fabric, folder: Path) -> None:
     torch.zeros(3).put_(torch.tensor([0, 0]), torch.ones(2))
 
 
+def bits(fabric: Fabric, folder: Path) -> None:
+    """Print the numeric fingerprint of a small convolutional network, and a hash of its weights after some steps."""
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.GELU(), torch.nn.Flatten(), torch.nn.Linear(288, 10)
+    )
+    optimizer = torch.optim.AdamW(module.parameters(), 0.01)
+    for _ in range(5):
+        images, labels = torch.rand(64, 1, 8, 8), torch.arange(64) % 10
+        torch.nn.functional.cross_entropy(module(images), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    fingerprint = numerics.numeric_fingerprint(module, (64, 1, 8, 8), 10, fabric)
+    print("bits", fingerprint, numerics.weights_hash(module.state_dict())[:16], flush=True)
+
+
 def unstarted(fabric: Fabric, folder: Path) -> None:
     raise AssertionError("the processes end while they start")
 
@@ -94,7 +111,9 @@ def stage(name: str, folder: Path, count: str) -> None:
     if name == "unstarted" and processes.REPORT in os.environ:
         (folder / f"{os.environ['LOCAL_RANK']}.pid").write_text(str(os.getpid()), encoding="utf-8")
         signal.pause()
-    processes.run_processes(lambda fabric: work(fabric, folder), "auto" if count == "auto" else int(count), threads=1)
+    number: int | Literal["auto"] = "auto" if count == "auto" else int(count)
+    is_portable = "TEST_PORTABLE" in os.environ
+    processes.run_processes(lambda fabric: work(fabric, folder), number, threads=1, portable=is_portable)
     print("after the processes")
 
 

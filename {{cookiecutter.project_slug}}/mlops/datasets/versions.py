@@ -126,7 +126,6 @@ def read_manifest(version: Version) -> "pa.Table":
     Raises:
         ProjectError: It is lost, or not the file that `dvc.lock` names.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     with tempfile.TemporaryDirectory() as folder:
@@ -135,10 +134,10 @@ def read_manifest(version: Version) -> "pa.Table":
             dvc_remote.restore(version.commit, (MANIFEST.as_posix(),), Path(folder))
             file = Path(folder, MANIFEST)
         content = file.read_bytes() if file.exists() else b""
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() != version.manifest_md5:
-        problem = f"{MANIFEST.as_posix()} is not the file that dvc.lock names ({version.manifest_md5})"
-        raise ProjectError(problem, "dvc repro manifest" if content else "dvc pull manifest, or: dvc repro manifest")
-    return pq.read_table(pa.BufferReader(content)).combine_chunks()
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() == version.manifest_md5:
+            return pq.read_table(file).combine_chunks()  # Arrow may free a part of a Python object too late
+    problem = f"{MANIFEST.as_posix()} is not the file that dvc.lock names ({version.manifest_md5})"
+    raise ProjectError(problem, "dvc repro manifest" if content else "dvc pull manifest, or: dvc repro manifest")
 
 
 def _at(commit: str) -> Version | None:

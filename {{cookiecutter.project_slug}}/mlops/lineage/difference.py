@@ -121,13 +121,13 @@ def causes(first: Record, second: Record) -> list[Cause]:
 
 
 def _inputs(first: Record, second: Record) -> list[Cause]:
-    found: dict[str, list[str]] = {"data": [], "code": []}
+    changes: dict[str, list[str]] = {"data": [], "code": []}
     tracked = first.tracked | second.tracked
     for path in sorted(first.deps.keys() | second.deps.keys()):
         before, after = first.deps.get(path, "none"), second.deps.get(path, "none")
         if before != after and path != PACKAGES:
-            found["data" if path in tracked else "code"].append(f"{path} {before[:12]}, then {after[:12]}")
-    return [Cause(kind, "; ".join(texts[:SHOWN])) for kind, texts in found.items() if texts]
+            changes["data" if path in tracked else "code"].append(f"{path} {before[:12]}, then {after[:12]}")
+    return [Cause(kind, "; ".join(texts[:SHOWN])) for kind, texts in changes.items() if texts]
 
 
 def _params(first: Record, second: Record) -> list[Cause]:
@@ -158,18 +158,18 @@ def installed(record: Record) -> dict[str, str]:
 
 def _machines(first: Record, second: Record) -> list[Cause]:
     before, after = first.facts, second.facts
-    found: list[Cause] = []
+    devices: list[Cause] = []
     texts = [f"{name} {before[name]}, then {after[name]}" for name in DEVICE if _differs(name, before, after)]
     counts = [Cause(name, f"{before[name]}, then {after[name]}") for name in OWN_CAUSE if _differs(name, before, after)]
     if texts:
-        found.append(Cause("CPU or GPU", "; ".join(texts)))
+        devices.append(Cause("CPU or GPU", "; ".join(texts)))
     elif not counts and _differs("numeric_fingerprint", before, after):
         name = "numeric_fingerprint"
         text = (
             f"the numeric fingerprint is {before[name]}, then {after[name]}: this machine, or settings of its libraries"
         )
-        found.append(Cause("CPU or GPU", f"{text} (ONEDNN_…, MKL_…, ATEN_…), round in another way"))
-    return [*found, *counts]
+        devices.append(Cause("CPU or GPU", f"{text} (ONEDNN_…, MKL_…, ATEN_…), round in another way"))
+    return [*devices, *counts]
 
 
 def _differs(name: str, before: dict[str, Any], after: dict[str, Any]) -> bool:

@@ -130,7 +130,6 @@ def samples(facts: dict[str, Any], rule: str | None, md5: str, objects: Objects)
     """
     import pyarrow as pa
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
     if not (manifest := facts.get("manifest_md5")):
         raise ProjectError("the manifest of the dataset is not known here", "git fetch --tags origin")
@@ -138,7 +137,7 @@ def samples(facts: dict[str, Any], rule: str | None, md5: str, objects: Objects)
     files = {path.removeprefix(f"{DATASET}/"): each for path, each in objects.listing(md5).items()}
     labels, result, used, size = Counter[str](), Samples(), list[str](), 0
     try:
-        table = pq.read_table(io.BytesIO(objects.read(manifest)))
+        table = read_table(manifest, objects)
         paths = sorted(table["path"].unique().to_pylist(), key=lambda path: (not path.startswith("train/"), path))
         paths = [path for path in paths[:MOST_SHARDS] if _size(files[path], objects) <= MOST_SHARD_BYTES]
         for path in paths:
@@ -152,17 +151,28 @@ def samples(facts: dict[str, Any], rule: str | None, md5: str, objects: Objects)
             if not chosen:
                 continue
             used.append(path)
-            shard = pq.read_table(io.BytesIO(objects.read(files[path])), filters=[("record_id", "in", chosen)])
+            shard = read_table(files[path], objects).filter(pc.field("record_id").isin(chosen))
             for row in shard.to_pylist():
                 uri = data_uri(row["image"])
                 if uri and size + len(uri) <= MOST_IMAGES_BYTES:
                     size += len(uri)
                     result.images.setdefault(row["label"], []).append(uri)
     except (pa.ArrowException, KeyError, OSError, ValueError) as error:
-        raise ProjectError(f"the dataset's files can't be read: {error}", "python -m mlops verify --deep") from error
+        raise ProjectError(
+            f"the dataset's files can't be read: {error}", f"python -m mlops verify data:{md5} --deep"
+        ) from error
     whose = "all subjects: no consent is needed" if registry is None else "subjects who consent today"
     result.origin = f"the first {PER_LABEL} of each label in {', '.join(used) or 'no file'}, of {whose}"
     return result
+
+
+def read_table(md5: str, objects: Objects) -> Any:
+    """Return the table of a Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with objects.file(md5) as path, pq.ParquetFile(path) as file:
+        return pa.Table.from_batches(file.iter_batches(), file.schema_arrow)
 
 
 def _size(md5: str, objects: Objects) -> int:

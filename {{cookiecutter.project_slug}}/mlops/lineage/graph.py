@@ -21,12 +21,28 @@ from .history import History
 from .names import MODEL, Target
 
 SCHEMA = "trace/1"
-RUN_FACTS = (  # of what a run recorded, in this order
-    *("name", "user", "status", "started_at", "ended_at", "resumed_at", "dvc_exp_name", "job", "image"),
+RECORDED = (  # of what a run recorded, in this order
+    *("user", "status", "started_at", "ended_at", "resumed_at", "dvc_exp_name", "job", "image"),
     *("instance_type", "device", "device_name", "capability", "cpu_capability", "driver", "precision", "processes"),
     *("threads", "numeric_fingerprint", "environment_differences", "data_version", "data_pushed", "inputs_elsewhere"),
-    *("git_remote_url", "git_branch", "baseline_commit", "dvc_remote_url"),
+    *("git_remote_url", "git_branch", "baseline_commit", "dvc_remote_url", "parents"),
 )
+FACTS: dict[str, tuple[str, ...]] = {  # of each kind of node; None is what is unknown
+    "version": (
+        *("model", "number", "aliases", "registered", "tag", "commit", "published", "in_mlflow", "model_md5"),
+        *("model_sha256", "metrics", "moves"),
+    ),
+    "run": ("name", "known_to", *RECORDED, "results", "metrics", "mlflow_run"),
+    "commit": ("author", "date", "subject", "parent", "params", "code_changed_since"),
+    "dataset": (
+        *("labels", "records", "subjects", "splits", "counts", "manifest_sha256", "manifest_md5", "files", "bytes"),
+        "commit",
+    ),
+    "source": ("data", "split", "deps"),
+    "consent": ("rule", "sha256", "excluded", "withdrawn_since"),
+    "alias": ("who", "when", "why"),
+    "subject": ("consent", "ended"),
+}
 
 
 @dataclass
@@ -37,13 +53,18 @@ class Node:
         kind: version, run, commit, dataset, source, consent, alias or subject.
         id: Names it among those of its kind.
         title: For people.
-        facts: What is known of it, in types of JSON; `docs/json.schema.json` has the keys.
+        facts: What is known of it, in types of JSON: the keys of `FACTS`, with None for what is unknown. Of what was
+            made from the target, most are.
     """
 
     kind: str
     id: str
     title: str
     facts: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Name the facts that are unknown, too."""
+        self.facts = dict.fromkeys(FACTS[self.kind]) | self.facts
 
     @property
     def key(self) -> str:
@@ -71,12 +92,12 @@ class Graph:
     """All that one node was made from, and all that was made from it.
 
     Args:
-        asked: What was asked for.
+        query: What was asked for.
         target: The key of the node that this is about.
         notes: What could not be read, and what to do about it.
     """
 
-    asked: str
+    query: str
     target: str
     notes: list[str] = field(default_factory=list)
     nodes: dict[str, Node] = field(default_factory=dict)
@@ -99,7 +120,7 @@ class Graph:
         edges = [{"from": edge.result, "to": edge.origin, "relation": edge.relation} for edge in self.edges]
         return {
             "schema": SCHEMA,
-            "asked": self.asked,
+            "query": self.query,
             "target": self.target,
             "nodes": nodes,
             "edges": edges,
@@ -136,15 +157,15 @@ class Builder:
         node = Node(kind, name, f"{kind} {name[:12]}")
         if kind == "version":
             node.title = f"{self._history.model} version {name}"
-            node.facts = self._about_version(int(name))
+            node.facts |= self._about_version(int(name))
         elif kind == "run":
             known = self._history.runs.get(name)
             stored = self._history.mlflow_runs.get(name)
             title = known.name if known else stored.name if stored else name
             node.title = f"run {name}" if title == name else f"run {name} ({title})"
-            node.facts = {"name": title, "known_to": "log" if known else "MLflow" if stored else "nobody"}
+            node.facts |= {"name": title, "known_to": "log" if known else "MLflow" if stored else "nobody"}
         elif kind == "dataset":
-            node.facts = self._about_dataset(name)
+            node.facts |= self._about_dataset(name)
         self._graph.nodes[node.key] = node
         return node
 
@@ -212,16 +233,13 @@ class Builder:
         if results:
             try:
                 recorded = commits.facts(results, history.objects)
-                node.facts |= {name: recorded[name] for name in RUN_FACTS if recorded.get(name) not in (None, "", [])}
-                node.facts["parents"] = recorded.get("parents")
+                node.facts |= {name: recorded.get(name) for name in RECORDED}
             except ProjectError as error:
                 self._graph.notes.append(f"{node.title}: {error.problem}. Fix: {error.fix}")
             node.facts |= {"results": results.commit, "metrics": results.report("metrics")}
-        else:
-            node.facts["results"] = None
         if stored := history.mlflow_runs.get(node.id):
             node.facts["mlflow_run"] = stored.id
-            node.facts.setdefault("status", stored.status)
+            node.facts["status"] = node.facts["status"] or stored.status
         commit = history.inputs.get(node.id)
         if commit:
             origin = self._node("commit", commit)
@@ -244,7 +262,7 @@ class Builder:
         author, date, subject = git("show", "-s", "--format=%an%n%cI%n%s", node.id).split("\n", 2)
         changed = git("diff", "--name-only", "--relative", node.id, "HEAD", "--", package_name(), "mlops")
         parent = try_git("rev-parse", "--verify", "--quiet", f"{node.id}^")
-        node.facts = {
+        node.facts |= {
             "author": author,
             "date": date,
             "subject": subject,
@@ -298,14 +316,14 @@ class Builder:
         deps = [dep for stage in stages for dep in stage.get("deps", ()) if not dep["path"].startswith(code)]
         data = pinned.params.get("data") or {}
         source = Node("source", str(data.get("source", "unknown")), f"source {data.get('source', 'unknown')}")
-        source.facts = {"data": json.loads(json.dumps(data, default=str)), "split": pinned.params.get("split")}
+        source.facts |= {"data": json.loads(json.dumps(data, default=str)), "split": pinned.params.get("split")}
         source.facts["deps"] = [{"path": dep["path"], "hash": dep.get("md5") or dep.get("etag")} for dep in deps]
         self._graph.nodes.setdefault(source.key, source)
         self._link(node, source, "was made from")
         prepared = pinned.report("prepare")
         sha256 = str(next(iter(prepared.get("consent_sha256", ())), "unknown"))
         consent = Node("consent", sha256, f"consent, registry {sha256[:12]}")
-        consent.facts = {"rule": data.get("consent"), "sha256": sha256, "excluded": prepared.get("excluded")}
+        consent.facts |= {"rule": data.get("consent"), "sha256": sha256, "excluded": prepared.get("excluded")}
         consent.facts["withdrawn_since"] = self._withdrawn(pinned, data.get("consent"))
         self._graph.nodes.setdefault(consent.key, consent)
         self._link(node, consent, "is allowed by")
@@ -317,7 +335,8 @@ class Builder:
         from .subjects import withdrawn
 
         try:
-            return withdrawn(self._history.objects.read(pinned.out(MANIFEST.as_posix())))
+            sha256 = next(iter(pinned.report("manifest").get("sha256", ())), "")
+            return withdrawn(sha256, pinned.out(MANIFEST.as_posix()), self._history.objects)
         except ProjectError as error:
             self._graph.notes.append(f"who withdrew since is unknown: {error.problem}. Fix: {error.fix}")
             return None
@@ -351,7 +370,7 @@ class Builder:
         from .subjects import known_to
 
         node = self._node("subject", subject)
-        node.title, node.facts = f"subject {subject}", {}
+        node.title = f"subject {subject}"
         runs = known_to(subject, node.facts, self._graph.notes)
         for name, exposure in runs.items():
             matches = [known for known, stored in self._history.mlflow_runs.items() if name in (known, stored.id)]

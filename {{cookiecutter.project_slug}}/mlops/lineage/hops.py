@@ -8,17 +8,16 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
 from ..errors import ProjectError
 from ..files import write_json
-from ..records import consent, manifest
+from ..records import consent
 from ..registry.versions import MANIFEST, MODEL_DATA, TaggedVersion, download
 from ..tracking import lineage_log, run_files
 from ..tracking.git import exists, git, try_git
@@ -29,7 +28,7 @@ from . import commits
 from .commits import Pinned
 from .history import History
 from .names import MODEL
-from .objects import LostError, Store, UnreachableError, damaged_error
+from .objects import LostError, Store, UnreachableError
 
 FETCH_LOG = "git log --first-parent lineage; what others published: git fetch --tags origin lineage"
 REPAIR = "python -m mlops mirror status says more; MLflow is a copy of what Git and DVC have"
@@ -75,6 +74,8 @@ class Chain:
     facts: dict[str, Any] = field(default_factory=dict)
     hashed: int = 0  # bytes
     unhashed: int = 0  # files whose bytes were not read
+    erased: Collection[str] = ()  # hashes that a tombstone explains
+    unpushed: int = 0  # files that this clone's cache alone has
 
     @property
     def version(self) -> TaggedVersion:
@@ -107,7 +108,7 @@ class Chain:
         """Check that the remote has files, and with `contents` that each copy has its bytes; return how many.
 
         Raises:
-            LostError: The remote lacks one; the message says whether the cache has it.
+            LostError: The remote lacks one. What is not registered may be in the cache alone.
             DamagedError: A copy has other bytes.
             UnreachableError: The remote can't be asked; copies in the cache are checked before that.
         """
@@ -131,13 +132,16 @@ class Chain:
             self.unhashed += len(wanted)
         if away:
             raise away
-        if missing := [md5 for md5 in wanted if md5 not in distant]:
-            kept = sum(md5 in local for md5 in missing)
+        # One that no tombstone explains comes first: it is what the message names.
+        missing = sorted({*wanted} - distant.keys(), key=lambda md5: (md5 in self.erased, md5))
+        in_cache = sum(md5 in local for md5 in missing)
+        if self.tagged is None and in_cache == len(missing):  # what is not registered need not be pushed
+            self.unpushed += in_cache
+        elif missing:
             problem = f"{len(missing)} of {len(wanted)} files are not in the remote, the first is {missing[0]}"
-            fix = (
-                "dvc push --all-commits" if kept == len(missing) else "in a clone that has them: dvc push --all-commits"
-            )
-            raise LostError(f"{problem}; this clone's cache has {kept} of them", fix)
+            is_here = in_cache == len(missing)
+            fix = objects.push_command if is_here else f"in a clone that has them: {objects.push_command}"
+            raise LostError(f"{problem}; this clone's cache has {in_cache} of them", fix)
         return len(wanted)
 
     def _hash(self, copies: list[tuple[Store, str]]) -> None:
@@ -152,7 +156,7 @@ class Chain:
             for (store, md5), actual in zip(copies, pool.map(md5_of, copies), strict=True):
                 if actual != md5.removesuffix(".dir"):
                     pool.shutdown(cancel_futures=True)
-                    raise damaged_error(store, md5, actual)
+                    raise self.history.objects.damaged(store, md5, actual)
 
 
 def _same(what: str, expected: object, actual: object, fix: str) -> None:
@@ -310,24 +314,37 @@ def of_inputs(chain: Chain) -> str:
     logged = chain.history.inputs.get(chain.run)
     if chain.run and logged:
         _same(f"the commit that run {chain.run} read, in the log", commit, logged, "git log --first-parent lineage")
+    chain.pinned = chain.history.pinned_at(commit) if exists(commit) else None
     count = _check_commit(commit)
-    chain.pinned = chain.history.pinned_at(commit)
+    if chain.run and not logged:
+        raise BrokenError(f"the log has no entry of the training of run {chain.run}", commit, "none", FETCH_LOG)
     inputs = chain.inputs
     if not chain.results:
         return f"{count} objects of commit {commit[:12]} have their ids"
     lock = chain.results.lock
-    training = [stage for stage in lock.values() if any(out["path"] == MODEL for out in stage.get("outs", ()))]
-    for name, stage in inputs.lock.items():
-        if name in lock:
-            _same(f"dvc.lock's entry of {name}", _entry(stage), _entry(lock[name]), "git fsck; dvc repro --dry")
-    stages = [*(lock[name] for name in inputs.lock if name in lock), *training]
+    before = _upstream(lock, MODEL)
+    for name in before[1:]:  # of the training itself, the commit may have an earlier entry
+        actual = _entry(inputs.lock.get(name, {}))
+        _same(f"dvc.lock's entry of {name}", _entry(lock[name]), actual, "git fsck; dvc repro --dry")
+    stages = [lock[name] for name in before]
     for stage in stages:
         for section, values in (stage.get("params", {}).get("params.yaml") or {}).items():
-            actual = inputs.params.get(section)
+            now = _param(inputs.params, section)
             fix = f"git diff {commit[:12]} {chain.results.commit[:12]} -- params.yaml dvc.lock"
-            _same(f"params.yaml:{section} of commit {commit[:12]}", _plain(values), _plain(actual), fix)
+            _same(f"params.yaml:{section} of commit {commit[:12]}", _plain(values), _plain(now), fix)
     code = _check_code(commit, stages)
     return f"{count} objects of commit {commit[:12]}; {code} of its deps, and its params, are those of dvc.lock"
+
+
+def _upstream(lock: dict[str, Any], path: str) -> list[str]:
+    """Return the stage of `dvc.lock` that makes an output, then those that it was made from."""
+    made_by = {out["path"]: name for name, stage in lock.items() for out in stage.get("outs", ())}
+    names = [made_by[path]] if path in made_by else []
+    for name in names:  # grows
+        read = [f"{dep['path']}/" for dep in lock[name].get("deps", ())]  # an output, or what is in it
+        deps = [stage for out, stage in made_by.items() if any(path.startswith(f"{out}/") for path in read)]
+        names += [stage for stage in dict.fromkeys(deps) if stage not in names]
+    return names
 
 
 def _plain(value: Any) -> str:
@@ -337,6 +354,14 @@ def _plain(value: Any) -> str:
 def _entry(stage: dict[str, Any]) -> str:
     # `cache: false` outs, such as reports, differ each time a stage runs, with the same result.
     return _plain({"deps": stage.get("deps"), "outs": [out for out in stage.get("outs", ()) if out.get("nfiles")]})
+
+
+def _param(params: dict[str, Any], key: str) -> Any:
+    """Return a value of `params.yaml` as DVC names it: train, or train.seed."""
+    value: Any = params
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def _check_code(commit: str, stages: Iterable[dict[str, Any]]) -> int:
@@ -361,16 +386,22 @@ def _check_code(commit: str, stages: Iterable[dict[str, Any]]) -> int:
 def _folder_hash(folder: str, hashes: dict[str, str]) -> str:
     """Return DVC's hash of a folder: that of the list of its files, as JSON.
 
-    Source: dvc_data.hashfile.tree.Tree.as_bytes
+    They are in the order of their paths as text. Source: dvc_data.hashfile.tree.Tree.as_bytes
     """
     entries = [{"md5": md5, "relpath": name.removeprefix(f"{folder}/")} for name, md5 in sorted(hashes.items())]
-    entries.sort(key=lambda entry: entry["relpath"].split("/"))
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def _pinned(chain: Chain, path: str) -> str:
+    """Return DVC's hash of an output at the commit that the run read."""
+    if md5 := chain.inputs.out(path):
+        return md5
+    raise BrokenError(f"dvc.lock of commit {chain.inputs.commit[:12]} pins no {path}", path, "none", "git fsck")
 
 
 def of_dataset(chain: Chain) -> str:
     """Check that every file of the dataset is there, and with `deep` its bytes."""
-    md5 = chain.inputs.out(DATASET)
+    md5 = _pinned(chain, DATASET)
     if chain.facts:
         fix = f"git show {chain.inputs.commit[:12]}:./dvc.lock"
         _same("the dataset of the run's commit", chain.facts["dataset_md5"], md5, fix)
@@ -385,12 +416,14 @@ def of_manifest(chain: Chain) -> str:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    md5, objects = chain.inputs.out(MANIFEST.as_posix()), chain.history.objects
+    from ..records import manifest
+
+    md5, objects = _pinned(chain, MANIFEST.as_posix()), chain.history.objects
     chain.check_files([md5])
     digest, paths, rows = manifest.Digest(), set[str](), 0
     expected = chain.facts.get("manifest_sha256") or next(iter(chain.inputs.report("manifest").get("sha256", ())), None)
     try:
-        with pq.ParquetFile(BytesIO(objects.read(md5))) as file:
+        with objects.file(md5) as path, pq.ParquetFile(path) as file:
             for batch in file.iter_batches(manifest.ROW_GROUP):
                 digest.update(batch)
                 paths.update(batch.column("path").unique().to_pylist())

@@ -9,7 +9,6 @@ Where several things have a name, a prefix decides: `run:4f1c`, `commit:4f1c`, `
 
 import difflib
 import hashlib
-import importlib.util
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from ..registry.versions import TaggedVersion
 from ..tracking.git import try_git
 from ..tracking.run_context import DATASET
 from .history import History
+from .subjects import has_audit, known_to
 
 VERSION = re.compile(r"(?:models:/)?(?:(?P<model>[^/@]+)[/@])?(?P<which>[^/@]+)")
 RELEASE = re.compile(r"(?:.+=)?(?P<model>[^/@=]+)@v(?P<number>\d+)\.0\.0")
@@ -58,11 +58,11 @@ def find(name: str, history: History) -> Target:
         targets = FINDERS[prefix](rest, history)
     else:
         # A subject may be named like anything else, and to ask who it is takes the longest.
-        order = [FINDERS[kind] for kind in ("version", "file", "data", "run", "commit", "subject")]
         targets = []
-        for finder in order:
-            if not targets or finder is not _subjects:
-                targets += [target for target in finder(name, history) if target not in targets]
+        for kind in ("version", "file", "data", "run", "commit"):
+            targets += [target for target in FINDERS[kind](name, history) if target not in targets]
+        if not targets and has_audit():
+            targets = _subjects(name, history)
     if targets[1:] and not re.fullmatch("[0-9a-f]+", name):  # a tag of a version or a dataset is one of a commit, too
         targets = [target for target in targets if target.kind != "commit"]
     if len(targets) == 1:
@@ -191,12 +191,7 @@ def _files(name: str, history: History) -> list[Target]:
 
 
 def _subjects(name: str, history: History) -> list[Target]:
-    if not importlib.util.find_spec("..audit", __package__):
-        return []
-    from .. import audit
-
-    report = audit.find([name])
-    return [Target("subject", name)] if any(True for _ in report.rows) else []
+    return [Target("subject", name)] if known_to(name, {}, []) else []
 
 
 def _md5(path: Path) -> str:

@@ -7,10 +7,12 @@ Source: https://doc.dvc.org/user-guide/project-structure/internal-files
 """
 
 import configparser
+import contextlib
 import hashlib
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -150,8 +152,8 @@ class Unread:
         raise UnreachableError(self.problem, self.fix)
 
     def chunks(self, md5: str) -> Iterator[bytes]:
-        """Raise UnreachableError."""
-        raise UnreachableError(self.problem, self.fix)
+        """Yield nothing: `sizes` is asked first, and refuses."""
+        return iter(())
 
     def location(self, md5: str) -> str:
         """Return what is known of it."""
@@ -187,9 +189,40 @@ class Objects:
             if store.sizes([md5]):
                 content = b"".join(store.chunks(md5))
                 if (actual := _md5(content)) != md5.removesuffix(".dir"):
-                    raise damaged_error(store, md5, actual)
+                    raise self.damaged(store, md5, actual)
                 return content
         raise LostError(f"the file {md5} is neither in DVC's cache nor in its remote", PUSH)
+
+    @contextlib.contextmanager
+    def file(self, md5: str) -> Iterator[Path]:
+        """Give a path at which the content of a file can be read meanwhile; it raises what `read` raises.
+
+        Arrow reads Parquet from a path: of a Python object, its threads may free a part when Python has ended, which
+        aborts the process.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "content")
+            path.write_bytes(self.read(md5))
+            yield path
+
+    def damaged(self, store: Store, md5: str, actual: str) -> DamagedError:
+        """Return the error of a file with other bytes than its hash stands for."""
+        where, again = store.location(md5), "dvc fetch --all-commits" if store.name == "cache" else self.push_command
+        remove = f"aws s3 rm {where}" if where.startswith("s3://") else f"rm -f {where}"
+        problem = f"{where} has the md5 {actual}, not {md5.removesuffix('.dir')}"
+        return DamagedError(problem, f"where the other copy is right: {remove} && {again}")
+
+    @property
+    def push_command(self) -> str:
+        """Return what brings files of the cache to the remote: `dvc push` leaves out those of a folder that is there.
+
+        It asks for the list of a folder, and takes its files for granted (3.67).
+        """
+        if isinstance(self.cache, Folder) and isinstance(self.remote, Folder):
+            return f"cp -Rn {self.cache.path}/files {self.remote.path}/"
+        if isinstance(self.cache, Folder) and isinstance(self.remote, Bucket):
+            return f"aws s3 sync {self.cache.path}/files {self.remote.url.rstrip('/')}/files"
+        return "dvc push --all-commits"
 
     def listing(self, md5: str) -> dict[str, str]:
         """Return the files of a folder by their paths in it, each with its hash; a file alone is `{"": md5}`.
@@ -199,13 +232,6 @@ class Objects:
         if not md5.endswith(".dir"):
             return {"": md5}
         return {entry["relpath"]: entry["md5"] for entry in json.loads(self.read(md5))}
-
-
-def damaged_error(store: Store, md5: str, actual: str) -> DamagedError:
-    """Return the error of a file with other bytes than its hash stands for."""
-    where = store.location(md5)
-    fix = f"rm -f {where}, then: dvc fetch" if store.name == "cache" else "restore it there from a clone that has it"
-    return DamagedError(f"{where} has the md5 {actual}, not {md5.removesuffix('.dir')}", fix)
 
 
 def read_config(root: Path) -> dict[str, dict[str, str]]:

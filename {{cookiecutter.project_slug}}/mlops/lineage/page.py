@@ -7,6 +7,7 @@ is affected. What can't be read is named in its place, and the rest is shown.
 """
 
 import base64
+import copy
 import hashlib
 import json
 import re
@@ -19,6 +20,7 @@ from typing import Any
 
 import jinja2
 
+from ..config import read_params
 from ..errors import ProjectError
 from ..files import atomic_write
 from ..registry.aliases import MOVE, REFUSAL, REFUSE, alias_changes
@@ -116,12 +118,16 @@ class Content:
 
     Attributes:
         notes: What could not be read.
+        with_images: Whether records of the data are shown.
     """
 
     def __init__(self, graph: Graph, with_images: bool) -> None:
+        graph = copy.deepcopy(graph)
+        for node in graph.nodes.values():  # what is unknown is left out, not printed
+            node.facts = {name: value for name, value in node.facts.items() if value is not None}
         self._graph, self._history, self.with_images = graph, History(), with_images
         self.notes = list(graph.notes)
-        self.name, self.target = graph.asked, graph.nodes[graph.target]
+        self.name, self.target = graph.query, graph.nodes[graph.target]
         self.written = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
         self.head = try_git("rev-parse", "HEAD") or ""
         self.model = self._history.model
@@ -150,7 +156,7 @@ class Content:
             return None
 
     def _verify(self) -> dict[str, Any]:
-        return verify(self._graph.asked).as_dict()
+        return verify(self._graph.query).as_dict()
 
     def _commands(self) -> dict[str, str]:
         """Return what to type to check it and to make it again, by what it does."""
@@ -174,7 +180,7 @@ class Content:
 
     def facts(self, node: Node) -> dict[str, Any]:
         """Return the facts of a node that no question shows in its own way."""
-        facts = {name: value for name, value in node.facts.items() if name not in ELSEWHERE}
+        facts = {name: value for name, value in node.facts.items() if name not in ELSEWHERE and value != ""}
         if facts.get("capability") == facts.get("cpu_capability"):
             facts.pop("cpu_capability", None)
         return ({"id": node.id} if node.kind in ("run", "commit", "dataset") else {}) | facts
@@ -237,7 +243,7 @@ class Content:
     def same_data(self) -> list[int]:
         """Return the other versions that were trained on the same dataset."""
         datasets = {node.id for node in self._kind("dataset")[:1] if node is not self.target}
-        own = {node.key for node in self._kind("version")[:1]}
+        own = {node.key for node in self.versions}
         return [
             number
             for number, version in self._history.versions.items()
@@ -261,8 +267,13 @@ class Content:
         """Return records of a dataset."""
         if not self.with_images or self.target.kind == "subject":
             return None
-        rule, objects = self.consent(dataset).get("rule"), self._history.objects
-        return self._read("images", lambda: figures.samples(dataset.facts, rule, dataset.id, objects))  # type: ignore[no-any-return]
+        result: figures.Samples | None = self._read("images", lambda: self._samples(dataset))
+        return result
+
+    def _samples(self, dataset: Node) -> figures.Samples:
+        rules = {self.consent(dataset).get("rule"), (read_params().get("data") or {}).get("consent")}
+        rule = rules.pop() if len(rules) == 1 else None  # in doubt, consent is needed
+        return figures.samples(dataset.facts, rule, dataset.id, self._history.objects)
 
 
 Step = tuple[int, str, Node, Node]  # level, relation, whose, node

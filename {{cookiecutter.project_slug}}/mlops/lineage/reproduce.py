@@ -38,7 +38,7 @@ class Report:
     """Whether a training gave the same again.
 
     Args:
-        asked: The name that was given.
+        query: The name that was given.
         run: The training.
         verdict: IDENTICAL, EQUIVALENT, DIFFERENT or CANNOT; EXPECTED of a dry run.
         text: Why, for people.
@@ -49,10 +49,10 @@ class Report:
         first_epoch: After which the weights differ, from 1; None if they don't, or it is unknown.
         metrics: Of both, by name.
         machine: What the run recorded of its machine: where the same bits can be expected.
-        kept: The clone, where it was kept for a look.
+        clone: The clone, where it was kept for a look.
     """
 
-    asked: str
+    query: str
     run: str
     verdict: str = CANNOT
     text: str = ""
@@ -63,7 +63,7 @@ class Report:
     first_epoch: int | None = None
     metrics: dict[str, tuple[float, float | None]] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=dict)
-    kept: str = ""
+    clone: str = ""
     asked_at: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
 
     @property
@@ -84,8 +84,8 @@ class Report:
             lines += [f"  {name.ljust(width)}  {a:.6g}, then {_figure(b)}" for name, (a, b) in self.metrics.items()]
         if self.machine and self.verdict in (EQUIVALENT, EXPECTED):
             lines.append(f"  The same bits come from: {', '.join(f'{k} {v}' for k, v in self.machine.items())}")
-        if self.kept:
-            lines.append(f"  The clone is kept: {self.kept}")
+        if self.clone:
+            lines.append(f"  The clone is kept: {self.clone}")
         return "\n".join([*lines, *([f"Fix: {self.fix}"] if self.fix else [])])
 
 
@@ -167,7 +167,7 @@ def _train(report: Report, pinned: Pinned, record: Record, history: History, dry
         new, objects = scratch.results(project, commit)
         _judge(report, record, Record.read(new, objects), _test_records(pinned))
         if report.verdict == DIFFERENT:
-            report.kept = str(scratch.keep(project))
+            report.clone = str(scratch.keep(project))
 
 
 def _expectation(before: dict[str, Any], now: dict[str, Any]) -> str:

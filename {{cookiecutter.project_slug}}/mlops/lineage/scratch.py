@@ -32,7 +32,7 @@ from .commits import Pinned
 from .difference import PACKAGES, Record
 from .history import History
 from .names import MODEL
-from .objects import FILES, Objects, damaged_error, read_config
+from .objects import FILES, Objects, read_config
 
 PREFIX = "reproduce-"  # of folders in the system's temporary one, which TMPDIR sets
 ENVIRONMENTS = Path(".dvc/tmp/environments")  # kept, by the hash of their lock
@@ -110,7 +110,7 @@ def _copy(objects: Objects, md5: str, target: Path) -> None:
             digest.update(chunk)
             file.write(chunk)
     if (actual := digest.hexdigest()) != md5.removesuffix(".dir"):
-        raise damaged_error(store, md5, actual)
+        raise objects.damaged(store, md5, actual)
 
 
 def bring_parent(project: Path, uri: str, history: History) -> None:
@@ -266,8 +266,8 @@ def _recorded(project: Path) -> dict[str, Any]:
 
 
 def _environment(variables: dict[str, str]) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(INHERITED)}
-    return {**kept, "DVC_NO_ANALYTICS": "1", **variables}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(INHERITED)}
+    return {**inherited, "DVC_NO_ANALYTICS": "1", **variables}
 
 
 def results(project: Path, commit: str) -> tuple[Pinned, Objects]:

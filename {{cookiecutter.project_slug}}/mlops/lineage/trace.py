@@ -109,21 +109,21 @@ def _metrics(metrics: dict[str, Any]) -> str:
 
 
 def _run(facts: dict[str, Any]) -> list[str]:
-    if "started_at" not in facts:
-        missing = "its results were not committed" if facts.get("results", "") is None else "its record is not here"
-        return [f"{facts.get('status', '')} {missing}".strip()]
-    times = f"{facts.get('status', '')} {_minute(facts['started_at'])} to {_minute(facts.get('ended_at', '…'))} UTC"
-    machine = [facts.get("instance_type"), facts.get("device"), facts.get("device_name"), facts.get("capability")]
-    lines = [f"{times}, by {facts.get('user', 'unknown')}", ", ".join(filter(None, machine))]
-    counts = f"{facts.get('processes', 1)} process(es) of {facts.get('threads', '?')} thread(s)"
-    lines.append(f"{counts}, numeric fingerprint {facts.get('numeric_fingerprint') or 'unknown'}")
-    if differences := facts.get("environment_differences"):
+    if not facts["started_at"]:
+        missing = "its record is not here" if facts["results"] else "its results are in no commit"
+        return [f"{facts['status'] or ''} {missing}".strip()]
+    times = f"{facts['status'] or ''} {_minute(facts['started_at'])} to {_minute(facts['ended_at'] or '…')} UTC"
+    machine = [facts["instance_type"], facts["device"], facts["device_name"], facts["capability"]]
+    lines = [f"{times}, by {facts['user']}", ", ".join(filter(None, machine))]
+    counts = f"{facts['processes'] or 1} process(es) of {facts['threads'] or '?'} thread(s)"
+    lines.append(f"{counts}, numeric fingerprint {facts['numeric_fingerprint'] or 'unknown'}")
+    if differences := facts["environment_differences"]:
         lines.append(f"packages other than pinned: {', '.join(differences)}")
     return lines
 
 
 def _commit(facts: dict[str, Any]) -> list[str]:
-    if not facts:
+    if not facts["date"]:
         return []
     train = (facts["params"] or {}).get("train") or {}
     shown = [
@@ -135,11 +135,15 @@ def _commit(facts: dict[str, Any]) -> list[str]:
 
 
 def _dataset(facts: dict[str, Any]) -> list[str]:
-    splits = ", ".join(f"{name} {count}" for name, count in facts.get("splits", {}).items())
-    labels = f"label {', '.join(facts['labels'])}; " if facts.get("labels") else ""
-    records = f"{facts.get('records', 'unknown')} records of {facts.get('subjects', 'unknown')} subjects"
-    sha256 = str(facts.get("manifest_sha256"))[:12]
+    splits = ", ".join(f"{name} {count}" for name, count in (facts["splits"] or {}).items())
+    labels = f"label {', '.join(facts['labels'])}; " if facts["labels"] else ""
+    records = f"{_known(facts['records'])} records of {_known(facts['subjects'])} subjects"
+    sha256 = str(_known(facts["manifest_sha256"]))[:12]
     return [f"{labels}{records}{f' ({splits})' if splits else ''}; manifest {sha256}"]
+
+
+def _known(value: Any) -> Any:
+    return "unknown" if value is None else value
 
 
 def _source(facts: dict[str, Any]) -> list[str]:
@@ -155,8 +159,8 @@ def _consent(facts: dict[str, Any]) -> list[str]:
 
 
 def _subject(facts: dict[str, Any]) -> list[str]:
-    ended = f" since {_minute(facts['ended'])} UTC" if facts.get("ended") else ""
-    return [f"consent: {facts['consent']}{ended}" if "consent" in facts else "no registry of consent"]
+    ended = f" since {_minute(facts['ended'])} UTC" if facts["ended"] else ""
+    return [f"consent: {facts['consent']}{ended}" if facts["consent"] else "no registry of consent"]
 
 
 DESCRIBE = {

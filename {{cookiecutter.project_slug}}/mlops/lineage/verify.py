@@ -53,7 +53,7 @@ class Report:
     """Whether something is what was recorded.
 
     Args:
-        asked: The name that was given.
+        query: The name that was given.
         kind: version, run, commit or dataset.
         id: Of it.
         title: For people.
@@ -62,9 +62,10 @@ class Report:
         hops: From the top down; those of a version that it started from come last, as one.
         hashed_bytes: How many bytes were read and hashed.
         unhashed_files: How many files were only seen to be there.
+        unpushed_files: How many files this clone's cache alone has, of a run that is not registered.
     """
 
-    asked: str
+    query: str
     kind: str
     id: str
     title: str
@@ -73,6 +74,7 @@ class Report:
     hops: list[HopReport] = field(default_factory=list)
     hashed_bytes: int = 0
     unhashed_files: int = 0
+    unpushed_files: int = 0
     asked_at: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
 
     @property
@@ -110,6 +112,8 @@ class Report:
         lines.append(f"{self.hashed_bytes / 1e6:.1f} MB were hashed.")
         if self.unhashed_files:
             lines[-1] += f" {self.unhashed_files} files of the data are there, and were not hashed: --deep"
+        if self.unpushed_files:
+            lines.append(f"{self.unpushed_files} files are in this clone's cache alone: dvc push")
         return "\n".join(lines)
 
 
@@ -137,7 +141,7 @@ def _verify(target: Target, name: str, deep: bool, history: History, seen: set[s
     report.hops += _walk(chain)
     for parent in chain.facts.get("parents") or ():
         report.hops.append(_parent(parent, deep, history, seen))
-    report.hashed_bytes, report.unhashed_files = chain.hashed, chain.unhashed
+    report.hashed_bytes, report.unhashed_files, report.unpushed_files = chain.hashed, chain.unhashed, chain.unpushed
     return report
 
 
@@ -172,7 +176,7 @@ def _chain(target: Target, deep: bool, history: History) -> Chain:
 
 def _walk(chain: Chain) -> Iterator[HopReport]:
     """Check hop by hop; what needs a hop that failed is checked as far as it goes."""
-    erased = tombstones()
+    chain.erased = erased = tombstones()
     for name, hop in HOPS.items():
         if (name in OF_VERSION and not chain.tagged) or (name in OF_RESULTS and not chain.results):
             continue

@@ -18,9 +18,31 @@ if TYPE_CHECKING:
 why = click.option("--why", default="", help="A reason, for the record.")
 
 
-@click.group()
-def registry() -> None:
-    """Registered versions: see them, put one in use, take it back."""
+@click.group(invoke_without_command=True, no_args_is_help=True)
+@click.option("--at", metavar="TIME", help="Show what was in use then. 2026-01-31, 2026-01-31T09:00+01:00; else UTC.")
+@click.option("--alias", type=click.Choice(["champion", "challenger"]), help="With --at.  [default: champion]")
+@as_json
+@click.pass_context
+def registry(context: click.Context, at: str | None, alias: str | None, as_json: bool) -> None:
+    """Registered versions: see them, put one in use, take it back.
+
+    With --at: which version was in use then, on whose data and under which consent. Exit code 3: a part is unknown.
+    """
+    if context.invoked_subcommand:
+        if at or alias or as_json:
+            raise click.UsageError(f"options go behind the verb: registry {context.invoked_subcommand} …", context)
+        return
+    if not at:
+        raise click.UsageError("Missing command, or --at.", context)
+    from . import history
+
+    usage = history.in_use(at, alias or "champion")
+    if as_json:
+        print_json(usage)
+    else:
+        click.echo(output.table([*history.lines(usage), *(("unknown", reason) for reason in usage["unknown"])]))
+    click.echo("".join(f"{line}\n" for line in history.doubts(usage["alias"])), nl=False, err=True)
+    sys.exit(3 if usage["unknown"] else 0)
 
 
 @registry.command("list")

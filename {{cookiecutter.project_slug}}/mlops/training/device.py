@@ -26,6 +26,9 @@ FABRIC_PRECISIONS: dict[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]]
     "fp16": "16-mixed",
 }
 
+# What oneDNN, ATen and MKL must not choose by the CPU, for all of x86 to round alike; with oneDNN off.
+PORTABLE = {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"}
+
 
 def find_device() -> str:
     """Return where to compute: cuda, mps or cpu, the first that the machine has; `TRAIN_DEVICE` overrides.
@@ -53,6 +56,7 @@ def build_fabric(
     threads: int = 1,
     precision: Precision = "fp32",
     deterministic: bool = True,
+    portable: bool = False,
 ) -> "Fabric":
     """Set up torch for a training in this process, and return the Fabric that has its device.
 
@@ -63,6 +67,7 @@ def build_fabric(
         precision: fp32, also for the products that a GPU would round to TF32; tf32, which lets it; bf16 or fp16, in
             which products are computed while weights stay fp32.
         deterministic: Refuse operations that don't give the same bits again, and let no timing choose algorithms.
+        portable: Compute without oneDNN; this process was started with the variables of `PORTABLE`.
 
     Raises:
         ProjectError: This machine lacks the device, the precision, or a GPU for each process.
@@ -77,6 +82,9 @@ def build_fabric(
         _check_shares(processes, device)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
+    if portable:
+        torch.backends.mkldnn.set_flags(False)
+        torch.backends.nnpack.set_flags(False)
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
@@ -122,6 +130,18 @@ def check_precision(precision: Precision, device: str) -> None:
     if lacks:
         problem = f"params.yaml:train.precision is {precision}, and the device is {device}: {lacks}"
         raise ProjectError(problem, "set params.yaml:train.precision: fp32, or train on another machine")
+
+
+def check_portable(precision: Precision) -> None:
+    """Raise ProjectError if bits can't be those of all x86 CPUs: on another device, or in another precision."""
+    device, machine = find_device(), platform.machine().lower()
+    lacks = f"the device is {device}" if device != "cpu" else f"the precision is {precision}"
+    if device == "cpu" and machine not in ("x86_64", "amd64"):
+        lacks = f"this CPU is {machine}"
+    elif device == "cpu" and precision == "fp32":
+        return
+    problem = f"params.yaml:train.portable gives the bits of x86 CPUs in fp32, and {lacks}"
+    raise ProjectError(problem, "set TRAIN_DEVICE=cpu and train.precision: fp32; or params.yaml:train.portable: false")
 
 
 def _check_shares(processes: int, device: str) -> None:

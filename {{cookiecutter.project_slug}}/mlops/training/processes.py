@@ -54,6 +54,7 @@ def run_processes(
     threads: int,
     precision: Precision = "fp32",
     deterministic: bool = True,
+    portable: bool = False,
 ) -> None:
     """Do a stage's work in this process, or in several, here or on all machines of a job.
 
@@ -65,6 +66,8 @@ def run_processes(
         threads: CPU threads of each.
         precision: Of products: fp32, tf32, bf16 or fp16.
         deterministic: Whether the same inputs must give the same bits.
+        portable: Whether all x86 CPUs must: it takes 2 to 5 times as long. The work then runs in a process of its
+            own, since torch reads variables that say so when it is imported.
 
     Raises:
         ProjectError: What one of them raised, or it was killed; the machine lacks a device, or can't do what is asked.
@@ -72,12 +75,15 @@ def run_processes(
     """
     machines = len(read_machines()["hosts"])
     settings: dict[str, Any] = {"threads": threads, "precision": precision, "deterministic": deterministic}
+    settings["portable"] = portable
     if REPORT in os.environ:
         _take_part(work, int(os.environ[COUNT]), machines, settings)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise ProjectError("torchrun started this stage", "start it without: dvc repro train (see train.processes)")
-    if (count := count_processes(processes)) * machines > 1:
-        _supervise(count, threads)
+    if portable:
+        devices.check_portable(precision)
+    if (count := count_processes(processes)) * machines > 1 or portable:
+        _supervise(count, threads, devices.PORTABLE if portable else {})
         return
     fabric = devices.build_fabric(**settings)
     with translate_errors():
@@ -144,7 +150,8 @@ def _take_part(work: Callable[["Fabric"], None], count: int, machines: int, sett
         sys.exit(_report(error, report))
     import torch.distributed
 
-    torch.distributed.destroy_process_group()
+    if torch.distributed.is_initialized():  # not for a single process
+        torch.distributed.destroy_process_group()
     sys.exit(0)
 
 
@@ -176,7 +183,7 @@ def _report(error: Exception, path: Path) -> int:
     return PEER_FAILED if is_loss else 2 if "fix" in report else 1
 
 
-def _supervise(count: int, threads: int) -> None:
+def _supervise(count: int, threads: int, more: dict[str, str]) -> None:
     """Start the processes of this machine, wait for them, and raise what ended them."""
     requests: list[int] = []  # signals that ask this process to stop
     numbers = [signal.SIGINT, signal.SIGTERM]
@@ -185,7 +192,7 @@ def _supervise(count: int, threads: int) -> None:
     handlers = {number: signal.signal(number, lambda number, _: requests.append(number)) for number in numbers}
     processes: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryDirectory(prefix="training-") as name:
-        folder, variables = Path(name), {**rendezvous(), COUNT: str(count)}
+        folder, variables = Path(name), {**rendezvous(), **more, COUNT: str(count)}
         variables["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
         try:
             for rank in range(count):

@@ -176,6 +176,7 @@ class BaseTrainParams(StrictModel):
     seed: int = Field(ge=0, lt=2**32)
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     deterministic: bool = True
+    portable: bool = False  # the same bits on all x86 CPUs, at 2 to 5 times the time of a step
     threads: int = Field(ge=1, le=256)  # of the CPU, for each process
     processes: int | Literal["auto"] = "auto"  # on all machines together; auto: one per GPU, else one per machine
 

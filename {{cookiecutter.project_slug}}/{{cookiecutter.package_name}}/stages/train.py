@@ -44,8 +44,14 @@ AT_ONCE = 1024  # images of a split that are in memory while the saved model is 
 def main() -> None:
     """Run the stage, in `train.processes` processes."""
     settings = params("train", TrainParams)
-    work = partial(_main, settings)
-    run_processes(work, settings.processes, settings.threads, settings.precision, settings.deterministic)
+    run_processes(
+        partial(_main, settings),
+        settings.processes,
+        settings.threads,
+        settings.precision,
+        settings.deterministic,
+        settings.portable,
+    )
 
 
 def _main(settings: TrainParams, fabric: Fabric) -> None:
