@@ -7,6 +7,7 @@ the fix as they were printed, the test or the deed that provoked it, and what ca
 import ast
 import csv
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,7 @@ def places(tree: ast.AST, classes: set[str], inside: str = "") -> list[str]:
     return functions
 
 
+@cache
 def all_places() -> Counter[str]:
     """Return the places in the code that make an error, as `where` has them, and how many each function has."""
     files = [(path, folder.parent) for folder in (MLOPS, TEAM) for path in python_files(folder)]

@@ -1,7 +1,11 @@
 """`reproduce`: a version is made again, byte for byte, in a clone that leaves nothing; or it is said why not."""
 
+import hashlib
 import json
+import os
 import shutil
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -115,35 +119,114 @@ def test_reproduce_in_the_sandbox_is_identical(project: BakedProject) -> None:
     assert (code, report["verdict"], report["at"]) == (0, "IDENTICAL", "sandbox")
 
 
+def train_and_commit(project: BakedProject) -> str:
+    """Run the pipeline up to the training, commit the results, and return the run."""
+    project.run("dvc", "repro", "train")
+    commit(project, "Trained")
+    return str(json.loads((project.path / "reports/run.json").read_text(encoding="utf-8"))["run"])
+
+
 @pytest.mark.slow
-def test_reproduce_with_other_threads_another_package_and_one_pixel_names_the_cause(project: BakedProject) -> None:
+def test_reproduce_against_runs_with_other_threads_and_another_pixel_names_that_alone(project: BakedProject) -> None:
     """Each is a run of its own, compared with version 2."""
     edit(project, "params.yaml", "threads: 1 ", "threads: 2 ")
-    project.run("dvc", "repro", "train")
-    commit(project, "Two threads")
-    run = json.loads((project.path / "reports/run.json").read_text(encoding="utf-8"))["run"]
-    _, report = reproduce(project, "2", "--against", run)
-    assert (report["causes"][0]["kind"], report["causes"][0]["text"]) == ("threads", "1, then 2")
+    _, report = reproduce(project, "2", "--against", train_and_commit(project))
+    assert report["causes"] == [{"kind": "threads", "text": "1, then 2"}]
+    assert report["verdict"] in ("IDENTICAL", "EQUIVALENT")
     edit(project, "params.yaml", "threads: 2 ", "threads: 1 ")
-    source = next((project.path / project.package / "data").glob("digits.py"))
-    text = source.read_text(encoding="utf-8")
-    assert "def read(" in text
-    source.write_text(f"{text}\n\n_read = read\n\n\ndef read(content):\n    return _read(content)\n", encoding="utf-8")
-    edit(project, "environment.json", '"numpy": "2.4.6"', '"numpy": "2.4.5"')
-    edit(project, "platform.yaml", "allow_other_environment: false", "allow_other_environment: true")
-    project.run("dvc", "repro", "train")
-    commit(project, "Another package")
-    run = json.loads((project.path / "reports/run.json").read_text(encoding="utf-8"))["run"]
-    _, report = reproduce(project, "2", "--against", run)
-    assert report["verdict"] == "IDENTICAL", "the package that is installed is the same: only the pin is another"
-    code, report = reproduce(project, run, "--environment", "current")
-    assert (code, report["verdict"]) == (0, "IDENTICAL")
+    source = f"{project.package}/data/digits.py"
+    old = '    return encode_png((_digits().images[int(position)] * 255 / 16).round().astype("uint8"))\n'
+    pixel = '    if position == "0":\n        image[0, 0] ^= 255\n'
+    image = "    image = (_digits().images[int(position)] * 255 / 16).round().astype('uint8')\n"
+    edit(project, source, old, f"{image}{pixel}    return encode_png(image)\n")
+    code, report = reproduce(project, "2", "--against", train_and_commit(project))
+    assert (code, report["verdict"], [cause["kind"] for cause in report["causes"]]) == (1, "DIFFERENT", ["data"])
+    assert "(1 of " in report["causes"][0]["text"], "one file of the dataset has the record"
+
+
+@pytest.mark.slow
+def test_reproduce_against_runs_with_other_params_and_code_names_them(project: BakedProject) -> None:
+    edit(project, "params.yaml", "epochs: 15", "epochs: 2")
+    _, report = reproduce(project, "2", "--against", train_and_commit(project))
+    assert report["causes"] == [{"kind": "params", "text": "train.epochs 15, then 2"}]
+    path = project.path / project.package / "model/networks.py"
+    path.write_text(f"{path.read_text(encoding='utf-8')}\n# Another.\n", encoding="utf-8")
+    _, report = reproduce(project, "2", "--against", train_and_commit(project))
+    assert [cause["kind"] for cause in report["causes"]] == ["code", "params"]
+    assert report["causes"][0]["text"].endswith(f"({project.package}/model/networks.py)")
+
+
+@pytest.mark.slow
+def test_reproduce_with_another_package_that_rounds_otherwise_names_it_first(
+    project: BakedProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package only says that it is another one; that it rounds otherwise is the variable's doing."""
+    made = tmp_path / "site/numpy-2.4.5.dist-info/METADATA"
+    made.parent.mkdir(parents=True)
+    made.write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 2.4.5\n", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    code, report = reproduce(project, "1", "--environment", "current")
+    assert (code, report["verdict"]) == (0, "EQUIVALENT")
+    assert report["causes"][0] == {"kind": "packages", "text": "numpy 2.4.6, then 2.4.5"}
+
+
+@pytest.mark.slow
+def test_reproduce_weights_that_were_swapped_with_their_hashes_is_different_without_a_cause(
+    project: BakedProject, tmp_path: Path
+) -> None:
+    """Somebody changes a byte of the weights, and every hash of them that DVC and Git have."""
+    stores = [project.path / store / "files/md5" for store in (".dvc/cache", "dvc-storage")]
+
+    def put(content: bytes, suffix: str = "") -> str:
+        md5 = hashlib.md5(content, usedforsecurity=False).hexdigest() + suffix
+        for store in stores:
+            (store / md5[:2]).mkdir(exist_ok=True)
+            (store / md5[:2] / md5[2:]).write_bytes(content)
+        return md5
+
+    project.run("git", "checkout", "--quiet", "--detach", MARK)
+    old = out_md5(lock(project, MARK), "models/model")
+    listing = json.loads((stores[0] / old[:2] / old[2:]).read_text(encoding="utf-8"))
+    (weights,) = (file for file in listing if file["relpath"].endswith(".safetensors"))
+    content = bytearray((stores[0] / weights["md5"][:2] / weights["md5"][2:]).read_bytes())
+    content[-1] ^= 1
+    weights["md5"] = put(bytes(content))
+    edit(project, "dvc.lock", old, put(json.dumps(listing).encode(), ".dir"))
+    message = project.run("git", "for-each-ref", "--format=%(contents)", f"refs/tags/{MARK}").stdout
+    commit(project, "Swapped")
+    project.run("git", "tag", "--force", "--annotate", "-m", message, MARK, "HEAD")
+    code, report = reproduce(project, "1")
+    assert (code, report["verdict"], report["causes"], report["first_epoch"]) == (1, "DIFFERENT", [], None)
+    assert report["text"].startswith(f"not the same bytes: {weights['relpath']}, though the epochs are alike; no cause")
+    assert Path(report["clone"]).is_relative_to(tmp_path / "scratch")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_reproduce_that_is_stopped_ends_its_training_and_leaves_nothing(project: BakedProject, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mlops", "reproduce", "1"]
+    process = subprocess.Popen(command, cwd=project.path, stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    assert process.stderr.readline().startswith("IDENTICAL can be expected"), "it trains now"
+    process.send_signal(signal.SIGTERM)
+    process.stderr.read()
+    assert process.wait() == 130
+    assert list((tmp_path / "scratch").glob("reproduce-*")) == []
+
+
+def test_reproduce_dry_run_as_a_job_is_refused_before_it_starts_one(project: BakedProject) -> None:
+    done = project.run(sys.executable, "-m", "mlops", "reproduce", "1", "--at", "sandbox", "--dry-run", check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Fix: python -m mlops reproduce 1 --dry-run" in done.stderr
 
 
 @pytest.mark.slow
 def test_reproduce_version_of_template_0_1_after_an_update(tmp_path: Path) -> None:
     project = unpack(tmp_path)
     update(project)
+    code, report = reproduce(project, "1", "--dry-run")
+    assert (code, report["verdict"]) == (0, "EXPECTED")
+    assert "no numeric fingerprint" in report["text"]
     code, report = reproduce(project, "1")
     assert (code, report["verdict"]) == (0, "IDENTICAL")
 

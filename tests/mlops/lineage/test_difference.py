@@ -1,5 +1,6 @@
 """Two trainings: which of them are the same, where they begin to differ, and what differs first."""
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -90,9 +91,17 @@ def test_is_same_class_is_the_fingerprint_or_without_one_the_machine() -> None:
     assert is_same_class(RECORD, with_facts(numeric_fingerprint="bb")) is False
     old = with_facts(numeric_fingerprint="")
     assert is_same_class(old, old) is None
+    assert is_same_class(old, replace(old, pins={"torch": "2.15.0"})) is False
     assert is_same_class(old, with_facts(numeric_fingerprint="", device_name="Xeon")) is False
 
 
 @pytest.mark.parametrize(("share", "records", "width"), [(0.9, 400, 0.0294), (0.5, 100, 0.098), (1.0, 100, 0.0196)])
 def test_band_is_the_interval_of_a_share(share: float, records: int, width: float) -> None:
     assert band(share, records) == pytest.approx(width, abs=5e-5)
+
+
+def test_causes_of_data_name_the_files_and_count_the_records() -> None:
+    before = replace(RECORD, listings={"data/dataset": {"a": "1", "b": "1"}}, records=Counter(train=90, test=10))
+    after = replace(with_dep("data/dataset"), listings={"data/dataset": {"a": "1", "b": "2"}}, records=Counter(test=9))
+    text = "data/dataset d.dir, then other (1 of 2 files: b; 100 records, then 9)"
+    assert causes(before, after)[0].text == text

@@ -4,9 +4,13 @@ import csv
 import io
 import json
 import math
-from dataclasses import dataclass
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
+from ..errors import ProjectError
+from ..tracking.git import try_git
 from ..tracking.run_files import CURVES, RUN_DIR, WEIGHTS
 from . import commits
 from .commits import Pinned
@@ -14,9 +18,10 @@ from .names import MODEL
 from .objects import Objects
 
 CAUSES = ("data", "code", "params", "packages", "CPU or GPU", "threads", "processes")
-MACHINE = CAUSES[4:]  # which of them make another machine class
+MACHINE = CAUSES[3:]  # which of them make another machine class
 DEVICE = ("device", "device_name", "cpu_capability", "capability", "driver", "precision")
 PACKAGES = "environment.json"
+PREDICTIONS = "reports/predictions.parquet"
 OWN_CAUSE = ("threads", "processes")  # params that are causes of their own
 SHOWN = 5
 
@@ -30,10 +35,12 @@ class Record:
         lock: The stages of `dvc.lock` with its results.
         training: The name of the stage that trained.
         tracked: Which deps of the stage DVC has; the others are in Git.
-        files: The files of the model, each with its hash.
+        files: The files of the model, and the predictions, each with its hash.
         metrics: Of the weights, by name.
         weights: A hash of the weights after each epoch; of older runs, the training loss.
         pins: `environment.json`.
+        listings: The files of each folder that DVC has among the deps, each with its hash; not those that are lost.
+        records: How many the data manifest counts, by split.
     """
 
     facts: dict[str, Any]
@@ -44,6 +51,8 @@ class Record:
     metrics: dict[str, float]
     weights: list[str]
     pins: dict[str, str]
+    listings: dict[str, dict[str, str]] = field(default_factory=dict)
+    records: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def read(cls, pinned: Pinned, objects: Objects) -> "Record":
@@ -51,7 +60,7 @@ class Record:
         facts = commits.facts(pinned, objects)
         made = {out["path"]: name for name, stage in pinned.lock.items() for out in stage.get("outs", ())}
         training = made.get(MODEL, "train")
-        deps = [dep["path"] for dep in pinned.lock[training].get("deps", ())]
+        deps = {dep["path"]: str(dep.get("md5", "")) for dep in pinned.lock[training].get("deps", ())}
         lists = commits.blobs((pinned.commit, f"{path}.dvc") for path in deps)
         tracked = frozenset(path for path in deps if path in made or (pinned.commit, f"{path}.dvc") in lists)
         hashes = commits.run_file(pinned, objects, WEIGHTS.relative_to(RUN_DIR))
@@ -59,9 +68,18 @@ class Record:
         rows = list(csv.reader(io.StringIO(curve.decode()), delimiter="\t"))[1:]
         pins = commits.blobs([(pinned.commit, PACKAGES)]).get((pinned.commit, PACKAGES), b"{}")
         files = objects.listing(pinned.out(MODEL))
+        if md5 := pinned.out(PREDICTIONS):
+            files = files | {PREDICTIONS: md5}
+        listings = {}
+        for path in tracked:
+            with suppress(ProjectError):  # they are lost: what differs is known from their hashes
+                listings[path] = objects.listing(deps[path])
+        records: Counter[str] = Counter()
+        for count in pinned.report("manifest").get("counts", ()):
+            records[count["split"]] += count["records"]
         metrics = {name: value for name, value in pinned.report("metrics").items() if isinstance(value, int | float)}
         weights = [row[-1] for row in rows if row]
-        return cls(facts, pinned.lock, training, tracked, files, metrics, weights, json.loads(pins))
+        return cls(facts, pinned.lock, training, tracked, files, metrics, weights, json.loads(pins), listings, records)
 
     @property
     def deps(self) -> dict[str, str]:
@@ -117,7 +135,10 @@ def is_same_class(first: Record, second: Record) -> bool | None:
 
 def causes(first: Record, second: Record) -> list[Cause]:
     """Return what two trainings were not alike in, in the order of `CAUSES`."""
-    return [*_inputs(first, second), *_params(first, second), *_packages(first, second), *_machines(first, second)]
+    params = _changes(first.params, second.params, besides=OWN_CAUSE)
+    texts = {"params": params, "packages": _changes(installed(first), installed(second))}
+    stated = [Cause(kind, text) for kind, text in texts.items() if text]
+    return [*_inputs(first, second), *stated, *_machines(first, second)]
 
 
 def _inputs(first: Record, second: Record) -> list[Cause]:
@@ -126,28 +147,30 @@ def _inputs(first: Record, second: Record) -> list[Cause]:
     for path in sorted(first.deps.keys() | second.deps.keys()):
         before, after = first.deps.get(path, "none"), second.deps.get(path, "none")
         if before != after and path != PACKAGES:
-            changes["data" if path in tracked else "code"].append(f"{path} {before[:12]}, then {after[:12]}")
+            text = f"{path} {before[:12]}, then {after[:12]}{_details(first, second, path)}"
+            changes["data" if path in tracked else "code"].append(text)
     return [Cause(kind, "; ".join(texts[:SHOWN])) for kind, texts in changes.items() if texts]
 
 
-def _params(first: Record, second: Record) -> list[Cause]:
-    before, after = first.params, second.params
-    texts = [
-        f"{name} {before.get(name, 'unset')}, then {after.get(name, 'unset')}"
-        for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name) and name.rpartition(".")[2] not in OWN_CAUSE
-    ]
-    return [Cause("params", "; ".join(texts))] if texts else []
+def _details(first: Record, second: Record, path: str) -> str:
+    """Return which files of a dep differ, and for data how many records there are; "" where it is unknown."""
+    before, after = first.listings.get(path), second.listings.get(path)
+    if before and after:
+        names = sorted(before.keys() | after.keys())
+        others = [name for name in names if before.get(name) != after.get(name)]
+        counts = f"{first.records.total()} records, then {second.records.total()}"
+        return f" ({len(others)} of {len(names)} files: {', '.join(others[:SHOWN])}; {counts})"
+    commits = [str(record.facts.get("data_git_commit_id")) for record in (first, second)]
+    changed = try_git("diff", "--name-only", "--relative", *commits, "--", path) or path
+    return "" if changed == path else f" ({', '.join(changed.splitlines()[:SHOWN])})"
 
 
-def _packages(first: Record, second: Record) -> list[Cause]:
-    before, after = installed(first), installed(second)
-    texts = [
+def _changes(before: dict[str, Any], after: dict[str, Any], besides: tuple[str, ...] = ()) -> str:
+    return "; ".join(
         f"{name} {before.get(name, 'none')}, then {after.get(name, 'none')}"
         for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name)
-    ]
-    return [Cause("packages", "; ".join(texts))] if texts else []
+        if before.get(name) != after.get(name) and name.rpartition(".")[2] not in besides
+    )
 
 
 def installed(record: Record) -> dict[str, str]:

@@ -8,6 +8,7 @@ The verdict is IDENTICAL: all bytes of the model, and its metrics; EQUIVALENT: t
 the metrics are as close as chance explains; DIFFERENT; or CANNOT, with what is missing.
 """
 
+import shlex
 import sys
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -81,16 +82,13 @@ class Report:
         lines += [f"  {cause.kind}: {cause.text}" for cause in self.causes]
         if self.metrics and self.verdict in (EQUIVALENT, DIFFERENT):
             width = max(map(len, self.metrics))
-            lines += [f"  {name.ljust(width)}  {a:.6g}, then {_figure(b)}" for name, (a, b) in self.metrics.items()]
+            for name, (before, after) in self.metrics.items():
+                lines.append(f"  {name:{width}}  {before:.6g}, then {'none' if after is None else f'{after:.6g}'}")
         if self.machine and self.verdict in (EQUIVALENT, EXPECTED):
             lines.append(f"  The same bits come from: {', '.join(f'{k} {v}' for k, v in self.machine.items())}")
         if self.clone:
             lines.append(f"  The clone is kept: {self.clone}")
         return "\n".join([*lines, *([f"Fix: {self.fix}"] if self.fix else [])])
-
-
-def _figure(value: float | None) -> str:
-    return "none" if value is None else f"{value:.6g}"
 
 
 def reproduce(
@@ -108,6 +106,9 @@ def reproduce(
     Raises:
         ProjectError: Nothing has the name, or it is of no training.
     """
+    if dry_run and backend != "local":
+        problem = f"--dry-run says what can be expected here, and {backend} would train to the end"
+        raise ProjectError(problem, f"python -m mlops reproduce {shlex.quote(name)} --dry-run")
     history = History()
     target = find(name, history)
     run = run_of(target, history)
@@ -120,9 +121,9 @@ def reproduce(
         if against:
             other = find(against, history)
             results = _results(run_of(other, history), history, version_of(other, history))
-            _judge(report, record, Record.read(results, history.objects), _test_records(pinned))
+            _judge(report, record, Record.read(results, history.objects))
         else:
-            _train(report, pinned, record, history, dry_run, environment)
+            _train(report, record, history, dry_run, environment)
     except ProjectError as error:
         report.verdict, report.text, report.fix = CANNOT, error.problem, error.fix
     write_json(FOLDER / f"{run}-{report.asked_at.replace(':', '')}.json", report.as_dict())
@@ -140,16 +141,18 @@ def _results(run: str, history: History, version: Any) -> Pinned:
     return pinned
 
 
-def _train(report: Report, pinned: Pinned, record: Record, history: History, dry_run: bool, environment: str) -> None:
+def _train(report: Report, record: Record, history: History, dry_run: bool, environment: str) -> None:
     """Train in a clone, and judge what comes out."""
     commit = record.facts["data_git_commit_id"]
-    is_job = report.at != "local"
 
     def noted(facts: dict[str, Any]) -> bool:
         report.expectation = _expectation(record.facts, facts)
         click.echo(report.expectation, err=True)
         return not dry_run
 
+    if not record.facts.get(FINGERPRINT) and not noted({}):
+        report.verdict, report.text = EXPECTED, report.expectation
+        return
     with scratch.clone(commit) as project:
         others = scratch.other_packages(project)
         python = Path(sys.executable)
@@ -157,15 +160,14 @@ def _train(report: Report, pinned: Pinned, record: Record, history: History, dry
             python = scratch.build_environment(project)
         elif others:
             scratch.allow_other_packages(project)
-        scratch.bring_data(project, record, history.objects, is_job and report.at != "sandbox")
+        scratch.bring_data(project, record, history.objects, report.at not in ("local", "sandbox"))
         if uri := record.params.get("train.init_from"):
             scratch.bring_parent(project, uri, history)
-        is_done = scratch.train(project, record.training, python, report.at, noted)
-        if not is_done or (dry_run and not report.expectation):
+        if not scratch.train(project, record.training, python, report.at, noted):
             report.verdict, report.text = EXPECTED, report.expectation
             return
         new, objects = scratch.results(project, commit)
-        _judge(report, record, Record.read(new, objects), _test_records(pinned))
+        _judge(report, record, Record.read(new, objects))
         if report.verdict == DIFFERENT:
             report.clone = str(scratch.keep(project))
 
@@ -183,38 +185,38 @@ def _expectation(before: dict[str, Any], now: dict[str, Any]) -> str:
     )
 
 
-def _test_records(pinned: Pinned) -> int:
-    counts = pinned.report("manifest").get("counts", ())
-    return sum(count["records"] for count in counts if count["split"] == "test")
-
-
-def _judge(report: Report, before: Record, after: Record, records: int) -> None:
+def _judge(report: Report, before: Record, after: Record) -> None:
     """Compare two trainings, and write the verdict into the report."""
     report.causes = causes(before, after)
     report.first_epoch = first_epoch(before, after)
     report.metrics = {name: (value, after.metrics.get(name)) for name, value in before.metrics.items()}
     if is_same(before, after):
         report.verdict = IDENTICAL
-        report.text = (
-            f"all {len(before.files)} files of the model of run {report.run} are the same bytes, and its metrics"
-        )
+        what = f"all {len(before.files)} files of the model and the predictions of run {report.run}"
+        report.text = f"{what} are the same bytes, and its metrics"
         return
-    epoch = f"the weights differ from epoch {report.first_epoch} on" if report.first_epoch else "the weights differ"
+    epoch = _divergence(before, after, report.first_epoch)
     inputs = [cause for cause in report.causes if cause.kind not in MACHINE]
+    report.verdict = DIFFERENT
     if inputs or is_same_class(before, after) is not False:
-        first = (
-            report.causes[0].kind if report.causes else "no cause was found: it is not deterministic, or was changed"
-        )
-        report.verdict, report.text = DIFFERENT, f"{epoch}; the first cause: {first}"
+        cause = "no cause was found: it is not deterministic, or what is kept was changed"
+        report.text = f"{epoch}; {f'the first cause: {report.causes[0].kind}' if report.causes else cause}"
         return
     accuracy, again = report.metrics.get("test_acc", (None, None))
     if accuracy is None or again is None:
-        report.verdict, report.text = (
-            DIFFERENT,
-            f"{epoch}, on another machine class, and there is no test_acc to compare",
-        )
+        report.text = f"{epoch}, on another machine class, and there is no test_acc to compare"
         return
-    width = band(accuracy, records)
+    width, records = band(accuracy, before.records["test"]), before.records["test"]
     stated = f"test_acc {accuracy:.4f}, then {again:.4f}; chance explains ± {width:.4f} at {records} records"
     report.verdict = EQUIVALENT if abs(accuracy - again) <= width else DIFFERENT
     report.text = f"{epoch}: another machine class ({report.causes[0].kind}). {stated}"
+
+
+def _divergence(before: Record, after: Record, epoch: int | None) -> str:
+    """Return where two trainings begin to differ."""
+    if epoch:
+        return f"the weights differ from epoch {epoch} on"
+    names = sorted(before.files.keys() | after.files.keys())
+    others = [name for name in names if before.files.get(name) != after.files.get(name)]
+    epochs = ", though the epochs are alike" if before.weights and after.weights else ""
+    return f"not the same bytes: {', '.join(others) or 'the metrics'}{epochs}"

@@ -39,6 +39,7 @@ ENVIRONMENTS = Path(".dvc/tmp/environments")  # kept, by the hash of their lock
 FINGERPRINT = "numeric_fingerprint"
 POLL_S = 0.1
 GRACE_S = 60.0  # for a training that is stopped
+STOPS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # they do what Ctrl-C does
 INHERITED = ("DVC_", "STAGE_", "CHECKPOINT_", "MLFLOW_", "JOB_")  # variables that would point into the project
 
 
@@ -50,6 +51,8 @@ class CannotError(ProjectError):
 def clone(commit: str) -> Iterator[Path]:
     """Give the project's folder in a clone at a commit; it is deleted at the end, unless `keep` keeps it."""
     scratch = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
+    caught = [number for number in STOPS if signal.getsignal(number) != signal.SIG_IGN]
+    handlers = {number: signal.signal(number, signal.default_int_handler) for number in caught}
     try:
         repository = git("rev-parse", "--show-toplevel")
         git("clone", "--quiet", "--shared", "--no-checkout", "--no-tags", repository, str(scratch / "clone"))
@@ -61,6 +64,8 @@ def clone(commit: str) -> Iterator[Path]:
     finally:
         if not (scratch / "keep").exists():
             shutil.rmtree(scratch, ignore_errors=True)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def keep(project: Path) -> Path:
@@ -187,14 +192,10 @@ def build_environment(project: Path) -> Path:
 def run(command: list[str], project: Path, environment: dict[str, str]) -> None:
     """Run a command in a clone, without the variables of whoever runs this; raise CannotError if it fails."""
     done = subprocess.run(
-        command,
-        cwd=project,
-        env=_environment(environment),
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
+        command, cwd=project, env=_environment(environment), capture_output=True, encoding="utf-8", errors="replace"
     )
     if done.returncode:
+        click.echo(done.stdout + done.stderr, err=True)
         lines = [line for line in (done.stderr or done.stdout).strip().splitlines() if line.strip()]
         raise CannotError(f"{' '.join(command[:4])} … failed: {lines[-1] if lines else done.returncode}", "see above")
 
@@ -216,18 +217,16 @@ def train(project: Path, stage: str, python: Path, backend: str, noted: Callable
     command = [str(python), "-m", "dvc", "repro", "--quiet", "--single-item", "--force", "--no-run-cache", stage]
     path = os.pathsep.join((str(python.parent), os.environ["PATH"]))
     variables = {"PATH": path, "RUN_ON": backend, "JOB_FRESH": "1", "MLFLOW_TRACKING_URI": tracking_uri(project)}
+    env = _environment(variables)
     log, is_noted, shown = project.parent / "training.log", False, 0
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command,
-            cwd=project,
-            env=_environment(variables),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+            command, cwd=project, env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
-        while True:
+        code = None
+        while code is None:
+            time.sleep(POLL_S)
             code = process.poll()
             if not is_noted and FINGERPRINT in (facts := _recorded(project)):
                 is_noted = True
@@ -236,9 +235,6 @@ def train(project: Path, stage: str, python: Path, backend: str, noted: Callable
             text = log.read_bytes()[shown:]
             shown += len(text)
             click.echo(text, nl=False, err=True)
-            if code is not None:
-                break
-            time.sleep(POLL_S)
     finally:
         _stop(process)
     if code:
