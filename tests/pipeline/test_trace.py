@@ -1,7 +1,9 @@
 """`trace`: from each kind of name, up to the data and down to what is affected; and what can't be read is said."""
 
+import contextlib
 import json
 import shutil
+import sqlite3
 import sys
 from pathlib import Path
 from typing import Any
@@ -78,7 +80,7 @@ def test_trace_goes_down_from_data_runs_files_and_subjects(opted_out: BakedProje
     assert kinds(trace(opted_out, "subject:form-04")) == {"version:1", "version:2", "alias:champion"}
     (subject,) = [node for node in trace(opted_out, "form-03")["nodes"] if node["kind"] == "subject"]
     assert subject["facts"]["consent"] == "ended" and subject["facts"]["ended"]
-    assert "form-03" not in json.dumps(trace(opted_out, "1")), "a subject is named where it was asked for"
+    assert "form-03" not in json.dumps(trace(opted_out, "1")), "a subject is named where it was edited for"
     head = trace(opted_out, "HEAD")
     assert head["target"].startswith("commit:")
 
@@ -137,3 +139,52 @@ def test_names_that_mean_nothing_or_several_things_are_refused(project: BakedPro
     assert "is of no training\nFix: name a version or a run" in message
     message = refused(project, "verify", "subject:form-04")
     assert "form-04 is a subject" in message and "mlops trace subject:form-04 names those that know it" in message
+
+
+def test_trace_of_an_alias_that_mlflow_lost_takes_the_logs_and_says_so(project: BakedProject) -> None:
+    (project.path / "mlflow.db").unlink()
+    graph = trace(project, "champion")
+    assert (graph["target"], kinds(graph)) == ("version:2", {"version:2", "alias:champion"})
+    assert any("champion is version none in MLflow, and 2 in the log" in note for note in graph["notes"])
+
+
+def test_trace_of_an_alias_moved_by_hand_gives_it_nobodys_reason(project: BakedProject) -> None:
+    with contextlib.closing(sqlite3.connect(project.path / "mlflow.db")) as database:
+        database.execute("UPDATE registered_model_aliases SET version = 1")
+        database.commit()
+    graph = trace(project, "champion")
+    (alias,) = [node["facts"] for node in graph["nodes"] if node["kind"] == "alias"]
+    assert (graph["target"], alias) == ("version:1", {"who": None, "when": None, "why": None})
+    assert any("champion is version 1 in MLflow, and 2 in the log" in note for note in graph["notes"])
+    assert "the first" not in project.run(sys.executable, "-m", "mlops", "trace", "1").stdout
+
+
+def test_trace_gives_each_dataset_its_own_source_and_consent(project: BakedProject) -> None:
+    edit(project, "params.yaml", "init_from:  ", "init_from: models:/digit-classifier/1  ")
+    edit(project, "params.yaml", "fraction: 1.0", "fraction: 0.5")
+    edit(project, "params.yaml", "epochs: 15", "epochs: 1")
+    commit(project, "Half of the data")
+    edited = project.run("git", "rev-parse", "HEAD").stdout.strip()
+    project.run("dvc", "repro", "train")
+    commit(project, "Results")
+    run = json.loads((project.path / "reports/run.json").read_text(encoding="utf-8"))["run"]
+    graph = trace(project, run)
+    facts = {node["key"]: node["facts"] for node in graph["nodes"]}
+    fractions = {
+        facts[edge["from"]]["records"]: facts[edge["to"]]["data"]["fraction"]
+        for edge in graph["edges"]
+        if edge["to"].startswith("source:")
+    }
+    assert sorted(fractions.values()) == [0.5, 1.0] and fractions[max(fractions)] == 1.0
+    assert {"from": f"run:{run}", "to": f"commit:{edited}", "relation": "read a snapshot of"} in trace(project, edited)[
+        "edges"
+    ]
+    head = trace(project, "HEAD")
+    assert {"from": head["target"], "to": f"run:{run}", "relation": "holds the results of"} in head["edges"]
+
+
+def test_names_of_mlflow_may_be_short_and_none_is_empty(project: BakedProject) -> None:
+    run = run_of(project, 1)
+    (stored,) = [node["facts"]["mlflow_run"] for node in trace(project, "1")["nodes"] if node["key"] == run]
+    assert trace(project, stored[:8])["target"] == run
+    assert "Error: the name is empty" in refused(project, "trace", "")

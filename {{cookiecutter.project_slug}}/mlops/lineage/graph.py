@@ -7,6 +7,7 @@ target was made from is told in full; of what was made from it, what it is.
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from ..contract import package_name
@@ -202,13 +203,13 @@ class Builder:
         return {
             "model": history.model,
             "number": number,
-            "aliases": sorted(alias for alias, holder in history.aliases.items() if holder == number),
+            "aliases": sorted(alias for alias, holder in history.holders.items() if holder == number),
             "registered": version.registered if version else tags.get("registered_at"),
             "tag": version.tag if version else None,
             "commit": version.commit if version else tags.get("result_commit"),
             "published": None if not version else not (self._unpublished & {version.commit}),
             "in_mlflow": bool(stored),
-            "model_md5": pinned.out(MODEL) if pinned else None,
+            "model_md5": pinned.quick_out(MODEL) if pinned else None,
             "model_sha256": tags.get("model_sha256"),
             "metrics": pinned.report("metrics") if pinned else {},
             "moves": [
@@ -218,13 +219,15 @@ class Builder:
             ],
         }
 
-    @property
+    @cached_property
     def _unpublished(self) -> set[str]:
         return {commit for commit, _ in lineage_log.unpublished()}
 
     def _alias(self, alias: str) -> Node:
         changes = [change for change in self._history.changes if change.alias == alias]
-        since = {key: getattr(changes[-1], key) for key in ("who", "when", "why")} if changes else {}
+        # Who moved it, unless it was moved since, in MLflow alone.
+        is_logged = changes and changes[-1].version == self._history.holders.get(alias)
+        since = {key: getattr(changes[-1], key) for key in ("who", "when", "why")} if is_logged else {}
         node = Node("alias", alias, f"alias {alias}", since)
         return self._graph.nodes.setdefault(node.key, node)
 
@@ -270,9 +273,18 @@ class Builder:
             "params": json.loads(json.dumps(pinned.params, default=str)),
             "code_changed_since": changed.splitlines(),
         }
-        if md5 := pinned.out(DATASET):
+        if md5 := pinned.quick_out(DATASET):
             origin = self._node("dataset", md5)
             self._link(node, origin, "pins")
+            self._expand(origin)
+        run = pinned.report("run").get("run")
+        if (
+            node.key == self._graph.target
+            and run in self._history.runs
+            and node.id not in self._history.inputs.values()
+        ):
+            origin = self._node("run", run)
+            self._link(node, origin, "holds the results of")
             self._expand(origin)
 
     def _pins(self, md5: str) -> Pinned | None:
@@ -315,14 +327,16 @@ class Builder:
         ]
         deps = [dep for stage in stages for dep in stage.get("deps", ()) if not dep["path"].startswith(code)]
         data = pinned.params.get("data") or {}
-        source = Node("source", str(data.get("source", "unknown")), f"source {data.get('source', 'unknown')}")
+        # The settings and inputs of a source are those of this dataset: another one may have been made with others.
+        name = str(data.get("source", "unknown"))
+        source = Node("source", f"{name}@{node.id}", f"source {name}")
         source.facts |= {"data": json.loads(json.dumps(data, default=str)), "split": pinned.params.get("split")}
         source.facts["deps"] = [{"path": dep["path"], "hash": dep.get("md5") or dep.get("etag")} for dep in deps]
         self._graph.nodes.setdefault(source.key, source)
         self._link(node, source, "was made from")
         prepared = pinned.report("prepare")
         sha256 = str(next(iter(prepared.get("consent_sha256", ())), "unknown"))
-        consent = Node("consent", sha256, f"consent, registry {sha256[:12]}")
+        consent = Node("consent", f"{sha256}@{node.id}", f"consent, registry {sha256[:12]}")
         consent.facts |= {"rule": data.get("consent"), "sha256": sha256, "excluded": prepared.get("excluded")}
         consent.facts["withdrawn_since"] = self._withdrawn(pinned, data.get("consent"))
         self._graph.nodes.setdefault(consent.key, consent)
@@ -355,6 +369,11 @@ class Builder:
             results = [(self._node("run", run), "read") for run, read in history.inputs.items() if read == node.id]
             of_results = [number for number, version in history.versions.items() if version.commit == node.id]
             results += [(self._node("version", str(number)), "is registered at") for number in of_results]
+            results += [
+                (self._node("run", run), "read a snapshot of")
+                for run, read in history.inputs.items()
+                if history.snapshots.get(read) == node.id
+            ]
         elif node.kind == "run":
             made = [number for number, version in history.versions.items() if node.id in version.made_by]
             results = [(self._node("version", str(number)), "was made by") for number in made]

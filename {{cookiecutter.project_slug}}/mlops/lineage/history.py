@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..config import load_platform
 from ..errors import ProjectError
-from ..registry.aliases import AliasChange, alias_changes, alias_holders
+from ..registry.aliases import ALIASES, AliasChange, Registry, alias_changes, alias_holders
 from ..registry.versions import MODEL_URI, TaggedVersion, tagged_versions
 from ..tracking import lineage_log, mlflow_client, mlflow_reader
 from ..tracking.lineage_log import KnownRun
@@ -21,6 +21,8 @@ from . import commits
 from .commits import Pinned
 from .objects import Objects
 
+SNAPSHOT = re.compile(rb"What \S+ reads\s*")  # as tracking.run_context names it
+PARENT = re.compile(rb"^parent ([0-9a-f]+)$", re.MULTILINE)
 INIT_FROM = re.compile(r"^\s+init_from:\s*['\"]?(models:/[^\s'\"#]+)", re.MULTILINE)
 
 
@@ -105,6 +107,28 @@ class History:
     def logged_aliases(self) -> dict[str, int]:
         """Return the version of each alias in the log."""
         return {alias: numbers[-1] for alias, numbers in alias_holders(self.changes).items() if numbers}
+
+    @cached_property
+    def holders(self) -> dict[str, int]:
+        """Return the version of each alias: MLflow's, or the log's where it has none. Notes say where they differ."""
+        in_mlflow, in_log = self.aliases, self.logged_aliases
+        registry = Registry(self.model, self.mlflow_versions, in_mlflow, self.changes)
+        for alias in ALIASES:
+            with self._noted():
+                if in_mlflow.get(alias) != in_log.get(alias):
+                    where = f"{in_mlflow.get(alias, 'none')} in MLflow, and {in_log.get(alias, 'none')} in the log"
+                    raise ProjectError(f"{alias} is version {where} of this clone", registry.fix_of(alias))
+        return in_log | in_mlflow
+
+    @cached_property
+    def snapshots(self) -> dict[str, str]:
+        """Return the commit of a person that each snapshot was made of which a run read."""
+        parents = {}
+        for commit, kind, content in commits.objects(dict.fromkeys(self.inputs.values())):
+            header, _, message = content.partition(b"\n\n")
+            if kind == b"commit" and SNAPSHOT.fullmatch(message) and (match := PARENT.search(header)):
+                parents[commit] = match[1].decode()
+        return parents
 
     @cached_property
     def reader(self) -> mlflow_reader.Reader | None:

@@ -53,6 +53,8 @@ def find(name: str, history: History) -> Target:
     Raises:
         ProjectError: Nothing has the name, or several things have it.
     """
+    if not name.strip():
+        raise ProjectError("the name is empty", "name a version: python -m mlops registry list")
     prefix, _, rest = name.partition(":")
     if prefix in FINDERS and rest and not rest.startswith("/"):
         targets = FINDERS[prefix](rest, history)
@@ -74,12 +76,14 @@ def find(name: str, history: History) -> Target:
 
 
 def _unknown(name: str, history: History) -> ProjectError:
-    known = [*map(str, history.versions), *history.aliases, *history.runs, *(run.name for run in history.runs.values())]
+    known = [*map(str, history.versions), *history.holders, *history.runs, *(run.name for run in history.runs.values())]
     near = difflib.get_close_matches(name, dict.fromkeys(known), 3)
     fix = (
         f"did you mean {' or '.join(near)}?" if near else "see what there is: python -m mlops registry list, data list"
     )
     problem = f"no version, run, commit, dataset, file or subject of this project is named {name!r}"
+    if history.notes:
+        problem += f"; not all could be searched: {history.notes[0].partition('. Fix: ')[0]}"
     return ProjectError(
         problem, f"{fix}; of another clone: git fetch --tags origin && git fetch origin lineage:lineage"
     )
@@ -124,8 +128,8 @@ def _versions(name: str, history: History) -> list[Target]:
             problem = f"{name} is a model of another project: this one registers {history.model}"
             raise ProjectError(problem, "run the command in the project that registers it")
         return []
-    if which in history.aliases and not which.isdecimal():
-        return [Target("version", str(history.aliases[which]), which)]
+    if which in history.holders and not which.isdecimal():
+        return [Target("version", str(history.holders[which]), which)]
     if which.isdecimal() and int(which) in {**history.versions, **history.mlflow_versions}:
         return [Target("version", str(int(which)))]
     return []
@@ -137,11 +141,13 @@ def _runs(name: str, history: History) -> list[Target]:
         return [Target("run", name)]
     if matches := [run for run, title in runs.items() if title == name]:
         return [Target("run", run) for run in matches]
-    is_start = re.fullmatch(r"[0-9a-f]{6,32}", name)
+    is_start, matches = re.fullmatch(r"[0-9a-f]{6,32}", name), list[str]()
     if is_start and (matches := [run for run in runs if run.startswith(name)]):
         return [Target("run", run) for run in matches]
-    ours = [run for run, stored in history.mlflow_runs.items() if name in (stored.id, run, stored.name)]
-    return [Target("run", run) for run in ours]
+    stored = {run: (run, each.id) for run, each in history.mlflow_runs.items()}
+    if is_start:
+        matches = [run for run, ids in stored.items() if any(each.startswith(name) for each in ids)]
+    return [Target("run", run) for run in matches or stored if matches or history.mlflow_runs[run].name == name]
 
 
 def _commits(name: str, history: History) -> list[Target]:
@@ -183,8 +189,13 @@ def _files(name: str, history: History) -> list[Target]:
             target = commits.get(pinned.commit) or (Target("run", run) if run else Target("commit", pinned.commit))
             targets[target] = None
     datasets = {pinned.quick_out(DATASET) for pinned in history.pinned.values()} - {""}
-    for md5 in () if targets else sorted(datasets):
-        if hashes and hashes <= set(history.objects.listing(md5).values()):
+    for md5 in () if targets or not hashes else sorted(datasets):
+        try:
+            files = set(history.objects.listing(md5).values())
+        except ProjectError as error:
+            history.notes.append(f"{error.problem}. Fix: {error.fix}")
+            continue
+        if hashes <= files:
             targets[Target("dataset", md5)] = None
     versions = [target for target in targets if target.kind == "version"]
     return (versions or list(targets))[:SHOWN]

@@ -210,12 +210,13 @@ class Content:
     def in_use(self, version: Node) -> list[dict[str, Any]]:
         """Return the entries of the log by which a version has its aliases."""
         last = {move["alias"]: move for move in reversed(self.moves(version)) if move["action"] != REFUSE}
-        return [last.get(alias, {"alias": alias}) for alias in version.facts["aliases"]]
+        logged = {alias: move for alias, move in last.items() if move["version"] == int(version.id)}
+        return [logged.get(alias, {"alias": alias}) for alias in version.facts["aliases"]]
 
     @property
     def champion(self) -> int:
         """Return the version in use; 0 for none."""
-        return self._history.aliases.get("champion", 0)
+        return self._history.holders.get("champion", 0)
 
     def metrics(self, version: Node) -> dict[str, list[Any]]:
         """Return metrics: of the version, of the champion, what was needed to register it."""

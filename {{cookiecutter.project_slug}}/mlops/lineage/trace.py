@@ -90,10 +90,13 @@ def _minute(time: Any) -> str:
 
 
 def _version(facts: dict[str, Any]) -> list[str]:
-    lines = [f"tag {facts['tag']}, commit {str(facts['commit'])[:12]}, registered {_minute(facts['registered'])} UTC"]
+    tag = f"tag {facts['tag']}" if facts["tag"] else "known to MLflow alone: this clone has no tag of it"
+    commit, registered = str(_known(facts["commit"]))[:12], _minute(_known(facts["registered"]))
+    lines = [f"{tag}, commit {commit}, registered {registered} UTC"]
     if facts["aliases"]:
         alias = facts["aliases"][0]
-        moves = [m for m in facts["moves"] if m["alias"] == alias and m["version"] == facts["number"]]
+        moves = [m for m in facts["moves"] if m["alias"] == alias]
+        moves = moves if moves and moves[-1]["version"] == facts["number"] else []
         since = f" since {_minute(moves[-1]['when'])} UTC, by {moves[-1]['who'].partition(' <')[0]}" if moves else ""
         why = f": {moves[-1]['why']}" if moves and moves[-1]["why"] else ""
         lines.append(f"{', '.join(facts['aliases'])}{since}{why}")
@@ -114,7 +117,7 @@ def _run(facts: dict[str, Any]) -> list[str]:
         return [f"{facts['status'] or ''} {missing}".strip()]
     times = f"{facts['status'] or ''} {_minute(facts['started_at'])} to {_minute(facts['ended_at'] or '…')} UTC"
     machine = [facts["instance_type"], facts["device"], facts["device_name"], facts["capability"]]
-    lines = [f"{times}, by {facts['user']}", ", ".join(filter(None, machine))]
+    lines = [f"{times}, by {_known(facts['user'])}", ", ".join(filter(None, machine))]
     counts = f"{facts['processes'] or 1} process(es) of {facts['threads'] or '?'} thread(s)"
     lines.append(f"{counts}, numeric fingerprint {facts['numeric_fingerprint'] or 'unknown'}")
     if differences := facts["environment_differences"]:
