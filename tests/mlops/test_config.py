@@ -1,5 +1,6 @@
 """Configuration files say what is wrong with them, and what to write instead."""
 
+import io
 import re
 import subprocess
 from pathlib import Path
@@ -9,6 +10,7 @@ from mlflow.utils.validation import _validate_model_name
 from mlops import config
 from mlops.config import home, load_params, load_platform
 from mlops.errors import ProjectError
+from ruamel.yaml import YAML
 from team.stages.prepare import SplitParams
 
 PLATFORM = "project: demo\ntracking_uri: null\nrun_on: local\nallow_other_environment: false\n"
@@ -160,3 +162,12 @@ def test_environment_other_version_is_refused_and_a_local_build_is_not(
     Path("environment.json").write_text("[]", encoding="utf-8")
     with pytest.raises(ProjectError, match="environment.json holds no keys"):
         config.check_environment(allow_other=False)
+
+
+def test_set_values_leaves_other_writers_of_yaml_as_they_are(tmp_path: Path) -> None:
+    file, stream = tmp_path / "params.yaml", io.StringIO()
+    file.write_text("a: 1\nb:\n", encoding="utf-8")
+    config.set_values(file, {"a": "2"}, "null")
+    assert file.read_text(encoding="utf-8") == "a: '2'\nb: null\n"
+    YAML().dump({"b": None}, stream)
+    assert stream.getvalue() == "b:\n"

@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.representer import RoundTripRepresenter
 from ruamel.yaml.scalarstring import SingleQuotedScalarString
 
 from .errors import ProjectError
@@ -112,6 +113,7 @@ def set_values(file: Path, values: Mapping[str, str], null: str) -> list[str]:
     """
     yaml = YAML()
     yaml.preserve_quotes, yaml.width = True, 10_000
+    yaml.Representer = type("Representer", (RoundTripRepresenter,), {})  # what is added to it, ruamel adds to the class
     yaml.representer.add_representer(
         type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", null)
     )
