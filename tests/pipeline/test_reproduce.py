@@ -202,6 +202,7 @@ def test_reproduce_weights_that_were_swapped_with_their_hashes_is_different_with
     assert Path(report["clone"]).is_relative_to(tmp_path / "scratch")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_reproduce_that_is_stopped_ends_its_training_and_leaves_nothing(project: BakedProject, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mlops", "reproduce", "1"]
